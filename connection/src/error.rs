@@ -1,0 +1,101 @@
+//! What can go wrong on the way to a database, and what to do about it.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// A problem with one variable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The variable.
+    pub variable: String,
+    /// Its value, unless it is a secret or was missing.
+    pub value: Option<String>,
+    /// What is wrong and what is allowed.
+    pub expected: String,
+    /// The nearest right value.
+    pub suggestion: Option<String>,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.variable)?;
+        if let Some(value) = &self.value {
+            write!(f, "={value}")?;
+        }
+        write!(f, ": {}", self.expected)?;
+        match &self.suggestion {
+            Some(suggestion) => write!(f, " (did you mean `{suggestion}`?)"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A connection that could not be configured or opened.
+///
+/// `Display` says what happened, which setting or file it is about, and what
+/// to do next; the driver's own error is in `source()` and is not repeated.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// One or more variables have values that can't be used. All of them.
+    #[error("{} not usable:{}", count(.0), list(.0))]
+    Config(Vec<Problem>),
+    /// The `.env` file can't be read.
+    #[error("cannot read {}: check its permissions, or remove it", path.display())]
+    DotenvUnreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A line of the `.env` file is no assignment. The line itself is not
+    /// shown, because it may hold a secret.
+    #[error("{} line {line}: {what}; write NAME=value, and quote values with spaces or `#`", path.display())]
+    DotenvMalformed {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// The database can't be reached now; it may be later.
+    #[error("cannot reach {target}: {reason}. {hint}")]
+    Unavailable {
+        /// What it tried to connect to, without secrets.
+        target: String,
+        /// What happened.
+        reason: String,
+        /// What to do next.
+        hint: String,
+        /// The driver's error.
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    },
+    /// The database, or the file, says no. Trying again will not help.
+    #[error("cannot open {target}: {reason}. {hint}")]
+    Refused {
+        /// What it tried to connect to, without secrets.
+        target: String,
+        /// What happened.
+        reason: String,
+        /// What to do next.
+        hint: String,
+        /// The driver's error.
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    },
+}
+
+fn count(problems: &[Problem]) -> String {
+    match problems {
+        [_] => "one setting is".to_owned(),
+        more => format!("{} settings are", more.len()),
+    }
+}
+
+fn list(problems: &[Problem]) -> String {
+    use std::fmt::Write;
+    problems.iter().fold(String::new(), |mut text, problem| {
+        let _ = write!(text, "\n  {problem}");
+        text
+    })
+}

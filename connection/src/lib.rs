@@ -1,0 +1,36 @@
+//! `DB_*` variables to a checked [`Config`] to database connections.
+//!
+//! Two invariants of the workspace live here: only this crate reads the
+//! environment, and nothing else opens a database.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), connection::Error> {
+//! let config = connection::Config::from_env()?;
+//! println!("{}", config.describe()); // where each setting came from, secrets hidden
+//! let connections = connection::connect(&config).await?;
+//! # connections.close().await; Ok(()) }
+//! ```
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the one crate that reads the environment"
+)]
+
+mod config;
+mod describe;
+mod dotenv;
+mod environment;
+mod error;
+mod open;
+mod postgres;
+mod read;
+mod sqlite;
+mod url;
+mod variables;
+
+pub use config::{Config, Pool, Postgres, Target, Tls, TlsMode};
+pub use describe::Setting;
+pub use environment::{Environment, Source};
+pub use error::{Error, Problem};
+pub use open::{Connections, connect, connect_exclusive, connect_read_only};
+pub use variables::{VARIABLES, Variable, variable};

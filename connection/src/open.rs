@@ -1,0 +1,92 @@
+//! A checked [`Config`] to open connections.
+
+use sea_orm::DatabaseConnection;
+
+use crate::config::{Config, Target};
+use crate::error::Error;
+use crate::{postgres, sqlite};
+
+/// The open connections of a service.
+#[derive(Debug, Clone)]
+pub struct Connections {
+    /// Takes writes. On SQLite a single connection, so that writers queue here
+    /// and not inside SQLite.
+    pub writer: DatabaseConnection,
+    /// Takes reads. On SQLite a pool of read-only connections (for `:memory:`
+    /// the writer itself), on PostgreSQL the same pool as the writer.
+    pub reader: DatabaseConnection,
+}
+
+impl Connections {
+    /// Waits for statements under way and closes everything.
+    pub async fn close(self) {
+        let Self { writer, reader } = self;
+        // The reader first: the last writer to leave a SQLite file folds the
+        // WAL back into it, which it can't while a reader is looking.
+        let _ = reader.close().await;
+        let _ = writer.close().await;
+    }
+}
+
+/// Opens the pools that a service works with.
+///
+/// Creates a missing SQLite file (mode 0600) and its folder. On PostgreSQL the
+/// first connection is made here, so that a wrong password or an unknown
+/// database is an error now and not at the first statement; a server that is
+/// starting up is tried again `connect_retries` times.
+pub async fn connect(config: &Config) -> Result<Connections, Error> {
+    match &config.target {
+        Target::Sqlite { path } => sqlite::connect(config, path).await,
+        Target::Memory => {
+            let writer = sqlite::memory(config).await?;
+            Ok(Connections {
+                reader: writer.clone(),
+                writer,
+            })
+        }
+        Target::Postgres(postgres) => {
+            let writer = postgres::connect(config, postgres, config.pool.max).await?;
+            Ok(Connections {
+                reader: writer.clone(),
+                writer,
+            })
+        }
+    }
+}
+
+/// Opens one connection for work that nobody may interrupt, such as
+/// migrations: no timeouts on PostgreSQL, and on SQLite a busy timeout of a
+/// second, so that the caller can say that it is waiting and try again.
+pub async fn connect_exclusive(config: &Config) -> Result<DatabaseConnection, Error> {
+    let config = config.clone().without_timeouts();
+    match &config.target {
+        Target::Sqlite { path } => sqlite::exclusive(&config, path).await,
+        Target::Memory => sqlite::memory(&config).await,
+        Target::Postgres(postgres) => postgres::connect(&config, postgres, 1).await,
+    }
+}
+
+/// Opens one connection that can only read, and creates nothing: `None` when
+/// there is no SQLite file yet.
+pub async fn connect_read_only(config: &Config) -> Result<Option<DatabaseConnection>, Error> {
+    match &config.target {
+        Target::Sqlite { path } => sqlite::read_only(config, path).await,
+        Target::Memory => Ok(None),
+        Target::Postgres(postgres) => postgres::connect(config, postgres, 1).await.map(Some),
+    }
+}
+
+/// Statement logging as configured. The driver logs the SQL with its
+/// placeholders, the time and the row counts; never the bound values.
+pub(crate) fn with_logging<O: sqlx::ConnectOptions>(options: O, config: &Config) -> O {
+    let level = if config.logging {
+        log::LevelFilter::Info
+    } else {
+        log::LevelFilter::Off
+    };
+    // Without a threshold no statement is slow.
+    let threshold = config.slow_query.unwrap_or(std::time::Duration::MAX);
+    options
+        .log_statements(level)
+        .log_slow_statements(log::LevelFilter::Warn, threshold)
+}

@@ -1,0 +1,297 @@
+//! Opening PostgreSQL.
+
+use std::io::ErrorKind;
+use std::time::Duration;
+
+use sea_orm::{DatabaseConnection, SqlxPostgresConnector};
+use secrecy::ExposeSecret;
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions, PgSslMode};
+use sqlx::{ConnectOptions as _, Connection as _};
+
+use crate::config::{Config, Postgres, TlsMode};
+use crate::error::Error;
+use crate::open::with_logging;
+
+/// A connection that was idle for longer is tried before it is used.
+const PING_AFTER: Duration = Duration::from_secs(30);
+
+/// The first pause before a refused connection is tried again; doubled each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+pub(crate) async fn connect(
+    config: &Config,
+    postgres: &Postgres,
+    connections: u32,
+) -> Result<DatabaseConnection, Error> {
+    let options = options(config, postgres)?;
+    // Outside the pool, whose own retries would hide why it was refused.
+    let first = first_connection(config, &options).await?;
+    check_session(config, postgres, first).await?;
+    let pool = PgPoolOptions::new()
+        .max_connections(connections)
+        .min_connections(config.pool.min.min(connections))
+        .idle_timeout(config.pool.idle_timeout)
+        .acquire_timeout(config.pool.connection_timeout)
+        .test_before_acquire(false)
+        .before_acquire(|connection, meta| {
+            Box::pin(
+                async move { Ok(meta.idle_for < PING_AFTER || connection.ping().await.is_ok()) },
+            )
+        })
+        .connect_lazy_with(options);
+    Ok(SqlxPostgresConnector::from_sqlx_postgres_pool(pool))
+}
+
+/// Every field is set, because sqlx fills what is left from `PGHOST`,
+/// `PGSSLMODE` and their kin, and they must not redirect the connection.
+fn options(config: &Config, postgres: &Postgres) -> Result<PgConnectOptions, Error> {
+    let tls = &postgres.tls;
+    let mut options = PgConnectOptions::new_without_pgpass()
+        .host(&postgres.host)
+        .port(postgres.port)
+        .username(&postgres.user)
+        .password(
+            postgres
+                .password
+                .as_ref()
+                .map_or("", ExposeSecret::expose_secret),
+        )
+        .database(&postgres.database)
+        .application_name(&postgres.application_name)
+        .ssl_mode(match tls.mode {
+            TlsMode::Disable => PgSslMode::Disable,
+            TlsMode::Prefer => PgSslMode::Prefer,
+            TlsMode::Require => PgSslMode::Require,
+            TlsMode::VerifyFull => PgSslMode::VerifyFull,
+        });
+    options = match &tls.ca {
+        Some(ca) => options.ssl_root_cert(ca),
+        // An empty PEM adds nothing, and takes PGSSLROOTCERT's place.
+        None => options.ssl_root_cert_from_pem(Vec::new()),
+    };
+    if let Some((certificate, key)) = &tls.client {
+        options = options.ssl_client_cert(certificate).ssl_client_key(key);
+    }
+    refuse_leftovers(config, postgres, &options)?;
+    if postgres.prepared_statements {
+        options = options.options(session_options(config, postgres));
+    } else {
+        // An old PgBouncer refuses start-up parameters that it doesn't know.
+        options = options.statement_cache_capacity(0).extra_float_digits(None);
+    }
+    Ok(with_logging(options, config))
+}
+
+fn session_options(config: &Config, postgres: &Postgres) -> [(&'static str, String); 4] {
+    let ms =
+        |timeout: Option<Duration>| timeout.map_or(0, |timeout| timeout.as_millis()).to_string();
+    [
+        (
+            "search_path",
+            format!("\"{}\"", postgres.schema.replace('"', "\"\"")),
+        ),
+        ("statement_timeout", ms(config.statement_timeout)),
+        ("lock_timeout", ms(config.lock_timeout)),
+        (
+            "idle_in_transaction_session_timeout",
+            ms(config.idle_in_transaction_timeout),
+        ),
+    ]
+}
+
+/// What sqlx reads from the environment and has no setter to undo.
+fn refuse_leftovers(
+    config: &Config,
+    postgres: &Postgres,
+    options: &PgConnectOptions,
+) -> Result<(), Error> {
+    let client_certificate =
+        |name| postgres.tls.client.is_none() && std::env::var_os(name).is_some();
+    let leftover = if options.get_options().is_some() {
+        "PGOPTIONS"
+    } else if client_certificate("PGSSLCERT") {
+        "PGSSLCERT"
+    } else if client_certificate("PGSSLKEY") {
+        "PGSSLKEY"
+    } else {
+        return Ok(());
+    };
+    Err(Error::Refused {
+        target: config.target_name(),
+        reason: format!("{leftover} is set in the environment and would change the connection"),
+        hint: format!("Only DB_* variables configure aura-db; start it with `env -u {leftover}`."),
+        source: None,
+    })
+}
+
+async fn first_connection(
+    config: &Config,
+    options: &PgConnectOptions,
+) -> Result<PgConnection, Error> {
+    let mut pause = FIRST_PAUSE;
+    let mut tries = 0;
+    loop {
+        let patience = config.pool.connection_timeout;
+        let error = match tokio::time::timeout(patience, options.connect()).await {
+            Ok(Ok(connection)) => return Ok(connection),
+            Ok(Err(error)) => error,
+            Err(_) => {
+                return Err(Error::Unavailable {
+                    target: config.target_name(),
+                    reason: format!("no answer within {} ms", patience.as_millis()),
+                    hint: "Check DB_HOST, DB_PORT and the firewall between; DB_POOL_CONNECTION_TIMEOUT is the limit.".to_owned(),
+                    source: None,
+                });
+            }
+        };
+        if tries == config.connect_retries || !may_pass(&error) {
+            return Err(explained(config, error, tries));
+        }
+        tries += 1;
+        tracing::warn!(
+            target: "aura_db::connection",
+            "{} is not accepting connections ({}); trying again in {} ms ({tries} of {})",
+            config.target_name(), short(&error), pause.as_millis(), config.connect_retries,
+        );
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+fn short(error: &sqlx::Error) -> String {
+    match error {
+        sqlx::Error::Io(error) => error.to_string(),
+        sqlx::Error::Database(error) => error.message().to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// A server that starts, restarts or is full for the moment.
+fn may_pass(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(error) => matches!(
+            error.kind(),
+            ErrorKind::ConnectionRefused
+                | ErrorKind::ConnectionReset
+                | ErrorKind::NotFound
+                | ErrorKind::UnexpectedEof
+        ),
+        // cannot_connect_now, too_many_connections, crash_shutdown, admin_shutdown
+        sqlx::Error::Database(error) => matches!(
+            error.code().as_deref(),
+            Some("57P03" | "53300" | "57P01" | "57P02")
+        ),
+        _ => false,
+    }
+}
+
+fn explained(config: &Config, error: sqlx::Error, tries: u32) -> Error {
+    let target = config.target_name();
+    let reason = short(&error);
+    let passing = may_pass(&error);
+    let hint = match &error {
+        sqlx::Error::Database(error) => match error.code().as_deref() {
+            Some("28P01") => "Check DB_USER and DB_PASS (or DB_PASS_FILE).".to_owned(),
+            Some("28000") => "The server's pg_hba.conf lets this user in only otherwise: check DB_USER, DB_NAME and DB_SSL.".to_owned(),
+            Some("3D000") => format!("Check DB_NAME, or create it: createdb --encoding=UTF8 {}", name_of(config)),
+            _ if passing => "The server is starting, stopping or full; try again in a moment.".to_owned(),
+            _ => "The server refused the connection; its log says more.".to_owned(),
+        },
+        _ if passing => format!("Is the server running? Check DB_HOST and DB_PORT. Tried {} times.", tries + 1),
+        _ => tls_hint(&reason).unwrap_or("Check DB_HOST and DB_PORT.").to_owned(),
+    };
+    let source: Option<Box<dyn std::error::Error + Send + Sync>> = Some(Box::new(error));
+    if passing {
+        Error::Unavailable {
+            target,
+            reason,
+            hint,
+            source,
+        }
+    } else {
+        Error::Refused {
+            target,
+            reason,
+            hint,
+            source,
+        }
+    }
+}
+
+fn tls_hint(reason: &str) -> Option<&'static str> {
+    if reason.contains("does not support TLS") {
+        Some(
+            "The server speaks plain text only, and the settings demand TLS: switch `ssl` on at the server.",
+        )
+    } else if reason.contains("NotValidForName") || reason.contains("not valid for name") {
+        Some("DB_HOST must be a name that stands in the server's certificate.")
+    } else if reason.contains("UnknownIssuer") {
+        Some(
+            "The server's certificate is not signed by an authority that this machine trusts; set DB_SSL_CA to the file of the one that did.",
+        )
+    } else if reason.contains("certificate") {
+        Some(
+            "The server's certificate was not accepted; look at it with `openssl s_client -starttls postgres -connect HOST:PORT`.",
+        )
+    } else {
+        None
+    }
+}
+
+fn name_of(config: &Config) -> &str {
+    match &config.target {
+        crate::config::Target::Postgres(postgres) => &postgres.database,
+        _ => "aura",
+    }
+}
+
+async fn check_session(
+    config: &Config,
+    postgres: &Postgres,
+    mut connection: PgConnection,
+) -> Result<(), Error> {
+    let found: Result<(Option<String>, String), _> =
+        sqlx::query_as("SELECT current_schema()::text, current_setting('server_encoding')")
+            .fetch_one(&mut connection)
+            .await;
+    let _ = connection.close().await;
+    let (schema, encoding) = found.map_err(|error| explained(config, error, 0))?;
+    let refused = |reason: String, hint: String| Error::Refused {
+        target: config.target_name(),
+        reason,
+        hint,
+        source: None,
+    };
+    if schema.as_deref() != Some(postgres.schema.as_str()) {
+        let wanted = &postgres.schema;
+        let (reason, hint) = if postgres.prepared_statements {
+            (
+                format!("there is no schema {wanted}, or this user may not use it"),
+                format!(
+                    "Create it: CREATE SCHEMA \"{wanted}\" AUTHORIZATION \"{}\"",
+                    postgres.user
+                ),
+            )
+        } else {
+            (
+                format!(
+                    "the session's schema is {}, not {wanted}",
+                    schema.as_deref().unwrap_or("unset")
+                ),
+                format!(
+                    "With DB_PREPARED_STATEMENTS=false it can't be chosen per session: ALTER ROLE \"{}\" SET search_path = \"{wanted}\"",
+                    postgres.user
+                ),
+            )
+        };
+        return Err(refused(reason, hint));
+    }
+    if encoding != "UTF8" {
+        return Err(refused(
+            format!("the database's encoding is {encoding}"),
+            "Create it with ENCODING 'UTF8' TEMPLATE template0.".to_owned(),
+        ));
+    }
+    Ok(())
+}

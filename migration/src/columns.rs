@@ -1,0 +1,222 @@
+//! The columns that tables are made of, so that each kind is spelt once and
+//! means the same on both backends.
+//!
+//! * Every integer is a bigint: SQLite's `integer` reads as `i64`.
+//! * Text sorts by code point on both: `COLLATE "C"` and SQLite's BINARY.
+//! * Time is UTC; on SQLite RFC 3339 text with `T` and `+00:00`, which sorts
+//!   correctly with 0, 3 or 6 digits of fraction (`CURRENT_TIMESTAMP` writes
+//!   another shape, and the two don't compare).
+//! * Foreign keys stand in `CREATE TABLE`, because SQLite can't add them later.
+
+use sea_orm::DbBackend;
+use sea_orm::sea_query::{
+    ColumnDef, Expr, ForeignKey, ForeignKeyAction, ForeignKeyCreateStatement, Index,
+    IndexCreateStatement, Table, TableCreateStatement,
+};
+
+/// Builds the tables of one backend.
+#[derive(Clone, Copy)]
+pub struct Columns {
+    backend: DbBackend,
+}
+
+impl Columns {
+    /// For this backend.
+    #[must_use]
+    pub fn of(backend: DbBackend) -> Self {
+        Self { backend }
+    }
+
+    fn sqlite(self) -> bool {
+        self.backend == DbBackend::Sqlite
+    }
+
+    /// A table with its auto-incremented key.
+    #[must_use]
+    pub fn table(self, name: &'static str) -> TableCreateStatement {
+        let mut id = ColumnDef::new("id");
+        id.big_integer().not_null().auto_increment().primary_key();
+        Table::create().table(name).col(id).take()
+    }
+
+    /// The columns that every managed table ends its own columns with: times,
+    /// soft delete and audit trail. The user ids have no foreign key, because
+    /// the trail outlives the user.
+    pub fn managed(self, table: &mut TableCreateStatement) {
+        table
+            .col(self.created("created_at"))
+            .col(self.created("updated_at"))
+            .col(self.time("deleted_at"))
+            .col(self.integer("created_by"))
+            .col(self.integer("updated_by"));
+    }
+
+    /// Text of at most `length` characters, enforced on both backends.
+    #[must_use]
+    pub fn string(self, name: &'static str, length: u32) -> ColumnDef {
+        let mut column = ColumnDef::new(name);
+        column.string_len(length);
+        if self.sqlite() {
+            column.check(Expr::cust(format!("length(\"{name}\") <= {length}")));
+        }
+        self.collated(column)
+    }
+
+    /// Text without a limit of the database's.
+    #[must_use]
+    pub fn text(self, name: &'static str) -> ColumnDef {
+        let mut column = ColumnDef::new(name);
+        column.text();
+        self.collated(column)
+    }
+
+    fn collated(self, mut column: ColumnDef) -> ColumnDef {
+        if !self.sqlite() {
+            column.extra("COLLATE \"C\"");
+        }
+        column
+    }
+
+    /// One of a closed set of words; raw SQL can't store another.
+    #[must_use]
+    pub fn one_of(self, name: &'static str, words: &[&str]) -> ColumnDef {
+        let list = words
+            .iter()
+            .map(|word| format!("'{word}'"))
+            .collect::<Vec<_>>()
+            .join(", ");
+        let mut column = ColumnDef::new(name);
+        column
+            .string_len(16)
+            .not_null()
+            .check(Expr::cust(format!("\"{name}\" IN ({list})")));
+        self.collated(column)
+    }
+
+    /// A whole number.
+    #[must_use]
+    pub fn integer(self, name: &'static str) -> ColumnDef {
+        ColumnDef::new(name).big_integer().take()
+    }
+
+    /// Yes or no.
+    #[must_use]
+    pub fn flag(self, name: &'static str, default: bool) -> ColumnDef {
+        let mut column = ColumnDef::new(name);
+        column.boolean().not_null().default(default);
+        if self.sqlite() {
+            column.check(Expr::cust(format!("\"{name}\" IN (0, 1)")));
+        }
+        column
+    }
+
+    /// A moment in UTC.
+    #[must_use]
+    pub fn time(self, name: &'static str) -> ColumnDef {
+        let mut column = ColumnDef::new(name);
+        column.timestamp_with_time_zone();
+        if self.sqlite() {
+            column.check(Expr::cust(format!(
+                "\"{name}\" GLOB '????-??-??T??:??:??*+00:00'"
+            )));
+        }
+        column
+    }
+
+    /// A moment that the database fills in when nobody gives it.
+    #[must_use]
+    pub fn created(self, name: &'static str) -> ColumnDef {
+        let mut column = self.time(name);
+        column.not_null().default(Expr::cust(if self.sqlite() {
+            "(strftime('%Y-%m-%dT%H:%M:%f+00:00', 'now'))"
+        } else {
+            "CURRENT_TIMESTAMP"
+        }));
+        column
+    }
+
+    /// A JSON document that is read and written whole: kept as it was written.
+    /// Documents stand last in their tables, so that reading the columns
+    /// before them doesn't touch their pages.
+    #[must_use]
+    pub fn document(self, name: &'static str) -> ColumnDef {
+        let mut column = ColumnDef::new(name);
+        column.json();
+        if self.sqlite() {
+            column.check(Expr::cust(format!("json_valid(\"{name}\")")));
+        }
+        column
+    }
+
+    /// A JSON document that is searched. PostgreSQL's `jsonb` can't hold
+    /// `\u0000`, so SQLite refuses it too; the doubled backslashes are taken
+    /// out first, because `\\u0000` is six harmless characters.
+    #[must_use]
+    pub fn searchable(self, name: &'static str) -> ColumnDef {
+        let mut column = ColumnDef::new(name);
+        column.json_binary();
+        if self.sqlite() {
+            column.check(Expr::cust(format!(
+                r#"json_valid("{name}") AND instr(replace("{name}", '\\', ''), '\u0000') = 0"#
+            )));
+        }
+        column
+    }
+
+    /// A reference whose rows go with the row that they refer to.
+    #[must_use]
+    pub fn cascade(
+        self,
+        table: &'static str,
+        column: &'static str,
+        parent: &'static str,
+    ) -> ForeignKeyCreateStatement {
+        ForeignKey::create()
+            .name(format!("fk_{table}_{column}"))
+            .from(table, column)
+            .to(parent, "id")
+            .on_delete(ForeignKeyAction::Cascade)
+            .take()
+    }
+
+    /// An index, named after its columns. Composite uniques are made here and
+    /// not inside `CREATE TABLE`, where the entity generator misses them on
+    /// SQLite.
+    #[must_use]
+    pub fn index(self, table: &'static str, columns: &[&'static str]) -> IndexCreateStatement {
+        let mut index = Index::create();
+        index
+            .name(format!("idx_{table}_{}", columns.join("_")))
+            .table(table);
+        for column in columns {
+            index.col(*column);
+        }
+        index
+    }
+
+    /// A unique index.
+    #[must_use]
+    pub fn unique(self, table: &'static str, columns: &[&'static str]) -> IndexCreateStatement {
+        let mut index = self.index(table, columns);
+        index
+            .name(format!("uq_{table}_{}", columns.join("_")))
+            .unique();
+        index
+    }
+
+    /// The SQL of a table and of its indexes.
+    #[must_use]
+    pub fn sql(
+        self,
+        table: &TableCreateStatement,
+        indexes: &[IndexCreateStatement],
+    ) -> Vec<String> {
+        let mut statements = vec![crate::change::create_table(self.backend, table)];
+        statements.extend(
+            indexes
+                .iter()
+                .map(|index| crate::change::create_index(self.backend, index)),
+        );
+        statements
+    }
+}

@@ -1,0 +1,71 @@
+//! What can go wrong with a schema, and what to do about it.
+
+use sea_orm::DbErr;
+
+use crate::state::State;
+
+/// A migration, or a look at the schema, that failed. Unless it says
+/// otherwise, the database is as it was before.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The database can't be opened.
+    #[error(transparent)]
+    Connection(#[from] connection::Error),
+    /// The schema is not the one that this build needs.
+    #[error("{0}")]
+    Schema(State),
+    /// A step failed; the whole run was rolled back.
+    #[error("migration {name} failed and the whole run was rolled back; nothing was changed")]
+    Step {
+        /// The step.
+        name: String,
+        /// The database's error.
+        source: DbErr,
+    },
+    /// Rows refer to rows that the run would have removed; it was rolled back.
+    #[error(
+        "the run would leave rows without the row that they refer to ({0}), and was rolled back; nothing was changed"
+    )]
+    DanglingRows(String),
+    /// A statement around the steps failed.
+    #[error("{doing} failed")]
+    Database {
+        /// What was being done.
+        doing: &'static str,
+        /// The database's error.
+        source: DbErr,
+    },
+    /// The server said "committed", but the history disagrees.
+    #[error(
+        "the run was not committed: the history does not hold what was applied; nothing was changed"
+    )]
+    NotCommitted,
+    /// There is nothing to look at.
+    #[error("{0} does not exist yet; create it with `cargo run -p migration -- up`")]
+    NoDatabase(String),
+    /// A file of the migration crate can't be written.
+    #[error("cannot write {path}")]
+    Generate {
+        /// The file.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A new migration's name is not usable.
+    #[error(
+        "`{0}` can't be a migration's name: use lower-case letters, digits and `_`, and start with a letter"
+    )]
+    Name(String),
+}
+
+/// Attaches what was being done to a database error.
+pub(crate) trait Doing<T> {
+    fn doing(self, doing: &'static str) -> Result<T, Error>;
+}
+
+impl<T> Doing<T> for Result<T, DbErr> {
+    fn doing(self, doing: &'static str) -> Result<T, Error> {
+        self.map_err(|source| Error::Database { doing, source })
+    }
+}

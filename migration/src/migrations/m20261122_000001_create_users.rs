@@ -1,0 +1,41 @@
+//! Who may log in.
+
+use sea_orm::DbBackend;
+use sea_orm::sea_query::Expr;
+
+use crate::change::Change;
+use crate::columns::Columns;
+
+pub(crate) struct Migration;
+
+impl Change for Migration {
+    fn name(&self) -> &'static str {
+        "m20261122_000001_create_users"
+    }
+
+    fn tables(&self) -> &'static [&'static str] {
+        &["users"]
+    }
+
+    fn up(&self, backend: DbBackend) -> Vec<String> {
+        let columns = Columns::of(backend);
+        let mut table = columns.table("users");
+        table
+            .col(columns.string("name", 120).not_null())
+            .col(
+                columns
+                    .string("email", 160)
+                    .not_null()
+                    .check(Expr::cust(r#""email" = lower(trim("email"))"#)),
+            )
+            .col(columns.string("hashed_password", 255).not_null())
+            .col(
+                columns
+                    .one_of("role", &["admin", "editor", "viewer", "user"])
+                    .default("user"),
+            )
+            .col(columns.flag("is_active", true));
+        columns.managed(&mut table);
+        columns.sql(&table, &[columns.unique("users", &["email"])])
+    }
+}

@@ -1,0 +1,32 @@
+//! What workflows can talk to.
+
+use sea_orm::DbBackend;
+
+use crate::change::Change;
+use crate::columns::Columns;
+
+pub(crate) struct Migration;
+
+impl Change for Migration {
+    fn name(&self) -> &'static str {
+        "m20261122_000003_create_plugins"
+    }
+
+    fn tables(&self) -> &'static [&'static str] {
+        &["plugins"]
+    }
+
+    fn up(&self, backend: DbBackend) -> Vec<String> {
+        let columns = Columns::of(backend);
+        let mut table = columns.table("plugins");
+        table
+            .col(columns.string("name", 120).not_null())
+            .col(columns.string("description", 240).not_null())
+            .col(columns.string("version", 32).not_null())
+            .col(columns.string("author", 160))
+            .col(columns.flag("is_enabled", true));
+        columns.managed(&mut table);
+        table.col(columns.document("config_schema"));
+        columns.sql(&table, &[columns.unique("plugins", &["name"])])
+    }
+}

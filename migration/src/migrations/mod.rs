@@ -1,0 +1,30 @@
+//! The steps, oldest first. `cargo run -p migration -- generate NAME` adds one
+//! here; a step that was released is never edited.
+
+use crate::change::Change;
+
+mod m20261122_000001_create_users;
+mod m20261122_000002_create_sessions;
+mod m20261122_000003_create_plugins;
+mod m20261122_000004_create_workflows;
+mod m20261122_000005_create_workflow_plugins;
+mod m20261122_000006_create_workflow_versions;
+mod m20261122_000007_create_executions;
+mod m20261122_000008_create_logs;
+mod m20261122_000009_create_agents;
+
+/// All steps, in the order in which they are applied.
+#[must_use]
+pub(crate) fn all() -> Vec<Box<dyn Change>> {
+    vec![
+        Box::new(m20261122_000001_create_users::Migration),
+        Box::new(m20261122_000002_create_sessions::Migration),
+        Box::new(m20261122_000003_create_plugins::Migration),
+        Box::new(m20261122_000004_create_workflows::Migration),
+        Box::new(m20261122_000005_create_workflow_plugins::Migration),
+        Box::new(m20261122_000006_create_workflow_versions::Migration),
+        Box::new(m20261122_000007_create_executions::Migration),
+        Box::new(m20261122_000008_create_logs::Migration),
+        Box::new(m20261122_000009_create_agents::Migration),
+    ]
+}
