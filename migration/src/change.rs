@@ -5,8 +5,8 @@
 use sea_orm::sea_query::{
     IndexCreateStatement, PostgresQueryBuilder, SqliteQueryBuilder, TableCreateStatement,
 };
-use sea_orm::{ConnectionTrait, DbBackend, DbErr};
-use sea_orm_migration::{MigrationName, MigrationTrait, SchemaManager};
+use sea_orm::{ConnectionTrait, DbBackend, DbErr, Schema};
+use sea_orm_migration::{MigrationName, MigrationTrait, SchemaManager, seaql_migrations};
 
 /// One step of the schema.
 pub trait Change: Send + Sync {
@@ -83,4 +83,11 @@ pub fn create_index(backend: DbBackend, index: &IndexCreateStatement) -> String 
         DbBackend::Postgres => index.to_string(PostgresQueryBuilder),
         _ => index.to_string(SqliteQueryBuilder),
     }
+}
+
+/// The SQL that creates the history.
+#[must_use]
+pub fn create_history(backend: DbBackend) -> String {
+    let mut table = Schema::new(backend).create_table_from_entity(seaql_migrations::Entity);
+    create_table(backend, table.table(crate::HISTORY).if_not_exists())
 }

@@ -62,6 +62,20 @@ impl Columns {
         self.collated(column)
     }
 
+    /// An e-mail address, which is compared as it is stored: trimmed and in
+    /// lower case.
+    #[must_use]
+    pub fn email(self, name: &'static str) -> ColumnDef {
+        const LENGTH: u32 = 160;
+        let mut column = ColumnDef::new(name);
+        column.string_len(LENGTH).not_null();
+        // A column has one condition, so SQLite's limit stands in it too.
+        column.check(Expr::cust(format!(
+            "\"{name}\" = lower(trim(\"{name}\")) AND length(\"{name}\") <= {LENGTH}"
+        )));
+        self.collated(column)
+    }
+
     /// Text without a limit of the database's.
     #[must_use]
     pub fn text(self, name: &'static str) -> ColumnDef {
@@ -128,7 +142,7 @@ impl Columns {
     pub fn created(self, name: &'static str) -> ColumnDef {
         let mut column = self.time(name);
         column.not_null().default(Expr::cust(if self.sqlite() {
-            "(strftime('%Y-%m-%dT%H:%M:%f+00:00', 'now'))"
+            "strftime('%Y-%m-%dT%H:%M:%f+00:00', 'now')"
         } else {
             "CURRENT_TIMESTAMP"
         }));

@@ -36,11 +36,6 @@ pub enum Error {
         /// The database's error.
         source: DbErr,
     },
-    /// The server said "committed", but the history disagrees.
-    #[error(
-        "the run was not committed: the history does not hold what was applied; nothing was changed"
-    )]
-    NotCommitted,
     /// There is nothing to look at.
     #[error("{0} does not exist yet; create it with `cargo run -p migration -- up`")]
     NoDatabase(String),

@@ -22,6 +22,7 @@
 //! 2. Write `up` and a `down` that undoes all of it, with [`columns::Columns`].
 //! 3. `just entities` generates the entities, the snapshots and the diagram.
 
+pub mod catalog;
 pub mod change;
 pub mod columns;
 mod error;
@@ -33,6 +34,7 @@ use connection::Config;
 use sea_orm::{ConnectionTrait, DynIden};
 use sea_orm_migration::{MigrationTrait, MigratorTrait};
 
+pub use catalog::{Catalog, Difference};
 pub use error::Error;
 pub use runner::{Direction, Done, Event, Loss, Plan, Runner};
 pub use state::{Applied, HISTORY, State, applied, tables};
@@ -46,6 +48,18 @@ pub async fn up(config: &Config) -> Result<Vec<Done>, Error> {
 /// How the schema of a database relates to the one that this build knows.
 pub async fn state<C: ConnectionTrait>(connection: &C) -> Result<State, Error> {
     Runner::default().state(connection).await
+}
+
+/// What of a live schema is not as the steps would have made it. Only our own
+/// tables are looked at, and read rights suffice.
+pub async fn check<C: ConnectionTrait>(connection: &C) -> Result<Vec<Difference>, Error> {
+    let runner = Runner::default();
+    let tables: Vec<&str> = runner.owned().into_iter().chain([HISTORY]).collect();
+    let live = Catalog::read(connection, &tables).await?;
+    Ok(catalog::differences(
+        &live,
+        &Catalog::expected(connection.get_database_backend()),
+    ))
 }
 
 /// Writes events to the log.

@@ -30,6 +30,15 @@ pub enum Direction {
     Down,
 }
 
+impl std::fmt::Display for Direction {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Up => "up",
+            Self::Down => "down",
+        })
+    }
+}
+
 /// What a run tells while it goes on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event<'a> {
@@ -64,15 +73,9 @@ pub enum Plan {
     Reset,
     /// Reverse all steps and apply them again.
     Refresh,
-    /// Drop every table that our steps make, whatever its state, and apply all
-    /// steps.
+    /// Drop every table that our steps make, even when `down` would fail, and
+    /// apply all steps.
     Fresh,
-}
-
-impl Plan {
-    fn is_destructive(self) -> bool {
-        !matches!(self, Self::Up(_))
-    }
 }
 
 /// The steps of a schema and the means to run them.
@@ -168,25 +171,10 @@ impl Runner {
         tell: &mut (impl FnMut(Event<'_>) + Send),
     ) -> Result<Vec<Done>, Error> {
         let transaction = lock(connection, tell).await?;
-        let result = self.planned(&transaction, plan, tell).await;
-        match result {
-            Ok((done, expected)) => {
-                transaction
-                    .commit()
-                    .await
-                    .doing("committing the migrations")?;
-                // PostgreSQL answers the COMMIT of a failed transaction with
-                // ROLLBACK and no error, so the history has the last word.
-                let found: Vec<String> = applied(connection)
-                    .await?
-                    .into_iter()
-                    .map(|step| step.name)
-                    .collect();
-                if found == expected {
-                    Ok(done)
-                } else {
-                    Err(Error::NotCommitted)
-                }
+        match self.planned(&transaction, plan, tell).await {
+            Ok(done) => {
+                let committed = transaction.commit().await;
+                committed.doing("committing the migrations").map(|()| done)
             }
             Err(error) => {
                 // The first error is the one to tell; the transaction ends
@@ -202,89 +190,99 @@ impl Runner {
         transaction: &DatabaseTransaction,
         plan: Plan,
         tell: &mut (impl FnMut(Event<'_>) + Send),
-    ) -> Result<(Vec<Done>, Vec<String>), Error> {
+    ) -> Result<Vec<Done>, Error> {
         let state = self.state(transaction).await?;
         match (&state, plan) {
             (State::Foreign { .. } | State::Ahead { .. } | State::Diverged { .. }, _) => {
                 return Err(Error::Schema(state));
             }
             (State::Current, Plan::Up(_)) | (State::Empty, Plan::Down(_)) => {
-                return Ok((Vec::new(), names(transaction).await?));
+                return Ok(Vec::new());
             }
             _ => {}
         }
+        if plan == Plan::Fresh {
+            for table in self.owned().into_iter().rev().chain([HISTORY]) {
+                // No CASCADE: what an application hung on our table is not
+                // ours to drop.
+                let sql = format!("DROP TABLE IF EXISTS \"{table}\"");
+                transaction
+                    .execute_unprepared(&sql)
+                    .await
+                    .doing("dropping a table")?;
+            }
+        }
         let mut done = Vec::new();
-        match plan {
-            Plan::Up(steps) => {
-                self.steps(transaction, Direction::Up, steps, &mut done, tell)
-                    .await?;
-            }
-            Plan::Down(steps) => {
-                self.steps(transaction, Direction::Down, Some(steps), &mut done, tell)
-                    .await?;
-            }
-            Plan::Reset => {
-                self.steps(transaction, Direction::Down, None, &mut done, tell)
-                    .await?;
-                drop_table(transaction, HISTORY).await?;
-            }
-            Plan::Refresh => {
-                self.steps(transaction, Direction::Down, None, &mut done, tell)
-                    .await?;
-                self.steps(transaction, Direction::Up, None, &mut done, tell)
-                    .await?;
-            }
-            Plan::Fresh => {
-                for table in self.owned().into_iter().rev().chain([HISTORY]) {
-                    drop_table(transaction, table).await?;
-                }
-                self.steps(transaction, Direction::Up, None, &mut done, tell)
-                    .await?;
-            }
+        for (change, direction) in self.steps(plan, &names(transaction).await?) {
+            done.push(self.step(transaction, change.name(), direction).await?);
+            tell(Event::Done(&done[done.len() - 1]));
+        }
+        if plan == Plan::Reset {
+            transaction
+                .execute_unprepared(&format!("DROP TABLE IF EXISTS \"{HISTORY}\""))
+                .await
+                .doing("dropping the history")?;
         }
         check_foreign_keys(transaction).await?;
-        Ok((done, names(transaction).await?))
+        // PostgreSQL answers the COMMIT of a failed transaction with ROLLBACK
+        // and no error; a statement in such a transaction does fail.
+        tables(transaction).await?;
+        Ok(done)
     }
 
-    async fn steps(
+    /// The steps that a plan runs on a database with this history.
+    #[must_use]
+    pub fn steps(&self, plan: Plan, applied: &[String]) -> Vec<(Box<dyn Change>, Direction)> {
+        let is_applied = |change: &dyn Change| applied.iter().any(|name| name == change.name());
+        let (reversed, again) = match plan {
+            Plan::Up(_) => (0, false),
+            Plan::Fresh => (0, true),
+            Plan::Down(steps) => (steps as usize, false),
+            Plan::Reset => (usize::MAX, false),
+            Plan::Refresh => (usize::MAX, true),
+        };
+        let down = self
+            .changes()
+            .into_iter()
+            .rev()
+            .filter(|change| is_applied(&**change))
+            .take(reversed);
+        let mut steps: Vec<_> = down.map(|change| (change, Direction::Down)).collect();
+        let up = self
+            .changes()
+            .into_iter()
+            .filter(|change| again || !is_applied(&**change));
+        let limit = match plan {
+            Plan::Up(limit) => limit.map_or(usize::MAX, |limit| limit as usize),
+            Plan::Refresh | Plan::Fresh => usize::MAX,
+            Plan::Down(_) | Plan::Reset => 0,
+        };
+        steps.extend(up.take(limit).map(|change| (change, Direction::Up)));
+        steps
+    }
+
+    /// Runs the next step in that direction, which is the one of that name.
+    async fn step(
         &self,
         transaction: &DatabaseTransaction,
+        name: &str,
         direction: Direction,
-        limit: Option<u32>,
-        done: &mut Vec<Done>,
-        tell: &mut (impl FnMut(Event<'_>) + Send),
-    ) -> Result<(), Error> {
-        let applied = names(transaction).await?;
-        let is_applied = |name: &str| applied.iter().any(|done| done == name);
-        let mut names: Vec<&str> = self.changes().iter().map(|change| change.name()).collect();
-        names.retain(|name| is_applied(name) == (direction == Direction::Down));
-        if direction == Direction::Down {
-            names.reverse();
+    ) -> Result<Done, Error> {
+        let started = Instant::now();
+        match direction {
+            Direction::Up => self.up(transaction, Some(1)).await,
+            Direction::Down => self.down(transaction, Some(1)).await,
         }
-        for name in names
-            .into_iter()
-            .take(limit.map_or(usize::MAX, |limit| limit as usize))
-        {
-            let started = Instant::now();
-            // One at a time, so that each is timed and named.
-            match direction {
-                Direction::Up => self.up(transaction, Some(1)).await,
-                Direction::Down => self.down(transaction, Some(1)).await,
-            }
-            .map_err(|source| Error::Step {
-                name: name.to_owned(),
-                source,
-            })?;
-            let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-            let step = Done {
-                name: name.to_owned(),
-                direction,
-                micros,
-            };
-            tell(Event::Done(&step));
-            done.push(step);
-        }
-        Ok(())
+        .map_err(|source| Error::Step {
+            name: name.to_owned(),
+            source,
+        })?;
+        let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        Ok(Done {
+            name: name.to_owned(),
+            direction,
+            micros,
+        })
     }
 
     /// The rows that a plan would throw away, per table, without those that
@@ -294,21 +292,16 @@ impl Runner {
         connection: &C,
         plan: Plan,
     ) -> Result<Vec<Loss>, Error> {
-        if !plan.is_destructive() {
-            return Ok(Vec::new());
-        }
-        let applied = applied(connection).await?;
         let existing = tables(connection).await?;
-        let mut lost: Vec<&str> = match plan {
-            Plan::Fresh => self.owned(),
-            Plan::Down(steps) => self.lost_by(
-                applied
-                    .iter()
-                    .rev()
-                    .take(steps as usize)
-                    .map(|step| step.name.as_str()),
-            ),
-            _ => self.lost_by(applied.iter().map(|step| step.name.as_str())),
+        let mut lost = if plan == Plan::Fresh {
+            self.owned()
+        } else {
+            let steps = self.steps(plan, &names(connection).await?);
+            let down = steps
+                .iter()
+                .filter(|(_, direction)| *direction == Direction::Down);
+            down.flat_map(|(change, _)| change.loses().iter().copied())
+                .collect()
         };
         lost.retain(|table| existing.contains(*table));
         let backend = connection.get_database_backend();
@@ -327,15 +320,6 @@ impl Runner {
             }
         }
         Ok(losses)
-    }
-
-    fn lost_by<'a>(&self, steps: impl Iterator<Item = &'a str>) -> Vec<&'static str> {
-        let steps: Vec<&str> = steps.collect();
-        self.changes()
-            .iter()
-            .filter(|change| steps.contains(&change.name()))
-            .flat_map(|change| change.loses().iter().copied())
-            .collect()
     }
 }
 
@@ -368,16 +352,6 @@ async fn names<C: ConnectionTrait>(connection: &C) -> Result<Vec<String>, Error>
         .into_iter()
         .map(|step| step.name)
         .collect())
-}
-
-async fn drop_table(transaction: &DatabaseTransaction, table: &str) -> Result<(), Error> {
-    // No CASCADE: what an application hung on our table is not ours to drop.
-    let sql = format!("DROP TABLE IF EXISTS \"{table}\"");
-    transaction
-        .execute_unprepared(&sql)
-        .await
-        .map(|_| ())
-        .doing("dropping a table")
 }
 
 /// Reads, or sets, whether SQLite enforces foreign keys; `false` elsewhere.

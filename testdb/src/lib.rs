@@ -1,1 +1,316 @@
-//! x
+//! Throw-away databases for tests: one test body, SQLite and PostgreSQL.
+//!
+//! A body is a plain `async fn` that takes a [`TestDb`]; [`both!`] registers it
+//! for both backends:
+//!
+//! ```
+//! use testdb::TestDb;
+//!
+//! async fn starts_empty(db: TestDb) {
+//!     let connections = connection::connect(&db.config()).await.unwrap();
+//!     let tables = migration::tables(&connections.reader).await.unwrap();
+//!     assert!(tables.is_empty());
+//!     connections.close().await;
+//! }
+//!
+//! testdb::both!(empty: starts_empty);
+//! ```
+//!
+//! Each test has a database of its own, a file or a PostgreSQL database, that
+//! is gone when its `TestDb` is dropped. PostgreSQL is the server that
+//! `./scripts/test` starts; a test without one fails, it is never skipped.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "scripts/test tells where its server is in the environment"
+)]
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use connection::{Config, Environment, Target};
+use sea_orm::{ConnectionTrait, DatabaseConnection, Statement};
+
+/// A kind of database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backend {
+    /// A file.
+    Sqlite,
+    /// A database of the test server's.
+    Postgres,
+}
+
+/// A database of one test.
+#[derive(Debug)]
+pub struct TestDb {
+    backend: Backend,
+    folder: tempfile::TempDir,
+    name: String,
+}
+
+impl TestDb {
+    /// A database with nothing in it.
+    ///
+    /// # Panics
+    ///
+    /// When there is no test server, or no room.
+    pub async fn empty(backend: Backend) -> Self {
+        let db = Self::named(backend);
+        if backend == Backend::Postgres {
+            admin(&format!(
+                "CREATE DATABASE {} TEMPLATE template0 ENCODING 'UTF8'",
+                db.name
+            ))
+            .await;
+        }
+        db
+    }
+
+    /// A database with the current schema.
+    ///
+    /// # Panics
+    ///
+    /// When there is no test server, or no room, or a migration fails.
+    pub async fn migrated(backend: Backend) -> Self {
+        let db = Self::named(backend);
+        match backend {
+            Backend::Sqlite => {
+                migration::up(&db.config())
+                    .await
+                    .expect("the migrations apply");
+            }
+            Backend::Postgres => {
+                let template = template().await;
+                admin(&format!("CREATE DATABASE {} TEMPLATE {template}", db.name)).await;
+            }
+        }
+        db
+    }
+
+    fn named(backend: Backend) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("aura_test_{}_{number}", std::process::id());
+        let folder = tempfile::Builder::new()
+            .prefix("aura-test-")
+            .tempdir()
+            .expect("a temporary folder");
+        Self {
+            backend,
+            folder,
+            name,
+        }
+    }
+
+    /// Which kind it is.
+    #[must_use]
+    pub fn backend(&self) -> Backend {
+        self.backend
+    }
+
+    /// A folder of the test's own, gone with the database.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The `DB_*` variables that lead to it, for a child process.
+    #[must_use]
+    pub fn variables(&self) -> Vec<(&'static str, String)> {
+        match self.backend {
+            Backend::Sqlite => {
+                vec![(
+                    "DB_PATH",
+                    self.folder().join("aura.db").display().to_string(),
+                )]
+            }
+            Backend::Postgres => {
+                let mut variables = server();
+                variables.push(("DB_NAME", self.name.clone()));
+                variables
+            }
+        }
+    }
+
+    /// The settings that lead to it.
+    ///
+    /// # Panics
+    ///
+    /// When `scripts/test` gave settings that can't be used.
+    #[must_use]
+    pub fn config(&self) -> Config {
+        self.config_with(&[])
+    }
+
+    /// The settings that lead to it, with these variables besides.
+    ///
+    /// # Panics
+    ///
+    /// When the variables can't be used.
+    #[must_use]
+    pub fn config_with(&self, more: &[(&str, &str)]) -> Config {
+        let variables = self.variables();
+        let pairs = variables
+            .iter()
+            .map(|(name, value)| (*name, value.as_str()))
+            .chain(more.iter().copied());
+        Config::from_environment(&Environment::from_pairs(pairs)).expect("usable test settings")
+    }
+
+    /// One connection for a look from outside.
+    ///
+    /// # Panics
+    ///
+    /// When it can't be opened.
+    pub async fn outside(&self) -> DatabaseConnection {
+        connection::connect_exclusive(&self.config())
+            .await
+            .expect("the database opens")
+    }
+}
+
+impl Drop for TestDb {
+    fn drop(&mut self) {
+        if self.backend == Backend::Postgres {
+            let sql = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name);
+            // On a thread of its own: a runtime can't block inside a runtime.
+            let _ = std::thread::spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build();
+                runtime.expect("a runtime").block_on(admin(&sql));
+            })
+            .join();
+        }
+    }
+}
+
+/// The variables of the test server, over verified TLS.
+///
+/// # Panics
+///
+/// When `scripts/test` didn't start one.
+#[must_use]
+pub fn server() -> Vec<(&'static str, String)> {
+    let of = |name: &str| {
+        std::env::var(name).unwrap_or_else(|_| {
+            panic!("no PostgreSQL to test with ({name} is not set): run ./scripts/test")
+        })
+    };
+    vec![
+        ("DB_TYPE", "postgres".to_owned()),
+        ("DB_HOST", "localhost".to_owned()),
+        ("DB_PORT", of("PGPORT")),
+        ("DB_USER", of("PGUSER")),
+        ("DB_PASS", of("PGPASSWORD")),
+        ("DB_SSL", "true".to_owned()),
+        (
+            "DB_SSL_CA",
+            tls_folder().join("ca.crt").display().to_string(),
+        ),
+    ]
+}
+
+/// The folder of the test server's certificates: `ca.crt`, and `other-ca.crt`
+/// of an authority that signed nothing.
+///
+/// # Panics
+///
+/// When `scripts/test` didn't make one.
+#[must_use]
+pub fn tls_folder() -> PathBuf {
+    std::env::var_os("AURA_TEST_TLS")
+        .map(PathBuf::from)
+        .expect("no test certificates: run ./scripts/test")
+}
+
+async fn admin_connection() -> DatabaseConnection {
+    let variables = server();
+    let pairs = variables
+        .iter()
+        .map(|(name, value)| (*name, value.as_str()))
+        .chain([("DB_NAME", "postgres")]);
+    let config =
+        Config::from_environment(&Environment::from_pairs(pairs)).expect("usable test settings");
+    connection::connect_exclusive(&config)
+        .await
+        .expect("the test server answers")
+}
+
+async fn admin(sql: &str) {
+    let connection = admin_connection().await;
+    connection
+        .execute_unprepared(sql)
+        .await
+        .unwrap_or_else(|error| panic!("{sql}: {error}"));
+    let _ = connection.close().await;
+}
+
+/// The name of a migrated database that tests are cloned from. The first test
+/// of a schema makes it; the others, in whatever process, wait.
+async fn template() -> String {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let mut hasher = DefaultHasher::new();
+    for change in migration::Runner::default().changes() {
+        (change.name(), change.up(sea_orm::DbBackend::Postgres)).hash(&mut hasher);
+    }
+    let name = format!("aura_template_{:016x}", hasher.finish());
+
+    let connection = admin_connection().await;
+    connection
+        .execute_unprepared("SELECT pg_advisory_lock(4711)")
+        .await
+        .expect("the template's lock");
+    let query = format!("SELECT 1 FROM pg_database WHERE datname = '{name}'");
+    let found = connection
+        .query_one_raw(Statement::from_string(sea_orm::DbBackend::Postgres, query))
+        .await
+        .expect("a list of databases");
+    if found.is_none() {
+        let building = format!("{name}_building");
+        for sql in [
+            format!("DROP DATABASE IF EXISTS {building}"),
+            format!("CREATE DATABASE {building} TEMPLATE template0 ENCODING 'UTF8'"),
+        ] {
+            connection
+                .execute_unprepared(&sql)
+                .await
+                .expect("room for a template");
+        }
+        let mut config = Config::from_environment(&Environment::from_pairs(
+            server().iter().map(|(name, value)| (*name, value.as_str())),
+        ))
+        .expect("usable test settings");
+        if let Target::Postgres(postgres) = &mut config.target {
+            postgres.database.clone_from(&building);
+        }
+        migration::up(&config).await.expect("the migrations apply");
+        let sql = format!("ALTER DATABASE {building} RENAME TO {name}");
+        connection
+            .execute_unprepared(&sql)
+            .await
+            .expect("nobody uses the template");
+    }
+    let _ = connection.close().await;
+    name
+}
+
+/// Registers test bodies for both backends: `empty:` or `migrated:` and the
+/// names of `async fn`s that take a [`TestDb`]. The calling crate needs tokio.
+#[macro_export]
+macro_rules! both {
+    ($make:ident: $($body:ident),+ $(,)?) => {
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $body() {
+                super::$body($crate::TestDb::$make($crate::Backend::Sqlite).await).await;
+            })+
+        }
+        mod postgres {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $body() {
+                super::$body($crate::TestDb::$make($crate::Backend::Postgres).await).await;
+            })+
+        }
+    };
+}

@@ -1,7 +1,6 @@
 //! Who may log in.
 
 use sea_orm::DbBackend;
-use sea_orm::sea_query::Expr;
 
 use crate::change::Change;
 use crate::columns::Columns;
@@ -22,12 +21,7 @@ impl Change for Migration {
         let mut table = columns.table("users");
         table
             .col(columns.string("name", 120).not_null())
-            .col(
-                columns
-                    .string("email", 160)
-                    .not_null()
-                    .check(Expr::cust(r#""email" = lower(trim("email"))"#)),
-            )
+            .col(columns.email("email"))
             .col(columns.string("hashed_password", 255).not_null())
             .col(
                 columns

@@ -1,0 +1,204 @@
+//! What stands between two schemas.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Serialize;
+
+use super::{Catalog, Column, ForeignKey, Index, Table};
+
+/// One difference between the live schema and the expected one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Difference {
+    /// Missing, extra or different.
+    pub kind: Kind,
+    /// The table.
+    pub table: String,
+    /// What of the table: `column role`, `index uq_users_email`; empty for the
+    /// table itself.
+    pub what: String,
+    /// How it is, and how it should be.
+    pub detail: String,
+}
+
+/// In which way something differs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// It should be there.
+    Missing,
+    /// It should not be there.
+    Extra,
+    /// It is there, and not as it should be.
+    Different,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.kind {
+            Kind::Missing => "missing",
+            Kind::Extra => "extra",
+            Kind::Different => "different",
+        };
+        write!(f, "{kind:9}  {}", self.table)?;
+        if !self.what.is_empty() {
+            write!(f, "  {}", self.what)?;
+        }
+        if !self.detail.is_empty() {
+            write!(f, "  ({})", self.detail)?;
+        }
+        Ok(())
+    }
+}
+
+/// What of `live` is not as in `expected`.
+#[must_use]
+pub fn differences(live: &Catalog, expected: &Catalog) -> Vec<Difference> {
+    let mut found = Vec::new();
+    for (name, table) in &expected.tables {
+        match live.tables.get(name) {
+            Some(live) => compare(name, live, table, &mut found),
+            None => found.push(difference(
+                Kind::Missing,
+                name,
+                String::new(),
+                String::new(),
+            )),
+        }
+    }
+    for name in live
+        .tables
+        .keys()
+        .filter(|name| !expected.tables.contains_key(*name))
+    {
+        found.push(difference(Kind::Extra, name, String::new(), String::new()));
+    }
+    found
+}
+
+fn difference(kind: Kind, table: &str, what: String, detail: String) -> Difference {
+    Difference {
+        kind,
+        table: table.to_owned(),
+        what,
+        detail,
+    }
+}
+
+fn compare(table: &str, live: &Table, expected: &Table, found: &mut Vec<Difference>) {
+    entries(table, "column", &live.columns, &expected.columns, found);
+    if live.primary_key != expected.primary_key {
+        let detail = change(
+            &live.primary_key.join(", "),
+            &expected.primary_key.join(", "),
+        );
+        found.push(difference(
+            Kind::Different,
+            table,
+            "primary key".to_owned(),
+            detail,
+        ));
+    }
+    entries(table, "index", &live.indexes, &expected.indexes, found);
+    entries(
+        table,
+        "foreign key",
+        &live.foreign_keys,
+        &expected.foreign_keys,
+        found,
+    );
+    for check in expected.checks.difference(&live.checks) {
+        found.push(difference(
+            Kind::Missing,
+            table,
+            format!("check {check}"),
+            String::new(),
+        ));
+    }
+    for check in live.checks.difference(&expected.checks) {
+        found.push(difference(
+            Kind::Extra,
+            table,
+            format!("check {check}"),
+            String::new(),
+        ));
+    }
+}
+
+fn entries<T: PartialEq + fmt::Display>(
+    table: &str,
+    noun: &str,
+    live: &BTreeMap<String, T>,
+    expected: &BTreeMap<String, T>,
+    found: &mut Vec<Difference>,
+) {
+    for (name, expected) in expected {
+        let what = format!("{noun} {name}");
+        match live.get(name) {
+            None => found.push(difference(Kind::Missing, table, what, String::new())),
+            Some(live) if live != expected => {
+                let detail = change(&live.to_string(), &expected.to_string());
+                found.push(difference(Kind::Different, table, what, detail));
+            }
+            Some(_) => {}
+        }
+    }
+    for name in live.keys().filter(|name| !expected.contains_key(*name)) {
+        found.push(difference(
+            Kind::Extra,
+            table,
+            format!("{noun} {name}"),
+            String::new(),
+        ));
+    }
+}
+
+fn change(live: &str, expected: &str) -> String {
+    format!("is {live}; expected {expected}")
+}
+
+impl fmt::Display for Column {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}{}",
+            self.kind,
+            if self.nullable { "" } else { " not null" }
+        )?;
+        match &self.default {
+            Some(default) => write!(f, " default {default}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Index {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}on ({})",
+            if self.unique { "unique " } else { "" },
+            self.columns.join(", ")
+        )?;
+        match &self.predicate {
+            Some(predicate) => write!(f, " where {predicate}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for ForeignKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            table,
+            columns,
+            on_delete,
+            on_update,
+        } = self;
+        write!(
+            f,
+            "to {table} ({}) on delete {on_delete} on update {on_update}",
+            columns.join(", ")
+        )
+    }
+}

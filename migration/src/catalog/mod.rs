@@ -1,0 +1,116 @@
+//! A schema as data: read from a live database, kept as a snapshot in the
+//! repository, and compared.
+//!
+//! Reading needs no more than the right to connect. Only tables that our
+//! migrations make are looked at; an application's own tables in the same
+//! database are none of our business.
+
+mod diff;
+mod postgres;
+mod sqlite;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sea_orm::{ConnectionTrait, DbBackend, QueryResult, Statement};
+use serde::{Deserialize, Serialize};
+
+pub use diff::{Difference, Kind, differences};
+
+use crate::error::{Doing, Error};
+
+/// The tables of a schema, by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Catalog {
+    /// The tables, by name.
+    pub tables: BTreeMap<String, Table>,
+}
+
+/// One table.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Table {
+    /// The columns, by name: their order differs between a table that was made
+    /// at once and one that grew.
+    pub columns: BTreeMap<String, Column>,
+    /// The columns of the primary key, in its order.
+    pub primary_key: Vec<String>,
+    /// The indexes beside the primary key's, by name.
+    pub indexes: BTreeMap<String, Index>,
+    /// The foreign keys, by their columns (`a, b`).
+    pub foreign_keys: BTreeMap<String, ForeignKey>,
+    /// The conditions, as the database prints them.
+    pub checks: BTreeSet<String>,
+}
+
+/// One column.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Column {
+    /// The type, as the database prints it, with collation and generation.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Whether it may be null.
+    pub nullable: bool,
+    /// The default, as the database prints it.
+    pub default: Option<String>,
+}
+
+/// One index.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Index {
+    /// Its columns or expressions, in its order.
+    pub columns: Vec<String>,
+    /// Whether it is unique.
+    pub unique: bool,
+    /// The condition of a partial index.
+    pub predicate: Option<String>,
+}
+
+/// One foreign key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForeignKey {
+    /// The table that it refers to.
+    pub table: String,
+    /// The columns that it refers to.
+    pub columns: Vec<String>,
+    /// What happens to the rows when their parent goes.
+    pub on_delete: String,
+    /// What happens to the rows when their parent's key changes.
+    pub on_update: String,
+}
+
+impl Catalog {
+    /// Reads those of these tables that exist.
+    pub async fn read<C: ConnectionTrait>(connection: &C, tables: &[&str]) -> Result<Self, Error> {
+        match connection.get_database_backend() {
+            DbBackend::Postgres => postgres::read(connection, tables).await,
+            _ => sqlite::read(connection, tables).await,
+        }
+    }
+
+    /// The snapshot of the migrated schema that this build was made with.
+    ///
+    /// # Panics
+    ///
+    /// Never: the snapshots are part of the build, generated and tested.
+    #[must_use]
+    pub fn expected(backend: DbBackend) -> Self {
+        let text = if backend == DbBackend::Postgres {
+            include_str!("../../snapshots/postgres.json")
+        } else {
+            include_str!("../../snapshots/sqlite.json")
+        };
+        serde_json::from_str(text).expect("the snapshots are generated and tested")
+    }
+}
+
+pub(crate) async fn rows<C: ConnectionTrait>(
+    connection: &C,
+    sql: String,
+) -> Result<Vec<QueryResult>, Error> {
+    connection
+        .query_all_raw(Statement::from_string(
+            connection.get_database_backend(),
+            sql,
+        ))
+        .await
+        .doing("reading the schema")
+}

@@ -1,0 +1,137 @@
+//! PostgreSQL's schema, from `pg_catalog`: unlike `information_schema` it shows
+//! every table to every user.
+
+use sea_orm::{ConnectionTrait, DbErr, QueryResult};
+
+use super::{Catalog, Column, ForeignKey, Index, Table, rows};
+use crate::error::{Doing, Error};
+
+/// The tables of the connection's schema.
+const OURS: &str = "FROM pg_catalog.pg_class t \
+    JOIN pg_catalog.pg_namespace n ON n.oid = t.relnamespace AND n.nspname = current_schema()";
+
+pub(super) async fn read<C: ConnectionTrait>(
+    connection: &C,
+    tables: &[&str],
+) -> Result<Catalog, Error> {
+    let mut catalog = Catalog::default();
+    let mut add = |row: &QueryResult,
+                   put: &dyn Fn(&QueryResult, &mut Table) -> Result<(), DbErr>|
+     -> Result<(), DbErr> {
+        let name: String = row.try_get("", "table_name")?;
+        if tables.contains(&name.as_str()) {
+            put(row, catalog.tables.entry(name).or_default())?;
+        }
+        Ok(())
+    };
+    for (sql, put) in [
+        (
+            columns(),
+            &column as &dyn Fn(&QueryResult, &mut Table) -> Result<(), DbErr>,
+        ),
+        (indexes(), &index),
+        (constraints(), &constraint),
+    ] {
+        for row in rows(connection, sql).await? {
+            add(&row, put).doing("reading the schema")?;
+        }
+    }
+    Ok(catalog)
+}
+
+fn columns() -> String {
+    format!(
+        "SELECT t.relname::text AS table_name, a.attname::text AS name, \
+         format_type(a.atttypid, a.atttypmod) \
+           || coalesce(' collate ' || nullif(c.collname::text, 'default'), '') \
+           || CASE a.attidentity WHEN '' THEN '' ELSE ' identity' END AS kind, \
+         NOT a.attnotnull AS nullable, pg_get_expr(d.adbin, d.adrelid) AS default_value \
+         {OURS} JOIN pg_catalog.pg_attribute a ON a.attrelid = t.oid AND a.attnum > 0 AND NOT a.attisdropped \
+         LEFT JOIN pg_catalog.pg_collation c ON c.oid = a.attcollation \
+         LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = t.oid AND d.adnum = a.attnum \
+         WHERE t.relkind IN ('r', 'p')"
+    )
+}
+
+fn column(row: &QueryResult, table: &mut Table) -> Result<(), DbErr> {
+    let column = Column {
+        kind: row.try_get("", "kind")?,
+        nullable: row.try_get("", "nullable")?,
+        default: row.try_get("", "default_value")?,
+    };
+    table.columns.insert(row.try_get("", "name")?, column);
+    Ok(())
+}
+
+fn indexes() -> String {
+    format!(
+        "SELECT t.relname::text AS table_name, i.relname::text AS name, x.indisunique AS is_unique, x.indisprimary AS is_primary, \
+         array_to_string(array(SELECT pg_get_indexdef(x.indexrelid, k, true) \
+           FROM generate_series(1, x.indnkeyatts) k ORDER BY k), E'\\n') AS columns, \
+         pg_get_expr(x.indpred, x.indrelid) AS predicate \
+         {OURS} JOIN pg_catalog.pg_index x ON x.indrelid = t.oid JOIN pg_catalog.pg_class i ON i.oid = x.indexrelid"
+    )
+}
+
+fn index(row: &QueryResult, table: &mut Table) -> Result<(), DbErr> {
+    let columns: String = row.try_get("", "columns")?;
+    let columns: Vec<String> = columns.split('\n').map(str::to_owned).collect();
+    if row.try_get("", "is_primary")? {
+        table.primary_key = columns;
+    } else {
+        let index = Index {
+            columns,
+            unique: row.try_get("", "is_unique")?,
+            predicate: row.try_get("", "predicate")?,
+        };
+        table.indexes.insert(row.try_get("", "name")?, index);
+    }
+    Ok(())
+}
+
+fn constraints() -> String {
+    let attributes = |table: &str, keys: &str| {
+        format!(
+            "array_to_string(array(SELECT a.attname::text FROM unnest({keys}) WITH ORDINALITY k(attnum, place) \
+             JOIN pg_catalog.pg_attribute a ON a.attrelid = {table} AND a.attnum = k.attnum ORDER BY k.place), ', ')"
+        )
+    };
+    format!(
+        "SELECT t.relname::text AS table_name, c.contype::text AS kind, pg_get_constraintdef(c.oid, true) AS definition, \
+         {} AS columns, p.relname::text AS parent, {} AS parents, c.confdeltype::text AS on_delete, c.confupdtype::text AS on_update \
+         {OURS} JOIN pg_catalog.pg_constraint c ON c.conrelid = t.oid AND c.contype IN ('c', 'f') \
+         LEFT JOIN pg_catalog.pg_class p ON p.oid = c.confrelid",
+        attributes("c.conrelid", "c.conkey"),
+        attributes("c.confrelid", "c.confkey"),
+    )
+}
+
+fn constraint(row: &QueryResult, table: &mut Table) -> Result<(), DbErr> {
+    let kind: String = row.try_get("", "kind")?;
+    if kind == "c" {
+        table.checks.insert(row.try_get("", "definition")?);
+        return Ok(());
+    }
+    let parents: String = row.try_get("", "parents")?;
+    let key = ForeignKey {
+        table: row.try_get("", "parent")?,
+        columns: parents.split(", ").map(str::to_owned).collect(),
+        on_delete: action(&row.try_get::<String>("", "on_delete")?),
+        on_update: action(&row.try_get::<String>("", "on_update")?),
+    };
+    table.foreign_keys.insert(row.try_get("", "columns")?, key);
+    Ok(())
+}
+
+/// <https://www.postgresql.org/docs/current/catalog-pg-constraint.html>
+fn action(code: &str) -> String {
+    match code {
+        "a" => "NO ACTION",
+        "r" => "RESTRICT",
+        "c" => "CASCADE",
+        "n" => "SET NULL",
+        "d" => "SET DEFAULT",
+        other => other,
+    }
+    .to_owned()
+}
