@@ -1,1 +1,27 @@
-//! x
+//! The tables of aura-db as SeaORM 2.0 entities.
+//!
+//! [`tables`] is generated from a migrated database (`just entities`) and never
+//! edited; the types that its columns have are in [`types`], and which column
+//! has which stands in `xtask/src/refine.rs`.
+//!
+//! ```
+//! use entity::{Live, Role, users};
+//! use sea_orm::{EntityTrait, QueryFilter, QueryTrait, DbBackend};
+//!
+//! let admins = users::Entity::live().filter(users::COLUMN.role.eq(Role::Admin));
+//! assert!(admins.build(DbBackend::Sqlite).to_string().ends_with(
+//!     r#"WHERE "users"."deleted_at" IS NULL AND "users"."role" = 'admin'"#
+//! ));
+//! ```
+
+mod live;
+#[expect(
+    missing_docs,
+    reason = "generated; the schema is documented in docs/schema.md and by the migrations"
+)]
+pub mod tables;
+pub mod types;
+
+pub use live::Live;
+pub use tables::*;
+pub use types::*;

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use sea_orm::sea_query::TableCreateStatement;
-use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend};
+use sea_orm::{DatabaseConnection, DbBackend};
 use sea_orm_codegen::{
     BannerVersion, BigIntegerType, DateTimeCrate, EntityFormat, EntityTransformer,
     EntityWriterContext, WithPrelude, WithSerde,
@@ -21,8 +21,13 @@ pub(crate) async fn generate(
 ) -> Result<(BTreeMap<String, String>, String), Failure> {
     let mut statements = discover(connection).await?;
     let position = |table: &TableCreateStatement| {
-        let name = table.get_table_name().map(|table| format!("{table:?}")).unwrap_or_default();
-        tables.iter().position(|known| name.contains(&format!("\"{known}\"")))
+        let name = table
+            .get_table_name()
+            .map(|table| format!("{table:?}"))
+            .unwrap_or_default();
+        tables
+            .iter()
+            .position(|known| name.contains(&format!("\"{known}\"")))
     };
     statements.retain(|table| position(table).is_some_and(|at| tables[at] != migration::HISTORY));
     statements.sort_by_key(position);
@@ -59,19 +64,28 @@ pub(crate) async fn generate(
 }
 
 async fn discover(connection: &DatabaseConnection) -> Result<Vec<TableCreateStatement>, Failure> {
-    Ok(match connection.get_database_backend() {
-        DbBackend::Postgres => {
+    Ok(
+        if connection.get_database_backend() == DbBackend::Postgres {
             let pool = connection.get_postgres_connection_pool().clone();
             let discovery = sea_schema::postgres::discovery::SchemaDiscovery::new(pool, "public");
-            discovery.discover().await?.tables.iter().map(sea_schema::postgres::def::TableDef::write).collect()
-        }
-        _ => {
+            discovery
+                .discover()
+                .await?
+                .tables
+                .iter()
+                .map(sea_schema::postgres::def::TableDef::write)
+                .collect()
+        } else {
             let pool = connection.get_sqlite_connection_pool().clone();
             let discovery = sea_schema::sqlite::discovery::SchemaDiscovery::new(pool);
             let schema = discovery.discover().await?.merge_indexes_into_table();
-            schema.tables.iter().map(sea_schema::sqlite::def::TableDef::write).collect()
-        }
-    })
+            schema
+                .tables
+                .iter()
+                .map(sea_schema::sqlite::def::TableDef::write)
+                .collect()
+        },
+    )
 }
 
 fn rustfmt(code: &str) -> Result<String, Failure> {
@@ -80,8 +94,18 @@ fn rustfmt(code: &str) -> Result<String, Failure> {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
-        .map_err(|error| format!("cannot run rustfmt ({error}); install it with `rustup component add rustfmt`"))?;
-    child.stdin.take().ok_or("rustfmt takes no input")?.write_all(code.as_bytes())?;
+        .map_err(|error| {
+            format!("cannot run rustfmt ({error}); install it with `rustup component add rustfmt`")
+        })?;
+    child
+        .stdin
+        .take()
+        .ok_or("rustfmt takes no input")?
+        .write_all(code.as_bytes())?;
     let output = child.wait_with_output()?;
-    if output.status.success() { Ok(String::from_utf8(output.stdout)?) } else { Err("rustfmt failed".into()) }
+    if output.status.success() {
+        Ok(String::from_utf8(output.stdout)?)
+    } else {
+        Err("rustfmt failed".into())
+    }
 }

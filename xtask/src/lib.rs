@@ -13,7 +13,7 @@ use std::path::Path;
 
 use connection::Config;
 use migration::{Catalog, HISTORY, Runner};
-use sea_orm::{ConnectionTrait, DbBackend};
+use sea_orm::DbBackend;
 
 /// Anything that stops a developer's tool.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -24,7 +24,11 @@ pub type Files = BTreeMap<String, String>;
 /// Everything that is generated from this migrated database.
 pub async fn files(config: &Config) -> Result<Files, Failure> {
     let connection = connection::connect_exclusive(config).await?;
-    let tables: Vec<&str> = Runner::default().owned().into_iter().chain([HISTORY]).collect();
+    let tables: Vec<&str> = Runner::default()
+        .owned()
+        .into_iter()
+        .chain([HISTORY])
+        .collect();
     let catalog = Catalog::read(&connection, &tables).await?;
     let (entities, diagram) = entities::generate(&connection, &tables).await?;
     let backend = match connection.get_database_backend() {
@@ -34,7 +38,10 @@ pub async fn files(config: &Config) -> Result<Files, Failure> {
     connection.close().await?;
 
     let mut files = Files::new();
-    files.insert(format!("migration/snapshots/{backend}.json"), serde_json::to_string_pretty(&catalog)? + "\n");
+    files.insert(
+        format!("migration/snapshots/{backend}.json"),
+        serde_json::to_string_pretty(&catalog)? + "\n",
+    );
     files.insert("docs/schema.md".to_owned(), page(&diagram));
     for (name, content) in entities {
         files.insert(format!("entity/src/tables/{name}"), content);

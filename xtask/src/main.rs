@@ -21,7 +21,9 @@ enum Command {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let Cli { command: Command::Generate } = Cli::parse();
+    let Cli {
+        command: Command::Generate,
+    } = Cli::parse();
     match generate().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

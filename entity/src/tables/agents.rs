@@ -2,12 +2,14 @@
 
 use sea_orm::entity::prelude::*;
 
+use crate::types::{AgentId, Document, UserId};
+
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "agents")]
 pub struct Model {
     #[sea_orm(primary_key)]
-    pub id: i64,
+    pub id: AgentId,
     #[sea_orm(unique_key = "uq_agents_owner_id_name")]
     pub name: String,
     #[sea_orm(column_type = "Text", nullable)]
@@ -15,14 +17,14 @@ pub struct Model {
     pub model: String,
     pub is_enabled: bool,
     #[sea_orm(unique_key = "uq_agents_owner_id_name")]
-    pub owner_id: i64,
+    pub owner_id: UserId,
     pub deleted_with_owner: bool,
-    pub created_at: DateTimeWithTimeZone,
-    pub updated_at: DateTimeWithTimeZone,
-    pub deleted_at: Option<DateTimeWithTimeZone>,
-    pub created_by: Option<i64>,
-    pub updated_by: Option<i64>,
-    pub config: Option<Json>,
+    pub created_at: DateTimeUtc,
+    pub updated_at: DateTimeUtc,
+    pub deleted_at: Option<DateTimeUtc>,
+    pub created_by: Option<UserId>,
+    pub updated_by: Option<UserId>,
+    pub config: Option<Document>,
     #[sea_orm(
         belongs_to,
         from = "owner_id",
@@ -30,7 +32,7 @@ pub struct Model {
         on_update = "NoAction",
         on_delete = "Cascade"
     )]
-    pub users: BelongsTo<super::users::Entity>,
+    pub owner: BelongsTo<super::users::Entity>,
 }
 
 impl ActiveModelBehavior for ActiveModel {}

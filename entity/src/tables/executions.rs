@@ -2,24 +2,26 @@
 
 use sea_orm::entity::prelude::*;
 
+use crate::types::{Document, ExecutionId, ExecutionMode, ExecutionStatus, WorkflowId};
+
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "executions")]
 pub struct Model {
     #[sea_orm(primary_key)]
-    pub id: i64,
-    pub workflow_id: i64,
+    pub id: ExecutionId,
+    pub workflow_id: WorkflowId,
     pub workflow_version: i64,
-    pub mode: String,
-    pub status: String,
+    pub mode: ExecutionMode,
+    pub status: ExecutionStatus,
     pub worker_id: Option<String>,
-    pub lease_until: Option<DateTimeWithTimeZone>,
-    pub wait_until: Option<DateTimeWithTimeZone>,
-    pub started_at: Option<DateTimeWithTimeZone>,
-    pub finished_at: Option<DateTimeWithTimeZone>,
-    pub created_at: DateTimeWithTimeZone,
-    pub data: Option<Json>,
-    pub error: Option<Json>,
+    pub lease_until: Option<DateTimeUtc>,
+    pub wait_until: Option<DateTimeUtc>,
+    pub started_at: Option<DateTimeUtc>,
+    pub finished_at: Option<DateTimeUtc>,
+    pub created_at: DateTimeUtc,
+    pub data: Option<Document>,
+    pub error: Option<Document>,
     #[sea_orm(has_many)]
     pub logs: HasMany<super::logs::Entity>,
     #[sea_orm(
@@ -29,7 +31,7 @@ pub struct Model {
         on_update = "NoAction",
         on_delete = "Cascade"
     )]
-    pub workflows: BelongsTo<super::workflows::Entity>,
+    pub workflow: BelongsTo<super::workflows::Entity>,
 }
 
 impl ActiveModelBehavior for ActiveModel {}

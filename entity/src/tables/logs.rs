@@ -2,20 +2,22 @@
 
 use sea_orm::entity::prelude::*;
 
+use crate::types::{Document, ExecutionId, LogId, LogLevel, WorkflowId};
+
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "logs")]
 pub struct Model {
     #[sea_orm(primary_key)]
-    pub id: i64,
-    pub level: String,
+    pub id: LogId,
+    pub level: LogLevel,
     #[sea_orm(column_type = "Text")]
     pub message: String,
-    pub workflow_id: i64,
-    pub execution_id: Option<i64>,
-    pub created_at: DateTimeWithTimeZone,
+    pub workflow_id: WorkflowId,
+    pub execution_id: Option<ExecutionId>,
+    pub created_at: DateTimeUtc,
     #[sea_orm(column_type = "JsonBinary", nullable)]
-    pub metadata: Option<Json>,
+    pub metadata: Option<Document>,
     #[sea_orm(
         belongs_to,
         from = "execution_id",
@@ -23,7 +25,7 @@ pub struct Model {
         on_update = "NoAction",
         on_delete = "Cascade"
     )]
-    pub executions: BelongsTo<Option<super::executions::Entity>>,
+    pub execution: BelongsTo<Option<super::executions::Entity>>,
     #[sea_orm(
         belongs_to,
         from = "workflow_id",
@@ -31,7 +33,7 @@ pub struct Model {
         on_update = "NoAction",
         on_delete = "Cascade"
     )]
-    pub workflows: BelongsTo<super::workflows::Entity>,
+    pub workflow: BelongsTo<super::workflows::Entity>,
 }
 
 impl ActiveModelBehavior for ActiveModel {}

@@ -2,24 +2,26 @@
 
 use sea_orm::entity::prelude::*;
 
+use crate::types::{Document, PluginId, UserId};
+
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "plugins")]
 pub struct Model {
     #[sea_orm(primary_key)]
-    pub id: i64,
+    pub id: PluginId,
     #[sea_orm(unique)]
     pub name: String,
     pub description: String,
     pub version: String,
     pub author: Option<String>,
     pub is_enabled: bool,
-    pub created_at: DateTimeWithTimeZone,
-    pub updated_at: DateTimeWithTimeZone,
-    pub deleted_at: Option<DateTimeWithTimeZone>,
-    pub created_by: Option<i64>,
-    pub updated_by: Option<i64>,
-    pub config_schema: Option<Json>,
+    pub created_at: DateTimeUtc,
+    pub updated_at: DateTimeUtc,
+    pub deleted_at: Option<DateTimeUtc>,
+    pub created_by: Option<UserId>,
+    pub updated_by: Option<UserId>,
+    pub config_schema: Option<Document>,
     #[sea_orm(has_many, via = "workflow_plugins")]
     pub workflows: HasMany<super::workflows::Entity>,
 }

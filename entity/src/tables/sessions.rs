@@ -2,21 +2,23 @@
 
 use sea_orm::entity::prelude::*;
 
+use crate::types::{SessionId, TokenHash, UserId};
+
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "sessions")]
 pub struct Model {
     #[sea_orm(primary_key)]
-    pub id: i64,
+    pub id: SessionId,
     #[sea_orm(unique)]
-    pub token: String,
+    pub token: TokenHash,
     pub user_agent: Option<String>,
     pub ip_address: Option<String>,
-    pub expires_at: DateTimeWithTimeZone,
-    pub last_seen_at: DateTimeWithTimeZone,
-    pub created_at: DateTimeWithTimeZone,
-    pub updated_at: DateTimeWithTimeZone,
-    pub user_id: i64,
+    pub expires_at: DateTimeUtc,
+    pub last_seen_at: DateTimeUtc,
+    pub created_at: DateTimeUtc,
+    pub updated_at: DateTimeUtc,
+    pub user_id: UserId,
     #[sea_orm(
         belongs_to,
         from = "user_id",
@@ -24,7 +26,7 @@ pub struct Model {
         on_update = "NoAction",
         on_delete = "Cascade"
     )]
-    pub users: BelongsTo<super::users::Entity>,
+    pub user: BelongsTo<super::users::Entity>,
 }
 
 impl ActiveModelBehavior for ActiveModel {}

@@ -2,23 +2,25 @@
 
 use sea_orm::entity::prelude::*;
 
+use crate::types::{PasswordHash, Role, UserId};
+
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "users")]
 pub struct Model {
     #[sea_orm(primary_key)]
-    pub id: i64,
+    pub id: UserId,
     pub name: String,
     #[sea_orm(unique)]
     pub email: String,
-    pub hashed_password: String,
-    pub role: String,
+    pub hashed_password: PasswordHash,
+    pub role: Role,
     pub is_active: bool,
-    pub created_at: DateTimeWithTimeZone,
-    pub updated_at: DateTimeWithTimeZone,
-    pub deleted_at: Option<DateTimeWithTimeZone>,
-    pub created_by: Option<i64>,
-    pub updated_by: Option<i64>,
+    pub created_at: DateTimeUtc,
+    pub updated_at: DateTimeUtc,
+    pub deleted_at: Option<DateTimeUtc>,
+    pub created_by: Option<UserId>,
+    pub updated_by: Option<UserId>,
     #[sea_orm(has_many)]
     pub agents: HasMany<super::agents::Entity>,
     #[sea_orm(has_many)]

@@ -2,14 +2,16 @@
 
 use sea_orm::entity::prelude::*;
 
+use crate::types::{PluginId, WorkflowId};
+
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "workflow_plugins")]
 pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
-    pub workflow_id: i64,
+    pub workflow_id: WorkflowId,
     #[sea_orm(primary_key, auto_increment = false)]
-    pub plugin_id: i64,
+    pub plugin_id: PluginId,
     #[sea_orm(
         belongs_to,
         from = "plugin_id",
@@ -17,7 +19,7 @@ pub struct Model {
         on_update = "NoAction",
         on_delete = "Cascade"
     )]
-    pub plugins: BelongsTo<super::plugins::Entity>,
+    pub plugin: BelongsTo<super::plugins::Entity>,
     #[sea_orm(
         belongs_to,
         from = "workflow_id",
@@ -25,7 +27,7 @@ pub struct Model {
         on_update = "NoAction",
         on_delete = "Cascade"
     )]
-    pub workflows: BelongsTo<super::workflows::Entity>,
+    pub workflow: BelongsTo<super::workflows::Entity>,
 }
 
 impl ActiveModelBehavior for ActiveModel {}

@@ -2,24 +2,26 @@
 
 use sea_orm::entity::prelude::*;
 
+use crate::types::{Document, UserId, WorkflowId, WorkflowVersionId};
+
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "workflow_versions")]
 pub struct Model {
     #[sea_orm(primary_key)]
-    pub id: i64,
+    pub id: WorkflowVersionId,
     #[sea_orm(unique_key = "uq_workflow_versions_workflow_id_version")]
-    pub workflow_id: i64,
+    pub workflow_id: WorkflowId,
     #[sea_orm(unique_key = "uq_workflow_versions_workflow_id_version")]
     pub version: i64,
     pub name: String,
     #[sea_orm(column_type = "Text", nullable)]
     pub description: Option<String>,
-    pub created_at: DateTimeWithTimeZone,
-    pub created_by: Option<i64>,
-    pub settings: Option<Json>,
-    pub connections: Option<Json>,
-    pub nodes: Option<Json>,
+    pub created_at: DateTimeUtc,
+    pub created_by: Option<UserId>,
+    pub settings: Option<Document>,
+    pub connections: Option<Document>,
+    pub nodes: Option<Document>,
     #[sea_orm(
         belongs_to,
         from = "workflow_id",
@@ -27,7 +29,7 @@ pub struct Model {
         on_update = "NoAction",
         on_delete = "Cascade"
     )]
-    pub workflows: BelongsTo<super::workflows::Entity>,
+    pub workflow: BelongsTo<super::workflows::Entity>,
 }
 
 impl ActiveModelBehavior for ActiveModel {}

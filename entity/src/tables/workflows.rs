@@ -2,28 +2,30 @@
 
 use sea_orm::entity::prelude::*;
 
+use crate::types::{Document, UserId, WorkflowId, WorkflowStatus};
+
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "workflows")]
 pub struct Model {
     #[sea_orm(primary_key)]
-    pub id: i64,
+    pub id: WorkflowId,
     pub name: String,
     #[sea_orm(column_type = "Text", nullable)]
     pub description: Option<String>,
-    pub status: String,
+    pub status: WorkflowStatus,
     pub version: i64,
-    pub owner_id: i64,
+    pub owner_id: UserId,
     pub deleted_with_owner: bool,
-    pub created_at: DateTimeWithTimeZone,
-    pub updated_at: DateTimeWithTimeZone,
-    pub deleted_at: Option<DateTimeWithTimeZone>,
-    pub created_by: Option<i64>,
-    pub updated_by: Option<i64>,
-    pub settings: Option<Json>,
-    pub connections: Option<Json>,
-    pub nodes: Option<Json>,
-    pub metadata: Option<Json>,
+    pub created_at: DateTimeUtc,
+    pub updated_at: DateTimeUtc,
+    pub deleted_at: Option<DateTimeUtc>,
+    pub created_by: Option<UserId>,
+    pub updated_by: Option<UserId>,
+    pub settings: Option<Document>,
+    pub connections: Option<Document>,
+    pub nodes: Option<Document>,
+    pub metadata: Option<Document>,
     #[sea_orm(has_many)]
     pub executions: HasMany<super::executions::Entity>,
     #[sea_orm(has_many)]
@@ -35,7 +37,7 @@ pub struct Model {
         on_update = "NoAction",
         on_delete = "Cascade"
     )]
-    pub users: BelongsTo<super::users::Entity>,
+    pub owner: BelongsTo<super::users::Entity>,
     #[sea_orm(has_many)]
     pub workflow_versions: HasMany<super::workflow_versions::Entity>,
     #[sea_orm(has_many, via = "workflow_plugins")]
