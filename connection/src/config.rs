@@ -267,6 +267,12 @@ impl Config {
         }
     }
 
+    /// Whether it is a SQLite file that isn't there yet; connecting creates it.
+    #[must_use]
+    pub fn is_missing_file(&self) -> bool {
+        matches!(&self.target, Target::Sqlite { path } if !path.exists())
+    }
+
     /// Whether the database looks like somebody's production: `AURA_ENV` says
     /// so, or it is a PostgreSQL server on another host.
     #[must_use]

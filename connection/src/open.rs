@@ -67,12 +67,13 @@ pub async fn connect_exclusive(config: &Config) -> Result<DatabaseConnection, Er
 }
 
 /// Opens one connection that can only read, and creates nothing: `None` when
-/// there is no SQLite file yet.
+/// there is no SQLite file yet. (On PostgreSQL with `prepared_statements` off it
+/// is an ordinary connection: no start-up options can be sent.)
 pub async fn connect_read_only(config: &Config) -> Result<Option<DatabaseConnection>, Error> {
     match &config.target {
         Target::Sqlite { path } => sqlite::read_only(config, path).await,
         Target::Memory => Ok(None),
-        Target::Postgres(postgres) => postgres::connect(config, postgres, 1).await.map(Some),
+        Target::Postgres(postgres) => postgres::read_only(config, postgres).await.map(Some),
     }
 }
 

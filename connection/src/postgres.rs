@@ -25,9 +25,33 @@ pub(crate) async fn connect(
     connections: u32,
 ) -> Result<DatabaseConnection, Error> {
     let options = options(config, postgres)?;
+    open(config, postgres, connections, options).await
+}
+
+/// One connection whose transactions are read-only.
+pub(crate) async fn read_only(
+    config: &Config,
+    postgres: &Postgres,
+) -> Result<DatabaseConnection, Error> {
+    let mut options = options(config, postgres)?;
+    if postgres.prepared_statements {
+        options = options.options([("default_transaction_read_only", "on")]);
+    }
+    open(config, postgres, 1, options).await
+}
+
+async fn open(
+    config: &Config,
+    postgres: &Postgres,
+    connections: u32,
+    options: PgConnectOptions,
+) -> Result<DatabaseConnection, Error> {
     // Outside the pool, whose own retries would hide why it was refused.
     let first = first_connection(config, &options).await?;
-    check_session(config, postgres, first).await?;
+    let patience = config.pool.connection_timeout;
+    tokio::time::timeout(patience, check_session(config, postgres, first))
+        .await
+        .map_err(|_| silent(config))??;
     let pool = PgPoolOptions::new()
         .max_connections(connections)
         .min_connections(config.pool.min.min(connections))
@@ -136,14 +160,7 @@ async fn first_connection(
         let error = match tokio::time::timeout(patience, options.connect()).await {
             Ok(Ok(connection)) => return Ok(connection),
             Ok(Err(error)) => error,
-            Err(_) => {
-                return Err(Error::Unavailable {
-                    target: config.target_name(),
-                    reason: format!("no answer within {} ms", patience.as_millis()),
-                    hint: "Check DB_HOST, DB_PORT and the firewall between; DB_POOL_CONNECTION_TIMEOUT is the limit.".to_owned(),
-                    source: None,
-                });
-            }
+            Err(_) => return Err(silent(config)),
         };
         if tries == config.connect_retries || !may_pass(&error) {
             return Err(explained(config, error, tries));
@@ -156,6 +173,15 @@ async fn first_connection(
         );
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+fn silent(config: &Config) -> Error {
+    Error::Unavailable {
+        target: config.target_name(),
+        reason: format!("no answer within {} ms", config.pool.connection_timeout.as_millis()),
+        hint: "Check DB_HOST, DB_PORT and the firewall between; DB_POOL_CONNECTION_TIMEOUT is the limit.".to_owned(),
+        source: None,
     }
 }
 

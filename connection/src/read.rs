@@ -3,7 +3,7 @@
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use secrecy::SecretString;
@@ -32,12 +32,13 @@ pub(crate) fn config(environment: &Environment) -> Result<Config, Error> {
         reader.target()
     };
     let max = reader.number("DB_POOL_MAX", 10, 1..=1000);
+    let max_is_good = !reader.has_problem("DB_POOL_MAX");
     let min = reader.number("DB_POOL_MIN", 0, 0..=1000);
-    if min > max {
+    if min > max && max_is_good {
         reader.problem(
             "DB_POOL_MIN",
             format!("is more than DB_POOL_MAX, which is {max}"),
-            None,
+            Some(max.to_string()),
         );
     }
     let pool = Pool {
@@ -59,6 +60,7 @@ pub(crate) fn config(environment: &Environment) -> Result<Config, Error> {
         synchronize: reader.flag("DB_SYNCHRONIZE").unwrap_or(false),
         production: reader
             .text("AURA_ENV", "development")
+            .trim()
             .eq_ignore_ascii_case("production"),
         ..Config::new(target)
     };
@@ -81,7 +83,8 @@ impl Reader<'_> {
     fn problem(&mut self, name: &str, expected: impl Into<String>, suggestion: Option<String>) {
         let secret = variable(name).is_none_or(|variable| variable.secret);
         let value = self.environment.get(name).map(|(value, _)| {
-            if secret {
+            // `user:password@host` at a place where it doesn't belong.
+            if secret || (value.contains(':') && value.contains('@')) {
                 "***".to_owned()
             } else {
                 value.to_owned()
@@ -93,6 +96,10 @@ impl Reader<'_> {
             expected: expected.into(),
             suggestion,
         });
+    }
+
+    fn has_problem(&self, name: &str) -> bool {
+        self.problems.iter().any(|problem| problem.variable == name)
     }
 
     fn check_names(&mut self) {
@@ -212,6 +219,10 @@ impl Reader<'_> {
         if postgres == Some(true) {
             return Target::Postgres(Box::new(self.postgres()));
         }
+        if self.has_problem("DB_TYPE") {
+            // Nobody knows which kind was meant, so both are checked.
+            self.postgres();
+        }
         if self.environment.get("DB_TYPE").is_none() && self.environment.get("DB_HOST").is_some() {
             self.warnings.push("DB_HOST is set, but DB_TYPE is not, so SQLite is used; set DB_TYPE=postgres for PostgreSQL".to_owned());
         }
@@ -229,7 +240,7 @@ impl Reader<'_> {
                 "starts with `~`, which only a shell expands; write the whole path",
                 None,
             );
-        } else if path.starts_with("file:") || path.starts_with("sqlite:") {
+        } else if path.starts_with("file:") || path.starts_with("sqlite:") || path.contains("://") {
             self.problem(name, "is a URL; write the path of a file", None);
         }
         Target::Sqlite {
@@ -246,12 +257,20 @@ impl Reader<'_> {
                 None,
             );
         }
+        let database = self.text("DB_NAME", "aura");
+        if database.contains("://") {
+            self.problem(
+                "DB_NAME",
+                "is a URL; write the database name alone, or use DATABASE_URL",
+                None,
+            );
+        }
         Postgres {
             host,
             port: self.number("DB_PORT", 5432, 1..=65535),
             user: self.text("DB_USER", "aura"),
             password: self.password(),
-            database: self.text("DB_NAME", "aura"),
+            database,
             tls: self.tls(),
             ..self.postgres_session()
         }
@@ -331,7 +350,24 @@ impl Reader<'_> {
             (None, None) if ca.is_some() => TlsMode::VerifyFull,
             (None, None) => TlsMode::Prefer,
         };
+        self.settle_tls_mode(mode);
         self.checked_tls(mode, ca, certificate, key)
+    }
+
+    /// The report shows the mode that took effect, and what it follows from.
+    fn settle_tls_mode(&mut self, mode: TlsMode) {
+        let source = ["DB_SSL", "DB_SSL_CA"]
+            .iter()
+            .find_map(|name| self.environment.get(name))
+            .map(|(_, source)| source.clone());
+        let setting = self
+            .settings
+            .iter_mut()
+            .find(|setting| setting.name == "DB_SSL_MODE" && setting.source == Source::Default);
+        if let (Some(setting), Some(source)) = (setting, source) {
+            mode.name().clone_into(&mut setting.value);
+            setting.source = source;
+        }
     }
 
     fn tls_mode(&mut self, name: &'static str) -> Option<TlsMode> {
@@ -356,37 +392,56 @@ impl Reader<'_> {
         certificate: Option<PathBuf>,
         key: Option<PathBuf>,
     ) -> Tls {
+        let in_url = self.environment.get("DATABASE_URL").is_some();
+        let [mode_name, ca_name, certificate_name, key_name] = if in_url {
+            ["sslmode", "sslrootcert", "sslcert", "sslkey"]
+        } else {
+            ["DB_SSL_MODE", "DB_SSL_CA", "DB_SSL_CERT", "DB_SSL_KEY"]
+        };
+        let mut problem = |name: &str, expected: String| {
+            if in_url {
+                self.problem("DATABASE_URL", format!("its {name} {expected}"), None);
+            } else {
+                self.problem(name, expected, None);
+            }
+        };
         if ca.is_some() && mode != TlsMode::VerifyFull {
             let expected = format!(
                 "would be ignored: with {} nothing is verified; use verify-full",
                 mode.name()
             );
-            self.problem("DB_SSL_CA", expected, None);
-        }
-        if mode == TlsMode::Require {
-            self.warnings.push(
-                "DB_SSL_MODE=require encrypts but verifies nothing: anyone in between can read along; use verify-full".to_owned(),
-            );
+            problem(ca_name, expected);
         }
         let client = match (certificate, key) {
             (Some(certificate), Some(key)) => Some((certificate, key)),
             (None, None) => None,
             (Some(_), None) => {
-                self.problem("DB_SSL_CERT", "is set without DB_SSL_KEY; set both", None);
+                problem(
+                    certificate_name,
+                    format!("is set without {key_name}; set both"),
+                );
                 None
             }
             (None, Some(_)) => {
-                self.problem("DB_SSL_KEY", "is set without DB_SSL_CERT; set both", None);
+                problem(
+                    key_name,
+                    format!("is set without {certificate_name}; set both"),
+                );
                 None
             }
         };
+        if mode == TlsMode::Require {
+            self.warnings.push(format!(
+                "{mode_name}=require encrypts but verifies nothing: anyone in between can read along; use verify-full"
+            ));
+        }
         Tls { mode, ca, client }
     }
 
     fn pem(&mut self, name: &'static str) -> Option<PathBuf> {
         let path = PathBuf::from(self.raw(name, "")?);
-        if let Err(error) = std::fs::File::open(&path) {
-            self.problem(name, format!("cannot be read: {error}"), None);
+        if let Err(expected) = check_pem(&path) {
+            self.problem(name, expected, None);
         }
         Some(path)
     }
@@ -448,5 +503,16 @@ impl Reader<'_> {
                 Target::Memory
             }
         }
+    }
+}
+
+/// The driver skips whatever is not PEM without a word, and a certificate that
+/// it skipped shows as a server that nobody trusts.
+pub(crate) fn check_pem(path: &Path) -> Result<(), String> {
+    let bytes = std::fs::read(path).map_err(|error| format!("cannot be read: {error}"))?;
+    if String::from_utf8_lossy(&bytes).contains("-----BEGIN ") {
+        Ok(())
+    } else {
+        Err("is not a PEM file (it has no -----BEGIN line)".to_owned())
     }
 }

@@ -118,18 +118,20 @@ async fn open(options: SqliteConnectOptions, path: &Path) -> Result<DatabaseConn
             other => break other.map_err(|error| refused(path, error))?,
         }
     };
-    check_engine(&pool, path).await?;
+    check_engine(&pool, path, started).await?;
     Ok(SqlxSqliteConnector::from_sqlx_sqlite_pool(pool))
 }
 
-async fn check_engine(pool: &SqlitePool, path: &Path) -> Result<(), Error> {
+async fn check_engine(pool: &SqlitePool, path: &Path, started: Instant) -> Result<(), Error> {
     // Reading the schema too makes a file that is no database fail here.
     let version: (String, i64) = loop {
         match sqlx::query_as("SELECT sqlite_version(), (SELECT count(*) FROM sqlite_schema)")
             .fetch_one(pool)
             .await
         {
-            Err(error) if is_busy(&error) => tokio::time::sleep(Duration::from_millis(20)).await,
+            Err(error) if is_busy(&error) && started.elapsed() < OPEN_PATIENCE => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
             other => break other.map_err(|error| refused(path, error))?,
         }
     };

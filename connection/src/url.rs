@@ -105,14 +105,17 @@ pub(crate) fn parse(text: &str) -> Result<Url, String> {
 }
 
 fn readable(path: &str, what: &str) -> Result<PathBuf, String> {
-    std::fs::File::open(path)
-        .map_err(|error| format!("has an {what} that cannot be read: {error}"))?;
-    Ok(PathBuf::from(path))
+    let path = PathBuf::from(path);
+    crate::read::check_pem(&path).map_err(|problem| format!("its {what} {problem}"))?;
+    Ok(path)
 }
 
 fn decoded(text: &str) -> Result<String, String> {
-    percent_decode_str(text)
+    let text = percent_decode_str(text)
         .decode_utf8()
-        .map(std::borrow::Cow::into_owned)
-        .map_err(|_| "has a %-escape that is not UTF-8 text".to_owned())
+        .map_err(|_| "has a %-escape that is not UTF-8 text")?;
+    if text.contains('\0') {
+        return Err("holds a NUL character".to_owned());
+    }
+    Ok(text.into_owned())
 }
