@@ -36,3 +36,7 @@ pub use error::Error;
 pub use health::{Health, PoolHealth, SchemaHealth};
 pub use migration::{self, Migrator};
 pub use sea_orm;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

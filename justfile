@@ -1,0 +1,28 @@
+# `just` lists the recipes. Each is one command that also works without just.
+
+_default:
+    @just --list
+
+# A migrated database with demo data in ./data/aura.db
+start:
+    cargo run -p seed -- --migrate
+
+# Every test, on SQLite and on a throw-away PostgreSQL
+test *arguments:
+    ./scripts/test {{ arguments }}
+
+# What CI runs
+ci:
+    ./.ci/run
+
+# Entities, schema snapshots and docs/schema.md, from the migrations
+entities:
+    ./scripts/with-postgres cargo xtask generate
+
+# Many more kills and rounds than the tests make
+torture:
+    AURA_KILLS=all AURA_ROUNDS=20 ./scripts/test --package migration --package seed crash concurrency
+
+# Licences, duplicates, sources and known vulnerabilities of the dependencies
+audit:
+    cargo deny check
