@@ -25,8 +25,13 @@
     reason = "scripts/test tells where its server is in the environment"
 )]
 
+mod content;
+pub mod process;
+
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+
+pub use content::ROWS;
 
 use connection::{Config, Environment, Target};
 use sea_orm::{ConnectionTrait, DatabaseConnection, Statement};
@@ -157,13 +162,19 @@ impl TestDb {
         Config::from_environment(&Environment::from_pairs(pairs)).expect("usable test settings")
     }
 
-    /// One connection for a look from outside.
+    /// One connection for a look from outside; to PostgreSQL in plain text,
+    /// which is faster.
     ///
     /// # Panics
     ///
     /// When it can't be opened.
     pub async fn outside(&self) -> DatabaseConnection {
-        connection::connect_exclusive(&self.config())
+        let mut config = self.config();
+        if let Target::Postgres(postgres) = &mut config.target {
+            postgres.tls = connection::Tls::default();
+            postgres.tls.mode = connection::TlsMode::Disable;
+        }
+        connection::connect_exclusive(&config)
             .await
             .expect("the database opens")
     }
@@ -296,21 +307,22 @@ async fn template() -> String {
 }
 
 /// Registers test bodies for both backends: `empty:` or `migrated:` and the
-/// names of `async fn`s that take a [`TestDb`]. The calling crate needs tokio.
+/// names of `async fn`s that take a [`TestDb`]; `both!(empty: a; migrated: b, c)`
+/// does both at once. The calling crate needs tokio.
 #[macro_export]
 macro_rules! both {
-    ($make:ident: $($body:ident),+ $(,)?) => {
+    ($($make:ident: $($body:ident),+ $(,)?);+ $(;)?) => {
         mod sqlite {
-            $(#[tokio::test(flavor = "multi_thread")]
+            $($(#[tokio::test(flavor = "multi_thread")]
             async fn $body() {
                 super::$body($crate::TestDb::$make($crate::Backend::Sqlite).await).await;
-            })+
+            })+)+
         }
         mod postgres {
-            $(#[tokio::test(flavor = "multi_thread")]
+            $($(#[tokio::test(flavor = "multi_thread")]
             async fn $body() {
                 super::$body($crate::TestDb::$make($crate::Backend::Postgres).await).await;
-            })+
+            })+)+
         }
     };
 }

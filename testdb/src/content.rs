@@ -1,0 +1,162 @@
+//! What is in a database: believable rows to put there, and a dump to compare.
+
+use migration::Catalog;
+use sea_orm::{ConnectionTrait, Statement};
+
+use crate::TestDb;
+
+/// Believable rows for every table, oldest table first. A new step adds its
+/// tables here.
+pub const ROWS: &[(&str, &str)] = &[
+    (
+        "users",
+        r"(id, name, email, hashed_password, role, is_active, created_at, updated_at, deleted_at, created_by, updated_by) VALUES
+          (1, 'Ada Lovelace', 'ada@example.org', '$argon2id$v=19$m=19456,t=2,p=1$c2FsdA$aGFzaA', 'admin', TRUE, '2026-01-02T03:04:05.678901+00:00', '2026-01-02T03:04:05+00:00', NULL, NULL, 1),
+          (2, 'Zoë ''Z'' 李', 'zoe@example.org', 'x', 'viewer', FALSE, '2026-02-02T03:04:05.5+00:00', '2026-02-02T03:04:05.123+00:00', '2026-03-01T00:00:00+00:00', 1, 1)",
+    ),
+    (
+        "sessions",
+        r"(id, token, user_agent, ip_address, expires_at, user_id) VALUES
+          (1, '9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08', 'Mozilla/5.0', '2001:db8::1', '2026-01-09T03:04:05+00:00', 1),
+          (7, '60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752', NULL, NULL, '2026-01-09T03:04:05+00:00', 2)",
+    ),
+    (
+        "plugins",
+        r#"(id, name, description, version, author, is_enabled, config_schema) VALUES
+          (1, 'github', 'Repositories', '1.0.0', 'AURA Team', TRUE, '{"type": "object"}'), (2, 'slack', 'Messages', '1.0.0', NULL, FALSE, NULL)"#,
+    ),
+    (
+        "workflows",
+        r#"(id, name, description, status, version, owner_id, settings, connections, nodes, metadata) VALUES
+          (1, 'Nightly report', 'Says "good night"', 'active', 3, 1, '{"retry":  true}', '[]', '[{"id":"1"}]', '{"tags":["ü"]}'),
+          (2, '', NULL, 'archived', 1, 2, NULL, NULL, NULL, NULL)"#,
+    ),
+    (
+        "workflow_plugins",
+        "(workflow_id, plugin_id) VALUES (1, 1), (1, 2), (2, 1)",
+    ),
+    (
+        "workflow_versions",
+        r#"(id, workflow_id, version, name, description, created_by, settings, connections, nodes) VALUES
+          (1, 1, 1, 'Report', NULL, 1, NULL, NULL, '[]'), (2, 1, 2, 'Nightly', 'x', NULL, '{}', '{"a": {"b": 1e3}}', '[]')"#,
+    ),
+    (
+        "executions",
+        r#"(id, workflow_id, workflow_version, mode, status, worker_id, lease_until, started_at, data, error) VALUES
+          (1, 1, 3, 'cron', 'running', 'worker-1', '2026-01-02T03:05:05+00:00', '2026-01-02T03:04:05+00:00', '{"in": 1}', NULL),
+          (2, 1, 3, 'manual', 'error', NULL, NULL, NULL, NULL, '{"message": "no"}')"#,
+    ),
+    (
+        "logs",
+        r#"(id, level, message, workflow_id, execution_id, metadata) VALUES
+          (1, 'info', 'started', 1, 1, '{"a": 1}'), (2, 'error', '', 1, 2, NULL), (3, 'warn', 'x', 2, NULL, '[]')"#,
+    ),
+    (
+        "agents",
+        r#"(id, name, description, model, is_enabled, owner_id, config) VALUES
+          (1, 'Helper', NULL, 'small', TRUE, 1, '{"temperature": 0.2}'), (2, 'Helper', 'x', 'large', FALSE, 2, NULL)"#,
+    ),
+];
+
+impl TestDb {
+    /// Runs SQL, one statement or several.
+    ///
+    /// # Panics
+    ///
+    /// When it fails.
+    pub async fn execute(&self, sql: &str) {
+        let done = self.try_execute(sql).await;
+        done.unwrap_or_else(|error| panic!("{sql}: {error}"));
+    }
+
+    /// Runs SQL that may fail. Foreign keys are enforced.
+    pub async fn try_execute(&self, sql: &str) -> Result<(), sea_orm::DbErr> {
+        let outside = self.outside().await;
+        if self.backend() == crate::Backend::Sqlite {
+            outside
+                .execute_unprepared("PRAGMA foreign_keys = ON")
+                .await?;
+        }
+        let result = outside.execute_unprepared(sql).await;
+        outside.close().await?;
+        result.map(|_| ())
+    }
+
+    /// The column `line` of a query's rows, which is text.
+    ///
+    /// # Panics
+    ///
+    /// When it fails.
+    pub async fn lines(&self, sql: &str) -> Vec<String> {
+        let outside = self.outside().await;
+        let statement = Statement::from_string(outside.get_database_backend(), sql);
+        let rows = outside.query_all_raw(statement).await;
+        let rows = rows.unwrap_or_else(|error| panic!("{sql}: {error}"));
+        outside.close().await.expect("it closes");
+        rows.iter()
+            .map(|row| row.try_get("", "line").expect("text"))
+            .collect()
+    }
+
+    /// Puts [`ROWS`] into every table.
+    ///
+    /// # Panics
+    ///
+    /// When the schema is not the current one.
+    pub async fn fill(&self) {
+        for (table, rows) in ROWS {
+            self.execute(&format!("INSERT INTO {table} {rows}")).await;
+        }
+    }
+
+    /// The schema of those of these tables that exist, and all their rows.
+    ///
+    /// # Panics
+    ///
+    /// When the database can't be read.
+    pub async fn dump(&self, tables: &[&str]) -> String {
+        let catalog = self.catalog(tables).await;
+        format!("{catalog:#?}\n{}", self.rows(tables).await)
+    }
+
+    /// All rows of those of these tables that exist, as text in the order of
+    /// their keys, columns in alphabetical order.
+    ///
+    /// # Panics
+    ///
+    /// When the database can't be read.
+    pub async fn rows(&self, tables: &[&str]) -> String {
+        let mut text = String::new();
+        for (name, table) in self.catalog(tables).await.tables {
+            let columns: Vec<String> = table
+                .columns
+                .keys()
+                .map(|column| format!("coalesce(CAST(\"{column}\" AS text), 'NULL')"))
+                .collect();
+            let key = match table.primary_key.as_slice() {
+                [] => "line".to_owned(),
+                columns => columns.join(", "),
+            };
+            let sql = format!(
+                "SELECT {} AS line FROM \"{name}\" ORDER BY {key}",
+                columns.join(" || ' | ' || ")
+            );
+            for line in self.lines(&sql).await {
+                text += &format!("{name}: {line}\n");
+            }
+        }
+        text
+    }
+
+    /// The schema of those of these tables that exist.
+    ///
+    /// # Panics
+    ///
+    /// When the database can't be read.
+    pub async fn catalog(&self, tables: &[&str]) -> Catalog {
+        let outside = self.outside().await;
+        let catalog = Catalog::read(&outside, tables).await.expect("a catalog");
+        outside.close().await.expect("it closes");
+        catalog
+    }
+}
