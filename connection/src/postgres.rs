@@ -101,8 +101,10 @@ fn options(config: &Config, postgres: &Postgres) -> Result<PgConnectOptions, Err
     if postgres.prepared_statements {
         options = options.options(session_options(config, postgres));
     } else {
-        // An old PgBouncer refuses start-up parameters that it doesn't know.
-        options = options.statement_cache_capacity(0).extra_float_digits(None);
+        // PgBouncer refuses start-up parameters that it doesn't track. The
+        // statements that SeaORM sends are named all the same, and a cache of
+        // none would never close them at the server.
+        options = options.statement_cache_capacity(1).extra_float_digits(None);
     }
     Ok(with_logging(options, config))
 }
@@ -224,6 +226,7 @@ fn explained(config: &Config, error: sqlx::Error, tries: u32) -> Error {
             _ if passing => "The server is starting, stopping or full; try again in a moment.".to_owned(),
             _ => "The server refused the connection; its log says more.".to_owned(),
         },
+        sqlx::Error::Configuration(_) => CLIENT_CERTIFICATE.to_owned(),
         _ if passing => format!("Is the server running? Check DB_HOST and DB_PORT. Tried {} times.", tries + 1),
         _ => tls_hint(&reason).unwrap_or("Check DB_HOST and DB_PORT.").to_owned(),
     };
@@ -245,6 +248,8 @@ fn explained(config: &Config, error: sqlx::Error, tries: u32) -> Error {
     }
 }
 
+const CLIENT_CERTIFICATE: &str = "Check DB_SSL_CERT and DB_SSL_KEY: PEM files of the client certificate and of the key that belongs to it.";
+
 fn tls_hint(reason: &str) -> Option<&'static str> {
     if reason.contains("does not support TLS") {
         Some(
@@ -256,6 +261,10 @@ fn tls_hint(reason: &str) -> Option<&'static str> {
         Some(
             "The server's certificate is not signed by an authority that this machine trusts; set DB_SSL_CA to the file of the one that did.",
         )
+    } else if reason.contains("KeyMismatch") {
+        Some(CLIENT_CERTIFICATE)
+    } else if reason.contains("Invalid certificate ") {
+        Some("DB_SSL_CA must be a PEM file of certificates and nothing else.")
     } else if reason.contains("certificate") {
         Some(
             "The server's certificate was not accepted; look at it with `openssl s_client -starttls postgres -connect HOST:PORT`.",

@@ -176,7 +176,10 @@ fn prepare_file(path: &Path) -> Result<(), Error> {
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty())
     {
-        std::fs::create_dir_all(folder).map_err(|error| unusable(folder, &error))?;
+        std::fs::create_dir_all(folder).map_err(|error| {
+            let reason = format!("cannot create the folder {}: {error}", folder.display());
+            unusable(path, &std::io::Error::new(error.kind(), reason))
+        })?;
     }
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create_new(true);

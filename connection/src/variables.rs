@@ -147,7 +147,7 @@ pub const VARIABLES: &[Variable] = &[
     plain(
         "DB_PREPARED_STATEMENTS",
         "true",
-        "PostgreSQL: `false` keeps none on the connection and sends no start-up options (old PgBouncer, transaction mode)",
+        "PostgreSQL: `false` for PgBouncer 1.21 or newer in transaction mode: none are kept, and no start-up options are sent",
     ),
     plain(
         "DB_LOGGING",

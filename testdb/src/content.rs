@@ -1,9 +1,11 @@
 //! What is in a database: believable rows to put there, and a dump to compare.
 
-use migration::Catalog;
-use sea_orm::{ConnectionTrait, Statement};
+use std::fmt::Write;
 
-use crate::TestDb;
+use migration::Catalog;
+use sea_orm::{ConnectionTrait, DatabaseConnection, Statement};
+
+use crate::{Backend, TestDb};
 
 /// Believable rows for every table, oldest table first. A new step adds its
 /// tables here.
@@ -71,14 +73,12 @@ impl TestDb {
 
     /// Runs SQL that may fail. Foreign keys are enforced.
     pub async fn try_execute(&self, sql: &str) -> Result<(), sea_orm::DbErr> {
-        let outside = self.outside().await;
-        if self.backend() == crate::Backend::Sqlite {
-            outside
-                .execute_unprepared("PRAGMA foreign_keys = ON")
-                .await?;
+        let ours = self.ours().await;
+        if self.backend() == Backend::Sqlite {
+            ours.execute_unprepared("PRAGMA foreign_keys = ON").await?;
         }
-        let result = outside.execute_unprepared(sql).await;
-        outside.close().await?;
+        let result = ours.execute_unprepared(sql).await;
+        self.done(ours).await;
         result.map(|_| ())
     }
 
@@ -88,11 +88,11 @@ impl TestDb {
     ///
     /// When it fails.
     pub async fn lines(&self, sql: &str) -> Vec<String> {
-        let outside = self.outside().await;
-        let statement = Statement::from_string(outside.get_database_backend(), sql);
-        let rows = outside.query_all_raw(statement).await;
+        let ours = self.ours().await;
+        let statement = Statement::from_string(ours.get_database_backend(), sql);
+        let rows = ours.query_all_raw(statement).await;
         let rows = rows.unwrap_or_else(|error| panic!("{sql}: {error}"));
-        outside.close().await.expect("it closes");
+        self.done(ours).await;
         rows.iter()
             .map(|row| row.try_get("", "line").expect("text"))
             .collect()
@@ -142,7 +142,7 @@ impl TestDb {
                 columns.join(" || ' | ' || ")
             );
             for line in self.lines(&sql).await {
-                text += &format!("{name}: {line}\n");
+                let _ = writeln!(text, "{name}: {line}");
             }
         }
         text
@@ -154,9 +154,25 @@ impl TestDb {
     ///
     /// When the database can't be read.
     pub async fn catalog(&self, tables: &[&str]) -> Catalog {
-        let outside = self.outside().await;
-        let catalog = Catalog::read(&outside, tables).await.expect("a catalog");
-        outside.close().await.expect("it closes");
+        let ours = self.ours().await;
+        let catalog = Catalog::read(&ours, tables).await.expect("a catalog");
+        self.done(ours).await;
         catalog
+    }
+
+    /// To PostgreSQL one connection for all of these, because connecting is
+    /// slow; to SQLite a new one, because an open one changes what is tested:
+    /// the last connection to leave folds the WAL back into the file.
+    async fn ours(&self) -> DatabaseConnection {
+        match self.backend() {
+            Backend::Sqlite => self.outside().await,
+            Backend::Postgres => self.kept.get_or_init(|| self.outside()).await.clone(),
+        }
+    }
+
+    async fn done(&self, ours: DatabaseConnection) {
+        if self.backend() == Backend::Sqlite {
+            ours.close().await.expect("it closes");
+        }
     }
 }

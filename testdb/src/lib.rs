@@ -51,6 +51,7 @@ pub struct TestDb {
     backend: Backend,
     folder: tempfile::TempDir,
     name: String,
+    kept: tokio::sync::OnceCell<DatabaseConnection>,
 }
 
 impl TestDb {
@@ -104,6 +105,7 @@ impl TestDb {
             backend,
             folder,
             name,
+            kept: tokio::sync::OnceCell::new(),
         }
     }
 

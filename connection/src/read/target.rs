@@ -1,218 +1,18 @@
-//! Variables to [`Config`]: every value is checked, and every problem is
-//! collected, so that a person mends them in one go.
+//! Which database the variables name, and how it is reached.
 
-use std::fmt::Display;
-use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::PathBuf;
 
 use secrecy::SecretString;
 
-use crate::config::{Config, Pool, Postgres, Target, Tls, TlsMode};
+use super::{Reader, check_pem};
+use crate::config::{Config, Postgres, Target, Tls, TlsMode};
 use crate::describe::Setting;
-use crate::environment::{Environment, Source};
-use crate::error::{Error, Problem};
+use crate::environment::Source;
 use crate::url;
-use crate::variables::{VARIABLES, meant, nearest, variable};
-
-/// A day; a longer timeout is a typo.
-const LONGEST_MS: u64 = 86_400_000;
-
-pub(crate) fn config(environment: &Environment) -> Result<Config, Error> {
-    let mut reader = Reader {
-        environment,
-        problems: Vec::new(),
-        warnings: Vec::new(),
-        settings: Vec::new(),
-    };
-    reader.check_names();
-    let target = if environment.get("DATABASE_URL").is_some() {
-        reader.url_target()
-    } else {
-        reader.target()
-    };
-    let max = reader.number("DB_POOL_MAX", 10, 1..=1000);
-    let max_is_good = !reader.has_problem("DB_POOL_MAX");
-    let min = reader.number("DB_POOL_MIN", 0, 0..=1000);
-    if min > max && max_is_good {
-        reader.problem(
-            "DB_POOL_MIN",
-            format!("is more than DB_POOL_MAX, which is {max}"),
-            Some(max.to_string()),
-        );
-    }
-    let pool = Pool {
-        max,
-        min,
-        idle_timeout: reader.timeout("DB_POOL_IDLE_TIMEOUT", 300_000),
-        connection_timeout: Duration::from_millis(reader.number(
-            "DB_POOL_CONNECTION_TIMEOUT",
-            10_000,
-            1..=LONGEST_MS,
-        )),
-    };
-    let mut config = Config {
-        pool,
-        statement_timeout: reader.timeout("DB_STATEMENT_TIMEOUT", 60_000),
-        slow_query: reader.timeout("DB_SLOW_QUERY", 1000),
-        connect_retries: reader.number("DB_CONNECT_RETRIES", 5, 0..=100),
-        logging: reader.flag("DB_LOGGING").unwrap_or(false),
-        synchronize: reader.flag("DB_SYNCHRONIZE").unwrap_or(false),
-        production: reader
-            .text("AURA_ENV", "development")
-            .trim()
-            .eq_ignore_ascii_case("production"),
-        ..Config::new(target)
-    };
-    if !reader.problems.is_empty() {
-        return Err(Error::Config(reader.problems));
-    }
-    config.settings = reader.settings;
-    config.warnings = reader.warnings;
-    Ok(config)
-}
-
-struct Reader<'a> {
-    environment: &'a Environment,
-    problems: Vec<Problem>,
-    warnings: Vec<String>,
-    settings: Vec<Setting>,
-}
+use crate::variables::VARIABLES;
 
 impl Reader<'_> {
-    fn problem(&mut self, name: &str, expected: impl Into<String>, suggestion: Option<String>) {
-        let secret = variable(name).is_none_or(|variable| variable.secret);
-        let value = self.environment.get(name).map(|(value, _)| {
-            // `user:password@host` at a place where it doesn't belong.
-            if secret || (value.contains(':') && value.contains('@')) {
-                "***".to_owned()
-            } else {
-                value.to_owned()
-            }
-        });
-        self.problems.push(Problem {
-            variable: name.to_owned(),
-            value,
-            expected: expected.into(),
-            suggestion,
-        });
-    }
-
-    fn has_problem(&self, name: &str) -> bool {
-        self.problems.iter().any(|problem| problem.variable == name)
-    }
-
-    fn check_names(&mut self) {
-        for name in self.environment.not_text() {
-            if variable(name).is_some() {
-                self.problem(name, "is not UTF-8 text", None);
-            }
-        }
-        for name in self
-            .environment
-            .names()
-            .filter(|name| name.starts_with("DB_") && variable(name).is_none())
-        {
-            self.warnings.push(match meant(name) {
-                Some(meant) => format!(
-                    "{name} is not a setting of aura-db and is ignored; did you mean {meant}?"
-                ),
-                None => format!("{name} is not a setting of aura-db and is ignored"),
-            });
-        }
-    }
-
-    /// Notes the setting as it takes effect, and gives its raw value.
-    fn raw(&mut self, name: &'static str, default: &str) -> Option<String> {
-        let found = self.environment.get(name);
-        let (shown, source) = match found {
-            Some((_, source)) if variable(name).is_none_or(|variable| variable.secret) => {
-                ("***", source.clone())
-            }
-            Some((value, source)) => (value, source.clone()),
-            None => (default, Source::Default),
-        };
-        if !shown.is_empty() {
-            self.settings.push(Setting {
-                name,
-                value: shown.to_owned(),
-                source,
-            });
-        }
-        found.map(|(value, _)| value.to_owned())
-    }
-
-    fn text(&mut self, name: &'static str, default: &str) -> String {
-        let value = self
-            .raw(name, default)
-            .unwrap_or_else(|| default.to_owned());
-        if value.contains('\0') {
-            self.problem(name, "holds a NUL character", None);
-        }
-        value
-    }
-
-    fn number<N>(&mut self, name: &'static str, default: N, allowed: RangeInclusive<N>) -> N
-    where
-        N: Copy + PartialOrd + Display + std::str::FromStr,
-    {
-        let Some(value) = self.raw(name, &default.to_string()) else {
-            return default;
-        };
-        match value.trim().parse() {
-            Ok(number) if allowed.contains(&number) => number,
-            _ => {
-                let expected = format!(
-                    "is not a whole number from {} to {}",
-                    allowed.start(),
-                    allowed.end()
-                );
-                self.problem(name, expected, Some(default.to_string()));
-                default
-            }
-        }
-    }
-
-    /// Milliseconds; 0 means never.
-    fn timeout(&mut self, name: &'static str, default: u64) -> Option<Duration> {
-        let ms = self.number(name, default, 0..=LONGEST_MS);
-        (ms > 0).then(|| Duration::from_millis(ms))
-    }
-
-    fn flag(&mut self, name: &'static str) -> Option<bool> {
-        let default = variable(name).map_or("", |variable| variable.default);
-        let value = self.raw(name, default)?;
-        match value.trim().to_ascii_lowercase().as_str() {
-            "true" | "1" | "yes" | "on" => Some(true),
-            "false" | "0" | "no" | "off" => Some(false),
-            other => {
-                let near = nearest(other, ["true", "false"]).map(str::to_owned);
-                self.problem(name, "is neither `true` nor `false`", near);
-                None
-            }
-        }
-    }
-
-    fn choice<T: Copy>(
-        &mut self,
-        name: &'static str,
-        default: &str,
-        choices: &[(&str, T)],
-    ) -> Option<T> {
-        let value = self.raw(name, default)?.trim().to_ascii_lowercase();
-        let found = choices
-            .iter()
-            .find(|(choice, _)| *choice == value)
-            .map(|(_, chosen)| *chosen);
-        if found.is_none() {
-            let names: Vec<&str> = choices.iter().map(|(choice, _)| *choice).collect();
-            let near = nearest(&value, names.iter().copied()).map(str::to_owned);
-            self.problem(name, format!("is none of {}", names.join(", ")), near);
-        }
-        found
-    }
-
-    fn target(&mut self) -> Target {
+    pub(super) fn target(&mut self) -> Target {
         const TYPES: [(&str, bool); 3] =
             [("sqlite", false), ("postgres", true), ("postgresql", true)];
         let postgres = self.choice("DB_TYPE", "sqlite", &TYPES);
@@ -280,6 +80,13 @@ impl Reader<'_> {
     /// a `DATABASE_URL` too.
     fn postgres_session(&mut self) -> Postgres {
         let prepared_statements = self.flag("DB_PREPARED_STATEMENTS").unwrap_or(true);
+        if !prepared_statements {
+            self.warnings.push(
+                "DB_PREPARED_STATEMENTS=false sends no start-up options: DB_STATEMENT_TIMEOUT has no effect, and the \
+                 time limits are those of the role (ALTER ROLE … SET statement_timeout)"
+                    .to_owned(),
+            );
+        }
         let Target::Postgres(mut postgres) = Config::postgres("", "", "", None).target else {
             unreachable!("Config::postgres makes a PostgreSQL target")
         };
@@ -302,6 +109,14 @@ impl Reader<'_> {
                 None
             }
             (None, Some(path)) => match std::fs::read_to_string(&path) {
+                Ok(text) if text.trim_end_matches(['\r', '\n']).is_empty() => {
+                    self.problem(
+                        "DB_PASS_FILE",
+                        "names a file without a password in it",
+                        None,
+                    );
+                    None
+                }
                 // Editors and `echo` end the file with a line break that is
                 // not part of the password.
                 Ok(text) => Some(
@@ -448,7 +263,7 @@ impl Reader<'_> {
 
     /// `DATABASE_URL`, alone: another project's URL must not silently win over
     /// (or lose to) the variables that somebody wrote for this one.
-    fn url_target(&mut self) -> Target {
+    pub(super) fn url_target(&mut self) -> Target {
         let beside: Vec<&str> = VARIABLES
             .iter()
             .filter(|variable| variable.locates && variable.name != "DATABASE_URL")
@@ -503,16 +318,5 @@ impl Reader<'_> {
                 Target::Memory
             }
         }
-    }
-}
-
-/// The driver skips whatever is not PEM without a word, and a certificate that
-/// it skipped shows as a server that nobody trusts.
-pub(crate) fn check_pem(path: &Path) -> Result<(), String> {
-    let bytes = std::fs::read(path).map_err(|error| format!("cannot be read: {error}"))?;
-    if String::from_utf8_lossy(&bytes).contains("-----BEGIN ") {
-        Ok(())
-    } else {
-        Err("is not a PEM file (it has no -----BEGIN line)".to_owned())
     }
 }
