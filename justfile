@@ -21,7 +21,7 @@ entities:
 
 # Many more kills and rounds than the tests make
 torture:
-    AURA_KILLS=all AURA_ROUNDS=20 ./scripts/test --package migration --package seed crash concurrency
+    AURA_KILLS=all AURA_ROUNDS=20 ./scripts/test --workspace --test crash --test concurrency
 
 # Licences, duplicates, sources and known vulnerabilities of the dependencies
 audit:

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use connection::{Config, Connections, Target};
-use migration::{Plan, Runner, State};
+use migration::{Runner, State};
 use sea_orm::{
     DatabaseConnection, DatabaseTransaction, SqliteTransactionMode, TransactionOptions,
     TransactionTrait,
@@ -80,7 +80,7 @@ impl Database {
             // Another connection would be another database.
             Target::Memory => {
                 Runner::default()
-                    .run_on(self.writer(), Plan::Up(None), migration::log)
+                    .up_in_memory(self.writer(), migration::log)
                     .await?;
             }
             _ if self.config.synchronize && !matches!(state, State::Ahead { .. }) => {
@@ -137,9 +137,18 @@ impl Database {
             sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
             ..TransactionOptions::default()
         };
-        self.writer()
-            .begin_with_options(options)
+        // In a task of its own: a `begin` that is dropped halfway would put a
+        // PostgreSQL connection back into the pool inside of a transaction,
+        // where the next write would be acknowledged and lost. A transaction
+        // that arrives for nobody is rolled back.
+        let writer = self.writer().clone();
+        let begun = tokio::spawn(async move { writer.begin_with_options(options).await });
+        begun
             .await
+            .map_err(|source| Error::Unavailable {
+                doing: "beginning a transaction",
+                source: Box::new(source),
+            })?
             .doing("beginning a transaction")
     }
 

@@ -3,7 +3,7 @@
 //!
 //! ```no_run
 //! use aura_db::entity::{Live, Role, users};
-//! use aura_db::sea_orm::{EntityTrait, QueryFilter};
+//! use aura_db::sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let db = aura_db::Database::from_env().await?; // DB_* variables, or .env
@@ -29,13 +29,14 @@ mod health;
 pub mod password;
 
 pub use clock::{Clock, SystemClock};
-pub use connection::{Config, Environment, Source};
+pub use connection::{Config, Environment, Pool, Postgres, Source, Target, Tls, TlsMode};
 pub use database::Database;
 pub use entity;
 pub use error::Error;
 pub use health::{Health, PoolHealth, SchemaHealth};
 pub use migration::{self, Migrator};
 pub use sea_orm;
+pub use secrecy::{self, SecretString};
 
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]

@@ -50,9 +50,11 @@ pub async fn hash(password: &SecretString) -> Result<PasswordHash, PasswordError
         length if length > MAX_BYTES => return Err(PasswordError::TooLong),
         _ => {}
     }
-    let _slot = SLOTS.acquire().await.map_err(|_| PasswordError::System)?;
+    let slot = SLOTS.acquire().await.map_err(|_| PasswordError::System)?;
     let password = password.clone();
     tokio::task::spawn_blocking(move || {
+        // Held by the work and not by the caller, who may hang up.
+        let _slot = slot;
         let params =
             Params::new(MEMORY_KIB, PASSES, LANES, None).map_err(|_| PasswordError::System)?;
         let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);

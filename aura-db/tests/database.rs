@@ -1,6 +1,7 @@
 //! Connecting, and what a service is told when it can't work.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use aura_db::entity::{PasswordHash, Role, UserId, users};
 use aura_db::migration::{Plan, Runner, State};
@@ -99,6 +100,26 @@ async fn transactions_that_read_before_they_write_wait_for_each_other(test: Test
     );
     first.close().await;
     second.close().await;
+}
+
+/// On PostgreSQL a dropped `begin` used to put its connection back inside of a
+/// transaction: the next write was acknowledged, and nobody ever saw it.
+async fn a_begin_that_is_given_up_leaves_no_transaction_behind(test: TestDb) {
+    let db = Database::connect(test.config_with(&[("DB_POOL_MAX", "1")]))
+        .await
+        .expect("it connects");
+    for round in 0..200 {
+        let patience = Duration::from_micros(round * 10);
+        let _ = tokio::time::timeout(patience, db.begin()).await;
+        if round % 20 == 0 {
+            let email = format!("round{round}@example.org");
+            let written = user(&db, &email).insert(db.writer()).await;
+            written.expect("it is written");
+        }
+    }
+    let seen = test.lines("SELECT email AS line FROM users").await;
+    assert_eq!(seen.len(), 10, "{seen:?}");
+    db.close().await;
 }
 
 async fn health_tells_backend_version_schema_and_pools(test: TestDb) {
@@ -232,6 +253,7 @@ mod with_schema {
         migrated: a_written_row_is_read_back_equal,
         a_transaction_counts_when_it_commits,
         transactions_that_read_before_they_write_wait_for_each_other,
+        a_begin_that_is_given_up_leaves_no_transaction_behind,
         health_tells_backend_version_schema_and_pools,
         a_schema_that_is_behind_is_refused_and_one_that_is_ahead_is_not,
         debug_output_of_a_database_has_no_password,

@@ -226,6 +226,7 @@ impl Config {
         self.statement_timeout = None;
         self.lock_timeout = None;
         self.idle_in_transaction_timeout = None;
+        self.slow_query = None;
         self
     }
 
@@ -270,7 +271,7 @@ impl Config {
     /// Whether it is a SQLite file that isn't there yet; connecting creates it.
     #[must_use]
     pub fn is_missing_file(&self) -> bool {
-        matches!(&self.target, Target::Sqlite { path } if !path.exists())
+        matches!(&self.target, Target::Sqlite { path } if matches!(path.try_exists(), Ok(false)))
     }
 
     /// Whether the database looks like somebody's production: `AURA_ENV` says

@@ -22,8 +22,6 @@ pub enum Source {
     Url,
     /// Nobody set it.
     Default,
-    /// Code set it.
-    Code,
 }
 
 impl fmt::Display for Source {
@@ -33,7 +31,6 @@ impl fmt::Display for Source {
             Self::File(path) => write!(f, "{}", path.display()),
             Self::Url => f.write_str("DATABASE_URL"),
             Self::Default => f.write_str("default"),
-            Self::Code => f.write_str("code"),
         }
     }
 }

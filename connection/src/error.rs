@@ -34,7 +34,7 @@ impl fmt::Display for Problem {
 ///
 /// `Display` says what happened, which setting or file it is about, and what
 /// to do next; the driver's own error is in `source()` and is not repeated.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// One or more variables have values that can't be used. All of them.
@@ -99,3 +99,46 @@ fn list(problems: &[Problem]) -> String {
         text
     })
 }
+
+/// The causes of an error, outermost first, each in its own words. A cause
+/// that only repeats what was said before it is left out.
+#[must_use]
+pub fn causes(error: &(dyn std::error::Error + 'static)) -> Vec<String> {
+    let mut told = error.to_string();
+    let mut causes = Vec::new();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        source = cause.source();
+        // The driver puts its cause behind a title of its own.
+        let text = cause.to_string();
+        let news = text
+            .rsplit("error returned from database: ")
+            .next()
+            .unwrap_or(&text);
+        if !told.contains(news) {
+            told.push_str(news);
+            causes.push(news.to_owned());
+        }
+    }
+    causes
+}
+
+/// `Debug` for errors that `main` returns or a log records: what `Display` says
+/// and the causes. A derived one would print the driver's error whole, and
+/// PostgreSQL's holds the row that a constraint refused, hashes included.
+#[macro_export]
+macro_rules! debug_as_display {
+    ($error:ty) => {
+        impl std::fmt::Debug for $error {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                write!(f, "{self}")?;
+                for cause in $crate::causes(self) {
+                    write!(f, "\n  because: {cause}")?;
+                }
+                Ok(())
+            }
+        }
+    };
+}
+
+debug_as_display!(Error);

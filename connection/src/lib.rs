@@ -31,6 +31,6 @@ mod variables;
 pub use config::{Config, Pool, Postgres, Target, Tls, TlsMode};
 pub use describe::Setting;
 pub use environment::{Environment, Source};
-pub use error::{Error, Problem};
-pub use open::{Connections, connect, connect_exclusive, connect_read_only};
+pub use error::{Error, Problem, causes};
+pub use open::{Connections, NO_TIME_LIMITS, connect, connect_exclusive, connect_read_only};
 pub use variables::{VARIABLES, Variable, variable};

@@ -66,6 +66,11 @@ pub async fn connect_exclusive(config: &Config) -> Result<DatabaseConnection, Er
     }
 }
 
+/// SQL that lifts PostgreSQL's time limits for one transaction, however the
+/// session came by them.
+pub const NO_TIME_LIMITS: &str = "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0; \
+     SET LOCAL idle_in_transaction_session_timeout = 0";
+
 /// Opens one connection that can only read, and creates nothing: `None` when
 /// there is no SQLite file yet. (On PostgreSQL with `prepared_statements` off it
 /// is an ordinary connection: no start-up options can be sent.)

@@ -195,16 +195,24 @@ fn short(error: &sqlx::Error) -> String {
     }
 }
 
+/// In Docker Compose a name is unknown until its container has started. The
+/// standard library has no kind for it.
+fn is_unknown_host(error: &std::io::Error) -> bool {
+    error.to_string().contains("failed to lookup address")
+}
+
 /// A server that starts, restarts or is full for the moment.
 fn may_pass(error: &sqlx::Error) -> bool {
     match error {
-        sqlx::Error::Io(error) => matches!(
-            error.kind(),
-            ErrorKind::ConnectionRefused
-                | ErrorKind::ConnectionReset
-                | ErrorKind::NotFound
-                | ErrorKind::UnexpectedEof
-        ),
+        sqlx::Error::Io(error) => {
+            matches!(
+                error.kind(),
+                ErrorKind::ConnectionRefused
+                    | ErrorKind::ConnectionReset
+                    | ErrorKind::NotFound
+                    | ErrorKind::UnexpectedEof
+            ) || is_unknown_host(error)
+        }
         // cannot_connect_now, too_many_connections, crash_shutdown, admin_shutdown
         sqlx::Error::Database(error) => matches!(
             error.code().as_deref(),

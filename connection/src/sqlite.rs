@@ -25,7 +25,7 @@ pub(crate) async fn connect(config: &Config, path: &Path) -> Result<Connections,
     let busy = config
         .lock_timeout
         .unwrap_or(Duration::from_millis(i32::MAX as u64));
-    let writer = open(writer_options(config, path, true, busy), path).await?;
+    let writer = open(writer_options(config, path, true, busy), path, config).await?;
     let reader = SqlitePoolOptions::new()
         .max_connections(config.pool.max)
         .min_connections(config.pool.min)
@@ -51,6 +51,7 @@ pub(crate) async fn exclusive(config: &Config, path: &Path) -> Result<DatabaseCo
     open(
         writer_options(config, path, false, Duration::from_secs(1)),
         path,
+        config,
     )
     .await
 }
@@ -67,7 +68,16 @@ pub(crate) async fn read_only(
     let options = file_options(path)
         .read_only(true)
         .busy_timeout(Duration::from_secs(10));
-    open(with_logging(options, config), path).await.map(Some)
+    // A file without a WAL is open nowhere. Opened as it is, nothing is left
+    // beside it, and a folder that can't be written to is no obstacle.
+    let beside = |suffix: &str| {
+        path.with_file_name(format!("{}{suffix}", name(path)))
+            .exists()
+    };
+    let options = options.immutable(!beside("-wal") && !beside("-journal"));
+    open(with_logging(options, config), path, config)
+        .await
+        .map(Some)
 }
 
 /// One connection that is never recycled: the database lives in it.
@@ -75,7 +85,11 @@ pub(crate) async fn memory(config: &Config) -> Result<DatabaseConnection, Error>
     let options = SqliteConnectOptions::new()
         .in_memory(true)
         .foreign_keys(true);
-    open(with_logging(options, config), Path::new(":memory:")).await
+    open(with_logging(options, config), Path::new(":memory:"), config).await
+}
+
+fn name(path: &Path) -> std::borrow::Cow<'_, str> {
+    path.file_name().unwrap_or_default().to_string_lossy()
 }
 
 fn file_options(path: &Path) -> SqliteConnectOptions {
@@ -101,11 +115,16 @@ fn writer_options(
 /// A pool of one connection, opened now. Switching a new file to WAL needs an
 /// exclusive lock for which SQLite does not use its busy timeout, so processes
 /// that open a new file together are made to try again here.
-async fn open(options: SqliteConnectOptions, path: &Path) -> Result<DatabaseConnection, Error> {
+async fn open(
+    options: SqliteConnectOptions,
+    path: &Path,
+    config: &Config,
+) -> Result<DatabaseConnection, Error> {
     let started = Instant::now();
     let pool = loop {
         let pool = SqlitePoolOptions::new()
             .max_connections(1)
+            .acquire_timeout(config.pool.connection_timeout)
             .idle_timeout(None)
             .max_lifetime(None)
             .test_before_acquire(false)

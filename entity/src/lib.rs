@@ -6,7 +6,7 @@
 //!
 //! ```
 //! use entity::{Live, Role, users};
-//! use sea_orm::{EntityTrait, QueryFilter, QueryTrait, DbBackend};
+//! use sea_orm::{ColumnTrait, DbBackend, EntityTrait, QueryFilter, QueryTrait};
 //!
 //! let admins = users::Entity::live().filter(users::COLUMN.role.eq(Role::Admin));
 //! assert!(admins.build(DbBackend::Sqlite).to_string().ends_with(

@@ -150,6 +150,8 @@ impl Columns {
     }
 
     /// A JSON document that is read and written whole: kept as it was written.
+    /// (`json_valid(NULL)` is NULL in our SQLite and 0 in older ones, which
+    /// would refuse a dump.)
     /// Documents stand last in their tables, so that reading the columns
     /// before them doesn't touch their pages.
     #[must_use]
@@ -157,7 +159,9 @@ impl Columns {
         let mut column = ColumnDef::new(name);
         column.json();
         if self.sqlite() {
-            column.check(Expr::cust(format!("json_valid(\"{name}\")")));
+            column.check(Expr::cust(format!(
+                "\"{name}\" IS NULL OR json_valid(\"{name}\")"
+            )));
         }
         column
     }
@@ -171,7 +175,7 @@ impl Columns {
         column.json_binary();
         if self.sqlite() {
             column.check(Expr::cust(format!(
-                r#"json_valid("{name}") AND instr(replace("{name}", '\\', ''), '\u0000') = 0"#
+                r#""{name}" IS NULL OR json_valid("{name}") AND instr(replace("{name}", '\\', ''), '\u0000') = 0"#
             )));
         }
         column

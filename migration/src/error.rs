@@ -6,7 +6,7 @@ use crate::state::State;
 
 /// A migration, or a look at the schema, that failed. Unless it says
 /// otherwise, the database is as it was before.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The database can't be opened.
@@ -23,11 +23,26 @@ pub enum Error {
         /// The database's error.
         source: DbErr,
     },
+    /// Tables that are not ours refer to tables that the run would have dropped.
+    #[error(
+        "other tables refer to tables that would be dropped ({0}); drop those tables or their foreign keys first. Nothing was changed"
+    )]
+    Referenced(String),
     /// Rows refer to rows that the run would have removed; it was rolled back.
     #[error(
         "the run would leave rows without the row that they refer to ({0}), and was rolled back; nothing was changed"
     )]
     DanglingRows(String),
+    /// Rows were written after the person had agreed to lose fewer.
+    #[error(
+        "more would be deleted than was agreed to ({0}): somebody is writing. Nothing was changed; look again"
+    )]
+    MoreToLose(String),
+    /// The connection was lost while the run was committed.
+    #[error(
+        "whether the run was committed is not known, because the answer to COMMIT was lost; see `cargo run -p migration -- status`"
+    )]
+    Commit(#[source] DbErr),
     /// A statement around the steps failed.
     #[error("{doing} failed")]
     Database {
@@ -53,6 +68,8 @@ pub enum Error {
     )]
     Name(String),
 }
+
+connection::debug_as_display!(Error);
 
 /// Attaches what was being done to a database error.
 pub(crate) trait Doing<T> {

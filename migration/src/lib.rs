@@ -19,14 +19,18 @@
 //! # How to add a step
 //!
 //! 1. `cargo run -p migration -- generate add_tags` writes the file and lists it.
-//! 2. Write `up` and a `down` that undoes all of it, with [`columns::Columns`].
+//! 2. Write `up` and a `down` that undoes all of it, with [`columns::Columns`];
+//!    list the tables that it creates in `tables`, and those of which `down`
+//!    drops columns in `loses`, so that `down` asks before it loses rows.
 //! 3. `just entities` generates the entities, the snapshots and the diagram.
 
 pub mod catalog;
 pub mod change;
 pub mod columns;
 mod error;
+mod lock;
 mod migrations;
+mod references;
 mod runner;
 mod state;
 
@@ -70,7 +74,7 @@ pub async fn check<C: ConnectionTrait>(connection: &C) -> Result<Vec<Difference>
 pub fn log(event: Event<'_>) {
     match event {
         Event::Waiting { holder } => {
-            tracing::info!(target: "aura_db::migration", "waiting for {holder}");
+            tracing::warn!(target: "aura_db::migration", "waiting for {holder}");
         }
         Event::Done(Done {
             name,

@@ -5,19 +5,20 @@
 //! start at once one applies and the others find nothing to do, and a process
 //! that is killed leaves the old schema or the new one.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use connection::Config;
 use sea_orm::sea_query::IntoIden;
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, DynIden,
-    SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait,
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DynIden, Statement,
 };
 use sea_orm_migration::{MigrationTrait, MigratorTraitSelf};
 use serde::Serialize;
 
 use crate::change::{Change, Step};
 use crate::error::{Doing, Error};
+use crate::lock::lock;
+use crate::references::{dangling, refuse_dangling, refuse_referenced};
 use crate::state::{HISTORY, State, applied, tables};
 
 /// Which way a step was run.
@@ -129,38 +130,57 @@ impl Runner {
             .collect()
     }
 
-    /// Opens the database without timeouts and runs the plan. Waits as long
-    /// as it takes for another process that is migrating.
+    /// Opens the database without timeouts and runs the plan, whatever is lost
+    /// by it. Waits as long as it takes for another process that is migrating.
     pub async fn run(
         &self,
         config: &Config,
         plan: Plan,
         tell: impl FnMut(Event<'_>) + Send,
     ) -> Result<Vec<Done>, Error> {
+        self.opened(config, plan, None, tell).await
+    }
+
+    /// Like [`Runner::run`], unless more would be lost than somebody was shown
+    /// by [`Runner::losses`] and has agreed to: in between, another process may
+    /// have written rows, or run steps.
+    pub async fn run_agreed(
+        &self,
+        config: &Config,
+        plan: Plan,
+        agreed: &[Loss],
+        tell: impl FnMut(Event<'_>) + Send,
+    ) -> Result<Vec<Done>, Error> {
+        self.opened(config, plan, Some(agreed), tell).await
+    }
+
+    async fn opened(
+        &self,
+        config: &Config,
+        plan: Plan,
+        agreed: Option<&[Loss]>,
+        mut tell: impl FnMut(Event<'_>) + Send,
+    ) -> Result<Vec<Done>, Error> {
         let connection = connection::connect_exclusive(config).await?;
-        let result = self.run_on(&connection, plan, tell).await;
+        let result = self.locked(&connection, plan, agreed, &mut tell).await;
         let _ = connection.close().await;
         result
     }
 
-    /// Runs the plan on a pool of one connection: the only way for a database
-    /// that lives in memory.
-    pub async fn run_on(
+    /// Applies the pending steps on a pool of one connection: the only way for
+    /// a database that lives in memory.
+    pub async fn up_in_memory(
         &self,
         connection: &DatabaseConnection,
-        plan: Plan,
         mut tell: impl FnMut(Event<'_>) + Send,
     ) -> Result<Vec<Done>, Error> {
         // Inside a transaction SQLite ignores this pragma, and with foreign
         // keys on a table that is rebuilt takes its child rows with it.
-        let enforced = foreign_keys(connection, None).await?;
-        if enforced {
-            foreign_keys(connection, Some(false)).await?;
-        }
-        let result = self.locked(connection, plan, &mut tell).await;
-        if enforced {
-            foreign_keys(connection, Some(true)).await?;
-        }
+        enforce_foreign_keys(connection, false).await?;
+        let result = self
+            .locked(connection, Plan::Up(None), None, &mut tell)
+            .await;
+        enforce_foreign_keys(connection, true).await?;
         result
     }
 
@@ -168,13 +188,14 @@ impl Runner {
         &self,
         connection: &DatabaseConnection,
         plan: Plan,
+        agreed: Option<&[Loss]>,
         tell: &mut (impl FnMut(Event<'_>) + Send),
     ) -> Result<Vec<Done>, Error> {
         let transaction = lock(connection, tell).await?;
-        match self.planned(&transaction, plan, tell).await {
+        match self.planned(&transaction, plan, agreed, tell).await {
             Ok(done) => {
                 let committed = transaction.commit().await;
-                committed.doing("committing the migrations").map(|()| done)
+                committed.map(|()| done).map_err(Error::Commit)
             }
             Err(error) => {
                 // The first error is the one to tell; the transaction ends
@@ -189,10 +210,13 @@ impl Runner {
         &self,
         transaction: &DatabaseTransaction,
         plan: Plan,
+        agreed: Option<&[Loss]>,
         tell: &mut (impl FnMut(Event<'_>) + Send),
     ) -> Result<Vec<Done>, Error> {
         let state = self.state(transaction).await?;
         match (&state, plan) {
+            // Switching branches leaves such a schema, and `fresh` mends it.
+            (State::Ahead { .. } | State::Diverged { .. }, Plan::Fresh) => {}
             (State::Foreign { .. } | State::Ahead { .. } | State::Diverged { .. }, _) => {
                 return Err(Error::Schema(state));
             }
@@ -201,10 +225,18 @@ impl Runner {
             }
             _ => {}
         }
+        let owned = self.owned();
+        let steps = self.steps(plan, &names(transaction).await?);
+        let dropped = self.dropped(plan, &steps, |change| change.tables());
+        refuse_referenced(transaction, &owned, &dropped).await?;
+        if let Some(agreed) = agreed {
+            self.refuse_more(transaction, plan, agreed).await?;
+        }
+        let dangling = dangling(transaction, &owned).await?;
         if plan == Plan::Fresh {
-            for table in self.owned().into_iter().rev().chain([HISTORY]) {
-                // No CASCADE: what an application hung on our table is not
-                // ours to drop.
+            for table in owned.iter().rev().copied().chain([HISTORY]) {
+                // No CASCADE: what an application hung on our table, such as a
+                // view, is not ours to drop.
                 let sql = format!("DROP TABLE IF EXISTS \"{table}\"");
                 transaction
                     .execute_unprepared(&sql)
@@ -213,7 +245,7 @@ impl Runner {
             }
         }
         let mut done = Vec::new();
-        for (change, direction) in self.steps(plan, &names(transaction).await?) {
+        for (change, direction) in steps {
             done.push(self.step(transaction, change.name(), direction).await?);
             tell(Event::Done(&done[done.len() - 1]));
         }
@@ -223,7 +255,7 @@ impl Runner {
                 .await
                 .doing("dropping the history")?;
         }
-        check_foreign_keys(transaction).await?;
+        refuse_dangling(transaction, &owned, &dangling).await?;
         // PostgreSQL answers the COMMIT of a failed transaction with ROLLBACK
         // and no error; a statement in such a transaction does fail.
         tables(transaction).await?;
@@ -285,6 +317,63 @@ impl Runner {
         })
     }
 
+    /// What the steps drop of the tables that `of` names for each.
+    fn dropped(
+        &self,
+        plan: Plan,
+        steps: &[(Box<dyn Change>, Direction)],
+        of: fn(&dyn Change) -> &'static [&'static str],
+    ) -> Vec<&'static str> {
+        if plan == Plan::Fresh {
+            return self.owned();
+        }
+        let reversed = steps
+            .iter()
+            .filter(|(_, direction)| *direction == Direction::Down);
+        reversed
+            .flat_map(|(change, _)| of(&**change).iter().copied())
+            .collect()
+    }
+
+    /// Counts again, with the tables locked.
+    async fn refuse_more(
+        &self,
+        transaction: &DatabaseTransaction,
+        plan: Plan,
+        agreed: &[Loss],
+    ) -> Result<(), Error> {
+        if transaction.get_database_backend() == DbBackend::Postgres {
+            let existing = tables(transaction).await?;
+            let steps = self.steps(plan, &names(transaction).await?);
+            for table in self.dropped(plan, &steps, |change| change.loses()) {
+                if existing.contains(table) {
+                    let sql = format!("LOCK TABLE \"{table}\" IN ACCESS EXCLUSIVE MODE");
+                    transaction
+                        .execute_unprepared(&sql)
+                        .await
+                        .doing("locking a table")?;
+                }
+            }
+        }
+        let more = self
+            .losses(transaction, plan)
+            .await?
+            .into_iter()
+            .find(|loss| {
+                let rows = agreed
+                    .iter()
+                    .find(|agreed| agreed.table == loss.table)
+                    .map_or(0, |agreed| agreed.rows);
+                loss.rows > rows
+            });
+        more.map_or(Ok(()), |loss| {
+            Err(Error::MoreToLose(format!(
+                "{} rows of {}",
+                loss.rows, loss.table
+            )))
+        })
+    }
+
     /// The rows that a plan would throw away, per table, without those that
     /// are empty.
     pub async fn losses<C: ConnectionTrait>(
@@ -293,16 +382,8 @@ impl Runner {
         plan: Plan,
     ) -> Result<Vec<Loss>, Error> {
         let existing = tables(connection).await?;
-        let mut lost = if plan == Plan::Fresh {
-            self.owned()
-        } else {
-            let steps = self.steps(plan, &names(connection).await?);
-            let down = steps
-                .iter()
-                .filter(|(_, direction)| *direction == Direction::Down);
-            down.flat_map(|(change, _)| change.loses().iter().copied())
-                .collect()
-        };
+        let steps = self.steps(plan, &names(connection).await?);
+        let mut lost = self.dropped(plan, &steps, |change| change.loses());
         lost.retain(|table| existing.contains(*table));
         let backend = connection.get_database_backend();
         let mut losses = Vec::new();
@@ -354,146 +435,8 @@ async fn names<C: ConnectionTrait>(connection: &C) -> Result<Vec<String>, Error>
         .collect())
 }
 
-/// Reads, or sets, whether SQLite enforces foreign keys; `false` elsewhere.
-async fn foreign_keys(connection: &DatabaseConnection, set: Option<bool>) -> Result<bool, Error> {
-    if connection.get_database_backend() != DbBackend::Sqlite {
-        return Ok(false);
-    }
-    if let Some(on) = set {
-        let sql = format!("PRAGMA foreign_keys = {}", if on { "ON" } else { "OFF" });
-        connection
-            .execute_unprepared(&sql)
-            .await
-            .doing("switching foreign keys")?;
-    }
-    let row = connection
-        .query_one_raw(Statement::from_string(
-            DbBackend::Sqlite,
-            "PRAGMA foreign_keys",
-        ))
-        .await
-        .doing("reading whether foreign keys are enforced")?;
-    row.map_or(Ok(false), |row| row.try_get_by_index(0))
-        .doing("reading whether foreign keys are enforced")
-}
-
-async fn check_foreign_keys(transaction: &DatabaseTransaction) -> Result<(), Error> {
-    if transaction.get_database_backend() != DbBackend::Sqlite {
-        return Ok(());
-    }
-    let sql = "SELECT DISTINCT \"table\" || ' to ' || parent AS pair FROM pragma_foreign_key_check";
-    let rows = transaction
-        .query_all_raw(Statement::from_string(DbBackend::Sqlite, sql))
-        .await
-        .doing("checking foreign keys")?;
-    let pairs: Vec<String> = rows
-        .iter()
-        .map(|row| row.try_get("", "pair"))
-        .collect::<Result<_, _>>()
-        .doing("checking foreign keys")?;
-    if pairs.is_empty() {
-        Ok(())
-    } else {
-        Err(Error::DanglingRows(pairs.join(", ")))
-    }
-}
-
-/// Begins the transaction that only one process can be in.
-async fn lock(
-    connection: &DatabaseConnection,
-    tell: &mut (impl FnMut(Event<'_>) + Send),
-) -> Result<DatabaseTransaction, Error> {
-    match connection.get_database_backend() {
-        DbBackend::Postgres => lock_postgres(connection, tell).await,
-        _ => lock_sqlite(connection, tell).await,
-    }
-}
-
-async fn lock_sqlite(
-    connection: &DatabaseConnection,
-    tell: &mut (impl FnMut(Event<'_>) + Send),
-) -> Result<DatabaseTransaction, Error> {
-    let mut told = false;
-    loop {
-        let options = TransactionOptions {
-            sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
-            ..Default::default()
-        };
-        match connection.begin_with_options(options).await {
-            // Each try waits for SQLite's busy timeout, a second.
-            Err(error) if is_busy(&error) => {
-                if !told {
-                    tell(Event::Waiting {
-                        holder: "another process that is writing",
-                    });
-                    told = true;
-                }
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-            other => return other.doing("beginning the migrations"),
-        }
-    }
-}
-
-fn is_busy(error: &DbErr) -> bool {
-    let (DbErr::Exec(error) | DbErr::Query(error) | DbErr::Conn(error)) = error else {
-        return false;
-    };
-    let sea_orm::RuntimeErr::SqlxError(error) = error else {
-        return false;
-    };
-    error
-        .as_database_error()
-        .and_then(|error| error.code()?.parse::<i32>().ok())
-        .is_some_and(|code| matches!(code & 0xff, 5 | 6))
-}
-
-/// The lock is of the schema, so that two schemas of one database migrate
-/// independently, and it ends with the transaction, however that ends.
-const KEY: &str = "hashtextextended('aura-db migrations of ' || current_schema(), 0)";
-
-async fn lock_postgres(
-    connection: &DatabaseConnection,
-    tell: &mut (impl FnMut(Event<'_>) + Send),
-) -> Result<DatabaseTransaction, Error> {
-    let transaction = connection.begin().await.doing("beginning the migrations")?;
-    let sql = format!("SELECT pg_try_advisory_xact_lock({KEY}) AS locked");
-    let row = transaction
-        .query_one_raw(Statement::from_string(DbBackend::Postgres, sql))
-        .await
-        .doing("taking the migration lock")?;
-    let locked: bool = row
-        .map_or(Ok(false), |row| row.try_get("", "locked"))
-        .doing("taking the migration lock")?;
-    if !locked {
-        tell(Event::Waiting {
-            holder: &holder(&transaction).await,
-        });
-        let sql = format!("SELECT pg_advisory_xact_lock({KEY})");
-        transaction
-            .execute_unprepared(&sql)
-            .await
-            .doing("waiting for the migration lock")?;
-    }
-    Ok(transaction)
-}
-
-/// Who holds the lock, for the person who waits; the answer may be out of date.
-async fn holder(transaction: &DatabaseTransaction) -> String {
-    let sql = format!(
-        "SELECT a.pid, a.application_name::text AS name FROM pg_locks l JOIN pg_stat_activity a USING (pid) \
-         WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 \
-         AND ((l.classid::bigint << 32) | l.objid::bigint) = {KEY}"
-    );
-    let row = transaction
-        .query_one_raw(Statement::from_string(DbBackend::Postgres, sql))
-        .await;
-    match row {
-        Ok(Some(row)) => {
-            let pid: i32 = row.try_get("", "pid").unwrap_or_default();
-            let name: String = row.try_get("", "name").unwrap_or_default();
-            format!("the migration of {name} (server process {pid})")
-        }
-        _ => "another migration".to_owned(),
-    }
+async fn enforce_foreign_keys(connection: &DatabaseConnection, on: bool) -> Result<(), Error> {
+    let sql = format!("PRAGMA foreign_keys = {}", if on { "ON" } else { "OFF" });
+    let done = connection.execute_unprepared(&sql).await;
+    done.map(|_| ()).doing("switching foreign keys")
 }

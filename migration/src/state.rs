@@ -137,16 +137,17 @@ fn count(steps: &[String]) -> String {
     }
 }
 
-/// The names of the tables in the connection's schema.
+/// The names of the tables, and of what else takes a table's name, in the
+/// connection's schema; on SQLite, which doesn't tell them apart, in lower case.
 pub async fn tables<C: ConnectionTrait>(connection: &C) -> Result<BTreeSet<String>, Error> {
     let backend = connection.get_database_backend();
     let sql = match backend {
         DbBackend::Postgres => {
             "SELECT c.relname::text AS name FROM pg_catalog.pg_class c \
              JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-             WHERE n.nspname = current_schema() AND c.relkind IN ('r', 'p')"
+             WHERE n.nspname = current_schema() AND c.relkind IN ('r', 'p', 'v', 'm', 'f')"
         }
-        _ => "SELECT name FROM sqlite_schema WHERE type = 'table'",
+        _ => "SELECT lower(name) AS name FROM sqlite_schema WHERE type IN ('table', 'view')",
     };
     let rows = connection
         .query_all_raw(Statement::from_string(backend, sql))

@@ -41,17 +41,9 @@ pub async fn run(db: &Database, environment: &Environment) -> Result<Report, Err
         now: db.now(),
         report: Report::default(),
     };
-    match demo.write(environment).await {
-        Ok(()) => {
-            demo.transaction.commit().await?;
-            Ok(demo.report)
-        }
-        Err(error) => {
-            // The first error is the one to tell.
-            let _ = demo.transaction.rollback().await;
-            Err(error)
-        }
-    }
+    let written = demo.write(environment).await;
+    crate::end(demo.transaction, written).await?;
+    Ok(demo.report)
 }
 
 struct Demo {

@@ -7,29 +7,40 @@ mod bulk;
 pub mod demo;
 pub mod load;
 
+use std::time::Duration;
+
 use aura_db::Database;
 use aura_db::sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, Statement};
 
-/// A seed that failed. The database is as it was before.
-#[derive(Debug, thiserror::Error)]
+/// A seed that failed.
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The database can't be opened, or its schema is not current.
+    /// The database can't be opened, or is busy.
     #[error(transparent)]
     Database(#[from] aura_db::Error),
-    /// A password can't be used.
+    /// A password can't be used. Nothing was changed.
     #[error("{variable}: {source}")]
     Password {
         /// Where it came from.
         variable: &'static str,
         /// What is wrong with it.
-        #[source]
         source: aura_db::password::PasswordError,
     },
-    /// A statement failed.
+    /// A statement failed. Nothing was changed.
     #[error("writing the seed failed, and nothing was changed")]
-    Statement(#[from] DbErr),
+    Write(#[from] DbErr),
+    /// The answer to COMMIT was lost.
+    #[error(
+        "whether the seed was written is not known, because the answer to COMMIT was lost; run it again: it writes what is missing"
+    )]
+    Commit(#[source] DbErr),
+    /// The rows can't be counted.
+    #[error("counting the rows failed")]
+    Count(#[source] DbErr),
 }
+
+connection::debug_as_display!(Error);
 
 /// Rows per table, in the order of the schema.
 pub async fn counts(db: &Database) -> Result<Vec<(&'static str, i64)>, Error> {
@@ -40,19 +51,50 @@ pub async fn counts(db: &Database) -> Result<Vec<(&'static str, i64)>, Error> {
         let row = db
             .reader()
             .query_one_raw(Statement::from_string(backend, sql))
-            .await?;
-        counts.push((table, row.map_or(Ok(0), |row| row.try_get("", "rows"))?));
+            .await
+            .map_err(Error::Count)?;
+        let rows = row.map_or(Ok(0), |row| row.try_get("", "rows"));
+        counts.push((table, rows.map_err(Error::Count)?));
     }
     Ok(counts)
 }
 
-/// Begins a transaction that no other seed is in.
+/// Begins a transaction that no other seed is in, however long that takes.
 async fn begin(db: &Database) -> Result<DatabaseTransaction, Error> {
+    let begun = locked(db);
+    tokio::pin!(begun);
+    tokio::select! {
+        begun = &mut begun => return begun,
+        () = tokio::time::sleep(Duration::from_secs(1)) => {}
+    }
+    tracing::warn!(target: "aura_db::seed", "waiting for another process that is writing …");
+    begun.await
+}
+
+async fn locked(db: &Database) -> Result<DatabaseTransaction, Error> {
     // On SQLite the transaction itself has the only write lock.
     let transaction = db.begin().await?;
     if transaction.get_database_backend() == DbBackend::Postgres {
+        transaction
+            .execute_unprepared(connection::NO_TIME_LIMITS)
+            .await?;
         let sql = "SELECT pg_advisory_xact_lock(hashtextextended('aura-db seed of ' || current_schema(), 0))";
         transaction.execute_unprepared(sql).await?;
     }
     Ok(transaction)
+}
+
+/// Commits what went well; what didn't is rolled back, and its error told.
+async fn end<T>(transaction: DatabaseTransaction, result: Result<T, Error>) -> Result<T, Error> {
+    match result {
+        Ok(value) => transaction
+            .commit()
+            .await
+            .map(|()| value)
+            .map_err(Error::Commit),
+        Err(error) => {
+            let _ = transaction.rollback().await;
+            Err(error)
+        }
+    }
 }

@@ -30,8 +30,9 @@ pub struct Volume {
 /// What the load did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// It wrote everything.
-    Written,
+    /// It wrote so many users, workflows and log entries: nothing without an
+    /// owner.
+    Written([u32; 3]),
     /// So many users of this seed were there, so it wrote nothing.
     AlreadyThere(u64),
 }
@@ -54,20 +55,11 @@ pub async fn run(
         .count(&load.transaction)
         .await?;
     if there > 0 {
-        load.transaction.rollback().await?;
-        return Ok(Outcome::AlreadyThere(there));
+        return crate::end(load.transaction, Ok(Outcome::AlreadyThere(there))).await;
     }
-    match load.write(progress).await {
-        Ok(()) => {
-            load.transaction.commit().await?;
-            Ok(Outcome::Written)
-        }
-        Err(error) => {
-            // The first error is the one to tell.
-            let _ = load.transaction.rollback().await;
-            Err(error)
-        }
-    }
+    let written = load.write(progress).await;
+    let Load { transaction, .. } = load;
+    crate::end(transaction, written).await
 }
 
 struct Load {
@@ -212,11 +204,11 @@ impl Load {
     async fn write(
         &self,
         progress: &mut (dyn FnMut(&'static str, u32) + Send),
-    ) -> Result<(), Error> {
+    ) -> Result<Outcome, Error> {
         let Volume {
             users,
-            workflows,
-            logs,
+            mut workflows,
+            mut logs,
             ..
         } = self.volume;
         let mut rng = self.rng(1);
@@ -227,7 +219,7 @@ impl Load {
         .await?;
         let owners = self.owners().await?;
         if owners.is_empty() {
-            return Ok(());
+            workflows = 0;
         }
         let mut rng = self.rng(2);
         self.table("workflows", WORKFLOWS, workflows, progress, |number| {
@@ -236,13 +228,14 @@ impl Load {
         .await?;
         let ids = self.workflows(&owners).await?;
         if ids.is_empty() {
-            return Ok(());
+            logs = 0;
         }
         let mut rng = self.rng(3);
         self.table("logs", LOGS, logs, progress, |number| {
             log(&mut rng, number, logs, &ids)
         })
-        .await
+        .await?;
+        Ok(Outcome::Written([users, workflows, logs]))
     }
 
     async fn table(

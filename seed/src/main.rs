@@ -4,18 +4,13 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anstyle::{AnsiColor, Style};
 use aura_db::migration::State;
-use aura_db::{Config, Database, Environment};
+use aura_db::{Config, Database, Environment, Target};
 use clap::{Parser, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use seed::load::{Outcome, Volume};
 use seed::{demo, load};
-
-const GOOD: Style = AnsiColor::Green.on_default();
-const WARN: Style = AnsiColor::Yellow.on_default();
-const BAD: Style = AnsiColor::Red.on_default().bold();
-const DIM: Style = Style::new().dimmed();
+use terminal::{DIM, GOOD, WARN};
 
 /// Fills an aura-db database with demo data, or with load to measure with.
 ///
@@ -58,6 +53,10 @@ enum Profile {
     Load,
 }
 
+macro_rules! told {
+    ($($text:tt)*) => { terminal::line(format_args!($($text)*)) };
+}
+
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 #[tokio::main]
@@ -65,7 +64,7 @@ async fn main() -> ExitCode {
     match run(Cli::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tell_error(&*error);
+            terminal::error(&*error);
             ExitCode::FAILURE
         }
     }
@@ -75,25 +74,17 @@ async fn run(cli: Cli) -> Result<(), Failure> {
     let environment = Environment::load()?;
     // One transaction that takes as long as it takes.
     let config = Config::from_environment(&environment)?.without_timeouts();
-    log_to_stderr(config.logging);
-    if cli.verbose {
-        anstream::eprint!("{DIM}{}{DIM:#}", config.describe());
-    } else {
-        anstream::eprintln!("{DIM}{}{DIM:#}", config.target_name());
-    }
-    for warning in config.warnings() {
-        anstream::eprintln!("{WARN}warning:{WARN:#} {warning}");
-    }
-    if config.looks_like_production() && !cli.force {
-        return Err(format!(
-            "{} looks like production (AURA_ENV=production, or a server on another host); to seed it add --force",
-            config.target_name()
-        )
-        .into());
+    terminal::log_to_stderr(&config);
+    terminal::connecting(&config, cli.verbose);
+    terminal::refuse_production(&config, "seed", cli.force)?;
+    if matches!(config.target, Target::Memory) {
+        return Err(
+            "a database in memory is gone when this command ends; set DB_PATH to a file".into(),
+        );
     }
     if cli.migrate {
         let done = aura_db::migration::up(&config).await?;
-        anstream::println!(
+        told!(
             "  {GOOD}migrated{GOOD:#}  {}",
             match done.len() {
                 0 => "the schema was up to date".to_owned(),
@@ -152,16 +143,16 @@ fn not_ready(state: &State) -> Failure {
 async fn run_demo(db: &Database, environment: &Environment) -> Result<(), Failure> {
     let report = demo::run(db, environment).await?;
     for (kind, what) in &report.created {
-        anstream::println!("  {GOOD}created{GOOD:#}   {kind:<8}  {what}");
+        told!("  {GOOD}created{GOOD:#}   {kind:<8}  {what}");
     }
     if report.created.is_empty() {
-        anstream::println!("Nothing to do: the demo data is there.");
+        told!("Nothing to do: the demo data is there.");
     }
     let passwords = report.passwords();
     if !passwords.is_empty() {
-        anstream::println!("\n{WARN}Passwords, shown this once:{WARN:#}");
+        told!("\n{WARN}Passwords, shown this once:{WARN:#}");
         for line in passwords {
-            anstream::println!("  {line}");
+            told!("  {line}");
         }
     }
     Ok(())
@@ -198,21 +189,18 @@ async fn run_load(db: &Database, volume: Volume) -> Result<(), Failure> {
                 told = 0;
             } else if quarter > told {
                 told = quarter;
-                anstream::eprintln!("  {table}: {done} of {all}");
+                terminal::aside(format_args!("  {table}: {done} of {all}"));
             }
         }
     })
     .await?;
     bar.finish_and_clear();
     match outcome {
-        Outcome::Written => anstream::println!(
-            "  {GOOD}written{GOOD:#}   {} users, {} workflows, {} log entries in {:.1} s",
-            volume.users,
-            volume.workflows,
-            volume.logs,
+        Outcome::Written([users, workflows, logs]) => told!(
+            "  {GOOD}written{GOOD:#}   {users} users, {workflows} workflows, {logs} log entries in {:.1} s",
             started.elapsed().as_secs_f64()
         ),
-        Outcome::AlreadyThere(users) => anstream::println!(
+        Outcome::AlreadyThere(users) => told!(
             "Nothing to do: {users} users of --rng-seed {} are there; another seed writes more.",
             volume.rng_seed
         ),
@@ -226,49 +214,14 @@ fn style() -> ProgressStyle {
 }
 
 async fn summary(db: &Database) -> Result<(), Failure> {
-    anstream::println!("\nIn the database:");
+    told!("\nIn the database:");
     for (table, rows) in seed::counts(db).await? {
         if rows > 0 {
-            anstream::println!("  {table:<18} {rows:>10}");
+            told!("  {table:<18} {rows:>10}");
         }
     }
-    anstream::println!("\nNext:");
-    anstream::println!(
-        "  cargo run -p migration -- status   {DIM}# which migrations are applied{DIM:#}"
-    );
-    anstream::println!(
-        "  cargo run -p migration -- check    {DIM}# is the schema as expected{DIM:#}"
-    );
+    told!("\nNext:");
+    told!("  cargo run -p migration -- status   {DIM}# which migrations are applied{DIM:#}");
+    told!("  cargo run -p migration -- check    {DIM}# is the schema as expected{DIM:#}");
     Ok(())
-}
-
-/// Warnings, and statements when `DB_LOGGING` asks for them.
-fn log_to_stderr(statements: bool) {
-    use tracing_subscriber::EnvFilter;
-    let filter = if statements {
-        "warn,sqlx::query=info,aura_db=info"
-    } else {
-        "warn"
-    };
-    tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(filter))
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .without_time()
-        .with_target(false)
-        .init();
-}
-
-fn tell_error(error: &(dyn std::error::Error + 'static)) {
-    anstream::eprintln!("{BAD}error:{BAD:#} {error}");
-    let mut told = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let text = cause.to_string();
-        if !told.contains(&text) {
-            anstream::eprintln!("  {DIM}because:{DIM:#} {text}");
-            told.push_str(&text);
-        }
-        source = cause.source();
-    }
 }

@@ -216,7 +216,7 @@ async fn load_is_the_same_for_the_same_seed(test: TestDb) {
     let outcome = load::run(&db, SMALL, &mut |table, done| told.push((table, done)))
         .await
         .expect("it is written");
-    assert_eq!(outcome, Outcome::Written);
+    assert_eq!(outcome, Outcome::Written([7, 40, 2500]));
     assert_eq!(
         told,
         [
@@ -275,7 +275,7 @@ async fn load_is_the_same_for_the_same_seed(test: TestDb) {
         load::run(&db, more, &mut |_, _| {})
             .await
             .expect("another seed"),
-        Outcome::Written
+        Outcome::Written([7, 40, 2500])
     );
     assert_eq!(
         logs::Entity::find()
@@ -296,9 +296,10 @@ async fn nothing_of_nothing_is_no_error(test: TestDb) {
         logs: 3,
         rng_seed: 1,
     };
-    load::run(&db, nothing, &mut |_, _| {})
+    let outcome = load::run(&db, nothing, &mut |_, _| {})
         .await
         .expect("there is nobody to own a workflow");
+    assert_eq!(outcome, Outcome::Written([0, 0, 0]));
     assert!(is_empty(&db).await);
     db.close().await;
 }

@@ -17,11 +17,13 @@
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+use crate::TestDb;
 
 /// Longer than any process of a test should take.
 const PATIENCE: Duration = Duration::from_mins(3);
@@ -42,6 +44,41 @@ pub fn command(
         .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
         .envs(variables.iter().map(|(name, value)| (*name, value)));
     command
+}
+
+impl TestDb {
+    /// Runs one of our tools to its end, in an empty folder, with nothing but
+    /// the variables that lead to this database and these.
+    ///
+    /// # Panics
+    ///
+    /// When the tool does, or when it prints colours into a pipe.
+    #[must_use]
+    pub fn tool(&self, tool: &str, arguments: &[&str], more: &[(&'static str, &str)]) -> Ended {
+        let more = more
+            .iter()
+            .map(|(name, value)| (*name, (*value).to_owned()));
+        let variables: Vec<_> = self.variables().into_iter().chain(more).collect();
+        let mut command = command(tool, &self.work(), &variables);
+        let ended = Running::start(command.args(arguments)).end();
+        for output in [&ended.stdout, &ended.stderr] {
+            assert!(!output.contains('\x1b'), "colour in a pipe: {ended:?}");
+            assert!(!output.contains("panicked"), "{ended:?}");
+        }
+        ended
+    }
+
+    /// The folder that tools run in; empty, and below [`TestDb::folder`].
+    ///
+    /// # Panics
+    ///
+    /// When it can't be made.
+    #[must_use]
+    pub fn work(&self) -> PathBuf {
+        let folder = self.folder().join("work");
+        std::fs::create_dir_all(&folder).expect("a folder");
+        folder
+    }
 }
 
 /// What the person who started the tests asks for in the environment, such as

@@ -57,13 +57,7 @@ pub(crate) fn config(environment: &Environment) -> Result<Config, Error> {
         connect_retries: reader.number("DB_CONNECT_RETRIES", 5, 0..=100),
         logging: reader.flag("DB_LOGGING").unwrap_or(false),
         synchronize: reader.flag("DB_SYNCHRONIZE").unwrap_or(false),
-        // Whoever writes `prod` means it.
-        production: ["production", "prod"].contains(
-            &&*reader
-                .text("AURA_ENV", "development")
-                .trim()
-                .to_ascii_lowercase(),
-        ),
+        production: reader.production(),
         ..Config::new(target)
     };
     if !reader.problems.is_empty() {
@@ -81,17 +75,20 @@ struct Reader<'a> {
     settings: Vec<Setting>,
 }
 
+/// A value as it may be shown. Somebody who takes `DB_PASS_FILE` for the
+/// password itself writes no path there.
+fn shown<'a>(name: &str, value: &'a str) -> &'a str {
+    let is_secret = variable(name).is_none_or(|variable| variable.secret)
+        || (name == "DB_PASS_FILE" && !value.contains(['/', '\\', '.']));
+    if is_secret { "***" } else { value }
+}
+
 impl Reader<'_> {
     fn problem(&mut self, name: &str, expected: impl Into<String>, suggestion: Option<String>) {
-        let secret = variable(name).is_none_or(|variable| variable.secret);
-        let value = self.environment.get(name).map(|(value, _)| {
-            // `user:password@host` at a place where it doesn't belong.
-            if secret || (value.contains(':') && value.contains('@')) {
-                "***".to_owned()
-            } else {
-                value.to_owned()
-            }
-        });
+        let value = self
+            .environment
+            .get(name)
+            .map(|(value, _)| shown(name, value).to_owned());
         self.problems.push(Problem {
             variable: name.to_owned(),
             value,
@@ -128,10 +125,7 @@ impl Reader<'_> {
     fn raw(&mut self, name: &'static str, default: &str) -> Option<String> {
         let found = self.environment.get(name);
         let (shown, source) = match found {
-            Some((_, source)) if variable(name).is_none_or(|variable| variable.secret) => {
-                ("***", source.clone())
-            }
-            Some((value, source)) => (value, source.clone()),
+            Some((value, source)) => (shown(name, value), source.clone()),
             None => (default, Source::Default),
         };
         if !shown.is_empty() {
@@ -175,6 +169,19 @@ impl Reader<'_> {
                 default
             }
         }
+    }
+
+    fn production(&mut self) -> bool {
+        let value = self.text("AURA_ENV", "development");
+        let word = value.trim().to_ascii_lowercase();
+        // Whoever writes `prod` means it.
+        let production = word == "production" || word == "prod";
+        if !production && nearest(&word, ["production"]).is_some() {
+            self.warnings.push(format!(
+                "AURA_ENV={value} is not `production`, so the tools don't ask for --force; did you mean `production`?"
+            ));
+        }
+        production
     }
 
     /// Milliseconds; 0 means never.

@@ -22,12 +22,39 @@ impl Reader<'_> {
         if self.has_problem("DB_TYPE") {
             // Nobody knows which kind was meant, so both are checked.
             self.postgres();
+        } else {
+            self.check_unused_postgres();
         }
-        if self.environment.get("DB_TYPE").is_none() && self.environment.get("DB_HOST").is_some() {
-            self.warnings.push("DB_HOST is set, but DB_TYPE is not, so SQLite is used; set DB_TYPE=postgres for PostgreSQL".to_owned());
+        if self.environment.get("DB_TYPE").is_none() {
+            let telling = ["DB_HOST", "DB_NAME", "DB_USER", "DB_PASS", "DB_PASS_FILE"];
+            let set = telling
+                .into_iter()
+                .find(|name| self.environment.get(name).is_some());
+            self.warnings.extend(set.map(|name| {
+                format!("{name} is set, but DB_TYPE is not, so SQLite is used; set DB_TYPE=postgres for PostgreSQL")
+            }));
         }
         let path = self.text("DB_PATH", "./data/aura.db");
         self.sqlite("DB_PATH", &path)
+    }
+
+    /// Bad values that have no effect on SQLite are no errors, and no secret:
+    /// they would be errors the day that somebody changes `DB_TYPE`.
+    fn check_unused_postgres(&mut self) {
+        let (problems, warnings, settings) = (
+            self.problems.len(),
+            self.warnings.len(),
+            self.settings.len(),
+        );
+        self.postgres();
+        self.settings.truncate(settings);
+        self.warnings.truncate(warnings);
+        let unused = self.problems.split_off(problems);
+        self.warnings.extend(
+            unused
+                .into_iter()
+                .map(|problem| format!("{problem}; it has no effect, because SQLite is used")),
+        );
     }
 
     fn sqlite(&mut self, name: &str, path: &str) -> Target {

@@ -107,21 +107,24 @@ fn compare(table: &str, live: &Table, expected: &Table, found: &mut Vec<Differen
         &expected.foreign_keys,
         found,
     );
-    for check in expected.checks.difference(&live.checks) {
-        found.push(difference(
-            Kind::Missing,
-            table,
-            format!("check {check}"),
-            String::new(),
-        ));
-    }
-    for check in live.checks.difference(&expected.checks) {
-        found.push(difference(
-            Kind::Extra,
-            table,
-            format!("check {check}"),
-            String::new(),
-        ));
+    for (noun, live, expected) in [
+        ("check", &live.checks, &expected.checks),
+        ("trigger", &live.triggers, &expected.triggers),
+    ] {
+        let sides = [
+            (Kind::Missing, expected, live),
+            (Kind::Extra, live, expected),
+        ];
+        for (kind, these, those) in sides {
+            for name in these.difference(those) {
+                found.push(difference(
+                    kind,
+                    table,
+                    format!("{noun} {name}"),
+                    String::new(),
+                ));
+            }
+        }
     }
 }
 
@@ -180,10 +183,10 @@ impl fmt::Display for Index {
             if self.unique { "unique " } else { "" },
             self.columns.join(", ")
         )?;
-        match &self.predicate {
-            Some(predicate) => write!(f, " where {predicate}"),
-            None => Ok(()),
+        if let Some(predicate) = &self.predicate {
+            write!(f, " where {predicate}")?;
         }
+        peculiar(f, self.peculiar.as_deref())
     }
 }
 
@@ -194,11 +197,17 @@ impl fmt::Display for ForeignKey {
             columns,
             on_delete,
             on_update,
+            peculiar: how,
         } = self;
+        let columns = columns.join(", ");
         write!(
             f,
-            "to {table} ({}) on delete {on_delete} on update {on_update}",
-            columns.join(", ")
-        )
+            "to {table} ({columns}) on delete {on_delete} on update {on_update}"
+        )?;
+        peculiar(f, how.as_deref())
     }
+}
+
+fn peculiar(f: &mut fmt::Formatter<'_>, how: Option<&str>) -> fmt::Result {
+    how.map_or(Ok(()), |how| write!(f, " ({how})"))
 }

@@ -39,6 +39,9 @@ pub struct Table {
     pub foreign_keys: BTreeMap<String, ForeignKey>,
     /// The conditions, as the database prints them.
     pub checks: BTreeSet<String>,
+    /// The triggers, by name. Ours have none.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub triggers: BTreeSet<String>,
 }
 
 /// One column.
@@ -62,6 +65,10 @@ pub struct Index {
     pub unique: bool,
     /// The condition of a partial index.
     pub predicate: Option<String>,
+    /// What else makes it unlike a plain index: another method than the usual
+    /// one, another order or collation, that it is not valid.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peculiar: Option<String>,
 }
 
 /// One foreign key.
@@ -75,6 +82,9 @@ pub struct ForeignKey {
     pub on_delete: String,
     /// What happens to the rows when their parent's key changes.
     pub on_update: String,
+    /// What keeps it from holding at once and for every row.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peculiar: Option<String>,
 }
 
 impl Catalog {

@@ -31,6 +31,7 @@ pub(super) async fn read<C: ConnectionTrait>(
         ),
         (indexes(), &index),
         (constraints(), &constraint),
+        (triggers(), &trigger),
     ] {
         for row in rows(connection, sql).await? {
             add(&row, put).doing("reading the schema")?;
@@ -68,8 +69,13 @@ fn indexes() -> String {
         "SELECT t.relname::text AS table_name, i.relname::text AS name, x.indisunique AS is_unique, x.indisprimary AS is_primary, \
          array_to_string(array(SELECT pg_get_indexdef(x.indexrelid, k, true) \
            FROM generate_series(1, x.indnkeyatts) k ORDER BY k), E'\\n') AS columns, \
+         nullif(concat_ws(', ', nullif(m.amname, 'btree'), \
+           CASE WHEN 0 = ALL (x.indoption::int[]) THEN NULL ELSE 'order ' || x.indoption::text END, \
+           CASE WHEN x.indnatts > x.indnkeyatts THEN 'with included columns' END, \
+           CASE WHEN NOT x.indisvalid THEN 'not valid' END), '') AS peculiar, \
          pg_get_expr(x.indpred, x.indrelid) AS predicate \
-         {OURS} JOIN pg_catalog.pg_index x ON x.indrelid = t.oid JOIN pg_catalog.pg_class i ON i.oid = x.indexrelid"
+         {OURS} JOIN pg_catalog.pg_index x ON x.indrelid = t.oid JOIN pg_catalog.pg_class i ON i.oid = x.indexrelid \
+         JOIN pg_catalog.pg_am m ON m.oid = i.relam"
     )
 }
 
@@ -83,6 +89,7 @@ fn index(row: &QueryResult, table: &mut Table) -> Result<(), DbErr> {
             columns,
             unique: row.try_get("", "is_unique")?,
             predicate: row.try_get("", "predicate")?,
+            peculiar: row.try_get("", "peculiar")?,
         };
         table.indexes.insert(row.try_get("", "name")?, index);
     }
@@ -98,7 +105,9 @@ fn constraints() -> String {
     };
     format!(
         "SELECT t.relname::text AS table_name, c.contype::text AS kind, pg_get_constraintdef(c.oid, true) AS definition, \
-         {} AS columns, p.relname::text AS parent, {} AS parents, c.confdeltype::text AS on_delete, c.confupdtype::text AS on_update \
+         {} AS columns, p.relname::text AS parent, {} AS parents, c.confdeltype::text AS on_delete, c.confupdtype::text AS on_update, \
+         nullif(concat_ws(', ', CASE WHEN NOT c.convalidated THEN 'not valid' END, \
+           CASE WHEN c.condeferrable THEN 'deferrable' END), '') AS peculiar \
          {OURS} JOIN pg_catalog.pg_constraint c ON c.conrelid = t.oid AND c.contype IN ('c', 'f') \
          LEFT JOIN pg_catalog.pg_class p ON p.oid = c.confrelid",
         attributes("c.conrelid", "c.conkey"),
@@ -118,8 +127,21 @@ fn constraint(row: &QueryResult, table: &mut Table) -> Result<(), DbErr> {
         columns: parents.split(", ").map(str::to_owned).collect(),
         on_delete: action(&row.try_get::<String>("", "on_delete")?),
         on_update: action(&row.try_get::<String>("", "on_update")?),
+        peculiar: row.try_get("", "peculiar")?,
     };
     table.foreign_keys.insert(row.try_get("", "columns")?, key);
+    Ok(())
+}
+
+fn triggers() -> String {
+    format!(
+        "SELECT t.relname::text AS table_name, g.tgname::text AS name \
+         {OURS} JOIN pg_catalog.pg_trigger g ON g.tgrelid = t.oid AND NOT g.tgisinternal"
+    )
+}
+
+fn trigger(row: &QueryResult, table: &mut Table) -> Result<(), DbErr> {
+    table.triggers.insert(row.try_get("", "name")?);
     Ok(())
 }
 

@@ -56,7 +56,8 @@ async fn table<C: ConnectionTrait>(connection: &C, name: &str, sql: &str) -> Res
         let unique: i64 = row.try_get("", "unique").doing("reading an index")?;
         let sql: Option<String> = row.try_get("", "sql").doing("reading an index")?;
         let query = format!(
-            "SELECT coalesce(name, '(expression)') || CASE \"desc\" WHEN 1 THEN ' DESC' ELSE '' END AS name \
+            "SELECT coalesce(name, '(expression)') || CASE \"desc\" WHEN 1 THEN ' DESC' ELSE '' END \
+               || CASE coll WHEN 'BINARY' THEN '' ELSE ' COLLATE ' || coll END AS name \
              FROM pragma_index_xinfo('{index}') WHERE key = 1 ORDER BY seqno"
         );
         let columns = names(&rows(connection, query).await?).doing("reading an index")?;
@@ -70,9 +71,15 @@ async fn table<C: ConnectionTrait>(connection: &C, name: &str, sql: &str) -> Res
                 columns,
                 unique: unique == 1,
                 predicate,
+                peculiar: None,
             },
         );
     }
+
+    let query =
+        format!("SELECT name FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = '{name}'");
+    let triggers = names(&rows(connection, query).await?).doing("reading the triggers")?;
+    table.triggers.extend(triggers);
 
     let query = format!(
         "SELECT \"table\", group_concat(\"from\", ', ') AS columns, group_concat(coalesce(\"to\", 'id'), ', ') AS parents, \
@@ -108,6 +115,7 @@ fn foreign_key(row: &QueryResult) -> Result<(String, ForeignKey), DbErr> {
         columns: parents.split(", ").map(str::to_owned).collect(),
         on_delete: row.try_get("", "on_delete")?,
         on_update: row.try_get("", "on_update")?,
+        peculiar: None,
     };
     Ok((row.try_get("", "columns")?, key))
 }

@@ -1,39 +1,47 @@
 //! The commands that look at a database or change it.
 
-use std::io::{IsTerminal, Write};
-
-use connection::Config;
+use connection::{Config, Target};
 use migration::change::Change;
-use migration::{Direction, Done, Event, HISTORY, Plan, Runner, State};
+use migration::{Direction, Done, Event, HISTORY, Loss, Plan, Runner, State};
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend};
 use serde_json::json;
 
-use super::output::{BAD, DIM, GOOD, Output, WARN, time};
+use terminal::{BAD, DIM, GOOD, WARN};
+
+use super::output::{Output, time};
 use super::{Consent, Failure};
 
-pub(crate) async fn run(config: &Config, plan: Plan, output: &Output) -> Result<u8, Failure> {
+pub(crate) async fn run(
+    config: &Config,
+    plan: Plan,
+    agreed: Option<&[Loss]>,
+    output: &Output,
+) -> Result<u8, Failure> {
     let started = std::time::Instant::now();
-    let done = Runner::default()
-        .run(config, plan, |event| match event {
-            Event::Waiting { holder } => {
-                output.aside(format_args!("{WARN}waiting{WARN:#} for {holder} …"));
-            }
-            Event::Done(Done {
-                name,
-                direction,
-                micros,
-            }) => {
-                let (style, verb) = match direction {
-                    Direction::Up => (GOOD, "applied "),
-                    Direction::Down => (WARN, "reversed"),
-                };
-                output.line(format_args!(
-                    "  {style}{verb}{style:#}  {name:<44} {DIM}{:>10}{DIM:#}",
-                    time(*micros)
-                ));
-            }
-        })
-        .await?;
+    let tell = |event: Event<'_>| match event {
+        Event::Waiting { holder } => {
+            terminal::aside(format_args!("{WARN}waiting{WARN:#} for {holder} …"));
+        }
+        Event::Done(Done {
+            name,
+            direction,
+            micros,
+        }) => {
+            let (style, verb) = match direction {
+                Direction::Up => (GOOD, "applied "),
+                Direction::Down => (WARN, "reversed"),
+            };
+            output.line(format_args!(
+                "  {style}{verb}{style:#}  {name:<44} {DIM}{:>10}{DIM:#}",
+                time(*micros)
+            ));
+        }
+    };
+    let runner = Runner::default();
+    let done = match agreed {
+        Some(agreed) => runner.run_agreed(config, plan, agreed, tell).await?,
+        None => runner.run(config, plan, tell).await?,
+    };
     let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
     output.object(&json!({ "target": config.target_name(), "done": done, "micros": micros }));
     output.line(match (done.as_slice(), plan) {
@@ -139,7 +147,11 @@ pub(crate) async fn check(config: &Config, output: &Output) -> Result<u8, Failur
 pub(crate) async fn dry_run(config: &Config, plan: Plan, output: &Output) -> Result<u8, Failure> {
     let connection = connection::connect_read_only(config).await?;
     let (state, applied) = look(connection.as_ref()).await?;
-    if let State::Foreign { .. } | State::Ahead { .. } | State::Diverged { .. } = state {
+    let refused = matches!(
+        state,
+        State::Foreign { .. } | State::Ahead { .. } | State::Diverged { .. }
+    );
+    if refused && (plan != Plan::Fresh || matches!(state, State::Foreign { .. })) {
         return Err(migration::Error::Schema(state).into());
     }
     let backend = connection
@@ -182,7 +194,14 @@ pub(crate) async fn dry_run(config: &Config, plan: Plan, output: &Output) -> Res
     if parts.is_empty() {
         output.line("-- Nothing to do.");
     } else {
-        output.line("BEGIN;");
+        output.line(match &config.target {
+            Target::Postgres(postgres) => {
+                let schema = postgres.schema.replace('"', "\"\"");
+                format!("BEGIN;\nSET LOCAL search_path = \"{schema}\";")
+            }
+            // sqlite3 goes on after an error, and would commit the rest.
+            _ => "-- Run with: sqlite3 -bail FILE\nBEGIN IMMEDIATE;".to_owned(),
+        });
         for (title, statements) in &parts {
             output.line(format_args!("\n-- {title}"));
             for statement in statements {
@@ -219,49 +238,35 @@ fn statements(change: &dyn Change, direction: Direction, backend: DbBackend) -> 
     statements
 }
 
-/// Shows what would be lost, and asks. `false` when the person said no.
-pub(crate) async fn may_destroy(
+/// Shows what would be lost, and asks. `None` when the person said no.
+pub(crate) async fn agreement(
     config: &Config,
     plan: Plan,
     consent: Consent,
-    output: &Output,
-) -> Result<bool, Failure> {
-    if config.looks_like_production() && !consent.force {
-        return Err(format!(
-            "{} looks like production (AURA_ENV=production, or a server on another host); to do this there add --force",
-            config.target_name()
-        )
-        .into());
-    }
-    let losses = match connection::connect_read_only(config).await? {
+) -> Result<Option<Vec<Loss>>, Failure> {
+    terminal::refuse_production(config, "do this", consent.force)?;
+    // Counting may take its time.
+    let config = config.clone().without_timeouts();
+    let losses = match connection::connect_read_only(&config).await? {
         Some(connection) => Runner::default().losses(&connection, plan).await?,
         None => Vec::new(),
     };
     if losses.is_empty() {
-        return Ok(true);
+        return Ok(Some(losses));
     }
-    output.aside(format_args!("{BAD}This deletes, for good:{BAD:#}"));
-    for loss in &losses {
-        output.aside(format_args!(
-            "  {:<20} {:>12} {}",
-            loss.table,
-            loss.rows,
-            if loss.rows == 1 { "row" } else { "rows" }
-        ));
+    terminal::aside(format_args!("{BAD}This deletes, for good:{BAD:#}"));
+    for Loss { table, rows } in &losses {
+        let noun = if *rows == 1 { "row" } else { "rows" };
+        terminal::aside(format_args!("  {table:<20} {rows:>12} {noun}"));
     }
     if consent.yes {
-        return Ok(true);
+        return Ok(Some(losses));
     }
-    if !std::io::stdin().is_terminal() {
-        return Err("nobody is here to ask; to do it anyway add --yes".into());
+    let answer = terminal::ask("Type yes to go on: ");
+    let answer = answer.ok_or("nobody is here to ask; to do it anyway add --yes")?;
+    if answer.eq_ignore_ascii_case("yes") {
+        return Ok(Some(losses));
     }
-    anstream::eprint!("Type yes to go on: ");
-    std::io::stderr().flush()?;
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer)?;
-    let agreed = answer.trim().eq_ignore_ascii_case("yes");
-    if !agreed {
-        output.aside("Nothing was changed.");
-    }
-    Ok(agreed)
+    terminal::aside("Nothing was changed.");
+    Ok(None)
 }

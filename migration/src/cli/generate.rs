@@ -68,6 +68,12 @@ impl Change for Migration {{
         "{module}"
     }}
 
+    // A step that creates tables lists them, so that `fresh`, `check` and the
+    // entities know them, and that `down` asks before it drops their rows:
+    //     fn tables(&self) -> &'static [&'static str]
+    // and one whose `down` drops columns lists their tables in
+    //     fn loses(&self) -> &'static [&'static str]
+
     fn up(&self, backend: DbBackend) -> Vec<String> {{
         // `crate::columns::Columns::of(backend)` spells columns, indexes and
         // foreign keys the same on both backends.

@@ -118,8 +118,8 @@ async fn run(cli: Cli, output: &Output) -> Result<u8, Failure> {
         return Ok(0);
     }
     let config = Config::from_env()?;
-    output::log_to_stderr(config.logging);
-    output.connecting(&config, cli.verbose);
+    terminal::log_to_stderr(&config);
+    terminal::connecting(&config, cli.verbose);
     let (plan, dry, consent) = match cli.command {
         Command::Status => return commands::status(&config, output).await,
         Command::Check => return commands::check(&config, output).await,
@@ -137,10 +137,11 @@ async fn run(cli: Cli, output: &Output) -> Result<u8, Failure> {
     if dry.dry_run {
         return commands::dry_run(&config, plan, output).await;
     }
-    if let Some(consent) = consent
-        && !commands::may_destroy(&config, plan, consent, output).await?
-    {
-        return Ok(1);
+    let Some(consent) = consent else {
+        return commands::run(&config, plan, None, output).await;
+    };
+    match commands::agreement(&config, plan, consent).await? {
+        Some(agreed) => commands::run(&config, plan, Some(&agreed), output).await,
+        None => Ok(1),
     }
-    commands::run(&config, plan, output).await
 }

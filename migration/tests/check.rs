@@ -1,0 +1,261 @@
+//! `check` finds what was changed by hand, and says in which table and what.
+
+use migration::HISTORY;
+use migration::catalog::Kind::{self, Different, Extra, Missing};
+use testdb::{Backend, TestDb};
+
+testdb::both!(
+    empty: nothing_at_all;
+    migrated: untouched,
+        a_dropped_table,
+        an_added_column,
+        a_dropped_column,
+        a_changed_column,
+        a_dropped_index,
+        an_extra_index,
+        an_index_of_the_same_name_on_something_else,
+        a_unique_index_that_is_no_longer_unique,
+        an_index_on_a_part_of_the_rows,
+        a_changed_check,
+        a_dropped_foreign_key,
+        a_foreign_key_that_no_longer_cascades,
+        a_trigger,
+        a_history_that_is_gone,
+        tables_of_an_application,
+);
+
+async fn untouched(db: TestDb) {
+    db.fill().await;
+    assert_eq!(found(&db).await, []);
+}
+
+async fn nothing_at_all(db: TestDb) {
+    let found = found(&db).await;
+    assert_eq!(found.len(), 10, "{found:?}");
+    assert!(
+        found
+            .iter()
+            .all(|(kind, _, what)| *kind == Missing && what.is_empty())
+    );
+}
+
+async fn a_dropped_table(db: TestDb) {
+    db.execute("DROP TABLE sessions").await;
+    finds(&db, &[(Missing, "sessions", "")]).await;
+}
+
+async fn an_added_column(db: TestDb) {
+    db.execute("ALTER TABLE users ADD COLUMN nickname varchar(20)")
+        .await;
+    finds(&db, &[(Extra, "users", "column nickname")]).await;
+}
+
+async fn a_dropped_column(db: TestDb) {
+    db.execute("ALTER TABLE sessions DROP COLUMN user_agent")
+        .await;
+    let column = (Missing, "sessions", "column user_agent");
+    match db.backend() {
+        Backend::Sqlite => {
+            let check = (Missing, "sessions", "check (length(\"user_agent\") <= 255)");
+            finds(&db, &[column, check]).await;
+        }
+        Backend::Postgres => finds(&db, &[column]).await,
+    }
+}
+
+async fn a_changed_column(db: TestDb) {
+    match db.backend() {
+        Backend::Sqlite => {
+            edit(
+                &db,
+                "workflows",
+                "\"name\" varchar(160) NOT NULL",
+                "\"name\" varchar(160)",
+            )
+            .await;
+        }
+        Backend::Postgres => {
+            db.execute("ALTER TABLE workflows ALTER COLUMN name DROP NOT NULL")
+                .await;
+        }
+    }
+    finds(&db, &[(Different, "workflows", "column name")]).await;
+}
+
+async fn a_dropped_index(db: TestDb) {
+    db.execute("DROP INDEX idx_logs_execution_id").await;
+    finds(&db, &[(Missing, "logs", "index idx_logs_execution_id")]).await;
+}
+
+async fn an_extra_index(db: TestDb) {
+    db.execute("CREATE INDEX mine ON workflows (description)")
+        .await;
+    finds(&db, &[(Extra, "workflows", "index mine")]).await;
+}
+
+async fn an_index_of_the_same_name_on_something_else(db: TestDb) {
+    replace_index(&db, "INDEX", "(owner_id)").await;
+    db.execute("CREATE UNIQUE INDEX uq_users_email ON users (hashed_password)")
+        .await;
+    finds(
+        &db,
+        &[
+            (Different, "agents", "index uq_agents_owner_id_name"),
+            (Different, "users", "index uq_users_email"),
+        ],
+    )
+    .await;
+}
+
+async fn a_unique_index_that_is_no_longer_unique(db: TestDb) {
+    replace_index(&db, "INDEX", "(owner_id, name)").await;
+    db.execute("CREATE UNIQUE INDEX uq_users_email ON users (email)")
+        .await;
+    finds(
+        &db,
+        &[(Different, "agents", "index uq_agents_owner_id_name")],
+    )
+    .await;
+}
+
+async fn an_index_on_a_part_of_the_rows(db: TestDb) {
+    replace_index(&db, "UNIQUE INDEX", "(owner_id, name) WHERE is_enabled").await;
+    db.execute("CREATE UNIQUE INDEX uq_users_email ON users (lower(email))")
+        .await;
+    finds(
+        &db,
+        &[
+            (Different, "agents", "index uq_agents_owner_id_name"),
+            (Different, "users", "index uq_users_email"),
+        ],
+    )
+    .await;
+}
+
+/// Puts another index in the place of the agents', and takes the users' away.
+async fn replace_index(db: &TestDb, kind: &str, on: &str) {
+    db.execute("DROP INDEX uq_users_email").await;
+    db.execute("DROP INDEX uq_agents_owner_id_name").await;
+    db.execute(&format!(
+        "CREATE {kind} uq_agents_owner_id_name ON agents {on}"
+    ))
+    .await;
+}
+
+async fn a_changed_check(db: TestDb) {
+    match db.backend() {
+        Backend::Sqlite => edit(&db, "users", "'viewer', ", "'viewer', 'root', ").await,
+        Backend::Postgres => {
+            db.execute("ALTER TABLE users DROP CONSTRAINT users_role_check")
+                .await;
+            db.execute("ALTER TABLE users ADD CHECK (role IN ('admin', 'editor', 'viewer', 'root', 'user'))").await;
+        }
+    }
+    let found = found(&db).await;
+    let [(Missing, missing_in, missing), (Extra, extra_in, extra)] = found.as_slice() else {
+        panic!("{found:?}")
+    };
+    assert_eq!([missing_in, extra_in], ["users", "users"]);
+    assert!(
+        missing.starts_with("check ") && !missing.contains("'root'"),
+        "{missing}"
+    );
+    assert!(
+        extra.starts_with("check ") && extra.contains("'root'"),
+        "{extra}"
+    );
+}
+
+async fn a_dropped_foreign_key(db: TestDb) {
+    match db.backend() {
+        Backend::Sqlite => {
+            let key =
+                ", FOREIGN KEY (\"owner_id\") REFERENCES \"users\" (\"id\") ON DELETE CASCADE";
+            edit(&db, "agents", key, "").await;
+        }
+        Backend::Postgres => {
+            db.execute("ALTER TABLE agents DROP CONSTRAINT fk_agents_owner_id")
+                .await;
+        }
+    }
+    finds(&db, &[(Missing, "agents", "foreign key owner_id")]).await;
+}
+
+async fn a_foreign_key_that_no_longer_cascades(db: TestDb) {
+    match db.backend() {
+        Backend::Sqlite => edit(&db, "agents", "ON DELETE CASCADE", "ON DELETE RESTRICT").await,
+        Backend::Postgres => {
+            db.execute("ALTER TABLE agents DROP CONSTRAINT fk_agents_owner_id")
+                .await;
+            db.execute("ALTER TABLE agents ADD FOREIGN KEY (owner_id) REFERENCES users (id) ON DELETE RESTRICT").await;
+        }
+    }
+    finds(&db, &[(Different, "agents", "foreign key owner_id")]).await;
+}
+
+async fn a_trigger(db: TestDb) {
+    let body = match db.backend() {
+        Backend::Sqlite => "BEGIN DELETE FROM logs; END",
+        Backend::Postgres => {
+            let function = "CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'";
+            db.execute(function).await;
+            "EXECUTE FUNCTION nothing()"
+        }
+    };
+    let sql = format!("CREATE TRIGGER mine AFTER INSERT ON logs {body}");
+    db.execute(&sql).await;
+    finds(&db, &[(Extra, "logs", "trigger mine")]).await;
+}
+
+async fn a_history_that_is_gone(db: TestDb) {
+    db.execute(&format!("DROP TABLE {HISTORY}")).await;
+    finds(&db, &[(Missing, HISTORY, "")]).await;
+}
+
+async fn tables_of_an_application(db: TestDb) {
+    db.execute("CREATE TABLE notes (id bigint PRIMARY KEY, author bigint REFERENCES users (id))")
+        .await;
+    db.execute("CREATE INDEX notes_author ON notes (author)")
+        .await;
+    assert_eq!(found(&db).await, []);
+}
+
+/// Rewrites a table's definition, as SQLite has no ALTER for it.
+async fn edit(db: &TestDb, table: &str, from: &str, to: &str) {
+    let quoted = |text: &str| format!("'{}'", text.replace('\'', "''"));
+    let sql = format!(
+        "UPDATE sqlite_schema SET sql = replace(sql, {}, {}) WHERE name = '{table}'",
+        quoted(from),
+        quoted(to)
+    );
+    let query = format!("SELECT sql AS line FROM sqlite_schema WHERE name = '{table}'");
+    let before = db.lines(&query).await;
+    db.execute(&format!(
+        "PRAGMA writable_schema = ON; {sql}; PRAGMA writable_schema = RESET"
+    ))
+    .await;
+    assert_ne!(db.lines(&query).await, before, "{from} is not there");
+}
+
+async fn finds(db: &TestDb, expected: &[(Kind, &str, &str)]) {
+    let found = found(db).await;
+    let found: Vec<_> = found
+        .iter()
+        .map(|(kind, table, what)| (*kind, table.as_str(), what.as_str()))
+        .collect();
+    assert_eq!(found, expected);
+}
+
+async fn found(db: &TestDb) -> Vec<(Kind, String, String)> {
+    let connection = connection::connect_read_only(&db.config())
+        .await
+        .expect("it opens");
+    let differences = match connection {
+        Some(connection) => migration::check(&connection).await,
+        None => migration::check(&db.outside().await).await,
+    };
+    let differences = differences.expect("a check").into_iter();
+    differences
+        .map(|difference| (difference.kind, difference.table, difference.what))
+        .collect()
+}
