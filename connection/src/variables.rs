@@ -106,7 +106,7 @@ pub const VARIABLES: &[Variable] = &[
     ),
     secret(
         "DATABASE_URL",
-        "the connection variables above as one URL; then set none of them",
+        "the connection variables above, but DB_SCHEMA, as one URL; then set none of them",
     ),
     plain(
         "DB_POOL_MAX",
@@ -147,7 +147,7 @@ pub const VARIABLES: &[Variable] = &[
     plain(
         "DB_PREPARED_STATEMENTS",
         "true",
-        "PostgreSQL: `false` for PgBouncer 1.21 or newer in transaction mode: none are kept, and no start-up options are sent",
+        "PostgreSQL: `false` for PgBouncer 1.21 or newer in transaction mode (with max_prepared_statements): none are kept, and no start-up options are sent",
     ),
     plain(
         "DB_LOGGING",

@@ -6,8 +6,7 @@ use crate::{agents, plugins, users, workflows};
 
 /// A table whose rows are soft-deleted.
 ///
-/// The repositories of `aura-db` hide such rows by themselves; this is for
-/// queries of your own.
+/// `find()` hides nothing; [`Live::live`] is where queries of your own begin.
 pub trait Live: EntityTrait {
     /// The column that holds when a row was deleted.
     const DELETED_AT: Self::Column;

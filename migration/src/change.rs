@@ -1,6 +1,5 @@
 //! A migration as data: the statements that it runs, per backend. So the same
-//! list is executed by `up`, and printed by `--dry-run` without a lock or a
-//! connection.
+//! list is executed by `up`, and printed by `--dry-run`.
 
 use sea_orm::sea_query::{
     IndexCreateStatement, PostgresQueryBuilder, SqliteQueryBuilder, TableCreateStatement,

@@ -1,5 +1,8 @@
 //! The command, as a person meets it in an empty folder.
 
+use aura_db::Database;
+use aura_db::entity::users;
+use aura_db::sea_orm::{ActiveModelTrait, EntityTrait, PaginatorTrait, Set};
 use testdb::TestDb;
 use testdb::process::{Ended, Running, command};
 
@@ -127,6 +130,58 @@ async fn a_bad_password_names_its_variable(test: TestDb) {
     assert!(!run.stderr.contains(&long));
 }
 
+/// Writers of two services, each with pools of its own, and two seeds in
+/// processes of theirs.
+async fn services_and_seeds_share_one_database(test: TestDb) {
+    migration::up(&test.config()).await.expect("migrated");
+    let service = async |name: &str| {
+        let db = Database::connect(test.config()).await.expect("it connects");
+        for number in 0..100 {
+            let transaction = db.begin().await.expect("it begins");
+            let before = users::Entity::find().count(&transaction).await;
+            before.expect("it reads before it writes");
+            let user = users::ActiveModel {
+                name: Set(name.to_owned()),
+                email: Set(format!("{name}{number}@example.org")),
+                hashed_password: Set(aura_db::password::unusable()),
+                ..Default::default()
+            };
+            user.insert(&transaction).await.expect("it writes");
+            transaction.commit().await.expect("it commits");
+        }
+        db.close().await;
+    };
+    let load = [
+        "--profile",
+        "load",
+        "--users",
+        "5",
+        "--workflows",
+        "50",
+        "--logs",
+        "20000",
+    ];
+    let variables = test.variables();
+    let start = |arguments: &[&str]| {
+        let mut command = command(env!("CARGO_BIN_EXE_seed"), test.folder(), &variables);
+        Running::start(command.args(arguments))
+    };
+    let seeds = [start(&load), start(&load), start(&[]), start(&[])];
+    tokio::join!(service("one"), service("two"));
+    for seed in seeds {
+        let ended = seed.end();
+        assert!(ended.status.success(), "{ended:?}");
+    }
+    let rows = test
+        .lines("SELECT CAST(count(*) AS text) AS line FROM users")
+        .await;
+    assert_eq!(
+        rows,
+        ["207"],
+        "100 of each service, 5 of one load, 2 of one demo"
+    );
+}
+
 async fn load_tells_its_progress_in_plain_lines(test: TestDb) {
     let load = [
         "--migrate",
@@ -166,4 +221,5 @@ testdb::both!(
     given_passwords_are_not_shown,
     a_bad_password_names_its_variable,
     load_tells_its_progress_in_plain_lines,
+    services_and_seeds_share_one_database,
 );

@@ -10,7 +10,7 @@
 //! assert_eq!(ended.stdout, "Hello Ada\n");
 //! assert_eq!(ended.status.code(), Some(3));
 //!
-//! let mut running = Running::start(command("sh", &folder, &[]).args(["-c", "echo on; sleep 60"]));
+//! let mut running = Running::start(command("sh", &folder, &[]).args(["-c", "echo on; exec sleep 60"]));
 //! assert!(running.hears("on"));
 //! assert_eq!(running.kill().status.code(), None); // by a signal
 //! ```

@@ -21,6 +21,8 @@ pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// Generated files: their paths below the repository's root, and contents.
 pub type Files = BTreeMap<String, String>;
 
+const TABLES: &str = "entity/src/tables";
+
 /// Everything that is generated from this migrated database.
 pub async fn files(config: &Config) -> Result<Files, Failure> {
     let connection = connection::connect_exclusive(config).await?;
@@ -44,7 +46,7 @@ pub async fn files(config: &Config) -> Result<Files, Failure> {
     );
     files.insert("docs/schema.md".to_owned(), page(&diagram));
     for (name, content) in entities {
-        files.insert(format!("entity/src/tables/{name}"), content);
+        files.insert(format!("{TABLES}/{name}"), content);
     }
     Ok(files)
 }
@@ -57,7 +59,8 @@ fn page(diagram: &str) -> String {
     )
 }
 
-/// Writes the files below `root`, and tells which have changed.
+/// Writes the files below `root`, removes the entities of tables that are gone,
+/// and tells what has changed.
 pub fn write(root: &Path, files: &Files) -> Result<(), Failure> {
     for (name, content) in files {
         let path = root.join(name);
@@ -69,5 +72,21 @@ pub fn write(root: &Path, files: &Files) -> Result<(), Failure> {
             println!("wrote {name}");
         }
     }
+    for name in strays(root, files)? {
+        std::fs::remove_file(root.join(&name))?;
+        println!("removed {name}");
+    }
     Ok(())
+}
+
+/// Entities that are there and no longer generated.
+pub fn strays(root: &Path, files: &Files) -> Result<Vec<String>, Failure> {
+    let mut strays = Vec::new();
+    for entry in std::fs::read_dir(root.join(TABLES))? {
+        let name = format!("{TABLES}/{}", entry?.file_name().to_string_lossy());
+        if !files.contains_key(&name) {
+            strays.push(name);
+        }
+    }
+    Ok(strays)
 }

@@ -10,6 +10,8 @@ async fn committed_files_are_what_the_migrations_make(db: TestDb) {
         .await
         .expect("files are generated");
     assert!(files.len() >= 12, "{} files", files.len());
+    let strays = xtask::strays(&root, &files).expect("a list");
+    assert!(strays.is_empty(), "{strays:?} are no longer generated");
     for (name, generated) in files {
         let committed = std::fs::read_to_string(root.join(&name)).unwrap_or_default();
         assert!(

@@ -75,10 +75,12 @@ struct Reader<'a> {
     settings: Vec<Setting>,
 }
 
-/// A value as it may be shown. Somebody who takes `DB_PASS_FILE` for the
-/// password itself writes no path there.
+/// A value as it may be shown. A `user:password@host` may stand where it doesn't
+/// belong, and somebody who takes `DB_PASS_FILE` for the password itself writes
+/// no path there.
 fn shown<'a>(name: &str, value: &'a str) -> &'a str {
     let is_secret = variable(name).is_none_or(|variable| variable.secret)
+        || (value.contains(':') && value.contains('@'))
         || (name == "DB_PASS_FILE" && !value.contains(['/', '\\', '.']));
     if is_secret { "***" } else { value }
 }
