@@ -68,13 +68,19 @@ pub(crate) async fn read_only(
     let options = file_options(path)
         .read_only(true)
         .busy_timeout(Duration::from_secs(10));
-    // A file without a WAL is open nowhere. Opened as it is, nothing is left
-    // beside it, and a folder that can't be written to is no obstacle.
     let beside = |suffix: &str| {
         path.with_file_name(format!("{}{suffix}", name(path)))
             .exists()
     };
-    let options = options.immutable(!beside("-wal") && !beside("-journal"));
+    let options = if beside("-journal") {
+        // Left by a process that was killed while it made the file; only who
+        // may write can roll it back, which the first look at the file does.
+        options.read_only(false).pragma("query_only", "ON")
+    } else {
+        // A file without a WAL is open nowhere. Opened as it is, nothing is
+        // left beside it, and a folder that can't be written to is no obstacle.
+        options.immutable(!beside("-wal"))
+    };
     open(with_logging(options, config), path, config)
         .await
         .map(Some)

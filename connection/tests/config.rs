@@ -190,6 +190,19 @@ fn every_bad_variable_stands_in_one_error() {
 }
 
 #[test]
+fn a_misspelt_name_is_told_beside_a_bad_value() {
+    let problems = problems(&[("DB_PORTS", "1"), ("DB_POOL_MAX", "0")]);
+    let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        told,
+        [
+            "DB_POOL_MAX=0: is not a whole number from 1 to 1000 (did you mean `1`?)",
+            "DB_PORTS: is not a setting of aura-db and is ignored (did you mean `DB_PORT`?)",
+        ]
+    );
+}
+
+#[test]
 fn one_bad_value_names_the_nearest_right_one() {
     for (name, value, right) in [
         ("DB_TYPE", "mysqlite", Some("sqlite")),
@@ -259,7 +272,7 @@ fn misspelt_names_are_warned_about_with_the_right_one() {
             panic!("{wrong}: {:?}", config.warnings())
         };
         assert!(
-            warning.contains(wrong) && warning.contains(&format!("did you mean {right}?")),
+            warning.contains(wrong) && warning.contains(&format!("did you mean `{right}`?")),
             "{warning}"
         );
         assert!(!warning.contains(crate::CANARY), "{warning}");

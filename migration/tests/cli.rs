@@ -226,7 +226,7 @@ async fn a_file_of_settings_is_read_and_variables_win(db: TestDb) {
 async fn misspelt_settings_are_told(db: TestDb) {
     let status = db.tool(TOOL, &["status"], &[("DB_PASSWORD", "hunter2")]);
     assert!(
-        status.stderr.contains("did you mean DB_PASS?"),
+        status.stderr.contains("did you mean `DB_PASS`?"),
         "{status:?}"
     );
     assert!(!status.stderr.contains("hunter2"), "{status:?}");

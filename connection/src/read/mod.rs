@@ -24,7 +24,7 @@ pub(crate) fn config(environment: &Environment) -> Result<Config, Error> {
         warnings: Vec::new(),
         settings: Vec::new(),
     };
-    reader.check_names();
+    reader.check_text();
     let target = if environment.get("DATABASE_URL").is_some() {
         reader.url_target()
     } else {
@@ -60,9 +60,14 @@ pub(crate) fn config(environment: &Environment) -> Result<Config, Error> {
         production: reader.production(),
         ..Config::new(target)
     };
+    let misspelt = reader.misspelt();
     if !reader.problems.is_empty() {
+        // Who mends the one will want to know of the other.
+        reader.problems.extend(misspelt);
         return Err(Error::Config(reader.problems));
     }
+    let ignored = misspelt.iter().map(ToString::to_string);
+    reader.warnings.splice(0..0, ignored);
     config.settings = reader.settings;
     config.warnings = reader.warnings;
     Ok(config)
@@ -103,24 +108,26 @@ impl Reader<'_> {
         self.problems.iter().any(|problem| problem.variable == name)
     }
 
-    fn check_names(&mut self) {
+    fn check_text(&mut self) {
         for name in self.environment.not_text() {
             if variable(name).is_some() {
                 self.problem(name, "is not UTF-8 text", None);
             }
         }
-        for name in self
-            .environment
+    }
+
+    /// Names that look like ours and are not.
+    fn misspelt(&self) -> Vec<Problem> {
+        self.environment
             .names()
             .filter(|name| name.starts_with("DB_") && variable(name).is_none())
-        {
-            self.warnings.push(match meant(name) {
-                Some(meant) => format!(
-                    "{name} is not a setting of aura-db and is ignored; did you mean {meant}?"
-                ),
-                None => format!("{name} is not a setting of aura-db and is ignored"),
-            });
-        }
+            .map(|name| Problem {
+                variable: name.to_owned(),
+                value: None,
+                expected: "is not a setting of aura-db and is ignored".to_owned(),
+                suggestion: meant(name).map(str::to_owned),
+            })
+            .collect()
     }
 
     /// Notes the setting as it takes effect, and gives its raw value.
