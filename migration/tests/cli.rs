@@ -34,7 +34,7 @@ async fn up_applies_all_and_then_finds_nothing_to_do(db: TestDb) {
     );
     let second = migration(&db, &["up"]);
     assert_eq!(second.stdout, "Nothing to do: the schema is up to date.\n");
-    assert_eq!(state(&db).await, State::Current);
+    assert_eq!(db.state().await, State::Current);
 }
 
 async fn up_and_down_take_a_number(db: TestDb) {
@@ -96,7 +96,7 @@ async fn status_creates_nothing(db: TestDb) {
     };
     assert_eq!(check.status.code(), Some(code), "{check:?}");
     assert!(!db.folder().join("aura.db").exists());
-    assert_eq!(tables(&db).await, [""; 0]);
+    assert_eq!(db.tables().await, [""; 0]);
 }
 
 async fn check_tells_in_its_exit_code(db: TestDb) {
@@ -266,24 +266,4 @@ fn migration(db: &TestDb, arguments: &[&str]) -> Ended {
     let ended = db.tool(TOOL, arguments, &[]);
     assert_eq!(ended.status.code(), Some(0), "{arguments:?}: {ended:?}");
     ended
-}
-
-async fn state(db: &TestDb) -> State {
-    let outside = db.outside().await;
-    migration::state(&outside).await.expect("a state")
-}
-
-/// All tables but SQLite's counters.
-async fn tables(db: &TestDb) -> Vec<String> {
-    let connection = connection::connect_read_only(&db.config())
-        .await
-        .expect("it opens");
-    let Some(connection) = connection else {
-        return Vec::new();
-    };
-    let tables = migration::tables(&connection).await.expect("a list");
-    tables
-        .into_iter()
-        .filter(|table| table != "sqlite_sequence")
-        .collect()
 }

@@ -44,7 +44,7 @@ async fn rows_are_lost_with_consent_only(db: TestDb) {
         );
     }
     for plan in [Plan::Down(1), Plan::Refresh, Plan::Fresh, Plan::Reset] {
-        if state(&db).await != State::Current {
+        if db.state().await != State::Current {
             migration(&db, &["up", "--json"]);
         }
         let agents = "DELETE FROM agents; INSERT INTO users (name, email, hashed_password) SELECT 'x', 'x@example.org', 'x' \
@@ -64,7 +64,7 @@ async fn rows_are_lost_with_consent_only(db: TestDb) {
         );
         assert_eq!(db.rows(&["agents"]).await, "", "{plan:?}");
     }
-    assert_eq!(state(&db).await, State::Empty);
+    assert_eq!(db.state().await, State::Empty);
 }
 
 async fn production_wants_force(db: TestDb) {
@@ -108,7 +108,7 @@ async fn production_wants_force(db: TestDb) {
             "{arguments:?}"
         );
     }
-    assert_eq!(state(&db).await, State::Empty);
+    assert_eq!(db.state().await, State::Empty);
 }
 
 const TOOL: &str = env!("CARGO_BIN_EXE_migration");
@@ -117,9 +117,4 @@ fn migration(db: &TestDb, arguments: &[&str]) -> Ended {
     let ended = db.tool(TOOL, arguments, &[]);
     assert_eq!(ended.status.code(), Some(0), "{arguments:?}: {ended:?}");
     ended
-}
-
-async fn state(db: &TestDb) -> State {
-    let outside = db.outside().await;
-    migration::state(&outside).await.expect("a state")
 }

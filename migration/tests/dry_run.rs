@@ -9,9 +9,9 @@ testdb::both!(empty: a_dry_run_is_a_script_that_does_the_same);
 
 async fn a_dry_run_is_a_script_that_does_the_same(db: TestDb) {
     let script = migration(&db, &["up", "--dry-run"]).stdout;
-    assert_eq!(tables(&db).await, [""; 0], "a dry run changes nothing");
+    assert_eq!(db.tables().await, [""; 0], "a dry run changes nothing");
     shell(&db, &script);
-    assert_eq!(state(&db).await, State::Current);
+    assert_eq!(db.state().await, State::Current);
     migration(&db, &["check"]);
     assert_eq!(
         migration(&db, &["up", "--dry-run"]).stdout,
@@ -29,10 +29,10 @@ async fn a_dry_run_is_a_script_that_does_the_same(db: TestDb) {
     }
     let script = migration(&db, &["down", "-n", "2", "--dry-run"]).stdout;
     shell(&db, &script);
-    assert!(matches!(state(&db).await, State::Behind { pending } if pending.len() == 2));
+    assert!(matches!(db.state().await, State::Behind { pending } if pending.len() == 2));
     let script = migration(&db, &["reset", "--dry-run"]).stdout;
     shell(&db, &script);
-    assert_eq!(tables(&db).await, [""; 0]);
+    assert_eq!(db.tables().await, [""; 0]);
 }
 
 const TOOL: &str = env!("CARGO_BIN_EXE_migration");
@@ -80,24 +80,4 @@ fn shell(db: &TestDb, script: &str) {
     let input = std::fs::File::open(&file).expect("the script");
     let ended = Running::start(shell.args(arguments).stdin(input)).end();
     assert!(ended.status.success(), "{ended:?}");
-}
-
-async fn state(db: &TestDb) -> State {
-    let outside = db.outside().await;
-    migration::state(&outside).await.expect("a state")
-}
-
-/// All tables but SQLite's counters.
-async fn tables(db: &TestDb) -> Vec<String> {
-    let connection = connection::connect_read_only(&db.config())
-        .await
-        .expect("it opens");
-    let Some(connection) = connection else {
-        return Vec::new();
-    };
-    let tables = migration::tables(&connection).await.expect("a list");
-    tables
-        .into_iter()
-        .filter(|table| table != "sqlite_sequence")
-        .collect()
 }

@@ -31,13 +31,13 @@ const PLANS: [Plan; 5] = [
 ];
 
 async fn nothing_is_empty(db: TestDb) {
-    assert_eq!(state(&db).await, State::Empty);
+    assert_eq!(db.state().await, State::Empty);
     let error = State::Empty.require().expect_err("there is no schema");
     assert!(error.to_string().contains("migration -- up"), "{error}");
     // What `down` to the bottom leaves: a history without lines.
     run(&db, Plan::Up(None)).await.expect("applied");
     run(&db, Plan::Down(u32::MAX)).await.expect("reversed");
-    assert_eq!(state(&db).await, State::Empty);
+    assert_eq!(db.state().await, State::Empty);
 }
 
 async fn half_is_behind(db: TestDb) {
@@ -47,7 +47,7 @@ async fn half_is_behind(db: TestDb) {
         .map(|change| change.name())
         .collect();
     run(&db, Plan::Up(Some(4))).await.expect("applied");
-    let behind = state(&db).await;
+    let behind = db.state().await;
     let State::Behind { pending } = &behind else {
         panic!("{behind:?}")
     };
@@ -57,26 +57,26 @@ async fn half_is_behind(db: TestDb) {
 }
 
 async fn all_is_current(db: TestDb) {
-    let current = state(&db).await;
+    let current = db.state().await;
     assert_eq!(current, State::Current);
     current.require().expect("all that a service needs");
 }
 
 async fn a_future_step_is_ahead(db: TestDb) {
     add_future_step(&db).await;
-    let ahead = state(&db).await;
+    let ahead = db.state().await;
     let unknown = vec!["m20991231_000001_wings".to_owned()];
     assert_eq!(ahead, State::Ahead { unknown });
     ahead.require().expect("an older service goes on");
     everything_is_refused(&db, "newer", &PLANS[..4]).await;
     run(&db, Plan::Fresh).await.expect("it starts over");
-    assert_eq!(state(&db).await, State::Current);
+    assert_eq!(db.state().await, State::Current);
 }
 
 async fn a_future_step_in_place_of_ours_is_diverged(db: TestDb) {
     run(&db, Plan::Down(1)).await.expect("reversed");
     add_future_step(&db).await;
-    let diverged = state(&db).await;
+    let diverged = db.state().await;
     assert!(
         matches!(&diverged, State::Diverged { pending, unknown } if pending.len() == 1 && unknown.len() == 1),
         "{diverged:?}"
@@ -88,7 +88,7 @@ async fn a_future_step_in_place_of_ours_is_diverged(db: TestDb) {
 async fn tables_of_another_program_are_foreign(db: TestDb) {
     db.execute("CREATE TABLE logs (line text)").await;
     db.execute("INSERT INTO logs VALUES ('theirs')").await;
-    let foreign = state(&db).await;
+    let foreign = db.state().await;
     let tables = vec!["logs".to_owned()];
     assert_eq!(foreign, State::Foreign { tables });
     foreign.require().expect_err("these tables are not ours");
@@ -103,14 +103,14 @@ async fn a_view_with_the_name_of_a_table_is_foreign(db: TestDb) {
     };
     db.execute(&format!("CREATE VIEW {name} AS SELECT 1 AS id"))
         .await;
-    assert!(matches!(state(&db).await, State::Foreign { .. }));
+    assert!(matches!(db.state().await, State::Foreign { .. }));
     run(&db, Plan::Up(None)).await.expect_err("it is theirs");
 }
 
 async fn an_emptied_history_is_foreign(db: TestDb) {
     db.fill().await;
     db.execute(&format!("DELETE FROM {HISTORY}")).await;
-    assert!(matches!(state(&db).await, State::Foreign { .. }));
+    assert!(matches!(db.state().await, State::Foreign { .. }));
     everything_is_refused(&db, "there is no history", &PLANS).await;
 }
 
@@ -137,11 +137,6 @@ async fn run(db: &TestDb, plan: Plan) -> Result<Vec<Done>, Error> {
     Runner::default().run(&db.config(), plan, |_| {}).await
 }
 
-async fn state(db: &TestDb) -> State {
-    let outside = db.outside().await;
-    migration::state(&outside).await.expect("a state")
-}
-
 /// Two schemas of one PostgreSQL database are two databases to us.
 #[tokio::test(flavor = "multi_thread")]
 async fn schemas_of_one_database_are_migrated_apart() {
@@ -156,5 +151,5 @@ async fn schemas_of_one_database_are_migrated_apart() {
     let done = runner.run(&second, Plan::Reset, |_| {}).await;
     assert_eq!(done.expect("reversed").len(), runner.changes().len());
     assert_eq!(db.dump(&runner.owned()).await, before);
-    assert_eq!(state(&db).await, State::Current);
+    assert_eq!(db.state().await, State::Current);
 }

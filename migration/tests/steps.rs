@@ -84,7 +84,7 @@ async fn up_stops_after_the_number_of_steps(db: TestDb) {
     let changes = Runner::default().changes();
     assert_eq!(done.len(), 2);
     assert_eq!(done[1].name, changes[1].name());
-    let State::Behind { pending } = state(&db).await else {
+    let State::Behind { pending } = db.state().await else {
         panic!("the schema is behind")
     };
     assert_eq!(pending.len(), changes.len() - 2);
@@ -114,7 +114,7 @@ async fn down_on_nothing_does_nothing(db: TestDb) {
     run(&db, Plan::Reset).await;
     for plan in [Plan::Down(1), Plan::Down(u32::MAX), Plan::Reset] {
         assert_eq!(run(&db, plan).await, [], "{plan:?}");
-        assert_eq!(state(&db).await, State::Empty);
+        assert_eq!(db.state().await, State::Empty);
     }
 }
 
@@ -123,7 +123,7 @@ async fn reset_leaves_no_trace(db: TestDb) {
     let reversed = run(&db, Plan::Reset).await;
     assert_eq!(reversed.len(), Runner::default().changes().len());
     assert_eq!(ours(&db).await, Vec::<String>::new());
-    assert_eq!(state(&db).await, State::Empty);
+    assert_eq!(db.state().await, State::Empty);
 }
 
 async fn refresh_empties_every_table(db: TestDb) {
@@ -132,7 +132,7 @@ async fn refresh_empties_every_table(db: TestDb) {
     assert_eq!(done.len(), 2 * Runner::default().changes().len());
     assert_eq!(losses(&db).await, [""; 0]);
     assert_eq!(check(&db).await, []);
-    assert_eq!(state(&db).await, State::Current);
+    assert_eq!(db.state().await, State::Current);
 }
 
 async fn fresh_works_after_a_table_was_dropped_by_hand(db: TestDb) {
@@ -144,7 +144,7 @@ async fn fresh_works_after_a_table_was_dropped_by_hand(db: TestDb) {
     run(&db, Plan::Fresh).await;
     assert_eq!(losses(&db).await, [""; 0]);
     assert_eq!(check(&db).await, []);
-    assert_eq!(state(&db).await, State::Current);
+    assert_eq!(db.state().await, State::Current);
 }
 
 async fn tables_of_an_application_survive(db: TestDb) {
@@ -207,7 +207,7 @@ async fn dangling_rows_of_an_application_are_its_own(db: TestDb) {
         db.execute(sql).await;
     }
     run(&db, Plan::Refresh).await;
-    assert_eq!(state(&db).await, State::Current);
+    assert_eq!(db.state().await, State::Current);
 }
 
 async fn a_step_that_fails_takes_the_whole_run_with_it(db: TestDb) {
@@ -292,14 +292,9 @@ async fn refused(runner: &Runner, db: &TestDb, plan: Plan) -> Error {
 }
 
 async fn fill_if_current(db: &TestDb) {
-    if state(db).await == State::Current && losses(db).await.is_empty() {
+    if db.state().await == State::Current && losses(db).await.is_empty() {
         db.fill().await;
     }
-}
-
-async fn state(db: &TestDb) -> State {
-    let outside = db.outside().await;
-    migration::state(&outside).await.expect("a state")
 }
 
 async fn check(db: &TestDb) -> Vec<Difference> {

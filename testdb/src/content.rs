@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use migration::Catalog;
+use migration::{Catalog, State};
 use sea_orm::{ConnectionTrait, DatabaseConnection, Statement};
 
 use crate::{Backend, TestDb};
@@ -165,6 +165,33 @@ impl TestDb {
         let catalog = Catalog::read(&ours, tables).await.expect("a catalog");
         self.done(ours).await;
         catalog
+    }
+
+    /// How its schema relates to the one that this build knows.
+    ///
+    /// # Panics
+    ///
+    /// When the database can't be read.
+    pub async fn state(&self) -> State {
+        let ours = self.ours().await;
+        let state = migration::state(&ours).await.expect("a state");
+        self.done(ours).await;
+        state
+    }
+
+    /// All tables but SQLite's counters. Looking makes no file.
+    ///
+    /// # Panics
+    ///
+    /// When the database can't be read.
+    pub async fn tables(&self) -> Vec<String> {
+        let look = connection::connect_read_only(&self.config()).await;
+        let Some(connection) = look.expect("it opens") else {
+            return Vec::new();
+        };
+        let mut tables = migration::tables(&connection).await.expect("a list");
+        tables.remove("sqlite_sequence");
+        tables.into_iter().collect()
     }
 
     /// To PostgreSQL one connection for all of these, because connecting is

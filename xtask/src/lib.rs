@@ -2,7 +2,7 @@
 //! the entities, one schema snapshot per backend, and the diagram.
 //!
 //! The entities come from SeaORM's own generator, run over a migrated database
-//! and refined by one table ([`refine`]). From SQLite and from PostgreSQL they
+//! and refined by one table (`refine.rs`). From SQLite and from PostgreSQL they
 //! are the same to the byte, and a test compares them with the committed ones.
 
 mod entities;
