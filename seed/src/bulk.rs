@@ -32,7 +32,7 @@ pub(crate) async fn insert(
         });
     let values = values.collect::<Vec<_>>().join(", ");
     let source = match backend {
-        DbBackend::Postgres => "json_array_elements(CAST($1 AS json)) row",
+        DbBackend::Postgres => "jsonb_array_elements(CAST($1 AS jsonb)) row",
         _ => "json_each(?1)",
     };
     let sql = format!("INSERT INTO {table} ({names}) SELECT {values} FROM {source}");
