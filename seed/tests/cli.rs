@@ -1,10 +1,12 @@
 //! The command, as a person meets it in an empty folder.
 
+use std::path::Path;
+
 use aura_db::Database;
 use aura_db::entity::users;
 use aura_db::sea_orm::{ActiveModelTrait, EntityTrait, PaginatorTrait, Set};
 use testdb::TestDb;
-use testdb::process::{Ended, Running, command};
+use testdb::process::{Ended, Running, asked, command};
 
 fn seed(test: &TestDb, arguments: &[&str], more: &[(&'static str, &str)]) -> Ended {
     let mut variables = test.variables();
@@ -130,46 +132,28 @@ async fn a_bad_password_names_its_variable(test: TestDb) {
     assert!(!run.stderr.contains(&long));
 }
 
-/// Writers of two services, each with pools of its own, and two seeds in
-/// processes of theirs.
+/// Two services and two seeds of each profile, each a process of its own.
 async fn services_and_seeds_share_one_database(test: TestDb) {
     migration::up(&test.config()).await.expect("migrated");
-    let service = async |name: &str| {
-        let db = Database::connect(test.config()).await.expect("it connects");
-        for number in 0..100 {
-            let transaction = db.begin().await.expect("it begins");
-            let before = users::Entity::find().count(&transaction).await;
-            before.expect("it reads before it writes");
-            let user = users::ActiveModel {
-                name: Set(name.to_owned()),
-                email: Set(format!("{name}{number}@example.org")),
-                hashed_password: Set(aura_db::password::unusable()),
-                ..Default::default()
-            };
-            user.insert(&transaction).await.expect("it writes");
-            transaction.commit().await.expect("it commits");
-        }
-        db.close().await;
+    let start = |program: &Path, arguments: &[&str], service: Option<&str>| {
+        let mut variables = test.variables();
+        variables.extend(service.map(|name| (SERVICE, name.to_owned())));
+        Running::start(command(program, test.folder(), &variables).args(arguments))
     };
-    let load = [
-        "--profile",
-        "load",
-        "--users",
-        "5",
-        "--workflows",
-        "50",
-        "--logs",
-        "20000",
+    let this = std::env::current_exe().expect("a path");
+    let seed = Path::new(env!("CARGO_BIN_EXE_seed"));
+    let load = "--profile load --users 5 --workflows 50 --logs 20000";
+    let load: Vec<&str> = load.split(' ').collect();
+    let running = [
+        start(&this, &["--exact", "service"], Some("one")),
+        start(&this, &["--exact", "service"], Some("two")),
+        start(seed, &load, None),
+        start(seed, &load, None),
+        start(seed, &[], None),
+        start(seed, &[], None),
     ];
-    let variables = test.variables();
-    let start = |arguments: &[&str]| {
-        let mut command = command(env!("CARGO_BIN_EXE_seed"), test.folder(), &variables);
-        Running::start(command.args(arguments))
-    };
-    let seeds = [start(&load), start(&load), start(&[]), start(&[])];
-    tokio::join!(service("one"), service("two"));
-    for seed in seeds {
-        let ended = seed.end();
+    for process in running {
+        let ended = process.end();
         assert!(ended.status.success(), "{ended:?}");
     }
     let rows = test
@@ -180,6 +164,31 @@ async fn services_and_seeds_share_one_database(test: TestDb) {
         ["207"],
         "100 of each service, 5 of one load, 2 of one demo"
     );
+}
+
+/// Names the service that a process is to be.
+const SERVICE: &str = "AURA_TEST_SERVICE";
+
+/// What a process does that the test above has started. In the run of all
+/// tests there is no name, and nothing to do.
+#[tokio::test]
+async fn service() {
+    let Some(name) = asked(SERVICE) else { return };
+    let db = Database::from_env().await.expect("it connects");
+    for number in 0..100 {
+        let transaction = db.begin().await.expect("it begins");
+        let before = users::Entity::find().count(&transaction).await;
+        before.expect("it reads before it writes");
+        let user = users::ActiveModel {
+            name: Set(name.clone()),
+            email: Set(format!("{name}{number}@example.org")),
+            hashed_password: Set(aura_db::password::unusable()),
+            ..Default::default()
+        };
+        user.insert(&transaction).await.expect("it writes");
+        transaction.commit().await.expect("it commits");
+    }
+    db.close().await;
 }
 
 async fn load_tells_its_progress_in_plain_lines(test: TestDb) {
