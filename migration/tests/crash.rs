@@ -28,14 +28,24 @@ async fn sqlite_survives_a_kill_at_every_write() {
     };
     let wanted = wanted.min(points.len());
     let mut states = BTreeMap::new();
+    let mut missed = 0;
     for kill in 1..=wanted {
         let point = &points[kill * points.len() / wanted - 1];
-        let state = killed_at(point).await;
-        *states.entry(format!("{state:?}")).or_insert(0) += 1;
+        match killed_at(point).await {
+            Some(state) => *states.entry(format!("{state:?}")).or_insert(0) += 1,
+            None => missed += 1,
+        }
     }
     println!(
-        "killed at {wanted} of {} writes, which left {states:?}",
+        "killed at {} of {} writes, which left {states:?}",
+        wanted - missed,
         points.len()
+    );
+    // Which thread makes a call differs from run to run, and strace counts the
+    // calls of each thread, so now and then a point is not reached.
+    assert!(
+        missed * 10 <= wanted,
+        "{missed} of {wanted} were not killed"
     );
     assert_eq!(states.len(), 2, "both schemas were seen");
 }
@@ -100,8 +110,9 @@ async fn write_points() -> Vec<Point> {
     points
 }
 
-/// Kills a run there, proves that no harm was done, and gives what it left.
-async fn killed_at(point: &Point) -> State {
+/// Kills a run there, proves that no harm was done, and gives what it left;
+/// nothing when the run went on to its end without getting there.
+async fn killed_at(point: &Point) -> Option<State> {
     let db = TestDb::empty(Backend::Sqlite).await;
     let Point { call, file, number } = point;
     let inject = format!("inject={call}:signal=KILL:when={number}");
@@ -112,11 +123,8 @@ async fn killed_at(point: &Point) -> State {
     }
     let mut strace = traced(&db, &options);
     let ended = Running::start(&mut strace).end();
-    assert_eq!(
-        ended.status.code(),
-        None,
-        "{point:?}: it was not killed: {ended:?}"
-    );
+    let killed = ended.status.code().is_none();
+    assert!(killed || ended.status.success(), "{point:?}: {ended:?}");
     for entry in std::fs::read_dir(db.folder()).expect("the folder") {
         let entry = entry.expect("an entry");
         let mode = std::os::unix::fs::PermissionsExt::mode(
@@ -135,7 +143,8 @@ async fn killed_at(point: &Point) -> State {
         .lines("SELECT integrity_check AS line FROM pragma_integrity_check")
         .await;
     assert_eq!(found, ["ok"], "{point:?}");
-    goes_on(&db, &ended, &format!("{point:?}")).await
+    let state = goes_on(&db, &ended, &format!("{point:?}")).await;
+    killed.then_some(state)
 }
 
 fn traced(db: &TestDb, options: &[&str]) -> std::process::Command {
