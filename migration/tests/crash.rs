@@ -31,7 +31,14 @@ async fn sqlite_survives_a_kill_at_every_write() {
     let mut missed = 0;
     for kill in 1..=wanted {
         let point = &points[kill * points.len() / wanted - 1];
-        match killed_at(point).await {
+        let mut state = None;
+        for _ in 0..10 {
+            state = killed_at(point).await;
+            if state.is_some() {
+                break;
+            }
+        }
+        match state {
             Some(state) => *states.entry(format!("{state:?}")).or_insert(0) += 1,
             None => missed += 1,
         }
@@ -42,7 +49,7 @@ async fn sqlite_survives_a_kill_at_every_write() {
         points.len()
     );
     // Which thread makes a call differs from run to run, and strace counts the
-    // calls of each thread, so now and then a point is not reached.
+    // calls of each thread, so now and then a point is not reached in ten runs.
     assert!(
         missed * 10 <= wanted,
         "{missed} of {wanted} were not killed"
