@@ -37,7 +37,7 @@ pub(crate) async fn generate(
     let context = EntityWriterContext::new(
         EntityFormat::Dense,
         WithPrelude::None,
-        WithSerde::None,
+        WithSerde::Serialize,
         false,
         DateTimeCrate::Chrono,
         BigIntegerType::I64,

@@ -69,6 +69,9 @@ const RELATIONS: &[(&str, &[(&str, &str)])] = &[
     ),
 ];
 
+/// Types that are secrets, and stay out of what is serialized.
+const SECRETS: &[&str] = &["PasswordHash", "TokenHash"];
+
 fn of(
     table: &str,
     list: &[(&str, &[(&'static str, &'static str)])],
@@ -120,7 +123,12 @@ pub(crate) fn refine(file: &str, code: &str) -> Result<String, Failure> {
             }
             kind = kind.replace(generated, refined);
         }
-        format!("    pub {name}: {kind},")
+        let secret = if SECRETS.contains(&kind.as_str()) {
+            "    #[serde(skip_serializing)]\n"
+        } else {
+            ""
+        };
+        format!("{secret}    pub {name}: {kind},")
     });
     let refined = lines.collect::<Vec<_>>().join("\n") + "\n";
     for (name, _) in columns.iter().chain(&relations) {

@@ -3,14 +3,16 @@
 use sea_orm::entity::prelude::*;
 
 use crate::types::{SessionId, TokenHash, UserId};
+use serde::Serialize;
 
 #[sea_orm::model]
-#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel, Serialize)]
 #[sea_orm(table_name = "sessions")]
 pub struct Model {
     #[sea_orm(primary_key)]
     pub id: SessionId,
     #[sea_orm(unique)]
+    #[serde(skip_serializing)]
     pub token: TokenHash,
     pub user_agent: Option<String>,
     pub ip_address: Option<String>,

@@ -3,9 +3,10 @@
 use sea_orm::entity::prelude::*;
 
 use crate::types::{PasswordHash, Role, UserId};
+use serde::Serialize;
 
 #[sea_orm::model]
-#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel, Serialize)]
 #[sea_orm(table_name = "users")]
 pub struct Model {
     #[sea_orm(primary_key)]
@@ -13,6 +14,7 @@ pub struct Model {
     pub name: String,
     #[sea_orm(unique)]
     pub email: String,
+    #[serde(skip_serializing)]
     pub hashed_password: PasswordHash,
     pub role: Role,
     pub is_active: bool,

@@ -3,9 +3,10 @@
 use sea_orm::entity::prelude::*;
 
 use crate::types::{Document, UserId, WorkflowId, WorkflowVersionId};
+use serde::Serialize;
 
 #[sea_orm::model]
-#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel, Serialize)]
 #[sea_orm(table_name = "workflow_versions")]
 pub struct Model {
     #[sea_orm(primary_key)]
