@@ -2,23 +2,97 @@
 
 use std::sync::Arc;
 
-use connection::{Config, Connections, Target};
+use connection::{Config, Target};
+use entity::UserId;
 use migration::{Runner, State};
 use sea_orm::{
-    DatabaseConnection, DatabaseTransaction, SqliteTransactionMode, TransactionOptions,
-    TransactionTrait,
+    DatabaseConnection, DatabaseTransaction, SqliteTransactionMode, StatementBuilder,
+    TransactionOptions,
 };
+use secrecy::SecretString;
 
 use crate::clock::{Clock, SystemClock};
+use crate::engine::handle::Gates;
+use crate::engine::run::Fetch;
+use crate::engine::stats::DatabaseStats;
+use crate::engine::transaction::{self, Isolation, Pool};
+use crate::engine::{Handle, Shared};
 use crate::error::{Doing, Error};
+use crate::repositories::sessions::{Issued, SessionRequest, Sessions};
+use crate::repositories::users::{User, Users};
+use crate::repositories::{
+    agents::Agents, executions::Executions, logs::Logs, plugins::Plugins, workflows::Workflows,
+};
 
 /// An open database. Cloning it is cheap, and the clones share its pools.
 #[derive(Debug, Clone)]
 pub struct Database {
-    pub(crate) config: Arc<Config>,
-    pub(crate) connections: Connections,
-    pub(crate) clock: Arc<dyn Clock>,
+    handle: Handle,
 }
+
+/// An open transaction, for the closure of [`Database::transaction`]. Cloning it
+/// is cheap, and the clones are the same transaction. After its end each use
+/// is [`Error::Ended`].
+#[derive(Debug, Clone)]
+pub struct Transaction {
+    handle: Handle,
+}
+
+/// The database as one user may use it. From [`Database::restricted_to`].
+#[derive(Debug, Clone)]
+pub struct Restricted {
+    handle: Handle,
+}
+
+macro_rules! repositories {
+    ($($handle:ident),+) => {
+        $(impl $handle {
+            /// People and their passwords.
+            #[must_use]
+            pub fn users(&self) -> Users {
+                Users(self.handle.clone())
+            }
+
+            /// Who is logged in.
+            #[must_use]
+            pub fn sessions(&self) -> Sessions {
+                Sessions(self.handle.clone())
+            }
+
+            /// Automations and their history.
+            #[must_use]
+            pub fn workflows(&self) -> Workflows {
+                Workflows(self.handle.clone())
+            }
+
+            /// What workflows are extended with.
+            #[must_use]
+            pub fn plugins(&self) -> Plugins {
+                Plugins(self.handle.clone())
+            }
+
+            /// Runs of workflows.
+            #[must_use]
+            pub fn executions(&self) -> Executions {
+                Executions(self.handle.clone())
+            }
+
+            /// What executions tell.
+            #[must_use]
+            pub fn logs(&self) -> Logs {
+                Logs(self.handle.clone())
+            }
+
+            /// Language models with instructions.
+            #[must_use]
+            pub fn agents(&self) -> Agents {
+                Agents(self.handle.clone())
+            }
+        })+
+    };
+}
+
+repositories!(Database, Transaction, Restricted);
 
 impl Database {
     /// Connects as the `DB_*` variables and the `.env` file say; without any of
@@ -46,7 +120,7 @@ impl Database {
         let db = Self::open(config).await?;
         let ready = db.prepare_schema().await;
         if ready.is_err() {
-            db.connections.clone().close().await;
+            db.clone().close().await;
         }
         ready.map(|()| db)
     }
@@ -58,17 +132,26 @@ impl Database {
     pub async fn open(config: Config) -> Result<Self, Error> {
         let connections = connection::connect(&config).await?;
         Ok(Self {
-            config: Arc::new(config),
-            connections,
-            clock: Arc::new(SystemClock),
+            handle: Handle::new(Shared {
+                gates: Gates::of(&config),
+                config: Arc::new(config),
+                connections,
+                clock: Arc::new(SystemClock),
+                stats: Arc::default(),
+            }),
         })
     }
 
     /// The same database with another source of time.
     #[must_use]
-    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
-        self.clock = clock;
-        self
+    pub fn with_clock(self, clock: Arc<dyn Clock>) -> Self {
+        let shared = Shared {
+            clock,
+            ..(*self.handle.shared).clone()
+        };
+        Self {
+            handle: Handle::new(shared),
+        }
     }
 
     async fn prepare_schema(&self) -> Result<(), Error> {
@@ -76,15 +159,15 @@ impl Database {
         if state == State::Current {
             return Ok(());
         }
-        match self.config.target {
+        match self.config().target {
             // Another connection would be another database.
             Target::Memory => {
                 Runner::default()
                     .up_in_memory(self.writer(), migration::log)
                     .await?;
             }
-            _ if self.config.synchronize && !matches!(state, State::Ahead { .. }) => {
-                migration::up(&self.config).await?;
+            _ if self.config().synchronize && !matches!(state, State::Ahead { .. }) => {
+                migration::up(self.config()).await?;
             }
             _ => {}
         }
@@ -101,13 +184,13 @@ impl Database {
     /// The settings that it was opened with.
     #[must_use]
     pub fn config(&self) -> &Config {
-        &self.config
+        &self.handle.shared.config
     }
 
     /// The present moment by the database's clock.
     #[must_use]
     pub fn now(&self) -> chrono::DateTime<chrono::Utc> {
-        self.clock.now()
+        self.handle.now()
     }
 
     /// A plain SeaORM connection for queries of your own. On SQLite it can only
@@ -115,18 +198,20 @@ impl Database {
     /// [`entity::Live::live`].
     #[must_use]
     pub fn reader(&self) -> &DatabaseConnection {
-        &self.connections.reader
+        &self.handle.shared.connections.reader
     }
 
     /// A plain SeaORM connection for statements of your own that write. On
     /// SQLite it is the only one: while a transaction holds it, other writers
-    /// wait. For a transaction use [`Database::begin`].
+    /// wait. For a transaction use [`Database::transaction`].
     #[must_use]
     pub fn writer(&self) -> &DatabaseConnection {
-        &self.connections.writer
+        &self.handle.shared.connections.writer
     }
 
-    /// Begins a transaction that may write. On SQLite it is IMMEDIATE: the
+    /// Begins a plain SeaORM transaction that may write, for statements that
+    /// [`Database::transaction`] can't run. What fails in it is not watched:
+    /// look at every result before you commit. On SQLite it is IMMEDIATE: the
     /// usual deferred one fails with "database is locked" when it reads before
     /// it writes, whatever the busy timeout.
     ///
@@ -137,19 +222,7 @@ impl Database {
             sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
             ..TransactionOptions::default()
         };
-        // In a task of its own: a `begin` that is dropped halfway would put a
-        // PostgreSQL connection back into the pool inside of a transaction,
-        // where the next write would be acknowledged and lost. A transaction
-        // that arrives for nobody is rolled back.
-        let writer = self.writer().clone();
-        let begun = tokio::spawn(async move { writer.begin_with_options(options).await });
-        begun
-            .await
-            .map_err(|source| Error::Unavailable {
-                doing: "beginning a transaction",
-                source: Box::new(source),
-            })?
-            .doing("beginning a transaction")
+        transaction::begin(self.writer().clone(), options).await
     }
 
     /// Whether both connections answer.
@@ -163,6 +236,203 @@ impl Database {
     /// Waits for statements under way and closes every connection, for all
     /// clones of this database.
     pub async fn close(self) {
-        self.connections.close().await;
+        self.handle.shared.connections.clone().close().await;
+    }
+
+    /// The same database on behalf of a user, who is noted as `created_by` and
+    /// `updated_by`. What the user may do is not asked: see
+    /// [`Database::restricted_to`].
+    #[must_use]
+    pub fn acting_as(&self, user: UserId) -> Self {
+        Self {
+            handle: self.handle.acting_as(user),
+        }
+    }
+
+    /// The database as this user may use it: every operation asks for the
+    /// user's role, in its own transaction, so that a demotion counts at once,
+    /// and is refused with [`Error::Forbidden`] when the role doesn't
+    /// [allow](entity::Role::can) it. Editors and users reach only what they
+    /// own.
+    #[must_use]
+    pub fn restricted_to(&self, user: &User) -> Restricted {
+        Restricted {
+            handle: self.handle.restricted_to(user.id),
+        }
+    }
+
+    /// [`Users::login`].
+    pub async fn login(
+        &self,
+        email: &str,
+        password: impl Into<SecretString>,
+        request: SessionRequest,
+    ) -> Result<Issued, Error> {
+        self.users().login(email, password, request).await
+    }
+
+    /// Runs a closure in a transaction that may write, and commits it when the
+    /// closure returns `Ok`. `Ok` comes back only when it is committed.
+    ///
+    /// When it collides with others (a serialization failure, a deadlock, a
+    /// busy file), all of it is run again, up to ten times with random pauses:
+    /// the closure must not do anything that can't be done twice. When it
+    /// returns an error, or is dropped, everything is undone. So is everything
+    /// when a statement in it failed, even if the closure went on: that is
+    /// [`Error::Aborted`]. A [nested](Transaction::transaction) one can be
+    /// undone on its own.
+    ///
+    /// On SQLite it is the only one that writes, and others wait: keep it
+    /// short, and use `tx` inside and not `db`, which would wait for itself.
+    ///
+    /// ```
+    /// # use aura_db::{Error, NewUser, Role, testing::TestDatabase};
+    /// # #[tokio::main] async fn main() -> Result<(), Error> {
+    /// # let db = TestDatabase::sqlite().await?;
+    /// let ada = db
+    ///     .transaction(|tx| async move {
+    ///         let ada = tx.users().create(NewUser::new("Ada", "ada@example.org", "secret")).await?;
+    ///         tx.users().set_role(ada.id, Role::Admin).await
+    ///     })
+    ///     .await?;
+    /// assert_eq!(ada.role, Role::Admin);
+    /// # Ok(()) }
+    /// ```
+    pub async fn transaction<T, E, F, Fut>(&self, run: F) -> Result<T, E>
+    where
+        F: Fn(Transaction) -> Fut + Send + Sync,
+        Fut: Future<Output = Result<T, E>> + Send,
+        E: From<Error> + Send,
+        T: Send,
+    {
+        self.transaction_at(Isolation::Default, run).await
+    }
+
+    /// [`Database::transaction`] that is kept further apart from others. On
+    /// SQLite every transaction is serializable.
+    pub async fn transaction_at<T, E, F, Fut>(&self, isolation: Isolation, run: F) -> Result<T, E>
+    where
+        F: Fn(Transaction) -> Fut + Send + Sync,
+        Fut: Future<Output = Result<T, E>> + Send,
+        E: From<Error> + Send,
+        T: Send,
+    {
+        self.handle
+            .transact(Pool::Writer, isolation, |handle| {
+                run(Transaction { handle })
+            })
+            .await
+    }
+
+    /// What the database did since it was opened, in numbers.
+    #[must_use]
+    pub fn stats(&self) -> DatabaseStats {
+        self.handle.shared.stats.snapshot()
     }
 }
+
+impl Transaction {
+    /// The same transaction on behalf of a user.
+    #[must_use]
+    pub fn acting_as(&self, user: UserId) -> Self {
+        Self {
+            handle: self.handle.acting_as(user),
+        }
+    }
+
+    /// The same transaction as this user may use it.
+    #[must_use]
+    pub fn restricted_to(&self, user: &User) -> Restricted {
+        Restricted {
+            handle: self.handle.restricted_to(user.id),
+        }
+    }
+
+    /// Runs a closure in a part of the transaction that can be undone on its
+    /// own (a savepoint). While it runs, only the handle that it is given may
+    /// be used. If its future is dropped halfway, the whole transaction is
+    /// undone.
+    pub async fn transaction<T, E, F, Fut>(&self, run: F) -> Result<T, E>
+    where
+        F: Fn(Self) -> Fut + Send + Sync,
+        Fut: Future<Output = Result<T, E>> + Send,
+        E: From<Error> + Send,
+        T: Send,
+    {
+        self.handle
+            .transact(Pool::Writer, Isolation::Default, |handle| {
+                run(Self { handle })
+            })
+            .await
+    }
+}
+
+impl Restricted {
+    /// [`Database::transaction`] in which everything is restricted. (Inside of
+    /// one it is nested.)
+    pub async fn transaction<T, E, F, Fut>(&self, run: F) -> Result<T, E>
+    where
+        F: Fn(Self) -> Fut + Send + Sync,
+        Fut: Future<Output = Result<T, E>> + Send,
+        E: From<Error> + Send,
+        T: Send,
+    {
+        self.handle
+            .transact(Pool::Writer, Isolation::Default, |handle| {
+                run(Self { handle })
+            })
+            .await
+    }
+}
+
+macro_rules! queries {
+    ($($handle:ident),+) => {
+        $(impl $handle {
+            /// Every row of a query of your own.
+            ///
+            /// ```
+            /// use aura_db::entity::{Live, Role, users};
+            /// use aura_db::sea_orm::{ColumnTrait, QueryFilter, QueryOrder};
+            ///
+            /// # async fn example(db: aura_db::Database) -> Result<(), aura_db::Error> {
+            /// let admins = users::Entity::live()
+            ///     .filter(users::COLUMN.role.eq(Role::Admin))
+            ///     .order_by_asc(users::Column::Name);
+            /// let admins: Vec<aura_db::User> = db.fetch_all(admins).await?;
+            /// # Ok(()) }
+            /// ```
+            pub async fn fetch_all<Q: Fetch>(&self, query: Q) -> Result<Vec<Q::Row>, Error> {
+                self.handle.fetch_all(query).await
+            }
+
+            /// The first row of a query of your own, if there is one.
+            pub async fn fetch_optional<Q: Fetch>(
+                &self,
+                query: Q,
+            ) -> Result<Option<Q::Row>, Error> {
+                self.handle.fetch_optional(query).await
+            }
+
+            /// The first row of a query of your own.
+            ///
+            /// Fails with [`Error::NotFound`] when there is none.
+            pub async fn fetch_one<Q: Fetch>(&self, query: Q) -> Result<Q::Row, Error> {
+                self.handle
+                    .fetch_optional(query)
+                    .await?
+                    .ok_or_else(|| Error::not_found("row", "of the query"))
+            }
+
+            /// Runs an `INSERT`, `UPDATE` or `DELETE` of your own and says how
+            /// many rows it touched.
+            pub async fn execute<S: StatementBuilder + Send>(
+                &self,
+                statement: S,
+            ) -> Result<u64, Error> {
+                self.handle.execute(statement).await
+            }
+        })+
+    };
+}
+
+queries!(Database, Transaction);

@@ -1,6 +1,12 @@
 //! What can go wrong, split by what the caller can do about it.
 
+use entity::{Action, ExecutionId, Resource, UserId, WorkflowId};
 use sea_orm::{ConnAcquireErr, DbErr, RuntimeErr};
+use serde::Serialize;
+use sqlx::error::DatabaseError;
+
+/// Any error's source.
+pub(crate) type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 /// An operation that failed.
 ///
@@ -10,6 +16,119 @@ use sea_orm::{ConnAcquireErr, DbErr, RuntimeErr};
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// There is no such row, or it is deleted.
+    #[error("there is no {what} {key}, or it is deleted")]
+    NotFound {
+        /// What was looked for, in a word: `user`.
+        what: &'static str,
+        /// Its id, name or e-mail address.
+        key: String,
+    },
+    /// Another row has this name, address or key.
+    #[error("{}", conflict(table, columns, *deleted))]
+    Conflict {
+        /// The table.
+        table: String,
+        /// The columns that must be unique together.
+        columns: Vec<String>,
+        /// The other row is deleted: restore it, or purge it.
+        deleted: bool,
+    },
+    /// The workflow was changed by somebody else since it was read. Read it
+    /// again and decide whose change counts.
+    #[error(
+        "workflow {workflow} is at version {found}, and the change was made to version {read}: \
+         read it again"
+    )]
+    StaleVersion {
+        /// The workflow.
+        workflow: WorkflowId,
+        /// The version that the caller had read.
+        read: i64,
+        /// The version that it has now.
+        found: i64,
+    },
+    /// A row refers to one that doesn't exist.
+    #[error("{table} refers to a row that doesn't exist ({constraint})")]
+    ForeignKey {
+        /// The table.
+        table: String,
+        /// The constraint, or what is known about it.
+        constraint: String,
+    },
+    /// The input can't be stored. Every field that is wrong, at once.
+    #[error("{}", fields(.0))]
+    Validation(Vec<FieldError>),
+    /// The row is not in a state that allows this.
+    #[error("{what} {id} {state}: {hint}")]
+    State {
+        /// What it is, in a word.
+        what: &'static str,
+        /// Its id.
+        id: i64,
+        /// The state that it is in.
+        state: &'static str,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// The worker doesn't hold this execution any more: its lease ran out, or
+    /// somebody stopped it. Its result was not written.
+    #[error("execution {execution} is not held by worker {worker}: drop its result")]
+    LeaseLost {
+        /// The execution.
+        execution: ExecutionId,
+        /// Who asked.
+        worker: String,
+    },
+    /// The user owns workflows or agents; deleting needs a decision.
+    #[error(
+        "user {user} owns {workflows} workflows and {agents} agents: transfer them, or delete \
+         them too"
+    )]
+    OwnsRows {
+        /// The user.
+        user: UserId,
+        /// Workflows that are not deleted.
+        workflows: u64,
+        /// Agents that are not deleted.
+        agents: u64,
+    },
+    /// The e-mail address or the password is wrong, or the account may not log
+    /// in. Which of them is not told, on purpose.
+    #[error("the e-mail address or the password is wrong, or the account is not active")]
+    Credentials,
+    /// The user's role doesn't allow this.
+    #[error("user {user} may not {action} this {resource}")]
+    Forbidden {
+        /// Who asked.
+        user: UserId,
+        /// To do what.
+        action: Action,
+        /// To what.
+        resource: Resource,
+    },
+    /// The workflow's graph has problems, and the caller asked to be strict.
+    #[error("workflow {workflow} is not sound: {} problems in its graph", problems.len())]
+    Unsound {
+        /// The workflow.
+        workflow: WorkflowId,
+        /// What is wrong.
+        problems: Vec<String>,
+    },
+    /// A statement of the transaction failed before, so nothing of it is kept.
+    #[error("the transaction is undone, because a statement in it failed before")]
+    Aborted,
+    /// The transaction's handle was used after its end, or while one that is
+    /// nested in it was open.
+    #[error("this transaction is not open (any more): use the handle of the innermost one")]
+    Ended,
+    /// The connection broke while the transaction was being committed. Whether
+    /// it was is not known: look before doing it again.
+    #[error("the connection broke during the commit: look whether it was done")]
+    CommitUnknown {
+        /// What the driver said.
+        source: Cause,
+    },
     /// A setting can't be used, or the database refuses these settings. Trying
     /// again will not help.
     #[error(transparent)]
@@ -20,18 +139,19 @@ pub enum Error {
         /// What was being done.
         doing: &'static str,
         /// What the connection or the driver said.
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: Cause,
     },
-    /// No connection was free, or somebody else held a lock, for too long.
-    /// Worth another try.
+    /// No connection was free, or somebody else held a lock, for too long; or
+    /// transactions kept colliding. Worth another try.
     #[error(
-        "{doing}: the database is busy (see DB_POOL_MAX and DB_POOL_CONNECTION_TIMEOUT); try again"
+        "{doing}: the database is busy (see DB_POOL_MAX and DB_POOL_CONNECTION_TIMEOUT; inside a \
+         transaction use its own handle); try again"
     )]
     Busy {
         /// What was being done.
         doing: &'static str,
         /// What the database said.
-        source: DbErr,
+        source: Option<DbErr>,
     },
     /// A statement was cancelled by `DB_STATEMENT_TIMEOUT`.
     #[error("{doing}: cancelled, because it took longer than DB_STATEMENT_TIMEOUT")]
@@ -47,6 +167,19 @@ pub enum Error {
     /// A password that can't be hashed.
     #[error(transparent)]
     Password(#[from] crate::password::PasswordError),
+    /// A row holds what this build can't read: it was written by something
+    /// else, or by a newer version.
+    #[error("{}", inconsistent(table, column.as_deref(), *id))]
+    Inconsistent {
+        /// The table.
+        table: String,
+        /// The column, when it is known.
+        column: Option<String>,
+        /// The row, when it has an id.
+        id: Option<i64>,
+        /// What can't be read.
+        source: DbErr,
+    },
     /// A statement failed for a reason that is none of the above.
     #[error("{doing} failed")]
     Other {
@@ -58,6 +191,40 @@ pub enum Error {
 }
 
 connection::debug_as_display!(Error);
+
+/// What is wrong with one field of an input.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
+#[error("{field}: {problem}")]
+pub struct FieldError {
+    /// The field.
+    pub field: &'static str,
+    /// What is wrong with it, as a rest of a sentence.
+    pub problem: String,
+}
+
+fn fields(errors: &[FieldError]) -> String {
+    let list: Vec<_> = errors.iter().map(ToString::to_string).collect();
+    format!("not valid: {}", list.join("; "))
+}
+
+fn conflict(table: &str, columns: &[String], deleted: bool) -> String {
+    let columns = columns.join(", ");
+    if deleted {
+        format!(
+            "a deleted row of {table} has this {columns}: restore it, or purge it to use it again"
+        )
+    } else {
+        format!("another row of {table} has this {columns}")
+    }
+}
+
+fn inconsistent(table: &str, column: Option<&str>, id: Option<i64>) -> String {
+    let column = column.map(|name| format!(".{name}")).unwrap_or_default();
+    let row = id
+        .map(|id| format!(" of the row with id {id}"))
+        .unwrap_or_default();
+    format!("{table}{column}{row} holds what this version of aura-db can't read")
+}
 
 impl From<connection::Error> for Error {
     fn from(error: connection::Error) -> Self {
@@ -81,6 +248,22 @@ impl From<migration::Error> for Error {
 }
 
 impl Error {
+    /// One field that is wrong.
+    pub(crate) fn field(field: &'static str, problem: impl Into<String>) -> Self {
+        Self::Validation(vec![FieldError {
+            field,
+            problem: problem.into(),
+        }])
+    }
+
+    /// A row that isn't there.
+    pub(crate) fn not_found(what: &'static str, key: impl ToString) -> Self {
+        Self::NotFound {
+            what,
+            key: key.to_string(),
+        }
+    }
+
     /// What a failure of the database means for who asked.
     pub(crate) fn of(doing: &'static str, source: DbErr) -> Self {
         let driver = match &source {
@@ -88,7 +271,10 @@ impl Error {
             | DbErr::Exec(RuntimeErr::SqlxError(error))
             | DbErr::Query(RuntimeErr::SqlxError(error)) => error.clone(),
             DbErr::ConnectionAcquire(ConnAcquireErr::Timeout) => {
-                return Self::Busy { doing, source };
+                return Self::Busy {
+                    doing,
+                    source: Some(source),
+                };
             }
             DbErr::ConnectionAcquire(_) => {
                 return Self::Unavailable {
@@ -99,24 +285,11 @@ impl Error {
             _ => return Self::Other { doing, source },
         };
         match &*driver {
-            sqlx::Error::Database(error) => match error.code().as_deref() {
-                // serialization_failure, deadlock_detected, lock_not_available
-                Some("40001" | "40P01" | "55P03") => Self::Busy { doing, source },
-                // query_canceled
-                Some("57014") => Self::Timeout { doing, source },
-                // connection_exception, operator_intervention
-                Some(code) if code.starts_with("08") || code.starts_with("57P") => {
-                    Self::Unavailable {
-                        doing,
-                        source: Box::new(source),
-                    }
-                }
-                // SQLITE_BUSY and SQLITE_LOCKED, with their extended codes; an
-                // SQLSTATE has five characters and these have at most three.
-                Some(code) if is_sqlite_busy(code) => Self::Busy { doing, source },
-                _ => Self::Other { doing, source },
+            sqlx::Error::Database(error) => Self::said(doing, error.as_ref(), source),
+            sqlx::Error::PoolTimedOut => Self::Busy {
+                doing,
+                source: Some(source),
             },
-            sqlx::Error::PoolTimedOut => Self::Busy { doing, source },
             sqlx::Error::Io(_)
             | sqlx::Error::Tls(_)
             | sqlx::Error::Protocol(_)
@@ -128,8 +301,101 @@ impl Error {
             _ => Self::Other { doing, source },
         }
     }
+
+    /// What the database itself said.
+    fn said(doing: &'static str, error: &dyn DatabaseError, source: DbErr) -> Self {
+        let code = error.code().unwrap_or_default();
+        match code.as_ref() {
+            // unique_violation; SQLite's unique, primary key and rowid.
+            "23505" | "2067" | "1555" | "2579" => unique(error),
+            // foreign_key_violation; SQLite's doesn't say which.
+            "23503" | "787" => Self::ForeignKey {
+                table: error.table().unwrap_or("the row").to_owned(),
+                constraint: error.constraint().unwrap_or("foreign key").to_owned(),
+            },
+            // serialization_failure, deadlock_detected, lock_not_available
+            "40001" | "40P01" | "55P03" => Self::Busy {
+                doing,
+                source: Some(source),
+            },
+            // query_canceled
+            "57014" => Self::Timeout { doing, source },
+            // in_failed_sql_transaction
+            "25P02" => Self::Aborted,
+            // connection_exception, operator_intervention
+            code if code.starts_with("08") || code.starts_with("57P") => Self::Unavailable {
+                doing,
+                source: Box::new(source),
+            },
+            code if is_sqlite_busy(code) => Self::Busy {
+                doing,
+                source: Some(source),
+            },
+            _ => Self::Other { doing, source },
+        }
+    }
+
+    /// Whether the same transaction could succeed when it is run again.
+    pub(crate) fn collided(&self) -> bool {
+        let Self::Busy {
+            source: Some(source),
+            ..
+        } = self
+        else {
+            return false;
+        };
+        match source {
+            DbErr::Conn(RuntimeErr::SqlxError(error))
+            | DbErr::Exec(RuntimeErr::SqlxError(error))
+            | DbErr::Query(RuntimeErr::SqlxError(error)) => error
+                .as_database_error()
+                .and_then(DatabaseError::code)
+                .is_some_and(|code| {
+                    matches!(code.as_ref(), "40001" | "40P01") || is_sqlite_busy(&code)
+                }),
+            _ => false,
+        }
+    }
 }
 
+/// Which columns a unique index of ours is about. PostgreSQL tells its name,
+/// `uq_table_column`; SQLite the columns, in the message.
+fn unique(error: &dyn DatabaseError) -> Error {
+    if let (Some(table), Some(constraint)) = (error.table(), error.constraint()) {
+        let columns = constraint
+            .strip_prefix(&format!("uq_{table}_"))
+            .unwrap_or(constraint);
+        return Error::Conflict {
+            table: table.to_owned(),
+            columns: match columns {
+                "owner_id_name" => vec!["owner_id".to_owned(), "name".to_owned()],
+                "workflow_id_version" => vec!["workflow_id".to_owned(), "version".to_owned()],
+                one => vec![one.to_owned()],
+            },
+            deleted: false,
+        };
+    }
+    let message = error.message();
+    let list = message.rsplit(": ").next().unwrap_or(message);
+    let pairs: Vec<_> = list
+        .split(", ")
+        .filter_map(|pair| pair.split_once('.'))
+        .collect();
+    Error::Conflict {
+        table: pairs
+            .first()
+            .map_or("a table", |(table, _)| table)
+            .to_owned(),
+        columns: pairs
+            .iter()
+            .map(|(_, column)| (*column).to_owned())
+            .collect(),
+        deleted: false,
+    }
+}
+
+/// `SQLITE_BUSY` and `SQLITE_LOCKED`, with their extended codes; an SQLSTATE has
+/// five characters and these have at most three.
 fn is_sqlite_busy(code: &str) -> bool {
     code.len() < 5
         && code

@@ -87,8 +87,8 @@ impl Database {
                 message: other.to_string(),
             },
         };
-        let max = self.config.pool.max;
-        let (reader_max, writer_max) = match self.config.target {
+        let max = self.config().pool.max;
+        let (reader_max, writer_max) = match self.config().target {
             Target::Sqlite { .. } => (max, 1),
             Target::Memory => (1, 1),
             _ => (max, max),

@@ -24,19 +24,37 @@
 
 mod clock;
 mod database;
+mod engine;
 mod error;
 mod health;
+pub mod page;
 pub mod password;
+mod repositories;
+#[cfg(feature = "testing")]
+pub mod testing;
+mod validate;
 
 pub use clock::{Clock, SystemClock};
 pub use connection::{Config, Environment, Pool, Postgres, Source, Target, Tls, TlsMode};
-pub use database::Database;
-pub use entity;
-pub use error::Error;
+pub use database::{Database, Restricted, Transaction};
+pub use engine::run::Fetch;
+pub use engine::stats::{DatabaseStats, OperationStats};
+pub use engine::transaction::Isolation;
+pub use entity::{
+    self, Action, AgentId, Document, ExecutionId, ExecutionMode, ExecutionStatus, LogId, LogLevel,
+    PluginId, Reach, Resource, Role, SessionId, UserId, WorkflowId, WorkflowStatus,
+    WorkflowVersionId,
+};
+pub use error::{Error, FieldError};
 pub use health::{Health, PoolHealth, SchemaHealth};
 pub use migration::{self, Migrator};
+pub use page::{Cursor, Deleted, List, Page};
+pub use repositories::sessions::{self, Session, SessionRequest, Token};
+pub use repositories::users::{self, NewUser, User, UserChange, UserFilter, UserSort};
+pub use repositories::{agents, executions, logs, plugins, workflows};
 pub use sea_orm;
 pub use secrecy::{self, SecretString};
+pub use validate::{MAX_DOCUMENT_BYTES, MAX_DOCUMENT_DEPTH, MAX_TEXT_BYTES};
 
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]

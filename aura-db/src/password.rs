@@ -1,7 +1,10 @@
 //! Password hashes: Argon2id, made on blocking threads, a bounded number at a
 //! time.
 
-use argon2::{Algorithm, Argon2, Params, PasswordHasher, Version};
+use std::sync::LazyLock;
+
+use argon2::password_hash::phc::PasswordHash as Phc;
+use argon2::{Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Version};
 use entity::PasswordHash;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::Semaphore;
@@ -50,21 +53,122 @@ pub async fn hash(password: &SecretString) -> Result<PasswordHash, PasswordError
         length if length > MAX_BYTES => return Err(PasswordError::TooLong),
         _ => {}
     }
-    let slot = SLOTS.acquire().await.map_err(|_| PasswordError::System)?;
     let password = password.clone();
+    work(move || make(password.expose_secret())).await?
+}
+
+/// Does the slow work on a blocking thread, when one of the slots is free.
+async fn work<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, PasswordError> {
+    let slot = SLOTS.acquire().await.map_err(|_| PasswordError::System)?;
     tokio::task::spawn_blocking(move || {
         // Held by the work and not by the caller, who may hang up.
         let _slot = slot;
-        let params =
-            Params::new(MEMORY_KIB, PASSES, LANES, None).map_err(|_| PasswordError::System)?;
-        let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
-        let hash = argon2
-            .hash_password(password.expose_secret().as_bytes())
-            .map_err(|_| PasswordError::System)?;
-        Ok(PasswordHash(hash.to_string()))
+        work()
     })
     .await
-    .map_err(|_| PasswordError::System)?
+    .map_err(|_| PasswordError::System)
+}
+
+fn make(password: &str) -> Result<PasswordHash, PasswordError> {
+    let params = Params::new(MEMORY_KIB, PASSES, LANES, None).map_err(|_| PasswordError::System)?;
+    let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
+    let hash = argon2
+        .hash_password(password.as_bytes())
+        .map_err(|_| PasswordError::System)?;
+    Ok(PasswordHash(hash.to_string()))
+}
+
+/// Whether a password is the one of a hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Verified {
+    /// It is not.
+    No,
+    /// It is.
+    Yes,
+    /// It is, and the hash is of an older kind: make a new one.
+    Outdated,
+}
+
+impl Verified {
+    /// Whether it is the password.
+    #[must_use]
+    pub fn matches(self) -> bool {
+        self != Self::No
+    }
+
+    /// Whether the hash should be made anew.
+    #[must_use]
+    pub fn outdated(self) -> bool {
+        self == Self::Outdated
+    }
+}
+
+/// Compares a password with a stored hash: Argon2id, or the bcrypt of the old
+/// system. What is no such hash, or one that would take far more memory or
+/// time than ours, matches nothing, and takes as long as one that is.
+///
+/// Fails when the system is shutting down.
+pub async fn verify(
+    password: &SecretString,
+    hash: &PasswordHash,
+) -> Result<Verified, PasswordError> {
+    if password.expose_secret().len() > MAX_BYTES {
+        return Ok(Verified::No);
+    }
+    let (password, hash) = (password.clone(), hash.clone());
+    work(move || compare(password.expose_secret(), &hash.0)).await
+}
+
+/// For accounts that have no hash to compare with.
+static NOBODY: LazyLock<Option<PasswordHash>> = LazyLock::new(|| make("nobody").ok());
+
+fn compare(password: &str, hash: &str) -> Verified {
+    if let Some(verified) = argon2id(password, hash) {
+        return verified;
+    }
+    let bcrypt = ["$2a$", "$2b$", "$2y$"]
+        .iter()
+        .any(|kind| hash.starts_with(kind));
+    // Each further step doubles the time; 16 is some seconds.
+    let cost = hash.get(4..6).and_then(|cost| cost.parse::<u32>().ok());
+    if bcrypt
+        && cost.is_some_and(|cost| cost <= 16)
+        && bcrypt::verify(password, hash).unwrap_or(false)
+    {
+        return Verified::Outdated;
+    }
+    if let Some(nobody) = &*NOBODY {
+        let _ = argon2id(password, &nobody.0);
+    }
+    Verified::No
+}
+
+/// `None` when this is no Argon2id hash that we would compute.
+fn argon2id(password: &str, hash: &str) -> Option<Verified> {
+    let phc = Phc::new(hash).ok()?;
+    let params = Params::try_from(&phc).ok()?;
+    let sane = params.m_cost() <= 16 * MEMORY_KIB
+        && params.t_cost() <= 16 * PASSES
+        && params.p_cost() <= 16;
+    if phc.algorithm != Algorithm::Argon2id.ident() || !sane {
+        return None;
+    }
+    if Argon2::default()
+        .verify_password(password.as_bytes(), &phc)
+        .is_err()
+    {
+        return Some(Verified::No);
+    }
+    let current =
+        params.m_cost() == MEMORY_KIB && params.t_cost() == PASSES && params.p_cost() == LANES;
+    Some(if current {
+        Verified::Yes
+    } else {
+        Verified::Outdated
+    })
 }
 
 #[cfg(test)]

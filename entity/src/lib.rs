@@ -14,6 +14,7 @@
 //! ));
 //! ```
 
+mod access;
 mod live;
 #[expect(
     missing_docs,
@@ -22,6 +23,7 @@ mod live;
 pub mod tables;
 pub mod types;
 
+pub use access::{Action, Reach, Resource};
 pub use live::Live;
 pub use tables::*;
 pub use types::*;

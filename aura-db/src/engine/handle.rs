@@ -1,0 +1,278 @@
+//! Where statements go, who acts, and what the actor may do.
+
+use std::fmt;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use connection::{Config, Connections, Target};
+use entity::{Action, Reach, Resource, UserId, users};
+use sea_orm::sea_query::LockType;
+use sea_orm::{ColumnTrait, Condition, DbBackend, EntityTrait, QueryFilter, QuerySelect};
+use tokio::sync::Semaphore;
+use tracing::Instrument;
+
+use crate::clock::Clock;
+use crate::engine::stats::Stats;
+use crate::engine::transaction::{Isolation, Pool, Scope};
+use crate::error::Error;
+
+/// What all handles of one database share.
+#[derive(Debug, Clone)]
+pub(crate) struct Shared {
+    pub(crate) config: Arc<Config>,
+    pub(crate) connections: Connections,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) stats: Arc<Stats>,
+    pub(crate) gates: Gates,
+}
+
+/// In front of each pool, as wide as the pool: here the waiting is seen,
+/// measured and limited. On SQLite the writer is one connection.
+#[derive(Debug, Clone)]
+pub(crate) struct Gates {
+    pub(crate) reader: Arc<Semaphore>,
+    pub(crate) writer: Arc<Semaphore>,
+}
+
+impl Gates {
+    pub(crate) fn of(config: &Config) -> Self {
+        let gate = |width: u32| Arc::new(Semaphore::new(width as usize));
+        let max = config.pool.max.max(1);
+        match config.target {
+            Target::Sqlite { .. } => Self {
+                reader: gate(max),
+                writer: gate(1),
+            },
+            ref one_pool => {
+                let reader = gate(if matches!(one_pool, Target::Memory) {
+                    1
+                } else {
+                    max
+                });
+                Self {
+                    writer: reader.clone(),
+                    reader,
+                }
+            }
+        }
+    }
+}
+
+/// An operation of a repository, as spans and numbers name it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Op {
+    pub(crate) table: &'static str,
+    pub(crate) name: &'static str,
+    pub(crate) needs: (Action, Resource),
+}
+
+/// How an operation touches the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Touch {
+    /// Reads.
+    Read,
+    /// Writes with one statement.
+    Write,
+    /// Writes with several that belong together.
+    Atomic,
+}
+
+/// Where statements go and who acts. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Handle {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) scope: Option<Scope>,
+    pub(crate) actor: Option<UserId>,
+    /// The actor's role is asked before each operation.
+    pub(crate) restricted: bool,
+    /// Only rows that this user owns. Set by the check of the role.
+    own: Option<UserId>,
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle")
+            .field("target", &self.shared.config.target)
+            .field("in_transaction", &self.scope.is_some())
+            .field("actor", &self.actor)
+            .field("restricted", &self.restricted)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Handle {
+    pub(crate) fn new(shared: Shared) -> Self {
+        Self {
+            shared: Arc::new(shared),
+            scope: None,
+            actor: None,
+            restricted: false,
+            own: None,
+        }
+    }
+
+    pub(crate) fn acting_as(&self, user: UserId) -> Self {
+        Self {
+            actor: Some(user),
+            ..self.clone()
+        }
+    }
+
+    pub(crate) fn restricted_to(&self, user: UserId) -> Self {
+        Self {
+            actor: Some(user),
+            restricted: true,
+            ..self.clone()
+        }
+    }
+
+    pub(crate) fn within(&self, scope: Scope) -> Self {
+        Self {
+            scope: Some(scope),
+            ..self.clone()
+        }
+    }
+
+    pub(crate) fn now(&self) -> DateTime<Utc> {
+        self.shared.clock.now()
+    }
+
+    pub(crate) fn backend(&self) -> DbBackend {
+        match self.shared.config.target {
+            Target::Postgres(_) => DbBackend::Postgres,
+            _ => DbBackend::Sqlite,
+        }
+    }
+
+    /// Runs an operation that only reads.
+    pub(crate) async fn read<T, F, Fut>(&self, op: Op, run: F) -> Result<T, Error>
+    where
+        F: Fn(Self) -> Fut + Send + Sync,
+        Fut: Future<Output = Result<T, Error>> + Send,
+        T: Send,
+    {
+        self.observe(op, Touch::Read, run).await
+    }
+
+    /// Runs an operation that writes with a single statement.
+    pub(crate) async fn write<T, F, Fut>(&self, op: Op, run: F) -> Result<T, Error>
+    where
+        F: Fn(Self) -> Fut + Send + Sync,
+        Fut: Future<Output = Result<T, Error>> + Send,
+        T: Send,
+    {
+        self.observe(op, Touch::Write, run).await
+    }
+
+    /// Runs an operation whose statements are done together or not at all.
+    pub(crate) async fn atomic<T, F, Fut>(&self, op: Op, run: F) -> Result<T, Error>
+    where
+        F: Fn(Self) -> Fut + Send + Sync,
+        Fut: Future<Output = Result<T, Error>> + Send,
+        T: Send,
+    {
+        self.observe(op, Touch::Atomic, run).await
+    }
+
+    async fn observe<T, F, Fut>(&self, op: Op, touch: Touch, run: F) -> Result<T, Error>
+    where
+        F: Fn(Self) -> Fut + Send + Sync,
+        Fut: Future<Output = Result<T, Error>> + Send,
+        T: Send,
+    {
+        let span = tracing::debug_span!(
+            target: "aura_db::operation",
+            "operation",
+            table = op.table,
+            operation = op.name,
+            rows = tracing::field::Empty,
+            error = tracing::field::Empty,
+        );
+        let timer = self.shared.stats.start(op);
+        let result = self.framed(op, touch, run).instrument(span.clone()).await;
+        if let Err(error) = &result {
+            span.record("error", tracing::field::display(error));
+        }
+        timer.stop(result.is_ok());
+        result
+    }
+
+    async fn framed<T, F, Fut>(&self, op: Op, touch: Touch, run: F) -> Result<T, Error>
+    where
+        F: Fn(Self) -> Fut + Send + Sync,
+        Fut: Future<Output = Result<T, Error>> + Send,
+        T: Send,
+    {
+        if !self.restricted && touch != Touch::Atomic {
+            return run(self.clone()).await;
+        }
+        let run = &run;
+        let checked = |handle: Self| async move { run(handle.permitted(op, touch).await?).await };
+        if self.scope.is_some() {
+            return self.together(checked).await;
+        }
+        let pool = if touch == Touch::Read {
+            Pool::Reader
+        } else {
+            Pool::Writer
+        };
+        self.transact(pool, Isolation::default(), checked).await
+    }
+
+    /// Asks for the actor's role, in the transaction of the operation, so that
+    /// a demotion counts at once: before a write, PostgreSQL keeps the row locked
+    /// until the end; SQLite has one writer.
+    async fn permitted(mut self, op: Op, touch: Touch) -> Result<Self, Error> {
+        let (true, Some(user)) = (self.restricted, self.actor) else {
+            return Ok(self);
+        };
+        let mut role = users::Entity::find()
+            .select_only()
+            .column(users::Column::Role)
+            .filter(users::COLUMN.id.eq(user))
+            .filter(users::COLUMN.is_active.eq(true))
+            .filter(users::COLUMN.deleted_at.is_null());
+        if touch != Touch::Read && self.backend() == DbBackend::Postgres {
+            role = role.lock(LockType::Share);
+        }
+        let role = self.scalar::<entity::Role, _>(role).await?;
+        let (action, resource) = op.needs;
+        match role.and_then(|role| role.reach(action, resource)) {
+            None => Err(self.forbidden(op)),
+            Some(reach) => {
+                self.own = (reach == Reach::Own).then_some(user);
+                // Checked: what the operation calls is part of it.
+                self.restricted = false;
+                Ok(self)
+            }
+        }
+    }
+
+    fn forbidden(&self, op: Op) -> Error {
+        let (action, resource) = op.needs;
+        Error::Forbidden {
+            user: self.actor.unwrap_or(UserId(0)),
+            action,
+            resource,
+        }
+    }
+
+    /// Only rows whose owner is the one that the handle is limited to, when it
+    /// is.
+    pub(crate) fn own<C: ColumnTrait>(&self, owner: C) -> Condition {
+        Condition::all().add_option(self.own.map(|user| owner.eq(user)))
+    }
+
+    /// Whether the handle is limited to rows of this user's.
+    pub(crate) fn limited_to(&self) -> Option<UserId> {
+        self.own
+    }
+
+    /// Refuses a row of another's when the handle is limited to own ones.
+    pub(crate) fn owned(&self, op: Op, owner: UserId) -> Result<(), Error> {
+        match self.own {
+            Some(user) if user != owner => Err(self.forbidden(op)),
+            _ => Ok(()),
+        }
+    }
+}

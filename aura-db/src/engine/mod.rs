@@ -1,0 +1,16 @@
+//! What every repository stands on: one handle that knows where its statements
+//! go, who acts and what the actor may do.
+//!
+//! * [`handle`]: the handle, its permissions, and the frame around each
+//!   operation (span, numbers, transaction when it needs one).
+//! * [`run`]: the narrow waist. Every statement of this crate goes through it;
+//!   nothing else calls `.one(db)` or `.all(db)`.
+//! * [`transaction`]: begin, commit, savepoints, retries.
+//! * [`stats`]: the numbers.
+
+pub(crate) mod handle;
+pub(crate) mod run;
+pub(crate) mod stats;
+pub(crate) mod transaction;
+
+pub(crate) use handle::{Handle, Op, Shared};

@@ -1,0 +1,429 @@
+//! Transactions: begin, commit, savepoints, retries.
+//!
+//! What holds, on both backends alike:
+//!
+//! * `Ok` means committed. PostgreSQL answers the COMMIT of a transaction in
+//!   which a statement failed with ROLLBACK and no error, and the driver
+//!   doesn't look; so a failed statement, and one that was given up halfway,
+//!   marks the transaction here, and it is not committed.
+//! * BEGIN and COMMIT run in tasks of their own: a caller who hangs up in the
+//!   middle leaves no connection inside a transaction, and no commit half sent.
+//! * A handle is good until its transaction ends, wherever it was carried.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rand::RngExt;
+use sea_orm::{
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, IsolationLevel,
+    SqliteTransactionMode, TransactionOptions, TransactionTrait,
+};
+use tokio::sync::{OwnedSemaphorePermit, RwLock, Semaphore};
+
+use crate::engine::handle::Handle;
+use crate::error::{Doing, Error};
+
+/// So often is a transaction run that collides with others.
+const ATTEMPTS: u32 = 10;
+/// The first pause is at most so long, and each is up to twice the one before.
+const PAUSE: Duration = Duration::from_millis(4);
+/// No pause is longer.
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+/// How much a transaction is kept apart from others. SQLite's are always
+/// serializable, because there is one writer at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Isolation {
+    /// The database's default: on PostgreSQL read committed, where each
+    /// statement sees what is committed when it starts.
+    #[default]
+    Default,
+    /// All statements see what was committed when the first started; a
+    /// collision is retried.
+    RepeatableRead,
+    /// As if transactions ran one after the other; a collision is retried.
+    Serializable,
+}
+
+/// Which pool a transaction takes its connection from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pool {
+    Reader,
+    Writer,
+}
+
+/// Where in a transaction a handle stands.
+#[derive(Debug, Clone)]
+pub(crate) struct Scope {
+    pub(crate) open: Arc<Open>,
+    level: u64,
+}
+
+/// An open transaction.
+#[derive(Debug)]
+pub(crate) struct Open {
+    /// `None` when it has ended. Statements hold it for reading, so that the
+    /// end waits for those under way.
+    pub(crate) transaction: RwLock<Option<DatabaseTransaction>>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// The transaction itself and the savepoints in it; only the last may be
+    /// used.
+    levels: Vec<u64>,
+    next: u64,
+    failed: Option<Failure>,
+    writes: u64,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+/// Why a transaction can't be committed.
+#[derive(Debug, Clone, Copy)]
+struct Failure {
+    /// It collided with another, so the same could succeed.
+    collided: bool,
+}
+
+/// A statement under way. Dropped before [`Running::done`], it was given up, and
+/// what became of it is not known.
+pub(crate) struct Running<'a> {
+    open: &'a Open,
+    ended: bool,
+}
+
+impl Running<'_> {
+    pub(crate) fn done(mut self, error: Option<&Error>) {
+        self.ended = true;
+        if let Some(error) = error {
+            self.open.fail(error.collided());
+        }
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.open.fail(false);
+        }
+    }
+}
+
+impl Open {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn fail(&self, collided: bool) {
+        let mut state = self.state();
+        // A collision stays one, whatever fails after it.
+        let collided = collided || state.failed.is_some_and(|failure| failure.collided);
+        state.failed = Some(Failure { collided });
+    }
+
+    /// Whether a handle of this level may run a statement now.
+    pub(crate) fn enter(&self, scope: &Scope, writes: bool) -> Result<Running<'_>, Error> {
+        let mut state = self.state();
+        if state.levels.last() != Some(&scope.level) {
+            return Err(Error::Ended);
+        }
+        if state.failed.is_some() {
+            return Err(Error::Aborted);
+        }
+        state.writes += u64::from(writes);
+        Ok(Running {
+            open: self,
+            ended: false,
+        })
+    }
+
+    /// Ends it: commits, or undoes everything.
+    async fn end(&self, commit: bool) -> Result<(), Error> {
+        let Some(transaction) = self.transaction.write().await.take() else {
+            return Err(Error::Ended);
+        };
+        let permit = {
+            let mut state = self.state();
+            state.levels.clear();
+            state.permit.take()
+        };
+        let task = tokio::spawn(async move {
+            let _permit = permit;
+            if commit {
+                transaction.commit().await
+            } else {
+                transaction.rollback().await
+            }
+        });
+        let ended = task.await.map_err(|source| Error::CommitUnknown {
+            source: Box::new(source),
+        })?;
+        match ended.doing("committing") {
+            Err(Error::Unavailable { source, .. }) if commit => {
+                Err(Error::CommitUnknown { source })
+            }
+            ended => ended,
+        }
+    }
+}
+
+/// Undoes a transaction whose closure was given up, also when a handle of it
+/// lives on elsewhere.
+struct UndoOnDrop(Option<Arc<Open>>);
+
+impl Drop for UndoOnDrop {
+    fn drop(&mut self) {
+        let Some(open) = self.0.take() else {
+            return;
+        };
+        open.fail(false);
+        open.state().levels.clear();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                let _ = open.end(false).await;
+            });
+        }
+    }
+}
+
+/// Undoes a savepoint's level when its closure was given up: what was done in
+/// it can't be told from the rest any more, so all of it is undone.
+struct CloseLevel<'a> {
+    open: &'a Open,
+    level: u64,
+    closed: bool,
+}
+
+impl CloseLevel<'_> {
+    fn close(&mut self) {
+        let mut state = self.open.state();
+        if let Some(at) = state.levels.iter().position(|level| *level == self.level) {
+            state.levels.truncate(at);
+        }
+        self.closed = true;
+    }
+}
+
+impl Drop for CloseLevel<'_> {
+    fn drop(&mut self) {
+        if !self.closed {
+            self.open.fail(false);
+            self.close();
+        }
+    }
+}
+
+impl Handle {
+    /// Waits for a place in a pool.
+    pub(crate) async fn place(&self, gate: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Error> {
+        if let Ok(permit) = gate.clone().try_acquire_owned() {
+            return Ok(permit);
+        }
+        let started = Instant::now();
+        let limit = self.shared.config.pool.connection_timeout;
+        let permit = tokio::time::timeout(limit, gate.clone().acquire_owned()).await;
+        self.shared.stats.waited(started.elapsed());
+        match permit {
+            Ok(Ok(permit)) => Ok(permit),
+            _ => Err(Error::Busy {
+                doing: "waiting for a connection",
+                source: None,
+            }),
+        }
+    }
+
+    async fn begin(&self, pool: Pool, isolation: Isolation) -> Result<Arc<Open>, Error> {
+        let shared = &self.shared;
+        let (gate, connection) = match pool {
+            Pool::Reader => (&shared.gates.reader, &shared.connections.reader),
+            Pool::Writer => (&shared.gates.writer, &shared.connections.writer),
+        };
+        let permit = self.place(gate).await?;
+        let options = TransactionOptions {
+            isolation_level: match isolation {
+                _ if self.backend() == sea_orm::DbBackend::Sqlite => None,
+                Isolation::Default => None,
+                Isolation::RepeatableRead => Some(IsolationLevel::RepeatableRead),
+                Isolation::Serializable => Some(IsolationLevel::Serializable),
+            },
+            // Deferred, SQLite's own default, fails at once with "database is
+            // locked" when it reads before it writes.
+            sqlite_transaction_mode: Some(match pool {
+                Pool::Reader => SqliteTransactionMode::Deferred,
+                Pool::Writer => SqliteTransactionMode::Immediate,
+            }),
+            ..TransactionOptions::default()
+        };
+        let transaction = begin(connection.clone(), options).await?;
+        Ok(Arc::new(Open {
+            transaction: RwLock::new(Some(transaction)),
+            state: Mutex::new(State {
+                levels: vec![0],
+                next: 1,
+                failed: None,
+                writes: 0,
+                permit: Some(permit),
+            }),
+        }))
+    }
+
+    /// Runs a closure in a transaction of its own, or in a savepoint when the
+    /// handle is in one; again when it collided with others.
+    pub(crate) async fn transact<T, E, F, Fut>(
+        &self,
+        pool: Pool,
+        isolation: Isolation,
+        run: F,
+    ) -> Result<T, E>
+    where
+        F: Fn(Self) -> Fut + Send + Sync,
+        Fut: Future<Output = Result<T, E>> + Send,
+        E: From<Error> + Send,
+        T: Send,
+    {
+        if let Some(scope) = &self.scope {
+            return self.nested(scope, run).await;
+        }
+        let stats = &self.shared.stats;
+        for attempt in 1.. {
+            let open = self.begin(pool, isolation).await?;
+            let mut undo = UndoOnDrop(Some(open.clone()));
+            let scope = Scope {
+                open: open.clone(),
+                level: 0,
+            };
+            let result = run(self.within(scope)).await;
+            let failed = open.state().failed;
+            let ended = open.end(result.is_ok() && failed.is_none()).await;
+            undo.0 = None;
+            let (result, collided) = match (result, failed, ended) {
+                (Ok(value), None, Ok(())) => {
+                    stats.commits.fetch_add(1, Ordering::Relaxed);
+                    return Ok(value);
+                }
+                (Ok(_), None, Err(error)) => {
+                    let collided = error.collided();
+                    (error.into(), collided)
+                }
+                (Ok(_), Some(failure), _) => (Error::Aborted.into(), failure.collided),
+                (Err(error), failure, _) => {
+                    (error, failure.is_some_and(|failure| failure.collided))
+                }
+            };
+            stats.rollbacks.fetch_add(1, Ordering::Relaxed);
+            if !collided || attempt >= ATTEMPTS {
+                return Err(result);
+            }
+            stats.retries.fetch_add(1, Ordering::Relaxed);
+            tokio::time::sleep(pause(attempt)).await;
+        }
+        Err(Error::Aborted.into())
+    }
+
+    async fn nested<T, E, F, Fut>(&self, scope: &Scope, run: F) -> Result<T, E>
+    where
+        F: Fn(Self) -> Fut + Send + Sync,
+        Fut: Future<Output = Result<T, E>> + Send,
+        E: From<Error> + Send,
+        T: Send,
+    {
+        let open = &*scope.open;
+        self.raw(scope, "SAVEPOINT aura_nested").await?;
+        let level = {
+            let mut state = open.state();
+            let level = state.next;
+            state.next += 1;
+            state.levels.push(level);
+            level
+        };
+        let mut guard = CloseLevel {
+            open,
+            level,
+            closed: false,
+        };
+        let inner = Scope {
+            open: scope.open.clone(),
+            level,
+        };
+        let result = run(self.within(inner)).await;
+        let failed = open.state().failed;
+        let keep = result.is_ok() && failed.is_none();
+        if !keep {
+            // A collision can't be undone in part.
+            if failed.is_some_and(|failure| failure.collided) {
+                guard.close();
+                return result.and(Err(Error::Aborted.into()));
+            }
+            open.state().failed = None;
+        }
+        guard.close();
+        if !keep {
+            self.raw(scope, "ROLLBACK TO SAVEPOINT aura_nested").await?;
+        }
+        self.raw(scope, "RELEASE SAVEPOINT aura_nested").await?;
+        match result {
+            Ok(_) if !keep => Err(Error::Aborted.into()),
+            result => result,
+        }
+    }
+
+    async fn raw(&self, scope: &Scope, sql: &'static str) -> Result<(), Error> {
+        let guard = scope.open.transaction.read().await;
+        let transaction = guard.as_ref().ok_or(Error::Ended)?;
+        let running = scope.open.enter(scope, false)?;
+        let result = transaction
+            .execute_unprepared(sql)
+            .await
+            .doing("working with a savepoint");
+        running.done(result.as_ref().err());
+        result.map(|_| ())
+    }
+
+    /// Runs a part of the transaction that the handle is in. When it fails
+    /// after it wrote something, the whole transaction can't be committed any
+    /// more.
+    pub(crate) async fn together<T, F, Fut>(&self, run: F) -> Result<T, Error>
+    where
+        F: Fn(Self) -> Fut + Send + Sync,
+        Fut: Future<Output = Result<T, Error>> + Send,
+        T: Send,
+    {
+        let Some(scope) = &self.scope else {
+            return run(self.clone()).await;
+        };
+        let before = scope.open.state().writes;
+        let result = run(self.clone()).await;
+        if result.is_err() && scope.open.state().writes != before {
+            scope.open.fail(false);
+        }
+        result
+    }
+}
+
+/// Begins a transaction in a task of its own: a `begin` that is dropped halfway
+/// would put a PostgreSQL connection back into the pool inside of a
+/// transaction, where the next write would be acknowledged and lost. A
+/// transaction that arrives for nobody is rolled back.
+pub(crate) async fn begin(
+    connection: DatabaseConnection,
+    options: TransactionOptions,
+) -> Result<DatabaseTransaction, Error> {
+    let begun = tokio::spawn(async move { connection.begin_with_options(options).await });
+    begun
+        .await
+        .map_err(|source| Error::Unavailable {
+            doing: "beginning a transaction",
+            source: Box::new(source),
+        })?
+        .doing("beginning a transaction")
+}
+
+/// A random pause that grows, so that those who collided don't meet again.
+fn pause(attempt: u32) -> Duration {
+    let most = PAUSE
+        .saturating_mul(1_u32 << attempt.min(16))
+        .min(LONGEST_PAUSE);
+    rand::rng().random_range(Duration::ZERO..=most)
+}

@@ -1,0 +1,323 @@
+//! Pages of lists, and the order that they are in.
+//!
+//! ```
+//! # use aura_db::{Page, UserFilter, UserSort};
+//! # async fn example(db: aura_db::Database) -> Result<(), aura_db::Error> {
+//! let newest = UserFilter::new().sort(UserSort::CreatedAt).descending();
+//! let mut page = Page::first(50);
+//! loop {
+//!     let users = db.users().list(newest.clone(), page).await?;
+//!     println!("{} users", users.items.len());
+//!     // Rows that are inserted meanwhile are neither skipped nor told twice.
+//!     let Some(next) = users.next else { break };
+//!     page = Page::after(next, 50);
+//! }
+//! # Ok(()) }
+//! ```
+
+use std::fmt;
+use std::str::FromStr;
+
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use chrono::{DateTime, SecondsFormat, Utc};
+use sea_orm::sea_query::{Expr, LikeExpr, Order, SimpleExpr};
+use sea_orm::{
+    ColumnTrait, ColumnType, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QueryResult,
+    QuerySelect, QueryTrait, Select, Value,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::engine::Handle;
+use crate::error::Error;
+
+/// The most rows that one page has.
+pub const MAX_PAGE: u64 = 1_000;
+
+/// Which part of a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    size: u64,
+    at: At,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum At {
+    Start,
+    After(Cursor),
+    Number(u64),
+}
+
+impl Page {
+    /// The first `size` rows.
+    #[must_use]
+    pub fn first(size: u64) -> Self {
+        Self {
+            size,
+            at: At::Start,
+        }
+    }
+
+    /// The `size` rows after the place that a list's [`List::next`] marks: as
+    /// fast at the end of a long list as at its start.
+    #[must_use]
+    pub fn after(cursor: Cursor, size: u64) -> Self {
+        Self {
+            size,
+            at: At::After(cursor),
+        }
+    }
+
+    /// A numbered page, from 1, with the total of rows. The database counts
+    /// through all the rows before it; rows that come and go shift the others.
+    #[must_use]
+    pub fn number(number: u64, size: u64) -> Self {
+        Self {
+            size,
+            at: At::Number(number),
+        }
+    }
+}
+
+/// A part of a list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct List<T> {
+    /// The rows.
+    pub items: Vec<T>,
+    /// Where the next page begins, when there is one.
+    pub next: Option<Cursor>,
+    /// How many rows there are in all; only for [`Page::number`].
+    pub total: Option<u64>,
+}
+
+/// A place in a list, to hand to a client and take back. What is in it may
+/// change; one that was made for another list or order is refused.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Cursor(String);
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl From<String> for Cursor {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
+/// What a cursor says: the list's order, and the row that it stands at.
+#[derive(Serialize, Deserialize)]
+struct Mark(String, String, i64);
+
+impl Cursor {
+    fn encode(mark: &Mark) -> Self {
+        Self(BASE64_URL_SAFE_NO_PAD.encode(serde_json::to_vec(mark).unwrap_or_default()))
+    }
+
+    fn decode(&self) -> Option<Mark> {
+        let bytes = BASE64_URL_SAFE_NO_PAD.decode(&self.0).ok()?;
+        serde_json::from_slice(&bytes).ok()
+    }
+}
+
+/// A list's order: a column, and the id where it is the same. Only columns that
+/// are never NULL, so that no place in the list is ambiguous.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sorted<C> {
+    pub(crate) by: C,
+    pub(crate) id: C,
+    pub(crate) descending: bool,
+}
+
+impl<C: ColumnTrait> Sorted<C> {
+    fn name(self) -> String {
+        let direction = if self.descending { "-" } else { "+" };
+        format!(
+            "{}{direction}{}",
+            self.by.entity_name().to_string(),
+            self.by.as_str()
+        )
+    }
+
+    fn by_id(self) -> bool {
+        self.by.as_str() == self.id.as_str()
+    }
+
+    fn after(self, mark: &Mark) -> Option<SimpleExpr> {
+        let column = |column: C| Expr::col((column.entity_name(), column));
+        let id = Expr::val(mark.2);
+        let (left, right) = if self.by_id() {
+            (column(self.id), id)
+        } else {
+            let key: Value = match self.by.def().get_column_type() {
+                ColumnType::TimestampWithTimeZone => {
+                    DateTime::parse_from_rfc3339(&mark.1).ok()?.to_utc().into()
+                }
+                _ => mark.1.clone().into(),
+            };
+            (
+                Expr::tuple([column(self.by), column(self.id)]),
+                Expr::tuple([Expr::val(key), id]),
+            )
+        };
+        Some(if self.descending {
+            left.lt(right)
+        } else {
+            left.gt(right)
+        })
+    }
+
+    fn mark(self, row: &QueryResult) -> Result<Cursor, sea_orm::DbErr> {
+        let id: i64 = row.try_get("", "cursor_id")?;
+        let key = if self.by_id() {
+            String::new()
+        } else if *self.by.def().get_column_type() == ColumnType::TimestampWithTimeZone {
+            let time: DateTime<Utc> = row.try_get("", "cursor_key")?;
+            time.to_rfc3339_opts(SecondsFormat::Micros, true)
+        } else {
+            row.try_get("", "cursor_key")?
+        };
+        Ok(Cursor::encode(&Mark(self.name(), key, id)))
+    }
+}
+
+impl Handle {
+    /// A page of a select, which has its filters and columns already.
+    pub(crate) async fn page<E, T>(
+        &self,
+        select: Select<E>,
+        sorted: Sorted<E::Column>,
+        page: Page,
+        read: fn(&QueryResult) -> Result<T, Error>,
+    ) -> Result<List<T>, Error>
+    where
+        E: EntityTrait,
+        T: Send,
+    {
+        if !(1..=MAX_PAGE).contains(&page.size) {
+            return Err(Error::field(
+                "page.size",
+                format!("must be between 1 and {MAX_PAGE}, and is {}", page.size),
+            ));
+        }
+        let size = usize::try_from(page.size).unwrap_or(usize::MAX);
+        let order = if sorted.descending {
+            Order::Desc
+        } else {
+            Order::Asc
+        };
+        let mut query = select
+            .clone()
+            .expr_as(Expr::col((sorted.id.entity_name(), sorted.id)), "cursor_id");
+        if !sorted.by_id() {
+            query = query
+                .expr_as(
+                    Expr::col((sorted.by.entity_name(), sorted.by)),
+                    "cursor_key",
+                )
+                .order_by(sorted.by, order.clone());
+        }
+        query = query.order_by(sorted.id, order).limit(page.size + 1);
+        let mut total = None;
+        match page.at {
+            At::Start => {}
+            At::After(cursor) => {
+                let place = cursor
+                    .decode()
+                    .filter(|mark| mark.0 == sorted.name())
+                    .and_then(|mark| sorted.after(&mark));
+                let Some(place) = place else {
+                    return Err(Error::field(
+                        "page.after",
+                        "must be the `next` of a list in the same order",
+                    ));
+                };
+                query = query.filter(place);
+            }
+            At::Number(number) => {
+                let before = number
+                    .checked_sub(1)
+                    .and_then(|pages| pages.checked_mul(page.size));
+                // More is no number to either database.
+                let Some(before) = before.filter(|before| *before <= i64::MAX as u64) else {
+                    return Err(Error::field("page.number", "must be a page number, from 1"));
+                };
+                query = query.offset(before);
+                total = Some(self.count(select).await?);
+            }
+        }
+        let mut rows = self.read_rows(query.into_query()).await?;
+        let more = rows.len() > size;
+        rows.truncate(size);
+        let next = match rows.last() {
+            Some(last) if more => Some(sorted.mark(last).map_err(|source| Error::Other {
+                doing: "marking the place in a list",
+                source,
+            })?),
+            _ => None,
+        };
+        Ok(List {
+            items: rows.iter().map(read).collect::<Result<_, _>>()?,
+            next,
+            total,
+        })
+    }
+}
+
+/// Whether a column holds this text, without ASCII case. Nothing in the text
+/// means anything but itself.
+pub(crate) fn holds<C: ColumnTrait>(column: C, text: &str) -> SimpleExpr {
+    let mut pattern = String::with_capacity(text.len() + 2);
+    pattern.push('%');
+    for character in text.chars() {
+        if matches!(character, '%' | '_' | '\\') {
+            pattern.push('\\');
+        }
+        pattern.push(character.to_ascii_lowercase());
+    }
+    pattern.push('%');
+    // `lower` is ASCII on SQLite, and on PostgreSQL for our columns, which
+    // collate "C".
+    Expr::expr(sea_orm::sea_query::Func::lower(Expr::col((
+        column.entity_name(),
+        column,
+    ))))
+    .like(LikeExpr::new(pattern).escape('\\'))
+}
+
+/// Whether deleted rows are listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Deleted {
+    /// Only rows that are not deleted.
+    #[default]
+    Hidden,
+    /// All rows.
+    Included,
+    /// Only deleted rows.
+    Only,
+}
+
+impl Deleted {
+    pub(crate) fn filter<E: entity::Live>(self, select: Select<E>) -> Select<E> {
+        match self {
+            Self::Hidden => select.filter(E::DELETED_AT.is_null()),
+            Self::Included => select,
+            Self::Only => select.filter(E::DELETED_AT.is_not_null()),
+        }
+    }
+}
+
+/// The longest text to search for, in characters.
+pub(crate) const MAX_SEARCH: usize = 200;

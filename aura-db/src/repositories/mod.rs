@@ -1,0 +1,52 @@
+//! The repositories, one module each.
+
+use chrono::{DateTime, Utc};
+use entity::Live;
+use sea_orm::sea_query::{Query, UpdateStatement};
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, Value};
+
+use crate::engine::Handle;
+use crate::error::Error;
+
+pub mod agents;
+pub mod executions;
+pub mod logs;
+pub mod plugins;
+pub mod sessions;
+pub mod users;
+pub mod workflows;
+
+impl Handle {
+    /// An update of a managed table that already says when and by whom.
+    pub(crate) fn amend<E: Live>(&self, now: DateTime<Utc>) -> UpdateStatement
+    where
+        E: EntityTrait,
+    {
+        Query::update()
+            .table(E::default().table_ref())
+            .value(E::UPDATED_AT, now)
+            .value(E::UPDATED_BY, Value::from(self.actor.map(|user| user.0)))
+            .take()
+    }
+}
+
+/// Removes a deleted row for good.
+pub(crate) async fn purge<E: Live>(h: &Handle, what: &'static str, id: i64) -> Result<(), Error> {
+    let delete = Query::delete()
+        .from_table(E::default().table_ref())
+        .and_where(E::ID.eq(id))
+        .and_where(E::DELETED_AT.is_not_null())
+        .take();
+    if h.delete(&delete).await? > 0 {
+        return Ok(());
+    }
+    if h.exists(E::find().filter(E::ID.eq(id))).await? {
+        return Err(Error::State {
+            what,
+            id,
+            state: "is not deleted",
+            hint: "only what is deleted can be purged",
+        });
+    }
+    Err(Error::not_found(what, id))
+}

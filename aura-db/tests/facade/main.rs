@@ -1,0 +1,12 @@
+//! The repositories and transactions, as a service uses them, on both
+//! databases.
+
+mod agents;
+mod executions;
+mod logs;
+mod plugins;
+mod sessions;
+mod support;
+mod transactions;
+mod users;
+mod workflows;
