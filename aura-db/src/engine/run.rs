@@ -14,6 +14,7 @@ use sea_orm::{
 };
 
 use crate::engine::Handle;
+use crate::engine::json::as_written;
 use crate::error::{Doing, Error};
 
 /// A query whose rows have a type: [`Select`] of an entity,
@@ -109,14 +110,16 @@ impl<M: Shape> Rows<M> {
 impl Handle {
     /// Runs a statement that returns rows.
     async fn rows(&self, statement: Statement, writes: bool) -> Result<Vec<QueryResult>, Error> {
+        let statement = as_written(statement);
         let doing = if writes { "writing" } else { "reading" };
         let rows = match &self.scope {
             Some(scope) => {
                 let guard = scope.open.transaction.read().await;
                 let transaction = guard.as_ref().ok_or(Error::Ended)?;
-                let running = scope.open.enter(scope, writes)?;
+                let running = scope.open.enter(scope)?;
                 let result = transaction.query_all_raw(statement).await.doing(doing);
-                running.done(result.as_ref().err());
+                let changed = |rows: &Vec<QueryResult>| if writes { rows.len() as u64 } else { 0 };
+                running.done(result.as_ref().map(changed));
                 result?
             }
             None => {
@@ -131,13 +134,14 @@ impl Handle {
 
     /// Runs a statement that says how many rows it touched.
     async fn count_touched(&self, statement: Statement) -> Result<u64, Error> {
+        let statement = as_written(statement);
         let touched = match &self.scope {
             Some(scope) => {
                 let guard = scope.open.transaction.read().await;
                 let transaction = guard.as_ref().ok_or(Error::Ended)?;
-                let running = scope.open.enter(scope, true)?;
+                let running = scope.open.enter(scope)?;
                 let result = transaction.execute_raw(statement).await.doing("writing");
-                running.done(result.as_ref().err());
+                running.done(result.as_ref().map(sea_orm::ExecResult::rows_affected));
                 result?
             }
             None => {

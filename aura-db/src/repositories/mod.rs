@@ -50,3 +50,11 @@ pub(crate) async fn purge<E: Live>(h: &Handle, what: &'static str, id: i64) -> R
     }
     Err(Error::not_found(what, id))
 }
+
+/// A statement that can't be built: a mistake of ours.
+pub(crate) fn unbuilt(source: sea_orm::sea_query::error::Error) -> Error {
+    Error::Other {
+        doing: "building a statement",
+        source: sea_orm::DbErr::Custom(source.to_string()),
+    }
+}

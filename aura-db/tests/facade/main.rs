@@ -9,4 +9,5 @@ mod sessions;
 mod support;
 mod transactions;
 mod users;
+mod workflow_history;
 mod workflows;
