@@ -2,6 +2,7 @@
 //! databases.
 
 mod agents;
+mod contention;
 mod executions;
 mod logs;
 mod plugins;
