@@ -2,8 +2,10 @@
 //! databases.
 
 mod agents;
+mod beside;
 mod contention;
 mod executions;
+mod injection;
 mod logs;
 mod plugins;
 mod sessions;
