@@ -51,6 +51,9 @@ pub use graph::{GraphEdge, GraphNode, GraphProblem, WorkflowGraph};
 pub use health::{Health, PoolHealth, SchemaHealth};
 pub use migration::{self, Migrator};
 pub use page::{Cursor, Deleted, List, Page};
+pub use repositories::executions::{
+    Execution, ExecutionFilter, ExecutionStats, ExecutionSummary, NewExecution, Outcome,
+};
 pub use repositories::sessions::{self, Session, SessionRequest, Token};
 pub use repositories::users::{self, NewUser, User, UserChange, UserFilter, UserSort};
 pub use repositories::workflows::{

@@ -350,13 +350,14 @@ impl Handle {
         self.count_touched(statement.build(&self.backend())).await
     }
 
-    /// Runs a statement of this crate's that has a form per backend.
-    pub(crate) async fn execute_sql(
+    /// Runs a statement of this crate's own SQL that writes, and returns its
+    /// rows.
+    pub(crate) async fn sql_returning<E: EntityTrait>(
         &self,
         sql: &'static str,
         values: Vec<Value>,
-    ) -> Result<u64, Error> {
-        self.count_touched(Statement::from_sql_and_values(self.backend(), sql, values))
+    ) -> Result<Vec<E::Model>, Error> {
+        self.returned::<E>(Statement::from_sql_and_values(self.backend(), sql, values))
             .await
     }
 }

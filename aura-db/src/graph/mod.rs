@@ -21,6 +21,7 @@
 //! ```
 
 mod cycles;
+mod problems;
 mod shapes;
 #[cfg(test)]
 mod tests;
@@ -38,7 +39,8 @@ pub struct WorkflowGraph {
     pub nodes: Vec<GraphNode>,
     /// The connections between nodes that exist.
     pub edges: Vec<GraphEdge>,
-    /// What is wrong; at most [`MAX_PROBLEMS`] and a count of the others.
+    /// What is wrong, errors first; at most [`MAX_PROBLEMS`], fewer if they
+    /// are long, and a count of the others.
     pub problems: Vec<GraphProblem>,
 }
 
@@ -96,6 +98,13 @@ pub enum GraphProblem {
         /// Where it stands.
         place: String,
     },
+    /// A connection from or to an id that several nodes have: the first is meant.
+    AmbiguousTarget {
+        /// Where it stands.
+        place: String,
+        /// The id.
+        id: String,
+    },
     /// A part that is of no shape that is known.
     Unreadable {
         /// Where it stands.
@@ -106,7 +115,7 @@ pub enum GraphProblem {
     /// These nodes lead back to themselves. Loops are allowed: a mark, no
     /// error.
     Cycle {
-        /// Their names.
+        /// Their names, in the order of the document.
         nodes: Vec<String>,
     },
     /// So many further problems.
@@ -129,8 +138,11 @@ impl fmt::Display for GraphProblem {
                 write!(f, "{place} names the node `{name}`, which doesn't exist")
             }
             Self::Nameless { place } => write!(f, "the node at {place} has neither name nor id"),
+            Self::AmbiguousTarget { place, id } => {
+                write!(f, "{place} names the id `{id}`, which several nodes have")
+            }
             Self::Unreadable { place, expected } => write!(f, "{place} is not {expected}"),
-            Self::Cycle { nodes } => write!(f, "a loop: {}", nodes.join(" → ")),
+            Self::Cycle { nodes } => write!(f, "a loop through {}", nodes.join(", ")),
             Self::More { count } => write!(f, "and {count} further problems"),
         }
     }
@@ -144,36 +156,28 @@ impl WorkflowGraph {
         let mut reader = shapes::Reader::default();
         reader.nodes(nodes);
         reader.connections(connections);
-        let shapes::Reader {
-            mut graph,
-            mut more,
-            ..
-        } = reader;
-        for cycle in cycles::find(graph.nodes.len(), &graph.edges) {
-            let nodes = cycle.iter().map(|node| graph.nodes[*node].name.clone());
-            let nodes = nodes.collect();
-            more += report(&mut graph.problems, GraphProblem::Cycle { nodes });
+        let (nodes, edges, mut problems) = reader.finish();
+        for cycle in cycles::find(nodes.len(), &edges) {
+            problems.report(|| GraphProblem::Cycle {
+                nodes: cycle.iter().map(|node| nodes[*node].name.clone()).collect(),
+            });
         }
-        if more > 0 {
-            graph.problems.push(GraphProblem::More { count: more });
+        Self {
+            nodes,
+            edges,
+            problems: problems.finish(),
         }
-        graph
     }
 
     /// Whether nothing is wrong. Loops are not wrong.
     #[must_use]
     pub fn is_sound(&self) -> bool {
-        self.problems
-            .iter()
-            .all(|problem| matches!(problem, GraphProblem::Cycle { .. }))
+        // Errors come first, so those that are only counted follow another.
+        self.problems.iter().all(|problem| {
+            matches!(
+                problem,
+                GraphProblem::Cycle { .. } | GraphProblem::More { .. }
+            )
+        })
     }
-}
-
-/// Adds a problem while there is room; how many had none.
-fn report(problems: &mut Vec<GraphProblem>, problem: GraphProblem) -> usize {
-    let room = problems.len() < MAX_PROBLEMS;
-    if room {
-        problems.push(problem);
-    }
-    usize::from(!room)
 }

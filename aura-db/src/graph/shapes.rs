@@ -5,15 +5,23 @@ use std::fmt::Display;
 
 use serde_json::{Map, Value};
 
-use super::{GraphEdge, GraphNode, GraphProblem, WorkflowGraph, report};
+use super::problems::Problems;
+use super::{GraphEdge, GraphNode, GraphProblem};
 
 /// What is read so far.
 #[derive(Default)]
 pub(super) struct Reader {
-    pub(super) graph: WorkflowGraph,
-    pub(super) more: usize,
+    nodes: Vec<GraphNode>,
+    edges: Vec<GraphEdge>,
+    problems: Problems,
     names: HashMap<String, usize>,
-    ids: HashMap<String, usize>,
+    ids: HashMap<String, Id>,
+}
+
+/// Which node an id means.
+struct Id {
+    first: usize,
+    shared: bool,
 }
 
 /// Where a value stands. Only made text when it is told.
@@ -44,9 +52,17 @@ struct Output<'a> {
     index: usize,
 }
 
+/// The longest kind of output, in bytes. Every edge repeats it, so one long
+/// kind with many targets would need the square of the document's size.
+const MAX_KIND: usize = 100;
+
 const TARGET: &str = "the name or id of a node, or an object with a `node` or `target`";
 
 impl Reader {
+    pub(super) fn finish(self) -> (Vec<GraphNode>, Vec<GraphEdge>, Problems) {
+        (self.nodes, self.edges, self.problems)
+    }
+
     pub(super) fn nodes(&mut self, document: Option<&Value>) {
         let root = Place::Root("nodes");
         match document {
@@ -68,29 +84,35 @@ impl Reader {
 
     fn node(&mut self, place: Place<'_>, key: Option<&str>, node: &Value) {
         let empty = Map::new();
-        let members = match node {
-            Value::Object(members) => members,
-            _ => {
-                self.unreadable(place, "an object that describes a node");
-                &empty
-            }
-        };
+        let members = node.as_object().unwrap_or_else(|| {
+            self.unreadable(place, "an object that describes a node");
+            &empty
+        });
         let member = |name: &str| members.get(name).and_then(word);
         let id = member("id");
+        let title = member("name").filter(|name| !name.is_empty());
         // In an object the key is what connections speak of.
-        let Some(name) = key.map(str::to_owned).or(member("name")).or(id.clone()) else {
+        let Some(name) = key.map(str::to_owned).or(title.clone()).or(id.clone()) else {
             if node.is_object() {
-                let place = place.to_string();
-                self.problem(GraphProblem::Nameless { place });
+                self.problems.report(|| GraphProblem::Nameless {
+                    place: place.to_string(),
+                });
             }
             return;
         };
-        let index = self.graph.nodes.len();
+        let index = self.nodes.len();
         self.names.entry(name.clone()).or_insert(index);
-        if let Some(id) = &id {
-            self.ids.entry(id.clone()).or_insert(index);
+        // Where keys are ids, connections in n8n's shape speak of the name.
+        let title = title.filter(|_| key.is_some());
+        for id in id.iter().chain(&title) {
+            let new = Id {
+                first: index,
+                shared: false,
+            };
+            let id = self.ids.entry(id.clone()).or_insert(new);
+            id.shared |= id.first != index;
         }
-        self.graph.nodes.push(GraphNode {
+        self.nodes.push(GraphNode {
             name,
             id,
             kind: member("type"),
@@ -99,20 +121,18 @@ impl Reader {
 
     fn duplicates(&mut self) {
         let mut counts: HashMap<&str, usize> = HashMap::new();
-        for node in &self.graph.nodes {
+        for node in &self.nodes {
             *counts.entry(&node.name).or_default() += 1;
         }
-        let twice: Vec<_> = self
-            .graph
-            .nodes
-            .iter()
-            .enumerate()
-            .filter(|(index, node)| self.names.get(&node.name) == Some(index))
-            .filter_map(|(_, node)| Some((node.name.clone(), *counts.get(node.name.as_str())?)))
-            .filter(|(_, count)| *count > 1)
-            .collect();
-        for (name, count) in twice {
-            self.problem(GraphProblem::DuplicateName { name, count });
+        for node in &self.nodes {
+            // Taken out, so that a name is told once.
+            let count = counts.remove(node.name.as_str()).unwrap_or_default();
+            if count > 1 {
+                self.problems.report(|| GraphProblem::DuplicateName {
+                    name: node.name.clone(),
+                    count,
+                });
+            }
         }
     }
 
@@ -148,7 +168,12 @@ impl Reader {
             // A single target, unless it lists outputs by their kinds.
             Value::Object(kinds) if reference(kinds).is_none() => {
                 for (kind, targets) in kinds {
-                    self.targets(Place::Member(&place, kind), output(kind), targets);
+                    let place = Place::Member(&place, kind);
+                    if kind.len() > MAX_KIND {
+                        self.unreadable(place, "a kind of output: it is too long");
+                        continue;
+                    }
+                    self.targets(place, output(kind), targets);
                 }
             }
             targets => self.targets(place, output("main"), targets),
@@ -184,7 +209,7 @@ impl Reader {
             return self.unreadable(place, TARGET);
         };
         if let (Some(to), Some(from)) = (self.resolve(place, &name), output.from) {
-            self.graph.edges.push(GraphEdge {
+            self.edges.push(GraphEdge {
                 from,
                 to,
                 output: output.kind.to_owned(),
@@ -211,7 +236,7 @@ impl Reader {
         let to = self.resolve(Place::Member(&place, target), &to);
         if let (Some(from), Some(to)) = (from, to) {
             let output = connection.get("sourceHandle").and_then(word);
-            self.graph.edges.push(GraphEdge {
+            self.edges.push(GraphEdge {
                 from,
                 to,
                 output: output.unwrap_or_else(|| "main".to_owned()),
@@ -223,25 +248,30 @@ impl Reader {
     /// Which node this is. By name first: names are what n8n connects by, and
     /// an id that is another node's name is an accident.
     fn resolve(&mut self, place: Place<'_>, name: &str) -> Option<usize> {
-        let found = self.names.get(name).or_else(|| self.ids.get(name)).copied();
-        if found.is_none() {
-            self.problem(GraphProblem::MissingNode {
+        if let Some(node) = self.names.get(name) {
+            return Some(*node);
+        }
+        let Some(id) = self.ids.get(name) else {
+            self.problems.report(|| GraphProblem::MissingNode {
                 place: place.to_string(),
                 name: name.to_owned(),
             });
+            return None;
+        };
+        if id.shared {
+            self.problems.report(|| GraphProblem::AmbiguousTarget {
+                place: place.to_string(),
+                id: name.to_owned(),
+            });
         }
-        found
+        Some(id.first)
     }
 
     fn unreadable(&mut self, place: Place<'_>, expected: &str) {
-        self.problem(GraphProblem::Unreadable {
+        self.problems.report(|| GraphProblem::Unreadable {
             place: place.to_string(),
             expected: expected.to_owned(),
         });
-    }
-
-    fn problem(&mut self, problem: GraphProblem) {
-        self.more += report(&mut self.graph.problems, problem);
     }
 }
 

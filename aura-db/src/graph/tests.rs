@@ -55,7 +55,7 @@ fn n8n_by_name_or_id_with_kinds_and_nulls() {
     let edges = ["Start main0 If", "If main1 Start", "Tool ai_tool0 If"].map(str::to_owned);
     let (found, problems) = read(&nodes, &connections);
     assert_eq!(found, edges);
-    assert_eq!(problems, ["a loop: Start → If"]);
+    assert_eq!(problems, ["a loop through Start, If"]);
 }
 
 #[test]
@@ -127,21 +127,85 @@ fn problems_are_bounded() {
 }
 
 #[test]
-fn a_long_ring_needs_no_stack() {
-    let count = 100_000;
-    let nodes: Vec<_> = (0..count).map(|n| json!({"name": n.to_string()})).collect();
-    let ring: serde_json::Map<_, _> = (0..count)
-        .map(|n| (n.to_string(), json!([((n + 1) % count).to_string()])))
+fn loops_that_are_only_counted_are_sound_and_errors_are_not() {
+    let count = MAX_PROBLEMS + 1;
+    let nodes: Vec<_> = (0..count).map(|n| json!({"id": n})).collect();
+    let mut links: Vec<_> = (0..count)
+        .map(|n| json!({"source": n, "target": n}))
         .collect();
-    let (nodes, ring) = (json!(nodes), json!(ring));
+    let graph = WorkflowGraph::parse(Some(&json!(nodes)), Some(&json!(links)));
+    assert_eq!(
+        graph.problems.last(),
+        Some(&GraphProblem::More { count: 1 })
+    );
+    assert!(graph.is_sound());
+    links.push(json!({"source": 0, "target": "gone"}));
+    assert!(!WorkflowGraph::parse(Some(&json!(nodes)), Some(&json!(links))).is_sound());
+}
+
+/// Each would need gigabytes if edges or problems repeated a long name.
+#[test]
+fn long_names_are_not_multiplied() {
+    let (long, many) = ("x".repeat(1024 * 1024), vec![1; 100_000]);
+    let graph = WorkflowGraph::parse(None, Some(&json!({ &long: many })));
+    assert!(matches!(
+        graph.problems[..],
+        [
+            GraphProblem::MissingNode { .. },
+            GraphProblem::More { count: 100_000 }
+        ]
+    ));
+    let (nodes, kinds) = (
+        json!({"1": {}}),
+        json!({"1": { long: many, "k".repeat(100): [1] }}),
+    );
+    let graph = WorkflowGraph::parse(Some(&nodes), Some(&kinds));
+    assert_eq!(graph.edges.len(), 1);
+    assert!(matches!(graph.problems[0], GraphProblem::Unreadable { .. }));
+}
+
+#[test]
+fn keyed_nodes_are_found_by_their_name_member() {
+    let nodes = json!({"n1": {"name": "Start"}, "n2": {"name": "n1"}});
+    let connections = json!({"Start": {"main": [[{"node": "n1"}, {"node": "n2"}]]}});
+    let (edges, _) = read(&nodes, &connections);
+    assert_eq!(edges, ["n1 main0 n1", "n1 main0 n2"]);
+}
+
+#[test]
+fn ids_that_several_nodes_have_matter_when_they_are_used() {
+    let nodes =
+        json!([{"id": "1", "name": "A"}, {"id": "1", "name": "B"}, {"id": "2", "name": ""}]);
+    assert!(WorkflowGraph::parse(Some(&nodes), Some(&json!({"A": ["B"]}))).is_sound());
+    let (edges, problems) = read(&nodes, &json!([{"source": "2", "target": "1"}]));
+    assert_eq!(edges, ["2 main0 A"]);
+    assert_eq!(
+        problems,
+        ["/connections/0/target names the id `1`, which several nodes have"]
+    );
+}
+
+/// The graph of so many nodes in a row, parsed on a small stack.
+fn long(count: usize, links: impl Iterator<Item = Value>) -> WorkflowGraph {
+    let nodes: Vec<_> = (0..count).map(|n| json!({"id": n})).collect();
+    let (nodes, links) = (json!(nodes), links.collect::<Value>());
     let small = std::thread::Builder::new().stack_size(64 * 1024);
-    let graph = small
-        .spawn(move || WorkflowGraph::parse(Some(&nodes), Some(&ring)))
+    small
+        .spawn(move || WorkflowGraph::parse(Some(&nodes), Some(&links)))
         .expect("a thread")
         .join()
-        .expect("no overflow");
-    assert_eq!(graph.edges.len(), count);
-    assert!(matches!(&graph.problems[..], [GraphProblem::Cycle { nodes }] if nodes.len() == count));
+        .expect("no overflow")
+}
+
+#[test]
+fn a_long_chain_or_ring_needs_no_stack() {
+    let count = 100_000;
+    let link = |n| json!({"source": n, "target": (n + 1) % count});
+    let chain = long(count, (0..count - 1).map(link));
+    assert_eq!((chain.edges.len(), chain.problems.len()), (count - 1, 0));
+    let ring = long(count, (0..count).map(link));
+    assert_eq!(ring.edges.len(), count);
+    assert!(matches!(&ring.problems[..], [GraphProblem::Cycle { nodes }] if nodes.len() == count));
 }
 
 fn anything() -> impl Strategy<Value = Value> {

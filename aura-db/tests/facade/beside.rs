@@ -1,6 +1,6 @@
 //! An application's own migrations and tables beside ours.
 
-use aura_db::sea_orm::{ConnectionTrait, FromQueryResult, Statement};
+use aura_db::sea_orm::{FromQueryResult, Statement};
 use aura_db::{Config, Database, Error, NewWorkflow, Page, WorkflowFilter};
 use sea_orm_migration::prelude::*;
 use testdb::TestDb;

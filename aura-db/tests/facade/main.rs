@@ -4,6 +4,7 @@
 mod agents;
 mod beside;
 mod contention;
+mod execution_stats;
 mod executions;
 mod injection;
 mod logs;
