@@ -54,6 +54,7 @@ pub use page::{Cursor, Deleted, List, Page};
 pub use repositories::executions::{
     Execution, ExecutionFilter, ExecutionStats, ExecutionSummary, NewExecution, Outcome,
 };
+pub use repositories::logs::{Log, LogFilter, LogStats, NewLog};
 pub use repositories::sessions::{self, Session, SessionRequest, Token};
 pub use repositories::users::{self, NewUser, User, UserChange, UserFilter, UserSort};
 pub use repositories::workflows::{

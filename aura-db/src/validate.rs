@@ -133,11 +133,6 @@ impl Check {
         self.document(field, document);
     }
 
-    /// A JSON document that the database searches (`jsonb`).
-    pub(crate) fn searchable(&mut self, field: &'static str, document: Option<&Document>) {
-        self.document(field, document);
-    }
-
     /// Fails with everything that was refused.
     pub(crate) fn done(self) -> Result<(), Error> {
         if self.0.is_empty() {

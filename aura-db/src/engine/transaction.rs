@@ -78,6 +78,8 @@ struct State {
     failed: Option<Failure>,
     /// Rows that its statements changed.
     changed: u64,
+    /// Some of them are new log entries.
+    appended: bool,
     permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -124,6 +126,10 @@ impl Open {
         // A collision stays one, whatever fails after it.
         let collided = collided || state.failed.is_some_and(|failure| failure.collided);
         state.failed = Some(Failure { collided });
+    }
+
+    pub(crate) fn note_appended(&self) {
+        self.state().appended = true;
     }
 
     /// Whether a handle of this level may run a statement now.
@@ -266,6 +272,7 @@ impl Handle {
                 next: 1,
                 failed: None,
                 changed: 0,
+                appended: false,
                 permit: Some(permit),
             }),
         }))
@@ -303,6 +310,9 @@ impl Handle {
             let (result, collided) = match (result, failed, ended) {
                 (Ok(value), None, Ok(())) => {
                     stats.commits.fetch_add(1, Ordering::Relaxed);
+                    if open.state().appended {
+                        self.shared.news.send_replace(());
+                    }
                     return Ok(value);
                 }
                 (Ok(_), None, Err(error)) => {

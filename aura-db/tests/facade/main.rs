@@ -8,6 +8,7 @@ mod execution_stats;
 mod executions;
 mod injection;
 mod logs;
+mod logs_tail;
 mod plugins;
 mod sessions;
 mod support;

@@ -14,6 +14,7 @@ use serde::Serialize;
 use super::{ExecutionFilter, Executions, op};
 use crate::engine::run::{Rows, Shape};
 use crate::error::Error;
+use crate::repositories::{day, day_of, unsigned};
 
 /// Numbers about executions.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
@@ -82,13 +83,13 @@ impl Executions {
                     .pop();
 
                 let per_day = select()?
-                    .expr_as(day(backend), "day")
+                    .expr_as(day(executions::Column::CreatedAt, backend), "day")
                     .expr_as(count(), "n")
                     .expr_as(count_of(ExecutionStatus::Success), "success")
                     .expr_as(count_of(ExecutionStatus::Error), "error")
-                    .group_by(day(backend))
+                    .group_by(day(executions::Column::CreatedAt, backend))
                     .into_query()
-                    .order_by_expr(day(backend), Order::Asc)
+                    .order_by_expr(day(executions::Column::CreatedAt, backend), Order::Asc)
                     .take();
                 Ok(ExecutionStats {
                     total: by_status.iter().map(|(_, n)| n).sum(),
@@ -112,16 +113,6 @@ fn count_of(status: ExecutionStatus) -> SimpleExpr {
             .case(executions::COLUMN.status.eq(status), Expr::val(1_i64)),
     )
     .count()
-}
-
-/// The day in UTC, as `2026-11-23`.
-fn day(backend: DbBackend) -> SimpleExpr {
-    Expr::cust(match backend {
-        DbBackend::Postgres => {
-            r#"to_char("executions"."created_at" AT TIME ZONE 'UTC', 'YYYY-MM-DD')"#
-        }
-        _ => r#"substr("executions"."created_at", 1, 10)"#,
-    })
 }
 
 /// From start to end, in microseconds. SQLite's date functions round to
@@ -164,13 +155,6 @@ fn times(took: SelectStatement, backend: DbBackend) -> SelectStatement {
         .take()
 }
 
-fn unsigned(row: &QueryResult, name: &str) -> Result<u64, DbErr> {
-    let number: i64 = row.try_get("", name)?;
-    // Counts are not negative; a clock that was set back between start and end
-    // makes a time so.
-    Ok(u64::try_from(number).unwrap_or(0))
-}
-
 struct OfStatus(ExecutionStatus, u64);
 
 impl Shape for OfStatus {
@@ -196,11 +180,8 @@ impl Shape for Times {
 
 impl Shape for ExecutionDay {
     fn read(row: &QueryResult) -> Result<Self, DbErr> {
-        let day: String = row.try_get("", "day")?;
         Ok(Self {
-            day: day
-                .parse()
-                .map_err(|_| DbErr::Type(format!("`{day}` is not a day")))?,
+            day: day_of(row)?,
             total: unsigned(row, "n")?,
             success: unsigned(row, "success")?,
             error: unsigned(row, "error")?,
