@@ -3,7 +3,7 @@
 use chrono::{DateTime, NaiveDate, Utc};
 use entity::Live;
 use sea_orm::sea_query::{Expr, Query, SimpleExpr, UpdateStatement};
-use sea_orm::{ColumnTrait, DbBackend, DbErr, EntityTrait, Iden, QueryFilter, QueryResult, Value};
+use sea_orm::{ColumnTrait, DbBackend, DbErr, EntityTrait, QueryFilter, QueryResult, Value};
 
 use crate::engine::Handle;
 use crate::error::Error;

@@ -59,8 +59,8 @@ use crate::engine::run::entity_row;
 use crate::engine::{Handle, Op};
 use crate::error::Error;
 use crate::page::{List, Page};
+use crate::repositories::plugins::Plugin;
 use crate::repositories::users::{User, hold_owner};
-use entity::plugins::Model as Plugin;
 
 /// A workflow with what belongs to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
