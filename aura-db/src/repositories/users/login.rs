@@ -1,0 +1,102 @@
+//! A password becomes a session.
+
+use entity::{Action, PasswordHash, UserId, users};
+use sea_orm::sea_query::Query;
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
+use secrecy::SecretString;
+
+use super::{Users, op};
+use crate::engine::Handle;
+use crate::error::Error;
+use crate::password;
+use crate::repositories::sessions::{Issued, Ready, SessionRequest, able};
+use crate::validate::normal_email;
+
+impl Users {
+    /// Checks a password and opens a session, in one step: a password that is
+    /// changed in between wins, and there is no session. An unknown address
+    /// takes as long as a wrong password.
+    ///
+    /// A hash of an older kind (bcrypt, other parameters) is replaced.
+    ///
+    /// Fails with [`Error::Credentials`] when the address or the password is
+    /// wrong, or the user is deleted or not active, and with
+    /// [`Error::Validation`].
+    pub async fn login(
+        &self,
+        email: &str,
+        password: impl Into<SecretString>,
+        request: SessionRequest,
+    ) -> Result<Issued, Error> {
+        let password = password.into();
+        let ready = Ready::new(request)?;
+        let known = self.known(email).await?;
+        let hash = known
+            .as_ref()
+            .map_or_else(password::unusable, |(_, hash)| hash.clone());
+        let verified = password::verify(&password, &hash).await?;
+        let (Some((id, _)), true) = (known, verified.matches()) else {
+            return Err(Error::Credentials);
+        };
+        let fresh = if verified.outdated() {
+            Some(password::hash(&password).await?)
+        } else {
+            None
+        };
+        let (ready, hash, fresh) = (&ready, &hash, &fresh);
+        let op = op("login", Action::Update);
+        let issued = if let Some(fresh) = fresh {
+            self.0
+                .atomic(op, |h| async move {
+                    rehash(&h, id, hash, fresh).await?;
+                    ready.insert(&h, id, Some(fresh)).await
+                })
+                .await?
+        } else {
+            self.0
+                .write(
+                    op,
+                    |h| async move { ready.insert(&h, id, Some(hash)).await },
+                )
+                .await?
+        };
+        issued.ok_or(Error::Credentials)
+    }
+
+    /// The id and hash of somebody who may log in.
+    async fn known(&self, email: &str) -> Result<Option<(UserId, PasswordHash)>, Error> {
+        let email = &normal_email(email);
+        if email.contains('\0') {
+            return Ok(None);
+        }
+        let user = self
+            .0
+            .read(op("login_lookup", Action::Update), |h| async move {
+                let user = users::Entity::find()
+                    .filter(users::COLUMN.email.eq(email.clone()))
+                    .filter(able());
+                h.fetch_optional(user).await
+            })
+            .await?;
+        Ok(user.map(|user| (user.id, user.hashed_password)))
+    }
+}
+
+/// Replaces a hash, unless the password was changed since.
+async fn rehash(
+    h: &Handle,
+    id: UserId,
+    old: &PasswordHash,
+    new: &PasswordHash,
+) -> Result<(), Error> {
+    let update = Query::update()
+        .table(users::Entity)
+        .value(users::Column::HashedPassword, new.clone())
+        .and_where(users::COLUMN.id.eq(id))
+        .and_where(users::COLUMN.hashed_password.eq(old.clone()))
+        .take();
+    if h.update(&update).await? == 0 {
+        return Err(Error::Credentials);
+    }
+    Ok(())
+}
