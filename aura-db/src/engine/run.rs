@@ -114,9 +114,10 @@ impl Handle {
             Some(scope) => {
                 let guard = scope.open.transaction.read().await;
                 let transaction = guard.as_ref().ok_or(Error::Ended)?;
-                let running = scope.open.enter(scope, writes)?;
+                let running = scope.open.enter(scope)?;
                 let result = transaction.query_all_raw(statement).await.doing(doing);
-                running.done(result.as_ref().err());
+                let wrote = |rows: &Vec<_>| if writes { rows.len() as u64 } else { 0 };
+                running.done(result.as_ref().map(wrote));
                 result?
             }
             None => {
@@ -135,9 +136,9 @@ impl Handle {
             Some(scope) => {
                 let guard = scope.open.transaction.read().await;
                 let transaction = guard.as_ref().ok_or(Error::Ended)?;
-                let running = scope.open.enter(scope, true)?;
+                let running = scope.open.enter(scope)?;
                 let result = transaction.execute_raw(statement).await.doing("writing");
-                running.done(result.as_ref().err());
+                running.done(result.as_ref().map(sea_orm::ExecResult::rows_affected));
                 result?
             }
             None => {

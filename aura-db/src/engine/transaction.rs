@@ -76,6 +76,7 @@ struct State {
     levels: Vec<u64>,
     next: u64,
     failed: Option<Failure>,
+    /// Rows that were written.
     writes: u64,
     permit: Option<OwnedSemaphorePermit>,
 }
@@ -95,10 +96,12 @@ pub(crate) struct Running<'a> {
 }
 
 impl Running<'_> {
-    pub(crate) fn done(mut self, error: Option<&Error>) {
+    /// It ended well and wrote so many rows, or with this error.
+    pub(crate) fn done(mut self, result: Result<u64, &Error>) {
         self.ended = true;
-        if let Some(error) = error {
-            self.open.fail(error.collided());
+        match result {
+            Ok(wrote) => self.open.state().writes += wrote,
+            Err(error) => self.open.fail(error.collided()),
         }
     }
 }
@@ -124,15 +127,14 @@ impl Open {
     }
 
     /// Whether a handle of this level may run a statement now.
-    pub(crate) fn enter(&self, scope: &Scope, writes: bool) -> Result<Running<'_>, Error> {
-        let mut state = self.state();
+    pub(crate) fn enter(&self, scope: &Scope) -> Result<Running<'_>, Error> {
+        let state = self.state();
         if state.levels.last() != Some(&scope.level) {
             return Err(Error::Ended);
         }
         if state.failed.is_some() {
             return Err(Error::Aborted);
         }
-        state.writes += u64::from(writes);
         Ok(Running {
             open: self,
             ended: false,
@@ -372,12 +374,12 @@ impl Handle {
     async fn raw(&self, scope: &Scope, sql: &'static str) -> Result<(), Error> {
         let guard = scope.open.transaction.read().await;
         let transaction = guard.as_ref().ok_or(Error::Ended)?;
-        let running = scope.open.enter(scope, false)?;
+        let running = scope.open.enter(scope)?;
         let result = transaction
             .execute_unprepared(sql)
             .await
             .doing("working with a savepoint");
-        running.done(result.as_ref().err());
+        running.done(result.as_ref().map(|_| 0));
         result.map(|_| ())
     }
 
