@@ -3,7 +3,9 @@
 use chrono::{DateTime, Utc};
 use entity::{Action, Live, UserId, agents, users, workflows};
 use sea_orm::sea_query::LockType;
-use sea_orm::{ColumnTrait, DbBackend, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use sea_orm::{
+    ColumnTrait, DbBackend, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait,
+};
 
 use super::{User, Users, end_sessions, op};
 use crate::engine::Handle;
@@ -34,13 +36,18 @@ pub struct Transferred {
 impl Users {
     /// Deletes the user, who can be restored; the sessions end now.
     ///
-    /// Fails with [`Error::NotFound`], and with [`Error::OwnsRows`] when the
-    /// user owns workflows or agents and `owned` doesn't say what becomes of
-    /// them.
+    /// Fails with [`Error::NotFound`] when the user or the heir doesn't exist,
+    /// with [`Error::OwnsRows`] when the user owns workflows or agents and
+    /// `owned` doesn't say what becomes of them, with [`Error::Conflict`] when
+    /// the heir has an agent of the same name, and with [`Error::Validation`]
+    /// when the heir is the user.
     pub async fn delete(&self, id: UserId, owned: OwnedRows) -> Result<(), Error> {
+        if let OwnedRows::TransferTo(heir) = owned {
+            another(id, heir)?;
+        }
         self.0
             .atomic(op("delete", Action::Delete), |h| async move {
-                let user = lock(&h, id).await?;
+                lock(&h, id).await?;
                 match owned {
                     OwnedRows::Refuse => refuse_owner(&h, id).await?,
                     OwnedRows::TransferTo(heir) => {
@@ -48,10 +55,11 @@ impl Users {
                     }
                     OwnedRows::Delete => delete_owned(&h, id).await?,
                 }
-                let mut update = h.amend::<users::Entity>(h.now());
+                let now = h.now();
+                let mut update = h.amend::<users::Entity>(now);
                 update
-                    .value(users::Column::DeletedAt, h.now())
-                    .and_where(users::COLUMN.id.eq(user));
+                    .value(users::Column::DeletedAt, now)
+                    .and_where(users::COLUMN.id.eq(id));
                 h.update(&update).await?;
                 end_sessions(&h, id).await
             })
@@ -60,9 +68,11 @@ impl Users {
 
     /// Gives everything that one user owns and that is not deleted to another.
     ///
-    /// Fails with [`Error::NotFound`] when one of them doesn't exist, and with
-    /// [`Error::Conflict`] when both have an agent of the same name.
+    /// Fails with [`Error::NotFound`] when one of them doesn't exist, with
+    /// [`Error::Conflict`] when both have an agent of the same name, and with
+    /// [`Error::Validation`] when they are the same.
     pub async fn transfer(&self, from: UserId, to: UserId) -> Result<Transferred, Error> {
+        another(from, to)?;
         self.0
             .atomic(op("transfer", Action::Update), |h| async move {
                 lock(&h, from).await?;
@@ -166,23 +176,26 @@ async fn refuse_owner(h: &Handle, id: UserId) -> Result<(), Error> {
     })
 }
 
+/// A deleted user keeps nothing that isn't deleted, so the heir is another.
+fn another(from: UserId, to: UserId) -> Result<(), Error> {
+    if from == to {
+        return Err(Error::field("heir", "must be another user"));
+    }
+    Ok(())
+}
+
 async fn transfer(h: &Handle, from: UserId, to: UserId) -> Result<Transferred, Error> {
     hold_owner(h, to).await?;
-    let mine = agents::Entity::live().filter(agents::COLUMN.owner_id.eq(from));
-    let names = mine
+    let mine = agents::Entity::live()
+        .filter(agents::COLUMN.owner_id.eq(from))
         .select_only()
-        .column(agents::Column::Name)
-        .order_by_asc(agents::Column::Id);
+        .column(agents::Column::Name);
     let same = agents::Entity::find()
         .filter(agents::COLUMN.owner_id.eq(to))
-        .filter(
-            agents::COLUMN
-                .name
-                .in_subquery(sea_orm::QueryTrait::into_query(names)),
-        );
-    if from != to
-        && let Some(same) = h.fetch_optional(same).await?
-    {
+        .filter(agents::COLUMN.name.in_subquery(mine.into_query()))
+        // One that is not deleted says more.
+        .order_by_desc(agents::COLUMN.deleted_at.is_null());
+    if let Some(same) = h.fetch_optional(same).await? {
         return Err(Error::Conflict {
             table: "agents".to_owned(),
             columns: vec!["owner_id".to_owned(), "name".to_owned()],
