@@ -117,6 +117,10 @@ impl FromStr for Cursor {
     }
 }
 
+/// The longest cursor, in bytes. Ours have a text of at most 160 characters,
+/// which take up to six bytes each in JSON, and a third more in base64.
+const MAX_CURSOR: usize = 4_096;
+
 /// What a cursor says: the list's order, and the row that it stands at.
 #[derive(Serialize, Deserialize)]
 struct Mark(String, String, i64);
@@ -127,8 +131,13 @@ impl Cursor {
     }
 
     fn decode(&self) -> Option<Mark> {
+        if self.0.len() > MAX_CURSOR {
+            return None;
+        }
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(&self.0).ok()?;
-        serde_json::from_slice(&bytes).ok()
+        let mark: Mark = serde_json::from_slice(&bytes).ok()?;
+        // PostgreSQL can't compare with it.
+        (!mark.1.contains('\0')).then_some(mark)
     }
 }
 
