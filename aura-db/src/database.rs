@@ -150,7 +150,7 @@ impl Database {
             ..(*self.handle.shared).clone()
         };
         Self {
-            handle: Handle::new(shared),
+            handle: self.handle.sharing(shared),
         }
     }
 

@@ -111,6 +111,14 @@ impl Handle {
         }
     }
 
+    /// The same handle on another clock.
+    pub(crate) fn sharing(self, shared: Shared) -> Self {
+        Self {
+            shared: Arc::new(shared),
+            ..self
+        }
+    }
+
     pub(crate) fn acting_as(&self, user: UserId) -> Self {
         Self {
             actor: Some(user),
@@ -223,8 +231,11 @@ impl Handle {
     /// a demotion counts at once: before a write, PostgreSQL keeps the row locked
     /// until the end; SQLite has one writer.
     async fn permitted(mut self, op: Op, touch: Touch) -> Result<Self, Error> {
-        let (true, Some(user)) = (self.restricted, self.actor) else {
+        if !self.restricted {
             return Ok(self);
+        }
+        let Some(user) = self.actor else {
+            return Err(self.forbidden(op));
         };
         let mut role = users::Entity::find()
             .select_only()
