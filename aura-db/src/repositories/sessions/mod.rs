@@ -159,8 +159,10 @@ impl Sessions {
             .write(op("touch", Action::Update), |h| async move {
                 let now = h.now();
                 let session = sessions::Entity::find()
+                    .join(JoinType::InnerJoin, sessions::Relation::Users.def())
                     .filter(sessions::COLUMN.id.eq(id))
-                    .filter(valid(now, None));
+                    .filter(valid(now, None))
+                    .filter(able());
                 let Some(session) = h.fetch_optional(session).await? else {
                     return Ok(false);
                 };
@@ -180,13 +182,21 @@ impl Sessions {
     }
 
     /// The user's sessions that are valid, newest first.
+    ///
+    /// Restricted to an editor, who may look at people, it fails with
+    /// [`Error::Forbidden`] for another's: where somebody logged in from is
+    /// nobody else's business.
     pub async fn list(&self, user: UserId) -> Result<Vec<Session>, Error> {
+        const LIST: Op = op("list", Action::Read);
         self.0
-            .read(op("list", Action::Read), |h| async move {
+            .read(LIST, |h| async move {
+                h.owned(LIST, user)?;
                 h.fetch_all(
                     sessions::Entity::find()
+                        .join(JoinType::InnerJoin, sessions::Relation::Users.def())
                         .filter(sessions::COLUMN.user_id.eq(user))
                         .filter(valid(h.now(), None))
+                        .filter(able())
                         .order_by_desc(sessions::Column::Id),
                 )
                 .await
