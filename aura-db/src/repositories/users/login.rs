@@ -5,12 +5,15 @@ use sea_orm::sea_query::Query;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 use secrecy::SecretString;
 
-use super::{Users, op};
+use super::{Users, op, sought};
 use crate::engine::Handle;
 use crate::error::Error;
 use crate::password;
 use crate::repositories::sessions::{Issued, Ready, SessionRequest, able};
-use crate::validate::normal_email;
+
+/// An older hash that another login replaces at the same moment is looked up
+/// again.
+pub(super) const ATTEMPTS: u32 = 3;
 
 impl Users {
     /// Checks a password and opens a session, in one step: a password that is
@@ -30,45 +33,66 @@ impl Users {
     ) -> Result<Issued, Error> {
         let password = password.into();
         let ready = Ready::new(request)?;
-        let known = self.known(email).await?;
-        let hash = known
-            .as_ref()
-            .map_or_else(password::unusable, |(_, hash)| hash.clone());
-        let verified = password::verify(&password, &hash).await?;
-        let (Some((id, _)), true) = (known, verified.matches()) else {
-            return Err(Error::Credentials);
-        };
-        let fresh = if verified.outdated() {
-            Some(password::hash(&password).await?)
-        } else {
-            None
-        };
-        let (ready, hash, fresh) = (&ready, &hash, &fresh);
-        let op = op("login", Action::Update);
-        let issued = if let Some(fresh) = fresh {
-            self.0
-                .atomic(op, |h| async move {
-                    rehash(&h, id, hash, fresh).await?;
+        for _ in 0..ATTEMPTS {
+            let known = self.known(email).await?;
+            let hash = known
+                .as_ref()
+                .map_or_else(password::unusable, |(_, hash)| hash.clone());
+            let verified = password::verify(&password, &hash).await?;
+            let (Some((id, _)), true) = (known, verified.matches()) else {
+                return Err(Error::Credentials);
+            };
+            if !verified.outdated() {
+                let issued = self.open(id, &hash, &ready).await?;
+                return issued.ok_or(Error::Credentials);
+            }
+            let fresh = password::hash(&password).await?;
+            if let Some(issued) = self.renew(id, &hash, &fresh, &ready).await? {
+                return Ok(issued);
+            }
+            // Another login has renewed the hash, or the password is another:
+            // who is right is seen by asking again.
+        }
+        Err(Error::Credentials)
+    }
+
+    async fn open(
+        &self,
+        id: UserId,
+        hash: &PasswordHash,
+        ready: &Ready,
+    ) -> Result<Option<Issued>, Error> {
+        self.0
+            .write(op("login", Action::Update), |h| async move {
+                ready.insert(&h, id, Some(hash)).await
+            })
+            .await
+    }
+
+    /// Replaces the hash that was verified and opens the session.
+    async fn renew(
+        &self,
+        id: UserId,
+        hash: &PasswordHash,
+        fresh: &PasswordHash,
+        ready: &Ready,
+    ) -> Result<Option<Issued>, Error> {
+        self.0
+            .atomic(op("login", Action::Update), |h| async move {
+                if rehash(&h, id, hash, fresh).await? {
                     ready.insert(&h, id, Some(fresh)).await
-                })
-                .await?
-        } else {
-            self.0
-                .write(
-                    op,
-                    |h| async move { ready.insert(&h, id, Some(hash)).await },
-                )
-                .await?
-        };
-        issued.ok_or(Error::Credentials)
+                } else {
+                    Ok(None)
+                }
+            })
+            .await
     }
 
     /// The id and hash of somebody who may log in.
     async fn known(&self, email: &str) -> Result<Option<(UserId, PasswordHash)>, Error> {
-        let email = &normal_email(email);
-        if email.contains('\0') {
+        let Some(email) = &sought(email) else {
             return Ok(None);
-        }
+        };
         let user = self
             .0
             .read(op("login_lookup", Action::Update), |h| async move {
@@ -82,21 +106,18 @@ impl Users {
     }
 }
 
-/// Replaces a hash, unless the password was changed since.
+/// Replaces a hash, unless it was changed since.
 async fn rehash(
     h: &Handle,
     id: UserId,
     old: &PasswordHash,
     new: &PasswordHash,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     let update = Query::update()
         .table(users::Entity)
         .value(users::Column::HashedPassword, new.clone())
         .and_where(users::COLUMN.id.eq(id))
         .and_where(users::COLUMN.hashed_password.eq(old.clone()))
         .take();
-    if h.update(&update).await? == 0 {
-        return Err(Error::Credentials);
-    }
-    Ok(())
+    Ok(h.update(&update).await? > 0)
 }

@@ -30,7 +30,7 @@ use crate::engine::{Handle, Op};
 use crate::error::Error;
 use crate::page::{List, Page};
 use crate::password;
-use crate::validate::{Check, normal_email};
+use crate::validate::{Check, MAX_EMAIL, normal_email};
 
 pub use entity::users::Model as User;
 pub use filter::{UserFilter, UserSort};
@@ -153,10 +153,9 @@ impl Users {
 
     /// The user with this address, in whatever case, unless deleted.
     pub async fn find_by_email(&self, email: &str) -> Result<Option<User>, Error> {
-        let email = &normal_email(email);
-        if email.contains('\0') {
+        let Some(email) = &sought(email) else {
             return Ok(None);
-        }
+        };
         self.0
             .read(op("find_by_email", Action::Read), |h| async move {
                 h.fetch_optional(
@@ -197,10 +196,9 @@ impl Users {
     /// Whether somebody, deleted or not, has this address, so that nobody else
     /// can.
     pub async fn email_exists(&self, email: &str) -> Result<bool, Error> {
-        let email = &normal_email(email);
-        if email.contains('\0') {
+        let Some(email) = &sought(email) else {
             return Ok(false);
-        }
+        };
         self.0
             .read(op("email_exists", Action::Read), |h| async move {
                 h.exists(users::Entity::find().filter(users::COLUMN.email.eq(email.clone())))
@@ -209,7 +207,7 @@ impl Users {
             .await
     }
 
-    /// Changes the name or the address.
+    /// Changes the name or the address, or nothing when nothing is asked for.
     ///
     /// Fails with [`Error::Validation`], [`Error::NotFound`], and
     /// [`Error::Conflict`] when another user has the address.
@@ -226,6 +224,12 @@ impl Users {
         let (name, email) = (&change.name, &email);
         self.0
             .atomic(op("update", Action::Update), |h| async move {
+                let user = users::Entity::live().filter(users::COLUMN.id.eq(id));
+                let user = h.fetch_optional(user).await?;
+                let user = user.ok_or_else(|| Error::not_found("user", id))?;
+                if name.is_none() && email.is_none() {
+                    return Ok(user);
+                }
                 if let Some(email) = email
                     && let Some(error) = taken(&h, email, Some(id)).await?
                 {
@@ -284,6 +288,12 @@ impl Users {
             })
             .await
     }
+}
+
+/// An address as it is stored, unless it is none that could be.
+fn sought(email: &str) -> Option<String> {
+    let email = normal_email(email);
+    (email.len() <= 4 * MAX_EMAIL && !email.contains('\0')).then_some(email)
 }
 
 /// The error that tells whose address it is, when somebody but `except` has it.

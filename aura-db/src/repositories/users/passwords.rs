@@ -4,6 +4,7 @@ use entity::{Action, Live, PasswordHash, UserId, users};
 use sea_orm::{ColumnTrait, QueryFilter, QuerySelect};
 use secrecy::SecretString;
 
+use super::login::ATTEMPTS;
 use super::{Users, end_sessions, op};
 use crate::error::Error;
 use crate::password;
@@ -38,13 +39,20 @@ impl Users {
         let mut check = Check::default();
         check.password("password", &new);
         check.done()?;
-        let verified = self.hash_of("change_password", id).await?;
-        if !password::verify(&old.into(), &verified).await?.matches() {
-            return Err(Error::Credentials);
+        let old = old.into();
+        for _ in 0..ATTEMPTS {
+            let verified = self.hash_of("change_password", id).await?;
+            if !password::verify(&old, &verified).await?.matches() {
+                return Err(Error::Credentials);
+            }
+            let hash = password::hash(&new).await?;
+            let stored = self.store_hash("change_password", id, &hash, Some(&verified));
+            if stored.await? {
+                return Ok(());
+            }
+            // A login has renewed the hash, or the password is another.
         }
-        let hash = password::hash(&new).await?;
-        self.store_hash("change_password", id, &hash, Some(&verified))
-            .await
+        Err(Error::Credentials)
     }
 
     /// Gives the user a new password, whatever the old one was; all the user's
@@ -61,7 +69,11 @@ impl Users {
         check.password("password", &new);
         check.done()?;
         let hash = password::hash(&new).await?;
-        self.store_hash("reset_password", id, &hash, None).await
+        if self.store_hash("reset_password", id, &hash, None).await? {
+            Ok(())
+        } else {
+            Err(Error::not_found("user", id))
+        }
     }
 
     async fn hash_of(&self, name: &'static str, id: UserId) -> Result<PasswordHash, Error> {
@@ -78,13 +90,15 @@ impl Users {
             .await
     }
 
+    /// Stores a hash, when asked only instead of the one that was verified, and
+    /// ends the sessions. `false` when there is no such user.
     async fn store_hash(
         &self,
         name: &'static str,
         id: UserId,
         hash: &PasswordHash,
         verified: Option<&PasswordHash>,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         self.0
             .atomic(op(name, Action::Update), |h| async move {
                 let mut update = h.amend::<users::Entity>(h.now());
@@ -96,13 +110,10 @@ impl Users {
                     update.and_where(users::COLUMN.hashed_password.eq(verified.clone()));
                 }
                 if h.update(&update).await? == 0 {
-                    return Err(match verified {
-                        Some(_) => Error::Credentials,
-                        None => Error::not_found("user", id),
-                    });
+                    return Ok(false);
                 }
                 // After the update: a login that is under way holds the row.
-                end_sessions(&h, id).await
+                end_sessions(&h, id).await.map(|()| true)
             })
             .await
     }
