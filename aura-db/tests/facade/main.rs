@@ -4,9 +4,11 @@
 mod agents;
 mod executions;
 mod logs;
+mod people;
 mod plugins;
 mod sessions;
 mod support;
 mod transactions;
 mod users;
+mod users_passwords;
 mod workflows;
