@@ -10,5 +10,7 @@ mod sessions;
 mod support;
 mod transactions;
 mod users;
+mod users_ownership;
 mod users_passwords;
+mod users_races;
 mod workflows;
