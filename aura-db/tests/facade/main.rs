@@ -4,6 +4,7 @@
 mod agents;
 mod executions;
 mod logs;
+mod pages;
 mod people;
 mod plugins;
 mod sessions;
