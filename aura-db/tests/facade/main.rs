@@ -1,7 +1,9 @@
 //! The repositories and transactions, as a service uses them, on both
 //! databases.
 
+mod access;
 mod agents;
+mod audit;
 mod executions;
 mod logs;
 mod pages;

@@ -1,6 +1,8 @@
 //! What the tests of users and sessions share: rows of tables that other
 //! repositories write, and looks at the database from outside.
 
+use std::time::{Duration, Instant};
+
 use aura_db::entity::{agents, users, workflows};
 use aura_db::sea_orm::sea_query::Query;
 use aura_db::sea_orm::{ActiveModelTrait, ColumnTrait, EntityTrait, QueryFilter, Set};
@@ -9,6 +11,7 @@ use aura_db::{
     AgentId, Database, Error, SecretString, SessionRequest, User, UserId, WorkflowId,
     WorkflowStatus,
 };
+use testdb::{Backend, TestDb};
 
 use crate::support::PASSWORD;
 
@@ -97,4 +100,25 @@ pub(crate) async fn opens(db: &Database, issued: &Issued) -> bool {
         .await
         .expect("an answer")
         .is_some()
+}
+
+/// Gives up what takes too long.
+pub(crate) async fn pause(started: Instant) {
+    assert!(
+        started.elapsed() < Duration::from_secs(20),
+        "it never comes"
+    );
+    tokio::time::sleep(Duration::from_millis(2)).await;
+}
+
+/// Until somebody waits for a row's lock. (SQLite has no such locks: whoever
+/// writes waits for the one writer.)
+pub(crate) async fn until_somebody_waits(test: &TestDb) {
+    const WAITING: &str = "SELECT CAST(count(*) AS text) AS line FROM pg_locks AS l \
+                           JOIN pg_stat_activity AS a USING (pid) \
+                           WHERE NOT l.granted AND a.datname = current_database()";
+    let started = Instant::now();
+    while test.backend() == Backend::Postgres && test.lines(WAITING).await == ["0"] {
+        pause(started).await;
+    }
 }

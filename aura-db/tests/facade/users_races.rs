@@ -2,15 +2,15 @@
 //! The interleavings are forced: the change is held open by a transaction from
 //! outside until the other has seen what was before it.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use aura_db::entity::users;
 use aura_db::sea_orm::sea_query::Query;
 use aura_db::sea_orm::{ColumnTrait, ConnectionTrait};
 use aura_db::{Database, Error, SessionRequest, UserId, password};
-use testdb::{Backend, TestDb};
+use testdb::TestDb;
 
-use crate::people::{login, opens, plant, session};
+use crate::people::{login, opens, pause, plant, session, until_somebody_waits};
 use crate::support::{PASSWORD, assert_error, open, user};
 
 testdb::both!(migrated:
@@ -27,31 +27,10 @@ fn ended(db: &Database, operation: &str) -> u64 {
         .map_or(0, |one| one.count)
 }
 
-/// Gives up what takes too long.
-async fn pause(started: Instant) {
-    assert!(
-        started.elapsed() < Duration::from_secs(20),
-        "it never comes"
-    );
-    tokio::time::sleep(Duration::from_millis(2)).await;
-}
-
 /// Until the operation has ended once more than so often.
 async fn until_ended(db: &Database, operation: &str, before: u64) {
     let started = Instant::now();
     while ended(db, operation) <= before {
-        pause(started).await;
-    }
-}
-
-/// Until somebody waits for a row's lock. (SQLite has no such locks: whoever
-/// writes waits for the one writer.)
-async fn until_somebody_waits(test: &TestDb) {
-    const WAITING: &str = "SELECT CAST(count(*) AS text) AS line FROM pg_locks AS l \
-                           JOIN pg_stat_activity AS a USING (pid) \
-                           WHERE NOT l.granted AND a.datname = current_database()";
-    let started = Instant::now();
-    while test.backend() == Backend::Postgres && test.lines(WAITING).await == ["0"] {
         pause(started).await;
     }
 }
