@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use chrono::{DateTime, Utc};
 use connection::{Config, Connections, Target};
@@ -87,6 +88,8 @@ pub(crate) struct Handle {
     pub(crate) restricted: bool,
     /// Only rows that this user owns. Set by the check of the role.
     own: Option<UserId>,
+    /// How many rows the operation's statements read and wrote.
+    rows: Option<Arc<AtomicU64>>,
 }
 
 impl fmt::Debug for Handle {
@@ -108,6 +111,13 @@ impl Handle {
             actor: None,
             restricted: false,
             own: None,
+            rows: None,
+        }
+    }
+
+    pub(crate) fn count_rows(&self, rows: u64) {
+        if let Some(counter) = &self.rows {
+            counter.fetch_add(rows, Ordering::Relaxed);
         }
     }
 
@@ -197,7 +207,15 @@ impl Handle {
             error = tracing::field::Empty,
         );
         let timer = self.shared.stats.start(op);
-        let result = self.framed(op, touch, run).instrument(span.clone()).await;
+        // Counted here and told once: a field that is recorded again is
+        // written again.
+        let rows = Arc::<AtomicU64>::default();
+        let handle = Self {
+            rows: Some(rows.clone()),
+            ..self.clone()
+        };
+        let result = handle.framed(op, touch, run).instrument(span.clone()).await;
+        span.record("rows", rows.load(Ordering::Relaxed));
         if let Err(error) = &result {
             span.record("error", tracing::field::display(error));
         }
@@ -246,7 +264,11 @@ impl Handle {
         if touch != Touch::Read && self.backend() == DbBackend::Postgres {
             role = role.lock(LockType::Share);
         }
-        let role = self.scalar::<entity::Role, _>(role).await?;
+        let asking = Self {
+            rows: None,
+            ..self.clone()
+        };
+        let role = asking.scalar::<entity::Role, _>(role).await?;
         let (action, resource) = op.needs;
         match role.and_then(|role| role.reach(action, resource)) {
             None => Err(self.forbidden(op)),

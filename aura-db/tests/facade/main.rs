@@ -4,12 +4,14 @@
 mod access;
 mod agents;
 mod audit;
+mod errors;
 mod executions;
 mod logs;
 mod pages;
 mod people;
 mod plugins;
 mod sessions;
+mod stats;
 mod support;
 mod transactions;
 mod users;

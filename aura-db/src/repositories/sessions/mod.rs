@@ -24,12 +24,12 @@ use chrono::{DateTime, TimeDelta, Utc};
 use entity::{Action, Resource, SessionId, UserId, sessions, users};
 use sea_orm::sea_query::{Query, UpdateStatement};
 use sea_orm::{
-    ColumnTrait, Condition, DbErr, EntityTrait, FromQueryResult, Iterable, JoinType, QueryFilter,
-    QueryOrder, QueryResult, QuerySelect, QueryTrait, RelationTrait,
+    ColumnTrait, Condition, EntityTrait, Iterable, JoinType, QueryFilter, QueryOrder, QuerySelect,
+    QueryTrait, RelationTrait,
 };
 use serde::Serialize;
 
-use crate::engine::run::{Rows, Shape};
+use crate::engine::run::entity_part;
 use crate::engine::{Handle, Op};
 use crate::error::Error;
 use crate::repositories::users::User;
@@ -63,15 +63,6 @@ pub struct Authenticated {
     pub user: User,
     /// The session, which has not expired.
     pub session: Session,
-}
-
-impl Shape for Authenticated {
-    fn read(row: &QueryResult) -> Result<Self, DbErr> {
-        Ok(Self {
-            session: Session::from_query_result(row, "s_")?,
-            user: User::from_query_result(row, "u_")?,
-        })
-    }
 }
 
 /// The sessions. From [`Database::sessions`](crate::Database::sessions).
@@ -144,10 +135,14 @@ impl Sessions {
                     .filter(sessions::COLUMN.token.eq(hash.clone()))
                     .filter(valid(now, idle))
                     .filter(able());
-                let rows = h
-                    .shaped::<Authenticated>(Rows::of("sessions", select.into_query()))
-                    .await?;
-                Ok(rows.into_iter().next())
+                let rows = h.read_rows(select.into_query()).await?;
+                let Some(row) = rows.first() else {
+                    return Ok(None);
+                };
+                Ok(Some(Authenticated {
+                    session: entity_part::<sessions::Entity>(row, "s_")?,
+                    user: entity_part::<users::Entity>(row, "u_")?,
+                }))
             })
             .await
     }
