@@ -1,3 +1,6 @@
+use aura_db::entity::users;
+use aura_db::sea_orm::sea_query::Query;
+use aura_db::sea_orm::{ColumnTrait, ConnectionTrait};
 use aura_db::{DatabaseStats, Error, NewUser, OperationStats};
 use testdb::TestDb;
 
@@ -69,15 +72,25 @@ async fn transactions_are_counted(db: TestDb) {
     assert_eq!(of(&stats, "users", "activate").errors, 1);
 }
 
-/// A caller who hangs up before the answer.
+/// A caller who hangs up before the answer, which can't come while somebody
+/// else holds the user.
 async fn given_up_counts(db: TestDb) {
     let db = open(&db).await;
     let ada = user(&db, "ada").await.id;
-    let users = db.users();
-    let mut find = Box::pin(users.find(ada));
-    let first = futures_util::poll!(find.as_mut());
-    drop(find);
+    let transaction = db.begin().await.expect("begun");
+    let hold = Query::update()
+        .table(users::Entity)
+        .value(users::Column::Name, "held")
+        .and_where(users::COLUMN.id.eq(ada))
+        .take();
+    transaction.execute(&hold).await.expect("held");
+    let repository = db.users();
+    let mut deactivate = Box::pin(repository.deactivate(ada));
+    let first = futures_util::poll!(deactivate.as_mut());
+    drop(deactivate);
     assert!(first.is_pending());
-    let find = of(&db.stats(), "users", "find");
-    assert_eq!((find.count, find.errors), (1, 1));
+    transaction.rollback().await.expect("rolled back");
+    let deactivate = of(&db.stats(), "users", "deactivate");
+    assert_eq!((deactivate.count, deactivate.errors), (1, 1));
+    assert!(db.users().get(ada).await.expect("there").is_active);
 }
