@@ -138,6 +138,7 @@ impl Database {
                 connections,
                 clock: Arc::new(SystemClock),
                 stats: Arc::default(),
+                news: tokio::sync::watch::Sender::new(()),
             }),
         })
     }

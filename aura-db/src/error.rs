@@ -113,7 +113,7 @@ pub enum Error {
         /// The workflow.
         workflow: WorkflowId,
         /// What is wrong.
-        problems: Vec<String>,
+        problems: Vec<crate::graph::GraphProblem>,
     },
     /// A statement of the transaction failed before, so nothing of it is kept.
     #[error("the transaction is undone, because a statement in it failed before")]

@@ -26,6 +26,7 @@ mod clock;
 mod database;
 mod engine;
 mod error;
+pub mod graph;
 mod health;
 pub mod page;
 pub mod password;
@@ -46,11 +47,20 @@ pub use entity::{
     WorkflowVersionId,
 };
 pub use error::{Error, FieldError};
+pub use graph::{GraphEdge, GraphNode, GraphProblem, WorkflowGraph};
 pub use health::{Health, PoolHealth, SchemaHealth};
 pub use migration::{self, Migrator};
 pub use page::{Cursor, Deleted, List, Page};
+pub use repositories::executions::{
+    Execution, ExecutionFilter, ExecutionStats, ExecutionSummary, NewExecution, Outcome,
+};
+pub use repositories::logs::{Log, LogFilter, LogStats, NewLog};
 pub use repositories::sessions::{self, Session, SessionRequest, Token};
 pub use repositories::users::{self, NewUser, User, UserChange, UserFilter, UserSort};
+pub use repositories::workflows::{
+    NewWorkflow, Workflow, WorkflowChange, WorkflowDetails, WorkflowFilter, WorkflowSort,
+    WorkflowSummary,
+};
 pub use repositories::{agents, executions, logs, plugins, workflows};
 pub use sea_orm;
 pub use secrecy::{self, SecretString};

@@ -111,6 +111,12 @@ impl Check {
         let Some(Document(json)) = document else {
             return;
         };
+        if holds_nul(json) {
+            self.refuse(
+                field,
+                "must not hold the character U+0000, which PostgreSQL can't store",
+            );
+        }
         if depth(json) > MAX_DOCUMENT_DEPTH {
             self.refuse(field, "must be nested at most 128 deep");
             // Serializing recurses.
@@ -128,19 +134,6 @@ impl Check {
             self.refuse(field, "must be an object or an array");
         }
         self.document(field, document);
-    }
-
-    /// A JSON document that the database searches (`jsonb`).
-    pub(crate) fn searchable(&mut self, field: &'static str, document: Option<&Document>) {
-        self.document(field, document);
-        if let Some(Document(json)) = document
-            && holds_nul(json)
-        {
-            self.refuse(
-                field,
-                "must not hold the character U+0000, which PostgreSQL can't store",
-            );
-        }
     }
 
     /// Fails with everything that was refused.

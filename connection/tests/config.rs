@@ -391,6 +391,18 @@ fn another_host_or_aura_env_looks_like_production() {
 }
 
 #[test]
+fn the_old_cache_is_noticed_and_does_no_harm() {
+    let config = accepted(&[("DB_CACHE_ENABLED", "true"), ("DB_CACHE_DURATION", "60000")]);
+    let warnings: Vec<_> = config.warnings().iter().collect();
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert!(warnings[0].starts_with("DB_CACHE_"), "{warnings:?}");
+    assert!(
+        warnings[0].contains("has no effect: aura-db has no cache"),
+        "{warnings:?}"
+    );
+}
+
+#[test]
 fn every_variable_is_documented() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     for name in [".env.example", "README.md"] {

@@ -25,6 +25,8 @@ pub(crate) struct Shared {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) stats: Arc<Stats>,
     pub(crate) gates: Gates,
+    /// Log entries were appended in this process: wakes who follows them.
+    pub(crate) news: tokio::sync::watch::Sender<()>,
 }
 
 /// In front of each pool, as wide as the pool: here the waiting is seen,
@@ -153,6 +155,15 @@ impl Handle {
 
     pub(crate) fn now(&self) -> DateTime<Utc> {
         self.shared.clock.now()
+    }
+
+    /// Tells those who follow the logs that there are new ones; inside a
+    /// transaction when it is committed.
+    pub(crate) fn appended(&self) {
+        match &self.scope {
+            Some(scope) => scope.open.note_appended(),
+            None => self.shared.news.send_replace(()),
+        }
     }
 
     pub(crate) fn backend(&self) -> DbBackend {

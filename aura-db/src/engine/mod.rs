@@ -9,6 +9,7 @@
 //! * [`stats`]: the numbers.
 
 pub(crate) mod handle;
+mod json;
 pub(crate) mod run;
 pub(crate) mod stats;
 pub(crate) mod transaction;

@@ -14,6 +14,7 @@ use sea_orm::{
 };
 
 use crate::engine::Handle;
+use crate::engine::json::as_written;
 use crate::error::{Doing, Error};
 
 /// A query whose rows have a type: [`Select`] of an entity,
@@ -109,6 +110,7 @@ impl<M: Shape> Rows<M> {
 impl Handle {
     /// Runs a statement that returns rows.
     async fn rows(&self, statement: Statement, writes: bool) -> Result<Vec<QueryResult>, Error> {
+        let statement = as_written(statement);
         let doing = if writes { "writing" } else { "reading" };
         let rows = match &self.scope {
             Some(scope) => {
@@ -116,8 +118,8 @@ impl Handle {
                 let transaction = guard.as_ref().ok_or(Error::Ended)?;
                 let running = scope.open.enter(scope)?;
                 let result = transaction.query_all_raw(statement).await.doing(doing);
-                let wrote = |rows: &Vec<_>| if writes { rows.len() as u64 } else { 0 };
-                running.done(result.as_ref().map(wrote));
+                let changed = |rows: &Vec<QueryResult>| if writes { rows.len() as u64 } else { 0 };
+                running.done(result.as_ref().map(changed));
                 result?
             }
             None => {
@@ -132,6 +134,7 @@ impl Handle {
 
     /// Runs a statement that says how many rows it touched.
     async fn count_touched(&self, statement: Statement) -> Result<u64, Error> {
+        let statement = as_written(statement);
         let touched = match &self.scope {
             Some(scope) => {
                 let guard = scope.open.transaction.read().await;
@@ -347,13 +350,14 @@ impl Handle {
         self.count_touched(statement.build(&self.backend())).await
     }
 
-    /// Runs a statement of this crate's that has a form per backend.
-    pub(crate) async fn execute_sql(
+    /// Runs a statement of this crate's own SQL that writes, and returns its
+    /// rows.
+    pub(crate) async fn sql_returning<E: EntityTrait>(
         &self,
         sql: &'static str,
         values: Vec<Value>,
-    ) -> Result<u64, Error> {
-        self.count_touched(Statement::from_sql_and_values(self.backend(), sql, values))
+    ) -> Result<Vec<E::Model>, Error> {
+        self.returned::<E>(Statement::from_sql_and_values(self.backend(), sql, values))
             .await
     }
 }

@@ -76,8 +76,10 @@ struct State {
     levels: Vec<u64>,
     next: u64,
     failed: Option<Failure>,
-    /// Rows that were written.
-    writes: u64,
+    /// Rows that its statements changed.
+    changed: u64,
+    /// Some of them are new log entries.
+    appended: bool,
     permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -96,11 +98,11 @@ pub(crate) struct Running<'a> {
 }
 
 impl Running<'_> {
-    /// It ended well and wrote so many rows, or with this error.
+    /// It ended, and this is how many rows it changed.
     pub(crate) fn done(mut self, result: Result<u64, &Error>) {
         self.ended = true;
         match result {
-            Ok(wrote) => self.open.state().writes += wrote,
+            Ok(changed) => self.open.state().changed += changed,
             Err(error) => self.open.fail(error.collided()),
         }
     }
@@ -124,6 +126,10 @@ impl Open {
         // A collision stays one, whatever fails after it.
         let collided = collided || state.failed.is_some_and(|failure| failure.collided);
         state.failed = Some(Failure { collided });
+    }
+
+    pub(crate) fn note_appended(&self) {
+        self.state().appended = true;
     }
 
     /// Whether a handle of this level may run a statement now.
@@ -265,7 +271,8 @@ impl Handle {
                 levels: vec![0],
                 next: 1,
                 failed: None,
-                writes: 0,
+                changed: 0,
+                appended: false,
                 permit: Some(permit),
             }),
         }))
@@ -303,6 +310,9 @@ impl Handle {
             let (result, collided) = match (result, failed, ended) {
                 (Ok(value), None, Ok(())) => {
                     stats.commits.fetch_add(1, Ordering::Relaxed);
+                    if open.state().appended {
+                        self.shared.news.send_replace(());
+                    }
                     return Ok(value);
                 }
                 (Ok(_), None, Err(error)) => {
@@ -395,9 +405,9 @@ impl Handle {
         let Some(scope) = &self.scope else {
             return run(self.clone()).await;
         };
-        let before = scope.open.state().writes;
+        let before = scope.open.state().changed;
         let result = run(self.clone()).await;
-        if result.is_err() && scope.open.state().writes != before {
+        if result.is_err() && scope.open.state().changed != before {
             scope.open.fail(false);
         }
         result

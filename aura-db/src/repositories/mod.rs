@@ -1,9 +1,9 @@
 //! The repositories, one module each.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 use entity::Live;
-use sea_orm::sea_query::{Query, UpdateStatement};
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, Value};
+use sea_orm::sea_query::{Expr, Query, SimpleExpr, UpdateStatement};
+use sea_orm::{ColumnTrait, DbBackend, DbErr, EntityTrait, Iden, QueryFilter, QueryResult, Value};
 
 use crate::engine::Handle;
 use crate::error::Error;
@@ -49,4 +49,40 @@ pub(crate) async fn purge<E: Live>(h: &Handle, what: &'static str, id: i64) -> R
         });
     }
     Err(Error::not_found(what, id))
+}
+
+/// A statement that can't be built: a mistake of ours.
+pub(crate) fn unbuilt(source: sea_orm::sea_query::error::Error) -> Error {
+    Error::Other {
+        doing: "building a statement",
+        source: sea_orm::DbErr::Custom(source.to_string()),
+    }
+}
+
+/// The day in UTC, as `2026-11-23`.
+pub(crate) fn day<C: ColumnTrait>(column: C, backend: DbBackend) -> SimpleExpr {
+    let table = column.entity_name().to_string();
+    let column = column.as_str();
+    // As text, because a bound value would make two different expressions of
+    // the one that is selected and grouped by.
+    Expr::cust(match backend {
+        DbBackend::Postgres => {
+            format!(r#"to_char("{table}"."{column}" AT TIME ZONE 'UTC', 'YYYY-MM-DD')"#)
+        }
+        _ => format!(r#"substr("{table}"."{column}", 1, 10)"#),
+    })
+}
+
+/// The column `day` of a row.
+pub(crate) fn day_of(row: &QueryResult) -> Result<NaiveDate, DbErr> {
+    let day: String = row.try_get("", "day")?;
+    day.parse()
+        .map_err(|_| DbErr::Type(format!("`{day}` is not a day")))
+}
+
+/// A number that is not negative. (A clock that was set back between start and
+/// end makes a time so.)
+pub(crate) fn unsigned(row: &QueryResult, name: &str) -> Result<u64, DbErr> {
+    let number: i64 = row.try_get("", name)?;
+    Ok(u64::try_from(number).unwrap_or(0))
 }

@@ -14,6 +14,9 @@ use crate::environment::{Environment, Source};
 use crate::error::{Error, Problem};
 use crate::variables::{meant, nearest, variable};
 
+/// What the variables of the TypeORM package's query cache begin with.
+const OF_THE_CACHE: &str = "DB_CACHE_";
+
 /// A day; a longer timeout is a typo.
 const LONGEST_MS: u64 = 86_400_000;
 
@@ -67,6 +70,7 @@ pub(crate) fn config(environment: &Environment) -> Result<Config, Error> {
         return Err(Error::Config(reader.problems));
     }
     let ignored = misspelt.iter().map(ToString::to_string);
+    let ignored: Vec<_> = ignored.chain(reader.no_cache()).collect();
     reader.warnings.splice(0..0, ignored);
     config.settings = reader.settings;
     config.warnings = reader.warnings;
@@ -121,6 +125,7 @@ impl Reader<'_> {
         self.environment
             .names()
             .filter(|name| name.starts_with("DB_") && variable(name).is_none())
+            .filter(|name| !name.starts_with(OF_THE_CACHE))
             .map(|name| Problem {
                 variable: name.to_owned(),
                 value: None,
@@ -128,6 +133,18 @@ impl Reader<'_> {
                 suggestion: meant(name).map(str::to_owned),
             })
             .collect()
+    }
+
+    /// The old package's cache is gone, and its variables do no harm.
+    fn no_cache(&self) -> impl Iterator<Item = String> {
+        self.environment
+            .names()
+            .filter(|name| name.starts_with(OF_THE_CACHE))
+            .map(|name| {
+                format!(
+                    "{name} has no effect: aura-db has no cache, so that no deleted row is served"
+                )
+            })
     }
 
     /// Notes the setting as it takes effect, and gives its raw value.

@@ -1,0 +1,390 @@
+//! Who works on an execution, and until when.
+
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use entity::{Action, Document, ExecutionId, ExecutionStatus, executions};
+use sea_orm::sea_query::{Expr, Query, SimpleExpr, UpdateStatement};
+use sea_orm::{ColumnTrait, DbBackend, EntityTrait, QueryFilter};
+
+use super::{ENDED, Execution, Executions, find, missing, op, owned, run};
+use crate::engine::{Handle, Op};
+use crate::error::Error;
+use crate::page::MAX_PAGE;
+use crate::validate::Check;
+
+/// The longest lease. Who works longer extends it.
+const LONGEST_LEASE: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+
+/// How an execution ended.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    status: ExecutionStatus,
+    data: Option<Document>,
+    error: Option<Document>,
+}
+
+impl Outcome {
+    /// It ended well, with this result; without one, its data stays.
+    #[must_use]
+    pub fn success(data: Option<serde_json::Value>) -> Self {
+        Self {
+            status: ExecutionStatus::Success,
+            data: data.map(Document),
+            error: None,
+        }
+    }
+
+    /// It failed, and this is why.
+    #[must_use]
+    pub fn error(error: impl Into<serde_json::Value>) -> Self {
+        Self {
+            status: ExecutionStatus::Error,
+            data: None,
+            error: Some(Document(error.into())),
+        }
+    }
+
+    /// With what it had done so far.
+    #[must_use]
+    pub fn data(mut self, json: impl Into<serde_json::Value>) -> Self {
+        self.data = Some(Document(json.into()));
+        self
+    }
+}
+
+/// The rows are locked where they are found, and those that another worker has
+/// locked are passed over. Two lists, because each reads one end of the index
+/// on (status, id); `ANY (ARRAY (…))`, because an `IN` may be run anew for each
+/// row, and would lock others.
+const CLAIM_POSTGRES: &str = r"
+UPDATE executions SET status = 'running', worker_id = $1, lease_until = $2, wait_until = NULL,
+    started_at = COALESCE(started_at, $3)
+WHERE id = ANY (ARRAY (
+    SELECT id FROM (
+        SELECT * FROM (SELECT id FROM executions AS e WHERE status = 'queued'
+            AND EXISTS (SELECT 1 FROM workflows AS w WHERE w.id = e.workflow_id AND w.deleted_at IS NULL)
+            ORDER BY id LIMIT $4 FOR UPDATE OF e SKIP LOCKED) AS queued
+        UNION ALL
+        SELECT * FROM (SELECT id FROM executions AS e WHERE status = 'waiting' AND wait_until <= $3
+            AND EXISTS (SELECT 1 FROM workflows AS w WHERE w.id = e.workflow_id AND w.deleted_at IS NULL)
+            ORDER BY id LIMIT $4 FOR UPDATE OF e SKIP LOCKED) AS due
+    ) AS claimable ORDER BY id LIMIT $4))
+RETURNING *";
+
+/// SQLite has one writer, so whoever runs this is alone.
+const CLAIM_SQLITE: &str = r"
+UPDATE executions SET status = 'running', worker_id = ?1, lease_until = ?2, wait_until = NULL,
+    started_at = COALESCE(started_at, ?3)
+WHERE id IN (
+    SELECT id FROM (
+        SELECT * FROM (SELECT id FROM executions AS e WHERE status = 'queued'
+            AND EXISTS (SELECT 1 FROM workflows AS w WHERE w.id = e.workflow_id AND w.deleted_at IS NULL)
+            ORDER BY id LIMIT ?4)
+        UNION ALL
+        SELECT * FROM (SELECT id FROM executions AS e WHERE status = 'waiting' AND wait_until <= ?3
+            AND EXISTS (SELECT 1 FROM workflows AS w WHERE w.id = e.workflow_id AND w.deleted_at IS NULL)
+            ORDER BY id LIMIT ?4)
+    ) ORDER BY id LIMIT ?4)
+RETURNING *";
+
+const RECOVER_POSTGRES: &str = r"
+UPDATE executions SET status = 'queued', worker_id = NULL, lease_until = NULL
+WHERE id = ANY (ARRAY (
+    SELECT id FROM executions WHERE status = 'running' AND (lease_until IS NULL OR lease_until <= $1)
+    ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED))
+RETURNING *";
+
+const RECOVER_SQLITE: &str = r"
+UPDATE executions SET status = 'queued', worker_id = NULL, lease_until = NULL
+WHERE id IN (
+    SELECT id FROM executions WHERE status = 'running' AND (lease_until IS NULL OR lease_until <= ?1)
+    ORDER BY id LIMIT ?2)
+RETURNING *";
+
+impl Executions {
+    /// Takes the oldest execution that is queued, or whose waiting time is
+    /// over, for this worker, until the lease runs out. `None` when there is
+    /// none. Each goes to one worker.
+    ///
+    /// Fails with [`Error::Validation`] when the worker has no name, or one of
+    /// more than 64 characters, or the lease is empty or longer than a year.
+    pub async fn claim(&self, worker: &str, lease: Duration) -> Result<Option<Execution>, Error> {
+        Ok(self.take("claim", worker, lease, 1).await?.pop())
+    }
+
+    /// Takes up to `limit` executions at once (at most 1,000), oldest first.
+    ///
+    /// Fails like [`Executions::claim`].
+    pub async fn claim_many(
+        &self,
+        worker: &str,
+        lease: Duration,
+        limit: u64,
+    ) -> Result<Vec<Execution>, Error> {
+        self.take("claim_many", worker, lease, limit).await
+    }
+
+    async fn take(
+        &self,
+        name: &'static str,
+        worker: &str,
+        lease: Duration,
+        limit: u64,
+    ) -> Result<Vec<Execution>, Error> {
+        let lease = checked(worker, Some(lease), Check::default())?;
+        let limit = bounded(limit);
+        self.0
+            .write(op(name, Action::Execute), |h| async move {
+                let sql = match h.backend() {
+                    DbBackend::Postgres => CLAIM_POSTGRES,
+                    _ => CLAIM_SQLITE,
+                };
+                let now = h.now();
+                let values = vec![
+                    worker.into(),
+                    (now + lease).into(),
+                    now.into(),
+                    limit.into(),
+                ];
+                h.sql_returning::<executions::Entity>(sql, values).await
+            })
+            .await
+            .map(in_order)
+    }
+
+    /// Keeps an execution for longer: the lease runs from now.
+    ///
+    /// Fails with [`Error::LeaseLost`] when the worker doesn't hold it any
+    /// more, or not since the lease ran out; with [`Error::NotFound`] and
+    /// [`Error::Validation`].
+    pub async fn extend(
+        &self,
+        id: ExecutionId,
+        worker: &str,
+        lease: Duration,
+    ) -> Result<Execution, Error> {
+        let lease = checked(worker, Some(lease), Check::default())?;
+        self.0
+            .write(op("extend", Action::Execute), |h| async move {
+                let now = h.now();
+                let mut update = held(id, worker);
+                update
+                    .value(executions::Column::LeaseUntil, now + lease)
+                    .and_where(executions::COLUMN.lease_until.gt(now));
+                by_holder(&h, id, worker, update).await
+            })
+            .await
+    }
+
+    /// Ends an execution and writes its result. Only its holder can, also after
+    /// the lease ran out, as long as nobody else took it.
+    ///
+    /// Fails with [`Error::LeaseLost`] when the worker doesn't hold it any
+    /// more: it was recovered, canceled, or finished before. Fails with
+    /// [`Error::NotFound`] and [`Error::Validation`].
+    pub async fn finish(
+        &self,
+        id: ExecutionId,
+        worker: &str,
+        outcome: Outcome,
+    ) -> Result<Execution, Error> {
+        let mut check = Check::default();
+        check.document("data", outcome.data.as_ref());
+        check.document("error", outcome.error.as_ref());
+        checked(worker, None, check)?;
+        let outcome = &outcome;
+        self.0
+            .write(op("finish", Action::Execute), |h| async move {
+                let mut update = held(id, worker);
+                update
+                    .value(executions::Column::Status, outcome.status)
+                    .value(executions::Column::FinishedAt, h.now())
+                    .value(executions::Column::LeaseUntil, no_time());
+                if let Some(data) = &outcome.data {
+                    update.value(executions::Column::Data, data.clone());
+                }
+                if let Some(error) = &outcome.error {
+                    update.value(executions::Column::Error, error.clone());
+                }
+                by_holder(&h, id, worker, update).await
+            })
+            .await
+    }
+
+    /// Lets an execution rest until a time, or without one until
+    /// [`Executions::resume`]; the worker gives it up, and `data` replaces what
+    /// it had when there is some.
+    ///
+    /// Fails like [`Executions::finish`].
+    pub async fn wait(
+        &self,
+        id: ExecutionId,
+        worker: &str,
+        until: Option<DateTime<Utc>>,
+        data: Option<serde_json::Value>,
+    ) -> Result<Execution, Error> {
+        let data = data.map(Document);
+        let mut check = Check::default();
+        check.document("data", data.as_ref());
+        checked(worker, None, check)?;
+        let data = &data;
+        self.0
+            .write(op("wait", Action::Execute), |h| async move {
+                let mut update = held(id, worker);
+                update
+                    .value(executions::Column::Status, ExecutionStatus::Waiting)
+                    .value(executions::Column::WorkerId, Option::<String>::None)
+                    .value(executions::Column::LeaseUntil, no_time())
+                    .value(executions::Column::WaitUntil, until);
+                if let Some(data) = data {
+                    update.value(executions::Column::Data, data.clone());
+                }
+                by_holder(&h, id, worker, update).await
+            })
+            .await
+    }
+
+    /// Queues an execution that waits, whatever it waits for.
+    ///
+    /// Fails with [`Error::State`] when it doesn't wait, and with
+    /// [`Error::NotFound`].
+    pub async fn resume(&self, id: ExecutionId) -> Result<Execution, Error> {
+        let mut update = only(id);
+        update
+            .value(executions::Column::Status, ExecutionStatus::Queued)
+            .value(executions::Column::WaitUntil, no_time())
+            .and_where(executions::COLUMN.status.eq(ExecutionStatus::Waiting));
+        let state = ("is not waiting", "only what waits can be resumed");
+        self.by_anyone(run("resume"), id, update, state).await
+    }
+
+    /// Stops an execution that has not ended. Whoever works on it is told when
+    /// extending or finishing.
+    ///
+    /// Fails with [`Error::State`] when it has ended, and with
+    /// [`Error::NotFound`].
+    pub async fn cancel(&self, id: ExecutionId) -> Result<Execution, Error> {
+        let mut update = only(id);
+        update
+            .value(executions::Column::Status, ExecutionStatus::Canceled)
+            .value(executions::Column::FinishedAt, self.0.now())
+            .value(executions::Column::LeaseUntil, no_time())
+            .value(executions::Column::WaitUntil, no_time())
+            .and_where(executions::COLUMN.status.is_not_in(ENDED));
+        let state = ("has ended", "there is nothing left to cancel");
+        self.by_anyone(run("cancel"), id, update, state).await
+    }
+
+    async fn by_anyone(
+        &self,
+        op: Op,
+        id: ExecutionId,
+        update: UpdateStatement,
+        (state, hint): (&'static str, &'static str),
+    ) -> Result<Execution, Error> {
+        let update = &update;
+        self.0
+            .write(op, |h| async move {
+                if h.limited_to().is_some() {
+                    let execution = find(&h, op, id).await?.ok_or_else(|| missing(id))?;
+                    owned(&h, op, execution.workflow_id).await?;
+                }
+                let changed = h.update_returning::<executions::Entity>(update.clone());
+                if let Some(execution) = changed.await?.pop() {
+                    return Ok(execution);
+                }
+                find(&h, op, id).await?.ok_or_else(|| missing(id))?;
+                Err(Error::State {
+                    what: "execution",
+                    id: id.0,
+                    state,
+                    hint,
+                })
+            })
+            .await
+    }
+
+    /// Queues at most `limit` executions (and 1,000) whose workers let the
+    /// lease run out, oldest first, and returns them. Of several who do this at
+    /// once each gets others.
+    pub async fn recover(&self, limit: u64) -> Result<Vec<Execution>, Error> {
+        let limit = bounded(limit);
+        self.0
+            .write(op("recover", Action::Execute), |h| async move {
+                let sql = match h.backend() {
+                    DbBackend::Postgres => RECOVER_POSTGRES,
+                    _ => RECOVER_SQLITE,
+                };
+                let values = vec![h.now().into(), limit.into()];
+                h.sql_returning::<executions::Entity>(sql, values).await
+            })
+            .await
+            .map(in_order)
+    }
+}
+
+fn bounded(limit: u64) -> i64 {
+    i64::try_from(limit.min(MAX_PAGE)).unwrap_or(i64::MAX)
+}
+
+/// `RETURNING` promises no order.
+fn in_order(mut executions: Vec<Execution>) -> Vec<Execution> {
+    executions.sort_by_key(|execution| execution.id);
+    executions
+}
+
+fn no_time() -> Option<DateTime<Utc>> {
+    None
+}
+
+fn checked(worker: &str, lease: Option<Duration>, mut check: Check) -> Result<TimeDelta, Error> {
+    check.name("worker", worker, 64);
+    if lease.is_some_and(|lease| lease < Duration::from_micros(1) || lease > LONGEST_LEASE) {
+        check.refuse("lease", "must be more than nothing and at most a year");
+    }
+    check.done()?;
+    Ok(lease
+        .and_then(|lease| TimeDelta::from_std(lease).ok())
+        .unwrap_or_default())
+}
+
+fn only(id: ExecutionId) -> UpdateStatement {
+    Query::update()
+        .table(executions::Entity)
+        .and_where(executions::COLUMN.id.eq(id))
+        .take()
+}
+
+/// The execution, if this worker holds it.
+fn held(id: ExecutionId, worker: &str) -> UpdateStatement {
+    let mine: SimpleExpr = executions::COLUMN.worker_id.eq(worker);
+    only(id)
+        .and_where(executions::COLUMN.status.eq(ExecutionStatus::Running))
+        .and_where(Expr::expr(mine))
+        .take()
+}
+
+async fn by_holder(
+    h: &Handle,
+    id: ExecutionId,
+    worker: &str,
+    update: UpdateStatement,
+) -> Result<Execution, Error> {
+    if let Some(execution) = h
+        .update_returning::<executions::Entity>(update)
+        .await?
+        .pop()
+    {
+        return Ok(execution);
+    }
+    let there = executions::Entity::find().filter(executions::COLUMN.id.eq(id));
+    if h.exists(there).await? {
+        Err(Error::LeaseLost {
+            execution: id,
+            worker: worker.to_owned(),
+        })
+    } else {
+        Err(missing(id))
+    }
+}

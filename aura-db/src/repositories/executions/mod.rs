@@ -1,0 +1,278 @@
+//! Runs of workflows: a queue that any number of workers take from.
+//!
+//! ```
+//! # use std::time::Duration;
+//! # use aura_db::{Error, ExecutionMode, NewExecution, NewWorkflow, Outcome, testing::TestDatabase};
+//! # #[tokio::main] async fn main() -> Result<(), Error> {
+//! # let db = TestDatabase::sqlite().await?;
+//! # let ada = db.user("ada").await?;
+//! # let flow = db.workflows().create(NewWorkflow::new("x").owner(ada.id)).await?;
+//! db.executions().enqueue(NewExecution::new(flow.id, ExecutionMode::Manual)).await?;
+//!
+//! // A worker; each execution goes to one of them.
+//! let lease = Duration::from_secs(60);
+//! while let Some(execution) = db.executions().claim("worker-1", lease).await? {
+//!     // … `extend` the lease while it works …
+//!     db.executions().finish(execution.id, "worker-1", Outcome::success(None)).await?;
+//! }
+//! // What a crashed worker held goes back to the queue.
+//! db.executions().recover(100).await?;
+//! # Ok(()) }
+//! ```
+
+mod filter;
+mod lease;
+mod stats;
+
+use chrono::{DateTime, Utc};
+use entity::{
+    Action, Document, ExecutionId, ExecutionMode, ExecutionStatus, Resource, UserId, WorkflowId,
+    executions, logs, workflows,
+};
+use sea_orm::sea_query::{Expr, Query};
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait};
+
+pub use self::filter::{ExecutionFilter, ExecutionSummary};
+pub use self::lease::Outcome;
+pub use self::stats::{ExecutionDay, ExecutionStats};
+pub use entity::executions::Model as Execution;
+
+use crate::engine::run::entity_row;
+use crate::engine::{Handle, Op};
+use crate::error::Error;
+use crate::page::{List, MAX_PAGE, Page};
+use crate::validate::Check;
+
+/// An execution to be queued.
+#[derive(Debug, Clone)]
+pub struct NewExecution {
+    /// Of which workflow: any that is not deleted, because drafts are run by
+    /// hand.
+    pub workflow: WorkflowId,
+    /// What started it.
+    pub mode: ExecutionMode,
+    /// What it begins with.
+    pub data: Option<Document>,
+}
+
+impl NewExecution {
+    /// One without data.
+    #[must_use]
+    pub fn new(workflow: WorkflowId, mode: ExecutionMode) -> Self {
+        Self {
+            workflow,
+            mode,
+            data: None,
+        }
+    }
+
+    /// With data.
+    #[must_use]
+    pub fn data(mut self, json: impl Into<serde_json::Value>) -> Self {
+        self.data = Some(Document(json.into()));
+        self
+    }
+}
+
+/// The executions. From [`Database::executions`](crate::Database::executions).
+///
+/// Executions of a workflow that is deleted can be read, and are not claimed
+/// until it is restored.
+#[derive(Debug, Clone)]
+pub struct Executions(pub(crate) Handle);
+
+/// What reads, and what only services do (admins, for restricted handles).
+const fn op(name: &'static str, action: Action) -> Op {
+    Op {
+        table: "executions",
+        name,
+        needs: (action, Resource::Execution),
+    }
+}
+
+/// What starts and stops: running the workflow.
+const fn run(name: &'static str) -> Op {
+    Op {
+        table: "executions",
+        name,
+        needs: (Action::Execute, Resource::Workflow),
+    }
+}
+
+impl Executions {
+    /// Queues an execution of the workflow's present version.
+    ///
+    /// Fails with [`Error::NotFound`] when the workflow is not there, and with
+    /// [`Error::Validation`].
+    pub async fn enqueue(&self, new: NewExecution) -> Result<Execution, Error> {
+        use executions::Column;
+        let mut check = Check::default();
+        check.document("data", new.data.as_ref());
+        check.done()?;
+        let new = &new;
+        let op = run("enqueue");
+        self.0
+            .write(op, |h| async move {
+                owned(&h, op, new.workflow).await?;
+                let mut from = Query::select();
+                from.column((workflows::Entity, workflows::Column::Id))
+                    .column((workflows::Entity, workflows::Column::Version))
+                    .expr(Expr::val(new.mode))
+                    .expr(Expr::val(ExecutionStatus::Queued))
+                    .expr(Expr::val(h.now()))
+                    .expr(Expr::val(new.data.clone()))
+                    .from(workflows::Entity)
+                    .and_where(workflows::COLUMN.id.eq(new.workflow))
+                    .and_where(workflows::COLUMN.deleted_at.is_null());
+                let mut insert = Query::insert();
+                insert.into_table(executions::Entity).columns([
+                    Column::WorkflowId,
+                    Column::WorkflowVersion,
+                    Column::Mode,
+                    Column::Status,
+                    Column::CreatedAt,
+                    Column::Data,
+                ]);
+                insert
+                    .select_from(from)
+                    .map_err(crate::repositories::unbuilt)?;
+                h.insert_selected::<executions::Entity>(insert)
+                    .await?
+                    .ok_or_else(|| Error::not_found("workflow", new.workflow))
+            })
+            .await
+    }
+
+    /// The execution with this id.
+    pub async fn find(&self, id: ExecutionId) -> Result<Option<Execution>, Error> {
+        let op = op("find", Action::Read);
+        self.0
+            .read(op, |h| async move { find(&h, op, id).await })
+            .await
+    }
+
+    /// The execution with this id.
+    ///
+    /// Fails with [`Error::NotFound`].
+    pub async fn get(&self, id: ExecutionId) -> Result<Execution, Error> {
+        self.find(id).await?.ok_or_else(|| missing(id))
+    }
+
+    /// The execution and its newest log entries, newest first; at most 1,000.
+    ///
+    /// Fails with [`Error::NotFound`], and with [`Error::Validation`] when
+    /// `entries` is more.
+    pub async fn get_with_logs(
+        &self,
+        id: ExecutionId,
+        entries: u64,
+    ) -> Result<(Execution, Vec<logs::Model>), Error> {
+        if entries > MAX_PAGE {
+            return Err(Error::field("entries", "must be at most 1000"));
+        }
+        let op = op("get_with_logs", Action::Read);
+        self.0
+            .read(op, |h| async move {
+                let execution = find(&h, op, id).await?.ok_or_else(|| missing(id))?;
+                let newest = logs::Entity::find()
+                    .filter(logs::COLUMN.execution_id.eq(id))
+                    .order_by_desc(logs::Column::Id)
+                    .limit(entries);
+                Ok((execution, h.fetch_all(newest).await?))
+            })
+            .await
+    }
+
+    /// A part of the executions, newest first, without their documents.
+    ///
+    /// Fails with [`Error::Validation`] when the page can't be used.
+    pub async fn list(
+        &self,
+        filter: ExecutionFilter,
+        page: Page,
+    ) -> Result<List<ExecutionSummary>, Error> {
+        let (filter, page) = (&filter, &page);
+        self.0
+            .read(op("list", Action::Read), |h| async move {
+                let select = ExecutionSummary::columns(filter.select(&h)?);
+                let read = ExecutionSummary::read;
+                h.page(select, filter.sorted(), page.clone(), read).await
+            })
+            .await
+    }
+
+    /// A part of the executions, newest first, with their documents.
+    ///
+    /// Fails with [`Error::Validation`] when the page can't be used.
+    pub async fn list_full(
+        &self,
+        filter: ExecutionFilter,
+        page: Page,
+    ) -> Result<List<Execution>, Error> {
+        let (filter, page) = (&filter, &page);
+        self.0
+            .read(op("list_full", Action::Read), |h| async move {
+                let read = entity_row::<executions::Entity>;
+                h.page(filter.select(&h)?, filter.sorted(), page.clone(), read)
+                    .await
+            })
+            .await
+    }
+
+    /// Removes at most `limit` executions that ended before this time, oldest
+    /// first, with their logs, and says how many.
+    pub async fn prune(&self, before: DateTime<Utc>, limit: u64) -> Result<u64, Error> {
+        self.0
+            .write(op("prune", Action::Delete), |h| async move {
+                let old = executions::Entity::find()
+                    .select_only()
+                    .column(executions::Column::Id)
+                    .filter(executions::COLUMN.status.is_in(ENDED))
+                    .filter(executions::COLUMN.finished_at.lt(before))
+                    .order_by_asc(executions::Column::Id)
+                    .limit(limit.min(i64::MAX as u64));
+                let delete = Query::delete()
+                    .from_table(executions::Entity)
+                    .and_where(executions::COLUMN.id.in_subquery(old.into_query()))
+                    .take();
+                h.delete(&delete).await
+            })
+            .await
+    }
+}
+
+/// What no execution leaves any more.
+const ENDED: [ExecutionStatus; 3] = [
+    ExecutionStatus::Success,
+    ExecutionStatus::Error,
+    ExecutionStatus::Canceled,
+];
+
+fn missing(id: ExecutionId) -> Error {
+    Error::not_found("execution", id)
+}
+
+async fn find(h: &Handle, op: Op, id: ExecutionId) -> Result<Option<Execution>, Error> {
+    let execution = executions::Entity::find().filter(executions::COLUMN.id.eq(id));
+    let execution = h.fetch_optional(execution).await?;
+    if let Some(execution) = &execution {
+        owned(h, op, execution.workflow_id).await?;
+    }
+    Ok(execution)
+}
+
+/// Refuses what belongs to another's workflow when the handle is limited to own
+/// ones.
+async fn owned(h: &Handle, op: Op, workflow: WorkflowId) -> Result<(), Error> {
+    if h.limited_to().is_none() {
+        return Ok(());
+    }
+    let owner = workflows::Entity::find()
+        .select_only()
+        .column(workflows::Column::OwnerId)
+        .filter(workflows::COLUMN.id.eq(workflow));
+    match h.scalar::<UserId, _>(owner).await? {
+        Some(owner) => h.owned(op, owner),
+        None => Err(Error::not_found("workflow", workflow)),
+    }
+}

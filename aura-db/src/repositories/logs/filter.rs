@@ -1,0 +1,138 @@
+//! Which log entries.
+
+use chrono::{DateTime, Utc};
+use entity::{ExecutionId, LogLevel, WorkflowId, logs, workflows};
+use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, QuerySelect, QueryTrait, Select};
+
+use crate::engine::Handle;
+use crate::error::Error;
+use crate::page::{MAX_SEARCH, Sorted, holds};
+use crate::validate::Check;
+
+/// From the least to the most.
+const LEVELS: [LogLevel; 4] = [
+    LogLevel::Debug,
+    LogLevel::Info,
+    LogLevel::Warn,
+    LogLevel::Error,
+];
+
+/// Which log entries; newest first, unless asked otherwise.
+#[derive(Debug, Clone, Default)]
+pub struct LogFilter {
+    workflow: Option<WorkflowId>,
+    execution: Option<ExecutionId>,
+    levels: Vec<LogLevel>,
+    from: Option<DateTime<Utc>>,
+    until: Option<DateTime<Utc>>,
+    text: Option<String>,
+    oldest_first: bool,
+}
+
+impl LogFilter {
+    /// All entries.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Those of this workflow.
+    #[must_use]
+    pub fn workflow(workflow: WorkflowId) -> Self {
+        Self {
+            workflow: Some(workflow),
+            ..Self::new()
+        }
+    }
+
+    /// Those of this execution.
+    #[must_use]
+    pub fn execution(execution: ExecutionId) -> Self {
+        Self {
+            execution: Some(execution),
+            ..Self::new()
+        }
+    }
+
+    /// Those with this level.
+    #[must_use]
+    pub fn level(mut self, level: LogLevel) -> Self {
+        self.levels = vec![level];
+        self
+    }
+
+    /// Those that matter at least so much.
+    #[must_use]
+    pub fn at_least(mut self, level: LogLevel) -> Self {
+        self.levels = LEVELS
+            .into_iter()
+            .filter(|l| *l as u8 >= level as u8)
+            .collect();
+        self
+    }
+
+    /// Those written at this time or later.
+    #[must_use]
+    pub fn from(mut self, time: DateTime<Utc>) -> Self {
+        self.from = Some(time);
+        self
+    }
+
+    /// Those written before this time.
+    #[must_use]
+    pub fn until(mut self, time: DateTime<Utc>) -> Self {
+        self.until = Some(time);
+        self
+    }
+
+    /// Those whose message holds this text, without ASCII case.
+    #[must_use]
+    pub fn text(mut self, text: impl Into<String>) -> Self {
+        self.text = Some(text.into());
+        self
+    }
+
+    /// Oldest first.
+    #[must_use]
+    pub fn oldest_first(mut self) -> Self {
+        self.oldest_first = true;
+        self
+    }
+
+    pub(super) fn select(&self, h: &Handle) -> Result<Select<logs::Entity>, Error> {
+        let mut check = Check::default();
+        check.optional("text", self.text.as_deref(), MAX_SEARCH);
+        check.done()?;
+        let own = h.limited_to().map(|_| {
+            let own = workflows::Entity::find()
+                .select_only()
+                .column(workflows::Column::Id)
+                .filter(h.own(workflows::Column::OwnerId));
+            logs::COLUMN.workflow_id.in_subquery(own.into_query())
+        });
+        let levels = (!self.levels.is_empty())
+            .then(|| logs::COLUMN.level.is_in(self.levels.iter().copied()));
+        Ok(logs::Entity::find().filter(
+            Condition::all()
+                .add_option(own)
+                .add_option(self.workflow.map(|id| logs::COLUMN.workflow_id.eq(id)))
+                .add_option(self.execution.map(|id| logs::COLUMN.execution_id.eq(id)))
+                .add_option(levels)
+                .add_option(self.from.map(|from| logs::COLUMN.created_at.gte(from)))
+                .add_option(self.until.map(|until| logs::COLUMN.created_at.lt(until)))
+                .add_option(
+                    self.text
+                        .as_deref()
+                        .map(|text| holds(logs::Column::Message, text)),
+                ),
+        ))
+    }
+
+    pub(super) fn sorted(&self) -> Sorted<logs::Column> {
+        Sorted {
+            by: logs::Column::Id,
+            id: logs::Column::Id,
+            descending: !self.oldest_first,
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! What executions tell.
+//!
+//! ```
+//! # use aura_db::{Error, LogFilter, LogLevel, NewLog, NewWorkflow, Page, testing::TestDatabase};
+//! # use aura_db::logs::TailFrom;
+//! # #[tokio::main] async fn main() -> Result<(), Error> {
+//! # let db = TestDatabase::sqlite().await?;
+//! # let ada = db.user("ada").await?;
+//! # let flow = db.workflows().create(NewWorkflow::new("x").owner(ada.id)).await?;
+//! let mut tail = db.logs().tail(LogFilter::workflow(flow.id), TailFrom::Now).await?;
+//! db.logs().append(NewLog::new(flow.id, LogLevel::Info, "started")).await?;
+//! assert_eq!(tail.next().await?[0].message, "started");
+//!
+//! let errors = LogFilter::workflow(flow.id).at_least(LogLevel::Warn);
+//! assert!(db.logs().list(errors, Page::first(50)).await?.items.is_empty());
+//! # Ok(()) }
+//! ```
+
+mod filter;
+mod stats;
+mod tail;
+
+use std::collections::BTreeSet;
+
+use chrono::{DateTime, Utc};
+use entity::{
+    Action, Document, ExecutionId, LogId, LogLevel, Resource, WorkflowId, executions, logs,
+    workflows,
+};
+use sea_orm::sea_query::{Expr, Query};
+use sea_orm::{
+    ActiveValue::{NotSet, Set},
+    ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
+};
+
+pub use self::filter::LogFilter;
+pub use self::stats::{LogDay, LogStats};
+pub use self::tail::{Tail, TailFrom, TailPosition};
+pub use entity::logs::Model as Log;
+
+use crate::engine::run::entity_row;
+use crate::engine::{Handle, Op};
+use crate::error::Error;
+use crate::page::{List, Page};
+use crate::validate::Check;
+
+/// The most entries that [`Logs::append_many`] takes at once.
+pub const MAX_BATCH: usize = 100_000;
+
+/// A log entry to be appended. Its time is the database's clock.
+#[derive(Debug, Clone)]
+pub struct NewLog {
+    /// How much it matters.
+    pub level: LogLevel,
+    /// What happened; up to 1 MiB.
+    pub message: String,
+    /// Of which workflow.
+    pub workflow: WorkflowId,
+    /// Of which of its executions.
+    pub execution: Option<ExecutionId>,
+    /// Details. On PostgreSQL stored as `jsonb`, which sorts the members.
+    pub metadata: Option<Document>,
+}
+
+impl NewLog {
+    /// An entry of a workflow.
+    #[must_use]
+    pub fn new(workflow: WorkflowId, level: LogLevel, message: impl Into<String>) -> Self {
+        Self {
+            level,
+            message: message.into(),
+            workflow,
+            execution: None,
+            metadata: None,
+        }
+    }
+
+    /// Of this execution.
+    #[must_use]
+    pub fn execution(mut self, execution: ExecutionId) -> Self {
+        self.execution = Some(execution);
+        self
+    }
+
+    /// With details.
+    #[must_use]
+    pub fn metadata(mut self, json: impl Into<serde_json::Value>) -> Self {
+        self.metadata = Some(Document(json.into()));
+        self
+    }
+
+    fn checked(&self) -> Result<(), Error> {
+        let mut check = Check::default();
+        check.long_text("message", &self.message);
+        check.document("metadata", self.metadata.as_ref());
+        check.done()
+    }
+
+    fn row(&self, now: DateTime<Utc>) -> logs::ActiveModel {
+        logs::ActiveModel {
+            id: NotSet,
+            level: Set(self.level),
+            message: Set(self.message.clone()),
+            workflow_id: Set(self.workflow),
+            execution_id: Set(self.execution),
+            created_at: Set(now),
+            metadata: Set(self.metadata.clone()),
+        }
+    }
+}
+
+/// The log entries. From [`Database::logs`](crate::Database::logs). They are in
+/// the order of their ids, also when the clock was set back.
+#[derive(Debug, Clone)]
+pub struct Logs(pub(crate) Handle);
+
+const fn op(name: &'static str, action: Action) -> Op {
+    Op {
+        table: "logs",
+        name,
+        needs: (action, Resource::Execution),
+    }
+}
+
+impl Logs {
+    /// Appends one entry.
+    ///
+    /// Fails with [`Error::NotFound`] when there is no such workflow, or it has
+    /// no such execution, and with [`Error::Validation`].
+    pub async fn append(&self, new: NewLog) -> Result<Log, Error> {
+        use logs::Column;
+        new.checked()?;
+        let new = &new;
+        self.0
+            .write(op("append", Action::Update), |h| async move {
+                let mut from = Query::select();
+                from.expr(Expr::val(new.level))
+                    .expr(Expr::val(new.message.clone()))
+                    .column((workflows::Entity, workflows::Column::Id))
+                    .expr(Expr::val(new.execution))
+                    .expr(Expr::val(h.now()))
+                    .expr(Expr::val(new.metadata.clone()))
+                    .from(workflows::Entity)
+                    .and_where(workflows::COLUMN.id.eq(new.workflow));
+                if let Some(execution) = new.execution {
+                    from.and_where(Expr::exists(its_execution(new.workflow, execution)));
+                }
+                let mut insert = Query::insert();
+                insert.into_table(logs::Entity).columns([
+                    Column::Level,
+                    Column::Message,
+                    Column::WorkflowId,
+                    Column::ExecutionId,
+                    Column::CreatedAt,
+                    Column::Metadata,
+                ]);
+                insert
+                    .select_from(from)
+                    .map_err(crate::repositories::unbuilt)?;
+                match h.insert_selected::<logs::Entity>(insert).await? {
+                    Some(log) => {
+                        h.appended();
+                        Ok(log)
+                    }
+                    None => Err(unknown(&h, [new.workflow]).await?.unwrap_or_else(|| {
+                        let execution = new.execution.unwrap_or(ExecutionId(0));
+                        Error::not_found("execution", format!("{execution} of that workflow"))
+                    })),
+                }
+            })
+            .await
+    }
+
+    /// Appends many entries, all or none, and says how many.
+    ///
+    /// Fails with [`Error::Validation`] when there are more than
+    /// [`MAX_BATCH`], or one can't be stored, and with [`Error::NotFound`] when
+    /// there is no such workflow, or it has no such execution.
+    pub async fn append_many(&self, entries: Vec<NewLog>) -> Result<u64, Error> {
+        if entries.len() > MAX_BATCH {
+            return Err(Error::field("entries", "must be at most 100,000"));
+        }
+        for (index, entry) in entries.iter().enumerate() {
+            if let Err(Error::Validation(mut errors)) = entry.checked() {
+                for error in &mut errors {
+                    error.problem = format!("of entry {index}: {}", error.problem);
+                }
+                return Err(Error::Validation(errors));
+            }
+        }
+        let entries = &entries;
+        self.0
+            .atomic(op("append_many", Action::Update), |h| async move {
+                let workflows: BTreeSet<_> = entries.iter().map(|entry| entry.workflow).collect();
+                if let Some(error) = unknown(&h, workflows).await? {
+                    return Err(error);
+                }
+                strangers(&h, entries).await?;
+                let now = h.now();
+                let rows = entries.iter().map(|entry| entry.row(now)).collect();
+                let count = h.insert_bulk::<logs::ActiveModel>(rows).await?;
+                h.appended();
+                Ok(count)
+            })
+            .await
+    }
+
+    /// The entry with this id.
+    pub async fn find(&self, id: LogId) -> Result<Option<Log>, Error> {
+        self.0
+            .read(op("find", Action::Read), |h| async move {
+                let own = LogFilter::new().select(&h)?;
+                h.fetch_optional(own.filter(logs::COLUMN.id.eq(id))).await
+            })
+            .await
+    }
+
+    /// The entry with this id.
+    ///
+    /// Fails with [`Error::NotFound`].
+    pub async fn get(&self, id: LogId) -> Result<Log, Error> {
+        self.find(id)
+            .await?
+            .ok_or_else(|| Error::not_found("log entry", id))
+    }
+
+    /// A part of the entries, newest first.
+    ///
+    /// Fails with [`Error::Validation`] when the page or the text can't be used.
+    pub async fn list(&self, filter: LogFilter, page: Page) -> Result<List<Log>, Error> {
+        let (filter, page) = (&filter, &page);
+        self.0
+            .read(op("list", Action::Read), |h| async move {
+                let read = entity_row::<logs::Entity>;
+                h.page(filter.select(&h)?, filter.sorted(), page.clone(), read)
+                    .await
+            })
+            .await
+    }
+
+    /// Removes the oldest entries, by id, that were written before this time:
+    /// of the first `limit` entries those, and says how many. Call it until it
+    /// says 0.
+    pub async fn prune(&self, before: DateTime<Utc>, limit: u64) -> Result<u64, Error> {
+        self.0
+            .write(op("prune", Action::Delete), |h| async move {
+                let oldest = logs::Entity::find()
+                    .select_only()
+                    .columns([logs::Column::Id, logs::Column::CreatedAt])
+                    .order_by_asc(logs::Column::Id)
+                    .limit(limit.min(i64::MAX as u64));
+                let old = Query::select()
+                    .column("id")
+                    .from_subquery(sea_orm::QueryTrait::into_query(oldest), "oldest")
+                    .and_where(sea_orm::ExprTrait::lt(Expr::col("created_at"), before))
+                    .take();
+                let delete = Query::delete()
+                    .from_table(logs::Entity)
+                    .and_where(logs::COLUMN.id.in_subquery(old))
+                    .take();
+                h.delete(&delete).await
+            })
+            .await
+    }
+}
+
+fn its_execution(
+    workflow: WorkflowId,
+    execution: ExecutionId,
+) -> sea_orm::sea_query::SelectStatement {
+    Query::select()
+        .expr(Expr::val(1))
+        .from(executions::Entity)
+        .and_where(executions::COLUMN.id.eq(execution))
+        .and_where(executions::COLUMN.workflow_id.eq(workflow))
+        .take()
+}
+
+/// The error about the first of these workflows that doesn't exist.
+async fn unknown(
+    h: &Handle,
+    ids: impl IntoIterator<Item = WorkflowId>,
+) -> Result<Option<Error>, Error> {
+    let mut missing: BTreeSet<WorkflowId> = ids.into_iter().collect();
+    let ids: Vec<_> = missing.iter().copied().collect();
+    for ids in ids.chunks(1_000) {
+        let known = workflows::Entity::find()
+            .select_only()
+            .column(workflows::Column::Id)
+            .filter(workflows::COLUMN.id.is_in(ids.iter().copied()))
+            .into_tuple::<WorkflowId>();
+        for id in h.fetch_all(known).await? {
+            missing.remove(&id);
+        }
+    }
+    let first = missing.first();
+    Ok(first.map(|id| Error::not_found("workflow", id)))
+}
+
+/// Refuses an execution that is not one of its entry's workflow.
+async fn strangers(h: &Handle, entries: &[NewLog]) -> Result<(), Error> {
+    let pairs = entries
+        .iter()
+        .filter_map(|entry| Some((entry.execution?, entry.workflow)));
+    let mut missing: BTreeSet<(ExecutionId, WorkflowId)> = pairs.collect();
+    let ids: Vec<_> = missing.iter().map(|(id, _)| *id).collect();
+    for ids in ids.chunks(1_000) {
+        let known = executions::Entity::find()
+            .select_only()
+            .columns([executions::Column::Id, executions::Column::WorkflowId])
+            .filter(executions::COLUMN.id.is_in(ids.iter().copied()))
+            .into_tuple::<(ExecutionId, WorkflowId)>();
+        for pair in h.fetch_all(known).await? {
+            missing.remove(&pair);
+        }
+    }
+    match missing.first() {
+        None => Ok(()),
+        Some((execution, _)) => Err(Error::not_found(
+            "execution",
+            format!("{execution} of that workflow"),
+        )),
+    }
+}

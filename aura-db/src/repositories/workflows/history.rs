@@ -1,0 +1,306 @@
+//! Changes by version, and the versions before.
+
+use chrono::{DateTime, Utc};
+use entity::{Action, UserId, WorkflowId, workflow_versions, workflows};
+use sea_orm::sea_query::{Expr, LockType, Query, SimpleExpr};
+use sea_orm::{
+    ColumnTrait, DbBackend, EntityTrait, ExprTrait, FromQueryResult, QueryFilter, QueryResult,
+    QuerySelect,
+};
+use serde::Serialize;
+
+use super::{Workflow, WorkflowChange, WorkflowVersion, Workflows, guard, lock, op};
+use crate::engine::run::undecoded;
+use crate::engine::{Handle, Op};
+use crate::error::Error;
+use crate::page::{List, Page, Sorted};
+
+/// So many earlier versions are kept of each workflow; the oldest go first.
+pub const HISTORY: i64 = 100;
+
+/// An earlier version, without its documents.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, FromQueryResult)]
+#[non_exhaustive]
+pub struct WorkflowVersionSummary {
+    /// The version.
+    pub version: i64,
+    /// What the workflow was called.
+    pub name: String,
+    /// What it was for.
+    pub description: Option<String>,
+    /// When the workflow was last changed while it was at this version.
+    pub created_at: DateTime<Utc>,
+    /// Who changed it then.
+    pub created_by: Option<UserId>,
+}
+
+impl WorkflowVersionSummary {
+    fn read(row: &QueryResult) -> Result<Self, Error> {
+        Self::from_query_result(row, "")
+            .map_err(|source| undecoded("workflow_versions", None, None, source))
+    }
+}
+
+impl Workflows {
+    /// Changes name, description and documents of the version that the caller
+    /// read; the workflow goes to the next version, and the state before into
+    /// the history, of which the newest [`HISTORY`] are kept.
+    ///
+    /// Fails with [`Error::Validation`], with [`Error::NotFound`], and with
+    /// [`Error::StaleVersion`] when the workflow is not at this version any
+    /// more.
+    pub async fn update(
+        &self,
+        id: WorkflowId,
+        version: i64,
+        change: WorkflowChange,
+    ) -> Result<Workflow, Error> {
+        change.checked()?;
+        let change = &change;
+        let op = op("update", Action::Update);
+        self.0
+            .atomic(op, |h| async move {
+                guard(&h, op, id).await?;
+                revise(&h, id, version, change).await
+            })
+            .await
+    }
+
+    /// The versions before the present one, newest first.
+    ///
+    /// Fails with [`Error::NotFound`] when the workflow is not there, and with
+    /// [`Error::Validation`] when the page can't be used.
+    pub async fn history(
+        &self,
+        id: WorkflowId,
+        page: Page,
+    ) -> Result<List<WorkflowVersionSummary>, Error> {
+        use workflow_versions::Column;
+        let op = op("history", Action::Read);
+        let page = &page;
+        self.0
+            .read(op, |h| async move {
+                known(&h, op, id).await?;
+                let select = workflow_versions::Entity::find()
+                    .select_only()
+                    .columns([
+                        Column::Version,
+                        Column::Name,
+                        Column::Description,
+                        Column::CreatedAt,
+                        Column::CreatedBy,
+                    ])
+                    .filter(workflow_versions::COLUMN.workflow_id.eq(id));
+                let newest = Sorted {
+                    by: Column::Version,
+                    id: Column::Version,
+                    descending: true,
+                };
+                h.page(select, newest, page.clone(), WorkflowVersionSummary::read)
+                    .await
+            })
+            .await
+    }
+
+    /// An earlier version.
+    ///
+    /// Fails with [`Error::NotFound`] when the workflow or the version is not
+    /// there.
+    pub async fn version(&self, id: WorkflowId, version: i64) -> Result<WorkflowVersion, Error> {
+        let op = op("version", Action::Read);
+        self.0
+            .read(op, |h| async move {
+                known(&h, op, id).await?;
+                earlier(&h, id, version).await
+            })
+            .await
+    }
+
+    /// Makes an earlier version the present one again, as a new version:
+    /// `read` is the version that the workflow is at now.
+    ///
+    /// Fails like [`Workflows::update`], and with [`Error::NotFound`] when
+    /// there is no such version.
+    pub async fn restore_version(
+        &self,
+        id: WorkflowId,
+        read: i64,
+        version: i64,
+    ) -> Result<Workflow, Error> {
+        let op = op("restore_version", Action::Update);
+        self.0
+            .atomic(op, |h| async move {
+                guard(&h, op, id).await?;
+                // Held first, so that the version isn't pruned meanwhile.
+                let present = lock(&h, op, id).await?;
+                stale(id, read, present.version)?;
+                let earlier = earlier(&h, id, version).await?;
+                let change = WorkflowChange {
+                    name: Some(earlier.name),
+                    description: Some(earlier.description),
+                    settings: Some(earlier.settings),
+                    connections: Some(earlier.connections),
+                    nodes: Some(earlier.nodes),
+                    metadata: None,
+                };
+                revise(&h, id, read, &change).await
+            })
+            .await
+    }
+
+    /// Forgets all earlier versions but the newest `keep`, and says how many it
+    /// forgot.
+    ///
+    /// Fails with [`Error::NotFound`].
+    pub async fn prune_history(&self, id: WorkflowId, keep: u32) -> Result<u64, Error> {
+        let op = op("prune_history", Action::Delete);
+        self.0
+            .atomic(op, |h| async move {
+                let workflow = lock(&h, op, id).await?;
+                forget(&h, id, workflow.version - 1 - i64::from(keep)).await
+            })
+            .await
+    }
+}
+
+/// Refuses a version that is not the present one.
+fn stale(workflow: WorkflowId, read: i64, found: i64) -> Result<(), Error> {
+    if read == found {
+        return Ok(());
+    }
+    Err(Error::StaleVersion {
+        workflow,
+        read,
+        found,
+    })
+}
+
+/// Whether the workflow is there, and may be seen.
+async fn known(h: &Handle, op: Op, id: WorkflowId) -> Result<(), Error> {
+    let owner = workflows::Entity::find()
+        .select_only()
+        .column(workflows::Column::OwnerId)
+        .filter(workflows::COLUMN.id.eq(id))
+        .filter(workflows::COLUMN.deleted_at.is_null());
+    match h.scalar::<UserId, _>(owner).await? {
+        Some(owner) => h.owned(op, owner),
+        None => Err(Error::not_found("workflow", id)),
+    }
+}
+
+async fn earlier(h: &Handle, id: WorkflowId, version: i64) -> Result<WorkflowVersion, Error> {
+    let found = workflow_versions::Entity::find()
+        .filter(workflow_versions::COLUMN.workflow_id.eq(id))
+        .filter(workflow_versions::COLUMN.version.eq(version));
+    h.fetch_optional(found)
+        .await?
+        .ok_or_else(|| Error::not_found("earlier version", format!("{version} of workflow {id}")))
+}
+
+/// Forgets the versions up to this one.
+async fn forget(h: &Handle, id: WorkflowId, last: i64) -> Result<u64, Error> {
+    let delete = Query::delete()
+        .from_table(workflow_versions::Entity)
+        .and_where(workflow_versions::COLUMN.workflow_id.eq(id))
+        .and_where(workflow_versions::COLUMN.version.lte(last))
+        .take();
+    h.delete(&delete).await
+}
+
+/// Copies the present state into the history, if it is at this version; on
+/// PostgreSQL the row stays locked, so that of two who read the same version
+/// the second finds another.
+async fn archive(h: &Handle, id: WorkflowId, version: i64) -> Result<bool, Error> {
+    use workflows::Column;
+    let mut from = Query::select();
+    from.columns([
+        Column::Id,
+        Column::Version,
+        Column::Name,
+        Column::Description,
+        Column::UpdatedAt,
+        Column::UpdatedBy,
+        Column::Settings,
+        Column::Connections,
+        Column::Nodes,
+    ])
+    .from(workflows::Entity)
+    .and_where(workflows::COLUMN.id.eq(id))
+    .and_where(workflows::COLUMN.version.eq(version))
+    .and_where(workflows::COLUMN.deleted_at.is_null());
+    if h.backend() == DbBackend::Postgres {
+        from.lock(LockType::NoKeyUpdate);
+    }
+    let mut insert = Query::insert();
+    insert.into_table(workflow_versions::Entity).columns([
+        workflow_versions::Column::WorkflowId,
+        workflow_versions::Column::Version,
+        workflow_versions::Column::Name,
+        workflow_versions::Column::Description,
+        workflow_versions::Column::CreatedAt,
+        workflow_versions::Column::CreatedBy,
+        workflow_versions::Column::Settings,
+        workflow_versions::Column::Connections,
+        workflow_versions::Column::Nodes,
+    ]);
+    insert
+        .select_from(from)
+        .map_err(crate::repositories::unbuilt)?;
+    Ok(h.execute(insert).await? > 0)
+}
+
+async fn revise(
+    h: &Handle,
+    id: WorkflowId,
+    version: i64,
+    change: &WorkflowChange,
+) -> Result<Workflow, Error> {
+    use workflows::Column;
+    if !archive(h, id, version).await? {
+        let present = workflows::Entity::find()
+            .select_only()
+            .column(Column::Version)
+            .filter(workflows::COLUMN.id.eq(id))
+            .filter(workflows::COLUMN.deleted_at.is_null());
+        let found = h
+            .scalar(present)
+            .await?
+            .ok_or_else(|| Error::not_found("workflow", id))?;
+        return Err(Error::StaleVersion {
+            workflow: id,
+            read: version,
+            found,
+        });
+    }
+    let mut update = h.amend::<workflows::Entity>(h.now());
+    update
+        .value(Column::Version, Expr::col(Column::Version).add(1))
+        .and_where(workflows::COLUMN.id.eq(id))
+        .and_where(workflows::COLUMN.version.eq(version));
+    let mut set = |column: Column, value: Option<SimpleExpr>| {
+        if let Some(value) = value {
+            update.value(column, value);
+        }
+    };
+    set(Column::Name, change.name.clone().map(Expr::val));
+    set(
+        Column::Description,
+        change.description.clone().map(Expr::val),
+    );
+    set(Column::Settings, change.settings.clone().map(Expr::val));
+    set(
+        Column::Connections,
+        change.connections.clone().map(Expr::val),
+    );
+    set(Column::Nodes, change.nodes.clone().map(Expr::val));
+    set(Column::Metadata, change.metadata.clone().map(Expr::val));
+    let workflow = h
+        .update_returning::<workflows::Entity>(update)
+        .await?
+        .pop()
+        .ok_or_else(|| Error::not_found("workflow", id))?;
+    if version > HISTORY {
+        forget(h, id, version - HISTORY).await?;
+    }
+    Ok(workflow)
+}

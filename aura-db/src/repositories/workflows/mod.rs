@@ -1,0 +1,467 @@
+//! Automations and their history.
+//!
+//! Name, description and documents change only with the version that the
+//! caller read, so that nobody's change is lost unseen; the state before goes
+//! into the history.
+//!
+//! ```
+//! # use aura_db::{Error, NewWorkflow, Page, WorkflowChange, WorkflowFilter, testing::TestDatabase};
+//! # use serde_json::json;
+//! # #[tokio::main] async fn main() -> Result<(), Error> {
+//! # let db = TestDatabase::sqlite().await?;
+//! # let ada = db.user("ada").await?;
+//! let workflows = db.acting_as(ada.id).workflows();
+//! let flow = workflows
+//!     .create(NewWorkflow::new("Greet").nodes(json!([{"name": "Start"}])))
+//!     .await?;
+//!
+//! let change = WorkflowChange::new().name("Greet politely");
+//! let flow = workflows.update(flow.id, flow.version, change.clone()).await?;
+//! assert_eq!(flow.version, 2);
+//! // Somebody who still has version 1 is told so.
+//! assert!(matches!(
+//!     workflows.update(flow.id, 1, change).await,
+//!     Err(Error::StaleVersion { read: 1, found: 2, .. })
+//! ));
+//! workflows.restore_version(flow.id, flow.version, 1).await?;
+//!
+//! let mine = workflows.list(WorkflowFilter::owner(ada.id), Page::first(50)).await?;
+//! assert_eq!(mine.items[0].name, "Greet");
+//! # Ok(()) }
+//! ```
+
+mod change;
+mod filter;
+mod history;
+mod status;
+
+use chrono::{DateTime, Utc};
+use entity::{
+    Action, Document, Live, PluginId, Resource, UserId, WorkflowId, WorkflowStatus, plugins, users,
+    workflow_plugins, workflows,
+};
+use sea_orm::sea_query::{LockType, OnConflict, Query};
+use sea_orm::{
+    ActiveValue::{NotSet, Set},
+    ColumnTrait, DbBackend, EntityTrait, JoinType, QueryFilter, QueryOrder, QuerySelect,
+    RelationTrait,
+};
+use serde::Serialize;
+
+pub use self::change::{NewWorkflow, WorkflowChange};
+pub use self::filter::{WorkflowFilter, WorkflowSort, WorkflowSummary};
+pub use self::history::{HISTORY, WorkflowVersionSummary};
+pub use self::status::StatusChange;
+pub use entity::workflow_versions::Model as WorkflowVersion;
+pub use entity::workflows::Model as Workflow;
+
+use crate::engine::run::entity_row;
+use crate::engine::{Handle, Op};
+use crate::error::Error;
+use crate::page::{List, Page};
+use crate::repositories::users::{User, hold_owner};
+use entity::plugins::Model as Plugin;
+
+/// A workflow with what belongs to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct WorkflowDetails {
+    /// The workflow.
+    pub workflow: Workflow,
+    /// Whose it is.
+    pub owner: User,
+    /// Its plugins that are not deleted, by name.
+    pub plugins: Vec<Plugin>,
+}
+
+/// The workflows. From [`Database::workflows`](crate::Database::workflows).
+#[derive(Debug, Clone)]
+pub struct Workflows(pub(crate) Handle);
+
+const fn op(name: &'static str, action: Action) -> Op {
+    Op {
+        table: "workflows",
+        name,
+        needs: (action, Resource::Workflow),
+    }
+}
+
+impl Workflows {
+    /// Creates a workflow; it is a draft unless said otherwise. It belongs to
+    /// `owner`, or to who acts.
+    ///
+    /// Fails with [`Error::Validation`], also when nobody owns it, and with
+    /// [`Error::NotFound`] when the owner doesn't exist or is deleted.
+    pub async fn create(&self, new: NewWorkflow) -> Result<Workflow, Error> {
+        let owner = new.checked(self.0.actor)?;
+        let new = &new;
+        let op = op("create", Action::Create);
+        self.0
+            .atomic(op, |h| async move {
+                h.owned(op, owner)?;
+                hold_owner(&h, owner).await?;
+                h.insert(new.row(&h, owner)).await
+            })
+            .await
+    }
+
+    /// The workflow with this id, unless deleted.
+    pub async fn find(&self, id: WorkflowId) -> Result<Option<Workflow>, Error> {
+        let op = op("find", Action::Read);
+        self.0
+            .read(op, |h| async move {
+                let workflow = h
+                    .fetch_optional(workflows::Entity::live().filter(workflows::COLUMN.id.eq(id)))
+                    .await?;
+                if let Some(workflow) = &workflow {
+                    h.owned(op, workflow.owner_id)?;
+                }
+                Ok(workflow)
+            })
+            .await
+    }
+
+    /// The workflow with this id.
+    ///
+    /// Fails with [`Error::NotFound`] when there is none, or it is deleted.
+    pub async fn get(&self, id: WorkflowId) -> Result<Workflow, Error> {
+        self.find(id)
+            .await?
+            .ok_or_else(|| Error::not_found("workflow", id))
+    }
+
+    /// The workflow with its owner and its plugins.
+    ///
+    /// Fails with [`Error::NotFound`] when there is none, or it is deleted.
+    pub async fn get_details(&self, id: WorkflowId) -> Result<WorkflowDetails, Error> {
+        let op = op("get_details", Action::Read);
+        self.0
+            .read(op, |h| async move {
+                let workflow = workflows::Entity::live().filter(workflows::COLUMN.id.eq(id));
+                let workflow = h
+                    .fetch_optional(workflow)
+                    .await?
+                    .ok_or_else(|| Error::not_found("workflow", id))?;
+                h.owned(op, workflow.owner_id)?;
+                let owner = users::Entity::live().filter(users::COLUMN.id.eq(workflow.owner_id));
+                let owner = h
+                    .fetch_optional(owner)
+                    .await?
+                    // Deleted between the two statements, workflow and all.
+                    .ok_or_else(|| Error::not_found("workflow", id))?;
+                let plugins = plugins::Entity::live()
+                    .join(
+                        JoinType::InnerJoin,
+                        workflow_plugins::Relation::Plugins.def().rev(),
+                    )
+                    .filter(workflow_plugins::COLUMN.workflow_id.eq(id))
+                    .order_by_asc(plugins::Column::Name);
+                Ok(WorkflowDetails {
+                    plugins: h.fetch_all(plugins).await?,
+                    workflow,
+                    owner,
+                })
+            })
+            .await
+    }
+
+    /// A part of the workflows, without their documents.
+    ///
+    /// Fails with [`Error::Validation`] when the page or the text can't be used.
+    pub async fn list(
+        &self,
+        filter: WorkflowFilter,
+        page: Page,
+    ) -> Result<List<WorkflowSummary>, Error> {
+        let (filter, page) = (&filter, &page);
+        self.0
+            .read(op("list", Action::Read), |h| async move {
+                let select = WorkflowSummary::columns(filter.select(&h)?);
+                h.page(select, filter.sorted(), page.clone(), WorkflowSummary::read)
+                    .await
+            })
+            .await
+    }
+
+    /// A part of the workflows, with their documents.
+    ///
+    /// Fails with [`Error::Validation`] when the page or the text can't be used.
+    pub async fn list_full(
+        &self,
+        filter: WorkflowFilter,
+        page: Page,
+    ) -> Result<List<Workflow>, Error> {
+        let (filter, page) = (&filter, &page);
+        self.0
+            .read(op("list_full", Action::Read), |h| async move {
+                let select = filter.select(&h)?;
+                h.page(
+                    select,
+                    filter.sorted(),
+                    page.clone(),
+                    entity_row::<workflows::Entity>,
+                )
+                .await
+            })
+            .await
+    }
+
+    /// Lets the workflow use a plugin. `false` when it did already.
+    ///
+    /// Fails with [`Error::NotFound`] when one of them is not there.
+    pub async fn attach(&self, id: WorkflowId, plugin: PluginId) -> Result<bool, Error> {
+        let op = op("attach", Action::Update);
+        self.0
+            .atomic(op, |h| async move {
+                lock(&h, op, id).await?;
+                let mut known = plugins::Entity::live()
+                    .select_only()
+                    .column(plugins::Column::Id)
+                    .filter(plugins::COLUMN.id.eq(plugin));
+                if h.backend() == DbBackend::Postgres {
+                    known = known.lock(LockType::Share);
+                }
+                if h.scalar::<PluginId, _>(known).await?.is_none() {
+                    return Err(Error::not_found("plugin", plugin));
+                }
+                let attach = Query::insert()
+                    .into_table(workflow_plugins::Entity)
+                    .columns([
+                        workflow_plugins::Column::WorkflowId,
+                        workflow_plugins::Column::PluginId,
+                    ])
+                    .values_panic([id.0.into(), plugin.0.into()])
+                    .on_conflict(OnConflict::new().do_nothing().to_owned())
+                    .take();
+                let attached = h.execute(attach).await? > 0;
+                if attached {
+                    note(&h, id).await?;
+                }
+                Ok(attached)
+            })
+            .await
+    }
+
+    /// Takes a plugin from the workflow. `false` when it had none.
+    ///
+    /// Fails with [`Error::NotFound`] when the workflow is not there.
+    pub async fn detach(&self, id: WorkflowId, plugin: PluginId) -> Result<bool, Error> {
+        let op = op("detach", Action::Update);
+        self.0
+            .atomic(op, |h| async move {
+                lock(&h, op, id).await?;
+                let detach = Query::delete()
+                    .from_table(workflow_plugins::Entity)
+                    .and_where(workflow_plugins::COLUMN.workflow_id.eq(id))
+                    .and_where(workflow_plugins::COLUMN.plugin_id.eq(plugin))
+                    .take();
+                let detached = h.delete(&detach).await? > 0;
+                if detached {
+                    note(&h, id).await?;
+                }
+                Ok(detached)
+            })
+            .await
+    }
+
+    /// Makes a copy, a draft at version 1 with the same documents and plugins,
+    /// that belongs to who acts, or else to the same owner. Without a name it
+    /// is called "… (copy)".
+    ///
+    /// Fails with [`Error::NotFound`] and [`Error::Validation`].
+    pub async fn duplicate(&self, id: WorkflowId, name: Option<String>) -> Result<Workflow, Error> {
+        let op = op("duplicate", Action::Create);
+        let name = &name;
+        self.0
+            .atomic(op, |h| async move {
+                let original = lock(&h, op, id).await?;
+                let owner = h.actor.unwrap_or(original.owner_id);
+                let copy = NewWorkflow {
+                    name: name.clone().unwrap_or_else(|| copy_of(&original.name)),
+                    description: original.description,
+                    owner: Some(owner),
+                    status: WorkflowStatus::Draft,
+                    settings: original.settings,
+                    connections: original.connections,
+                    nodes: original.nodes,
+                    metadata: original.metadata,
+                };
+                copy.checked(None)?;
+                hold_owner(&h, owner).await?;
+                let copy = h.insert(copy.row(&h, owner)).await?;
+                let plugins = Query::select()
+                    .expr(sea_orm::sea_query::Expr::val(copy.id.0))
+                    .column(workflow_plugins::Column::PluginId)
+                    .from(workflow_plugins::Entity)
+                    .and_where(workflow_plugins::COLUMN.workflow_id.eq(id))
+                    .take();
+                let attach = Query::insert()
+                    .into_table(workflow_plugins::Entity)
+                    .columns([
+                        workflow_plugins::Column::WorkflowId,
+                        workflow_plugins::Column::PluginId,
+                    ])
+                    .select_from(plugins)
+                    .map_err(crate::repositories::unbuilt)?
+                    .take();
+                h.execute(attach).await?;
+                Ok(copy)
+            })
+            .await
+    }
+
+    /// Deletes the workflow, which can be restored. Its executions and logs
+    /// stay.
+    ///
+    /// Fails with [`Error::NotFound`].
+    pub async fn delete(&self, id: WorkflowId) -> Result<(), Error> {
+        let op = op("delete", Action::Delete);
+        self.0
+            .atomic(op, |h| async move {
+                lock(&h, op, id).await?;
+                let now = h.now();
+                let mut update = h.amend::<workflows::Entity>(now);
+                update
+                    .value(workflows::Column::DeletedAt, now)
+                    .value(workflows::Column::DeletedWithOwner, false)
+                    .and_where(workflows::COLUMN.id.eq(id));
+                h.update(&update).await.map(|_| ())
+            })
+            .await
+    }
+
+    /// Brings a deleted workflow back. Restoring one that isn't deleted changes
+    /// nothing.
+    ///
+    /// Fails with [`Error::NotFound`] when there is no such workflow, deleted
+    /// or not, and with [`Error::State`] when its owner is deleted.
+    pub async fn restore(&self, id: WorkflowId) -> Result<Workflow, Error> {
+        let op = op("restore", Action::Delete);
+        self.0
+            .atomic(op, |h| async move {
+                let workflow = lock_any(&h, op, id).await?;
+                if workflow.deleted_at.is_none() {
+                    return Ok(workflow);
+                }
+                match hold_owner(&h, workflow.owner_id).await {
+                    Err(Error::NotFound { .. }) => {
+                        return Err(Error::State {
+                            what: "workflow",
+                            id: id.0,
+                            state: "belongs to a deleted user",
+                            hint: "restore the user, or transfer the workflow first",
+                        });
+                    }
+                    held => held?,
+                };
+                let mut update = h.amend::<workflows::Entity>(h.now());
+                update
+                    .value(workflows::Column::DeletedAt, Option::<DateTime<Utc>>::None)
+                    .value(workflows::Column::DeletedWithOwner, false)
+                    .and_where(workflows::COLUMN.id.eq(id));
+                h.update_returning::<workflows::Entity>(update)
+                    .await?
+                    .pop()
+                    .ok_or_else(|| Error::not_found("workflow", id))
+            })
+            .await
+    }
+
+    /// Removes a deleted workflow for good, with its history, executions and
+    /// logs.
+    ///
+    /// Fails with [`Error::NotFound`], and with [`Error::State`] when it isn't
+    /// deleted.
+    pub async fn purge(&self, id: WorkflowId) -> Result<(), Error> {
+        let op = op("purge", Action::Delete);
+        self.0
+            .atomic(op, |h| async move {
+                guard(&h, op, id).await?;
+                crate::repositories::purge::<workflows::Entity>(&h, "workflow", id.0).await
+            })
+            .await
+    }
+}
+
+fn copy_of(name: &str) -> String {
+    const SUFFIX: &str = " (copy)";
+    let mut copy: String = name.chars().take(160 - SUFFIX.len()).collect();
+    copy.push_str(SUFFIX);
+    copy
+}
+
+/// The row, deleted or not, which nobody else changes until the transaction
+/// ends.
+async fn lock_any(h: &Handle, op: Op, id: WorkflowId) -> Result<Workflow, Error> {
+    let mut workflow = workflows::Entity::find().filter(workflows::COLUMN.id.eq(id));
+    if h.backend() == DbBackend::Postgres {
+        // What refers to the row may still be inserted.
+        workflow = workflow.lock(LockType::NoKeyUpdate);
+    }
+    let workflow = h
+        .fetch_optional(workflow)
+        .await?
+        .ok_or_else(|| Error::not_found("workflow", id))?;
+    h.owned(op, workflow.owner_id)?;
+    Ok(workflow)
+}
+
+/// As [`lock_any`], unless it is deleted.
+async fn lock(h: &Handle, op: Op, id: WorkflowId) -> Result<Workflow, Error> {
+    let workflow = lock_any(h, op, id).await?;
+    if workflow.deleted_at.is_some() {
+        return Err(Error::not_found("workflow", id));
+    }
+    Ok(workflow)
+}
+
+/// Refuses another's workflow when the handle is limited to own ones.
+async fn guard(h: &Handle, op: Op, id: WorkflowId) -> Result<(), Error> {
+    if h.limited_to().is_none() {
+        return Ok(());
+    }
+    let owner = workflows::Entity::find()
+        .select_only()
+        .column(workflows::Column::OwnerId)
+        .filter(workflows::COLUMN.id.eq(id));
+    match h.scalar::<UserId, _>(owner).await? {
+        Some(owner) => h.owned(op, owner),
+        None => Err(Error::not_found("workflow", id)),
+    }
+}
+
+/// Notes who changed something that belongs to the workflow.
+async fn note(h: &Handle, id: WorkflowId) -> Result<(), Error> {
+    let mut update = h.amend::<workflows::Entity>(h.now());
+    update.and_where(workflows::COLUMN.id.eq(id));
+    h.update(&update).await.map(|_| ())
+}
+
+impl NewWorkflow {
+    fn row(&self, h: &Handle, owner: UserId) -> workflows::ActiveModel {
+        let now = h.now();
+        workflows::ActiveModel {
+            id: NotSet,
+            name: Set(self.name.clone()),
+            description: Set(self.description.clone()),
+            status: Set(self.status),
+            version: Set(1),
+            owner_id: Set(owner),
+            deleted_with_owner: Set(false),
+            created_at: Set(now),
+            updated_at: Set(now),
+            deleted_at: Set(None),
+            created_by: Set(h.actor),
+            updated_by: Set(h.actor),
+            settings: Set(self.settings.clone()),
+            connections: Set(self.connections.clone()),
+            nodes: Set(self.nodes.clone()),
+            metadata: Set(self.metadata.clone()),
+        }
+    }
+}
+
+/// A document that may be missing, from JSON.
+fn document(json: impl Into<serde_json::Value>) -> Option<Document> {
+    Some(Document(json.into()))
+}

@@ -1,0 +1,303 @@
+//! Whatever people type is stored as it was typed, and nothing of it is run.
+
+use aura_db::entity::users;
+use aura_db::sea_orm::EntityTrait;
+use aura_db::{
+    Cursor, Database, Error, NewUser, NewWorkflow, Page, SessionRequest, Token, User, UserChange,
+    UserFilter, WorkflowChange, WorkflowFilter,
+};
+use serde_json::{Value, json};
+use testdb::TestDb;
+
+use crate::support::{assert_error, open, user};
+
+testdb::both!(migrated:
+    names_and_texts, emails, documents, searches, cursors, tokens_and_agents,
+);
+
+/// What has broken SQL, patterns, JSON and terminals before.
+pub(crate) const CORPUS: &[&str] = &[
+    "'; DROP TABLE users; --",
+    "' OR '1'='1",
+    "\"; DROP TABLE \"users\"; --",
+    "1); DELETE FROM users; --",
+    "x' UNION SELECT hashed_password FROM users --",
+    "$1 $2 ? ?1 :name @p1",
+    "%",
+    "_",
+    "100%_\\%",
+    "\\",
+    "\\'",
+    "''",
+    "\"\"",
+    "`id`",
+    "[id]",
+    "/* */ -- #",
+    ";",
+    "{\"$ne\": null}",
+    "{{7*7}} ${7*7}",
+    "NULL",
+    "true",
+    "\u{1}\u{7f}\u{80}",
+    "\r\n\t",
+    "\u{2028}\u{2029}",
+    "\u{202e}right to left",
+    "\u{feff}bom",
+    "İıſK",
+    "é e\u{301}",
+    "😀👩‍👩‍👧",
+    "\u{10ffff}",
+    "E'\\x27'",
+    "U&'\\0027'",
+    "$$; DROP TABLE users; $$",
+    "pg_sleep(10)",
+    "load_extension('x')",
+];
+
+/// The tables are there, and so are the people.
+async fn unharmed(db: &Database, people: usize) {
+    let rows = db
+        .fetch_all(users::Entity::find())
+        .await
+        .expect("the table is there");
+    assert_eq!(rows.len(), people);
+}
+
+async fn names_and_texts(db: TestDb) {
+    let db = open(&db).await;
+    let ada = user(&db, "ada").await;
+    for text in CORPUS {
+        // Some are blank, which a name must not be.
+        let name = format!("n{text}");
+        let change = UserChange {
+            name: Some(name.clone()),
+            ..UserChange::default()
+        };
+        let changed = db.users().update(ada.id, change).await.expect("changed");
+        assert_eq!(changed.name, name);
+        assert_eq!(db.users().get(ada.id).await.expect("there").name, name);
+
+        let new = NewWorkflow::new(&name).description(*text).owner(ada.id);
+        let flow = db.workflows().create(new).await.expect("created");
+        assert_eq!(
+            (flow.name.as_str(), flow.description.as_deref()),
+            (&*name, Some(*text))
+        );
+        let filter = WorkflowFilter::new().name(&name);
+        let found = db
+            .workflows()
+            .list(filter, Page::first(10))
+            .await
+            .expect("a list");
+        assert_eq!(found.items.len(), 1);
+        assert_eq!(found.items[0].id, flow.id);
+        let change = WorkflowChange::new().description(Some(format!("{text}{text}")));
+        db.workflows()
+            .update(flow.id, 1, change)
+            .await
+            .expect("changed");
+        let before = db.workflows().version(flow.id, 1).await.expect("kept");
+        assert_eq!(before.description.as_deref(), Some(*text));
+        let copy = db
+            .workflows()
+            .duplicate(flow.id, Some(format!("c{name}")))
+            .await;
+        assert_eq!(copy.expect("copied").name, format!("c{name}"));
+    }
+    unharmed(&db, 1).await;
+}
+
+async fn emails(db: TestDb) {
+    let db = open(&db).await;
+    let ada = user(&db, "ada").await;
+    let mut people = 1;
+    for (index, text) in CORPUS.iter().enumerate() {
+        let email = format!("{text}@{index}.example.org");
+        assert!(!db.users().email_exists(&email).await.expect("an answer"));
+        assert_eq!(
+            db.users().find_by_email(&email).await.expect("an answer"),
+            None
+        );
+        let login = db.login(&email, *text, SessionRequest::default()).await;
+        assert_error!(login, Error::Credentials);
+        let change = UserChange {
+            email: Some(email.clone()),
+            ..UserChange::default()
+        };
+        match db.users().update(ada.id, change).await {
+            Ok(changed) => {
+                assert_eq!(changed.email, email.trim().to_ascii_lowercase());
+                let found = db.users().get_by_email(&email).await.expect("there");
+                assert_eq!(found.id, ada.id);
+            }
+            Err(Error::Validation(errors)) => assert_eq!(errors[0].field, "email"),
+            Err(error) => panic!("{email}: {error:?}"),
+        }
+        if index % 8 == 0 {
+            // As a new user's, password and all.
+            let created = db.users().create(NewUser::new(*text, &email, *text)).await;
+            people += usize::from(created.is_ok());
+        }
+    }
+    unharmed(&db, people).await;
+}
+
+async fn documents(db: TestDb) {
+    let db = open(&db).await;
+    let ada = user(&db, "ada").await;
+    let members = CORPUS
+        .iter()
+        .map(|text| ((*text).to_owned(), Value::from(*text)));
+    let written = Value::Object(members.collect());
+    let list = json!(CORPUS);
+    let new = NewWorkflow::new("x")
+        .owner(ada.id)
+        .nodes(written.clone())
+        .connections(list.clone())
+        .settings(json!({"schedule": written.clone()}))
+        .metadata(json!([[written.clone()]]));
+    let flow = db.workflows().create(new).await.expect("created");
+    let read = db.workflows().get(flow.id).await.expect("there");
+    assert_eq!(read.nodes.map(|nodes| nodes.0), Some(written.clone()));
+    assert_eq!(read.connections.map(|list| list.0), Some(list));
+    assert_eq!(read.metadata.map(|list| list.0), Some(json!([[written]])));
+    db.workflows().check(flow.id).await.expect("checked");
+    db.workflows().activate(flow.id).await.expect("active");
+    let scheduled = db
+        .workflows()
+        .list(WorkflowFilter::scheduled(), Page::first(9))
+        .await;
+    assert_eq!(scheduled.expect("a list").items.len(), 1);
+    unharmed(&db, 1).await;
+}
+
+/// A search finds what holds the text and nothing else.
+async fn searches(db: TestDb) {
+    let db = open(&db).await;
+    let ada = user(&db, "ada").await;
+    for text in CORPUS {
+        let new = NewWorkflow::new(format!("n{text}")).owner(ada.id);
+        db.workflows().create(new).await.expect("created");
+    }
+    for text in CORPUS {
+        let filter = WorkflowFilter::new().text(*text);
+        let found = db
+            .workflows()
+            .list(filter, Page::first(1000))
+            .await
+            .expect("a list");
+        let found: Vec<_> = found.items.into_iter().map(|flow| flow.name).collect();
+        let wanted = text.to_ascii_lowercase();
+        let names = CORPUS.iter().map(|text| format!("n{text}"));
+        let expected: Vec<_> = names
+            .filter(|name| name.to_ascii_lowercase().contains(&wanted))
+            .collect();
+        assert_eq!(found, expected, "{text:?}");
+        let filter = UserFilter::new().text(*text);
+        let people = db
+            .users()
+            .list(filter, Page::number(1, 10))
+            .await
+            .expect("a list");
+        let expected = u64::from("ada@example.org".contains(&wanted));
+        assert_eq!(people.total, Some(expected), "{text:?}");
+    }
+    unharmed(&db, 1).await;
+}
+
+async fn cursors(db: TestDb) {
+    use base64::Engine;
+    use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+    let db = open(&db).await;
+    let ada: User = user(&db, "ada").await;
+    user(&db, "bob").await;
+    let first = db
+        .users()
+        .list(UserFilter::new(), Page::first(1))
+        .await
+        .expect("a page");
+    let real = first.next.expect("there is more").to_string();
+    let decoded = BASE64_URL_SAFE_NO_PAD.decode(&real).expect("base64");
+    let decoded = String::from_utf8(decoded).expect("text");
+    for text in CORPUS {
+        for forged in [
+            (*text).to_owned(),
+            BASE64_URL_SAFE_NO_PAD.encode(text),
+            BASE64_URL_SAFE_NO_PAD.encode(json!([text, text, 1]).to_string()),
+            BASE64_URL_SAFE_NO_PAD.encode(decoded.replace("users", text)),
+            format!("{real}{text}"),
+        ] {
+            let page = Page::after(Cursor::from(forged.clone()), 10);
+            match db.users().list(UserFilter::new(), page).await {
+                Err(Error::Validation(errors)) => assert_eq!(errors[0].field, "page.after"),
+                other => panic!("{forged:?}: {other:?}"),
+            }
+        }
+        // The right order with a strange place is only a strange place.
+        let sort = aura_db::UserSort::Name;
+        let page = db
+            .users()
+            .list(UserFilter::new().sort(sort), Page::first(1))
+            .await;
+        let name = page
+            .expect("a page")
+            .next
+            .expect("there is more")
+            .to_string();
+        let mark = BASE64_URL_SAFE_NO_PAD.decode(name).expect("base64");
+        let mut mark: Value = serde_json::from_slice(&mark).expect("JSON");
+        mark[1] = json!(text);
+        let forged = Cursor::from(BASE64_URL_SAFE_NO_PAD.encode(mark.to_string()));
+        let filter = UserFilter::new().sort(sort);
+        let page = db
+            .users()
+            .list(filter, Page::after(forged, 10))
+            .await
+            .expect("a page");
+        assert!(page.items.len() <= 2);
+    }
+    assert_eq!(db.users().get(ada.id).await.expect("there").name, "ada");
+    unharmed(&db, 2).await;
+}
+
+async fn tokens_and_agents(db: TestDb) {
+    let db = open(&db).await;
+    let ada = user(&db, "ada").await;
+    for text in CORPUS {
+        let token = Token::new(*text);
+        let who = db.sessions().authenticate(&token).await.expect("an answer");
+        assert_eq!(who, None);
+        assert!(
+            db.sessions()
+                .rotate(&token)
+                .await
+                .expect("an answer")
+                .is_none()
+        );
+        let request = SessionRequest {
+            user_agent: Some((*text).to_owned()),
+            ip_address: Some(text.chars().take(64).collect()),
+            ..SessionRequest::default()
+        };
+        let issued = db.sessions().issue(ada.id, request).await.expect("issued");
+        let who = db
+            .sessions()
+            .authenticate(&issued.token)
+            .await
+            .expect("an answer");
+        let session = who.expect("somebody").session;
+        assert_eq!(session.user_agent.as_deref(), Some(*text));
+        assert_eq!(session.ip_address.as_deref(), Some(*text));
+    }
+    assert_eq!(
+        db.sessions().list(ada.id).await.expect("a list").len(),
+        CORPUS.len()
+    );
+    assert!(
+        !db.users()
+            .verify_password(ada.id, CORPUS[0])
+            .await
+            .expect("an answer")
+    );
+    unharmed(&db, 1).await;
+}
