@@ -153,11 +153,7 @@ pub(crate) struct Sorted<C> {
 impl<C: ColumnTrait> Sorted<C> {
     fn name(self) -> String {
         let direction = if self.descending { "-" } else { "+" };
-        format!(
-            "{}{direction}{}",
-            self.by.entity_name().to_string(),
-            self.by.as_str()
-        )
+        format!("{}{direction}{}", self.by.entity_name(), self.by.as_str())
     }
 
     fn by_id(self) -> bool {
@@ -260,7 +256,7 @@ impl Handle {
                     .checked_sub(1)
                     .and_then(|pages| pages.checked_mul(page.size));
                 // More is no number to either database.
-                let Some(before) = before.filter(|before| *before <= i64::MAX as u64) else {
+                let Some(before) = before.filter(|before| i64::try_from(*before).is_ok()) else {
                     return Err(Error::field("page.number", "must be a page number, from 1"));
                 };
                 query = query.offset(before);

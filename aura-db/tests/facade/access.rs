@@ -71,120 +71,93 @@ fn the_matrix() {
     }
 }
 
-/// Every operation on users and sessions, what it needs, and what came of it.
-async fn operations(
-    db: &Restricted,
-    target: UserId,
-    number: usize,
-) -> Vec<(&'static str, Action, Result<(), Error>)> {
+/// An operation, what it needs, and what came of it.
+type Done = (&'static str, Action, Result<(), Error>);
+
+fn done<T>(name: &'static str, needs: Action, result: Result<T, Error>) -> Done {
+    (name, needs, result.map(|_| ()))
+}
+
+/// Every operation on users and sessions.
+async fn operations(db: &Restricted, target: UserId, number: usize) -> Vec<Done> {
+    let mut all = on_users(db, target, number).await;
+    all.extend(on_passwords(db, target).await);
+    all.extend(on_sessions(db, target).await);
+    all
+}
+
+async fn on_users(db: &Restricted, target: UserId, number: usize) -> Vec<Done> {
     use Action::{Create, Delete, Read, Update};
-    let (users, sessions) = (db.users(), db.sessions());
+    let users = db.users();
     let email = format!("new{number}@example.org");
-    let token = aura_db::Token::new("x");
-    let done = |result: Result<(), Error>| result;
+    let new = NewUser::new("n", &*email, "x");
+    let first = Page::first(1);
     vec![
-        (
-            "create",
-            Create,
-            users
-                .create(NewUser::new("n", &*email, "x"))
-                .await
-                .map(|_| ()),
-        ),
-        ("find", Read, users.find(target).await.map(|_| ())),
-        ("get", Read, users.get(target).await.map(|_| ())),
-        (
-            "by email",
-            Read,
-            users.find_by_email(&email).await.map(|_| ()),
-        ),
-        ("exists", Read, users.email_exists(&email).await.map(|_| ())),
-        (
-            "list",
-            Read,
-            users
-                .list(UserFilter::new(), Page::first(1))
-                .await
-                .map(|_| ()),
-        ),
-        (
-            "authenticate",
-            Read,
-            sessions.authenticate(&token).await.map(|_| ()),
-        ),
-        (
+        done("create", Create, users.create(new).await),
+        done("find", Read, users.find(target).await),
+        done("get", Read, users.get(target).await),
+        done("by email", Read, users.find_by_email(&email).await),
+        done("exists", Read, users.email_exists(&email).await),
+        done("list", Read, users.list(UserFilter::new(), first).await),
+        done(
             "update",
             Update,
-            users
-                .update(target, UserChange::default())
-                .await
-                .map(|_| ()),
+            users.update(target, UserChange::default()).await,
         ),
-        (
-            "role",
-            Update,
-            users.set_role(target, Role::User).await.map(|_| ()),
-        ),
-        (
-            "deactivate",
-            Update,
-            users.deactivate(target).await.map(|_| ()),
-        ),
-        ("activate", Update, users.activate(target).await.map(|_| ())),
-        (
-            "verify",
-            Update,
-            users.verify_password(target, PASSWORD).await.map(|_| ()),
-        ),
-        (
-            "reset",
-            Update,
-            done(users.reset_password(target, PASSWORD).await),
-        ),
-        (
-            "change",
-            Update,
-            done(users.change_password(target, PASSWORD, PASSWORD).await),
-        ),
-        (
-            "login",
-            Update,
-            users
-                .login("target@example.org", PASSWORD, SessionRequest::default())
-                .await
-                .map(|_| ()),
-        ),
-        (
-            "issue",
-            Update,
-            sessions
-                .issue(target, SessionRequest::default())
-                .await
-                .map(|_| ()),
-        ),
-        ("touch", Update, sessions.touch(1.into()).await.map(|_| ())),
-        ("rotate", Update, sessions.rotate(&token).await.map(|_| ())),
-        (
-            "revoke",
-            Update,
-            sessions.revoke(1.into()).await.map(|_| ()),
-        ),
-        (
-            "revoke all",
-            Update,
-            sessions.revoke_all(target, None).await.map(|_| ()),
-        ),
-        (
-            "expired",
-            Delete,
-            sessions.delete_expired().await.map(|_| ()),
-        ),
-        (
+        done("role", Update, users.set_role(target, Role::User).await),
+        done("deactivate", Update, users.deactivate(target).await),
+        done("activate", Update, users.activate(target).await),
+        done(
             "delete",
             Delete,
-            done(users.delete(target, OwnedRows::Refuse).await),
+            users.delete(target, OwnedRows::Refuse).await,
         ),
-        ("restore", Delete, users.restore(target).await.map(|_| ())),
+        done("restore", Delete, users.restore(target).await),
+    ]
+}
+
+async fn on_passwords(db: &Restricted, target: UserId) -> Vec<Done> {
+    use Action::Update;
+    let users = db.users();
+    let request = SessionRequest::default();
+    let login = users.login("target@example.org", PASSWORD, request);
+    vec![
+        done(
+            "verify",
+            Update,
+            users.verify_password(target, PASSWORD).await,
+        ),
+        done(
+            "reset",
+            Update,
+            users.reset_password(target, PASSWORD).await,
+        ),
+        done(
+            "change",
+            Update,
+            users.change_password(target, PASSWORD, PASSWORD).await,
+        ),
+        done("login", Update, login.await),
+    ]
+}
+
+async fn on_sessions(db: &Restricted, target: UserId) -> Vec<Done> {
+    use Action::{Delete, Read, Update};
+    let sessions = db.sessions();
+    let token = aura_db::Token::new("x");
+    let request = SessionRequest::default();
+    vec![
+        done("authenticate", Read, sessions.authenticate(&token).await),
+        done("issue", Update, sessions.issue(target, request).await),
+        done("touch", Update, sessions.touch(1.into()).await),
+        done("rotate", Update, sessions.rotate(&token).await),
+        done("revoke", Update, sessions.revoke(1.into()).await),
+        done(
+            "revoke all",
+            Update,
+            sessions.revoke_all(target, None).await,
+        ),
+        done("expired", Delete, sessions.delete_expired().await),
     ]
 }
 

@@ -1,5 +1,7 @@
 //! What a broken connection and a broken row become.
 
+use std::fmt::Write;
+
 use aura_db::entity::users;
 use aura_db::sea_orm::{ConnectionTrait, EntityTrait};
 use aura_db::{Database, Error, NewUser, Page, SessionRequest, UserFilter};
@@ -42,6 +44,9 @@ async fn a_closed_database(db: TestDb) {
     }
 }
 
+const KILL: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                    WHERE datname = current_database() AND pid <> pg_backend_pid()";
+
 /// The server ends the connections (a fail-over, an administrator); the pool
 /// makes new ones.
 async fn a_connection_that_breaks(test: TestDb) {
@@ -50,8 +55,6 @@ async fn a_connection_that_breaks(test: TestDb) {
     }
     let db = open(&test).await;
     let ada = user(&db, "ada").await.id;
-    const KILL: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
-                        WHERE datname = current_database() AND pid <> pg_backend_pid()";
     let outside = &test.outside().await;
     let result: Result<(), Error> = db
         .transaction(|tx| async move {
@@ -186,7 +189,7 @@ async fn errors_show_no_secret(test: TestDb) {
     let mut shown = format!("{error} {error:?} {error:#?}");
     let mut source = std::error::Error::source(&error);
     while let Some(cause) = source {
-        shown += &format!("\n{cause}");
+        write!(shown, "\n{cause}").expect("text");
         source = cause.source();
     }
     assert!(shown.to_lowercase().contains("check"), "{shown}");

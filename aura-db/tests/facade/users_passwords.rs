@@ -1,6 +1,7 @@
 use std::time::{Duration, Instant};
 
 use argon2::{Algorithm, Argon2, Params, PasswordHasher, Version};
+use aura_db::secrecy::ExposeSecret;
 use aura_db::users::OwnedRows;
 use aura_db::{Error, NewUser, UserId};
 use testdb::TestDb;
@@ -45,7 +46,6 @@ async fn a_password_is_nowhere(test: TestDb) {
     let everything = test.rows(&["users", "sessions"]).await;
     assert!(everything.contains("bob@example.org"));
     assert!(!everything.contains(PASSWORD));
-    use aura_db::secrecy::ExposeSecret;
     assert!(!everything.contains(issued.token.expose_secret()));
 }
 
@@ -128,7 +128,7 @@ async fn logging_in(db: TestDb) {
     let request = aura_db::SessionRequest {
         user_agent: Some("Firefox".to_owned()),
         ip_address: Some("2001:db8::1".to_owned()),
-        lifetime: Duration::from_secs(60),
+        lifetime: Duration::from_mins(1),
     };
     let issued = db.login(" Ada@EXAMPLE.org", PASSWORD, request).await;
     let issued = issued.expect("a session");
@@ -138,7 +138,7 @@ async fn logging_in(db: TestDb) {
     assert_eq!(who.session.user_id, ada.id);
     assert_eq!(who.session.user_agent.as_deref(), Some("Firefox"));
     assert_eq!(who.session.ip_address.as_deref(), Some("2001:db8::1"));
-    assert_eq!(who.session.expires_at, db.now() + Duration::from_secs(60));
+    assert_eq!(who.session.expires_at, db.now() + Duration::from_mins(1));
     assert_eq!(user_row(&db, ada.id).await, ada, "a login changes nobody");
     // Inside of a transaction it is a part of it.
     let undone: Result<(), Error> = db

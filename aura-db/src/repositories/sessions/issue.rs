@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::validate::Check;
 
 /// The longest life of a session, ten years: no date can overflow.
-const LONGEST_LIFETIME: Duration = Duration::from_secs(10 * 366 * 24 * 60 * 60);
+const LONGEST_LIFETIME: Duration = Duration::from_hours(10 * 366 * 24);
 
 /// What a session is issued with.
 #[derive(Debug, Clone)]

@@ -40,10 +40,10 @@ pub use issue::SessionRequest;
 pub use token::Token;
 
 /// How long a session lives, unless asked otherwise: AURA's seven days.
-pub const SESSION_LIFETIME: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+pub const SESSION_LIFETIME: Duration = Duration::from_hours(7 * 24);
 
 /// [`Sessions::touch`] writes at most once in this time.
-pub const TOUCH_INTERVAL: Duration = Duration::from_secs(60);
+pub const TOUCH_INTERVAL: Duration = Duration::from_mins(1);
 
 /// A session that was just opened, with the only copy of its token.
 #[derive(Debug, Clone)]
