@@ -112,21 +112,18 @@ impl Handle {
     async fn rows(&self, statement: Statement, writes: bool) -> Result<Vec<QueryResult>, Error> {
         let statement = as_written(statement);
         let doing = if writes { "writing" } else { "reading" };
-        let rows = match &self.scope {
-            Some(scope) => {
-                let guard = scope.open.transaction.read().await;
-                let transaction = guard.as_ref().ok_or(Error::Ended)?;
-                let running = scope.open.enter(scope)?;
-                let result = transaction.query_all_raw(statement).await.doing(doing);
-                let changed = |rows: &Vec<QueryResult>| if writes { rows.len() as u64 } else { 0 };
-                running.done(result.as_ref().map(changed));
-                result?
-            }
-            None => {
-                let (connection, gate) = self.pool(writes);
-                let _place = self.place(gate).await?;
-                connection.query_all_raw(statement).await.doing(doing)?
-            }
+        let rows = if let Some(scope) = &self.scope {
+            let guard = scope.open.transaction.read().await;
+            let transaction = guard.as_ref().ok_or(Error::Ended)?;
+            let running = scope.open.enter(scope)?;
+            let result = transaction.query_all_raw(statement).await.doing(doing);
+            let changed = |rows: &Vec<QueryResult>| if writes { rows.len() as u64 } else { 0 };
+            running.done(result.as_ref().map(changed));
+            result?
+        } else {
+            let (connection, gate) = self.pool(writes);
+            let _place = self.place(gate).await?;
+            connection.query_all_raw(statement).await.doing(doing)?
         };
         self.count_rows(rows.len() as u64);
         Ok(rows)
@@ -135,22 +132,19 @@ impl Handle {
     /// Runs a statement that says how many rows it touched.
     async fn count_touched(&self, statement: Statement) -> Result<u64, Error> {
         let statement = as_written(statement);
-        let touched = match &self.scope {
-            Some(scope) => {
-                let guard = scope.open.transaction.read().await;
-                let transaction = guard.as_ref().ok_or(Error::Ended)?;
-                let running = scope.open.enter(scope)?;
-                let result = transaction.execute_raw(statement).await.doing("writing");
-                running.done(result.as_ref().map(sea_orm::ExecResult::rows_affected));
-                result?
-            }
-            None => {
-                let (connection, gate) = self.pool(true);
-                let _place = self.place(gate).await?;
-                connection.execute_raw(statement).await.doing("writing")?
-            }
-        }
-        .rows_affected();
+        let touched = if let Some(scope) = &self.scope {
+            let guard = scope.open.transaction.read().await;
+            let transaction = guard.as_ref().ok_or(Error::Ended)?;
+            let running = scope.open.enter(scope)?;
+            let result = transaction.execute_raw(statement).await.doing("writing");
+            running.done(result.as_ref().map(sea_orm::ExecResult::rows_affected));
+            result?
+        } else {
+            let (connection, gate) = self.pool(true);
+            let _place = self.place(gate).await?;
+            connection.execute_raw(statement).await.doing("writing")?
+        };
+        let touched = touched.rows_affected();
         self.count_rows(touched);
         Ok(touched)
     }
