@@ -151,7 +151,7 @@ impl Database {
             ..(*self.handle.shared).clone()
         };
         Self {
-            handle: Handle::new(shared),
+            handle: self.handle.sharing(shared),
         }
     }
 

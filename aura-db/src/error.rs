@@ -257,6 +257,10 @@ impl Error {
     }
 
     /// A row that isn't there.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "an id or a text, whichever the caller has"
+    )]
     pub(crate) fn not_found(what: &'static str, key: impl ToString) -> Self {
         Self::NotFound {
             what,

@@ -20,7 +20,8 @@ const PASSES: u32 = 2;
 const LANES: u32 = 1;
 
 /// So many hashes are made at once at the most, which bounds their memory to
-/// 76 MiB; the others wait.
+/// 76 MiB (older hashes with parameters of their own may take up to 16 times
+/// as much); the others wait.
 static SLOTS: Semaphore = Semaphore::const_new(4);
 
 /// A hash that no password has: for accounts that nobody may log in to.
@@ -107,18 +108,20 @@ impl Verified {
 }
 
 /// Compares a password with a stored hash: Argon2id, or the bcrypt of the old
-/// system. What is no such hash, or one that would take far more memory or
-/// time than ours, matches nothing, and takes as long as one that is.
+/// system, which looks at the first 72 bytes. What is no such hash, or one that
+/// would take far more memory or time than ours, matches nothing, and takes as
+/// long as one that is; so does a password longer than [`MAX_BYTES`].
 ///
 /// Fails when the system is shutting down.
 pub async fn verify(
     password: &SecretString,
     hash: &PasswordHash,
 ) -> Result<Verified, PasswordError> {
-    if password.expose_secret().len() > MAX_BYTES {
-        return Ok(Verified::No);
-    }
-    let (password, hash) = (password.clone(), hash.clone());
+    let (password, hash) = if password.expose_secret().len() > MAX_BYTES {
+        (SecretString::default(), unusable())
+    } else {
+        (password.clone(), hash.clone())
+    };
     work(move || compare(password.expose_secret(), &hash.0)).await
 }
 
@@ -140,6 +143,7 @@ fn compare(password: &str, hash: &str) -> Verified {
     {
         return Verified::Outdated;
     }
+    // The same work for everybody.
     if let Some(nobody) = &*NOBODY {
         let _ = argon2id(password, &nobody.0);
     }
@@ -153,7 +157,7 @@ fn argon2id(password: &str, hash: &str) -> Option<Verified> {
     let sane = params.m_cost() <= 16 * MEMORY_KIB
         && params.t_cost() <= 16 * PASSES
         && params.p_cost() <= 16;
-    if phc.algorithm != Algorithm::Argon2id.ident() || !sane {
+    if phc.algorithm != Algorithm::Argon2id.ident() || !sane || phc.hash.is_none() {
         return None;
     }
     if Argon2::default()
@@ -162,8 +166,10 @@ fn argon2id(password: &str, hash: &str) -> Option<Verified> {
     {
         return Some(Verified::No);
     }
-    let current =
-        params.m_cost() == MEMORY_KIB && params.t_cost() == PASSES && params.p_cost() == LANES;
+    let current = phc.version == Some(Version::V0x13.into())
+        && params.m_cost() == MEMORY_KIB
+        && params.t_cost() == PASSES
+        && params.p_cost() == LANES;
     Some(if current {
         Verified::Yes
     } else {

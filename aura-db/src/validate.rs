@@ -17,6 +17,9 @@ pub const MAX_DOCUMENT_DEPTH: usize = 128;
 /// bytes.
 pub const MAX_TEXT_BYTES: usize = 1024 * 1024;
 
+/// The longest e-mail address, in characters.
+pub(crate) const MAX_EMAIL: usize = 160;
+
 /// Collects what is wrong with the fields of an input.
 #[derive(Debug, Default)]
 pub(crate) struct Check(Vec<FieldError>);
@@ -78,7 +81,7 @@ impl Check {
     /// than one `@` with something on both sides and no blanks.
     pub(crate) fn email(&mut self, field: &'static str, value: &str) -> String {
         let email = normal_email(value);
-        self.text(field, &email, 160);
+        self.text(field, &email, MAX_EMAIL);
         let sound = email.split_once('@').is_some_and(|(local, domain)| {
             !local.is_empty()
                 && !domain.is_empty()

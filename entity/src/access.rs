@@ -68,12 +68,11 @@ impl Role {
                 matches!(action, Create | Read | Update | Delete | Execute)
             }
             (Self::Editor, Resource::Plugin) => matches!(action, Create | Read | Update),
-            (Self::Editor, Resource::User) => action == Read,
             (Self::Viewer, Resource::Workflow | Resource::Plugin | Resource::Execution) => {
                 action == Read
             }
             (Self::User, Resource::Workflow) => matches!(action, Read | Execute),
-            (Self::User, Resource::Execution) => action == Read,
+            (Self::Editor, Resource::User) | (Self::User, Resource::Execution) => action == Read,
             _ => false,
         }
     }

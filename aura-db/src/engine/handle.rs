@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use chrono::{DateTime, Utc};
 use connection::{Config, Connections, Target};
@@ -89,6 +90,8 @@ pub(crate) struct Handle {
     pub(crate) restricted: bool,
     /// Only rows that this user owns. Set by the check of the role.
     own: Option<UserId>,
+    /// How many rows the operation's statements read and wrote.
+    rows: Option<Arc<AtomicU64>>,
 }
 
 impl fmt::Debug for Handle {
@@ -110,6 +113,21 @@ impl Handle {
             actor: None,
             restricted: false,
             own: None,
+            rows: None,
+        }
+    }
+
+    pub(crate) fn count_rows(&self, rows: u64) {
+        if let Some(counter) = &self.rows {
+            counter.fetch_add(rows, Ordering::Relaxed);
+        }
+    }
+
+    /// The same handle on another clock.
+    pub(crate) fn sharing(self, shared: Shared) -> Self {
+        Self {
+            shared: Arc::new(shared),
+            ..self
         }
     }
 
@@ -200,7 +218,15 @@ impl Handle {
             error = tracing::field::Empty,
         );
         let timer = self.shared.stats.start(op);
-        let result = self.framed(op, touch, run).instrument(span.clone()).await;
+        // Counted here and told once: a field that is recorded again is
+        // written again.
+        let rows = Arc::<AtomicU64>::default();
+        let handle = Self {
+            rows: Some(rows.clone()),
+            ..self.clone()
+        };
+        let result = handle.framed(op, touch, run).instrument(span.clone()).await;
+        span.record("rows", rows.load(Ordering::Relaxed));
         if let Err(error) = &result {
             span.record("error", tracing::field::display(error));
         }
@@ -234,8 +260,11 @@ impl Handle {
     /// a demotion counts at once: before a write, PostgreSQL keeps the row locked
     /// until the end; SQLite has one writer.
     async fn permitted(mut self, op: Op, touch: Touch) -> Result<Self, Error> {
-        let (true, Some(user)) = (self.restricted, self.actor) else {
+        if !self.restricted {
             return Ok(self);
+        }
+        let Some(user) = self.actor else {
+            return Err(self.forbidden(op));
         };
         let mut role = users::Entity::find()
             .select_only()
@@ -246,7 +275,11 @@ impl Handle {
         if touch != Touch::Read && self.backend() == DbBackend::Postgres {
             role = role.lock(LockType::Share);
         }
-        let role = self.scalar::<entity::Role, _>(role).await?;
+        let asking = Self {
+            rows: None,
+            ..self.clone()
+        };
+        let role = asking.scalar::<entity::Role, _>(role).await?;
         let (action, resource) = op.needs;
         match role.and_then(|role| role.reach(action, resource)) {
             None => Err(self.forbidden(op)),

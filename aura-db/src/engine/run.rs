@@ -112,46 +112,40 @@ impl Handle {
     async fn rows(&self, statement: Statement, writes: bool) -> Result<Vec<QueryResult>, Error> {
         let statement = as_written(statement);
         let doing = if writes { "writing" } else { "reading" };
-        let rows = match &self.scope {
-            Some(scope) => {
-                let guard = scope.open.transaction.read().await;
-                let transaction = guard.as_ref().ok_or(Error::Ended)?;
-                let running = scope.open.enter(scope)?;
-                let result = transaction.query_all_raw(statement).await.doing(doing);
-                let changed = |rows: &Vec<QueryResult>| if writes { rows.len() as u64 } else { 0 };
-                running.done(result.as_ref().map(changed));
-                result?
-            }
-            None => {
-                let (connection, gate) = self.pool(writes);
-                let _place = self.place(gate).await?;
-                connection.query_all_raw(statement).await.doing(doing)?
-            }
+        let rows = if let Some(scope) = &self.scope {
+            let guard = scope.open.transaction.read().await;
+            let transaction = guard.as_ref().ok_or(Error::Ended)?;
+            let running = scope.open.enter(scope)?;
+            let result = transaction.query_all_raw(statement).await.doing(doing);
+            let changed = |rows: &Vec<QueryResult>| if writes { rows.len() as u64 } else { 0 };
+            running.done(result.as_ref().map(changed));
+            result?
+        } else {
+            let (connection, gate) = self.pool(writes);
+            let _place = self.place(gate).await?;
+            connection.query_all_raw(statement).await.doing(doing)?
         };
-        tracing::Span::current().record("rows", rows.len());
+        self.count_rows(rows.len() as u64);
         Ok(rows)
     }
 
     /// Runs a statement that says how many rows it touched.
     async fn count_touched(&self, statement: Statement) -> Result<u64, Error> {
         let statement = as_written(statement);
-        let touched = match &self.scope {
-            Some(scope) => {
-                let guard = scope.open.transaction.read().await;
-                let transaction = guard.as_ref().ok_or(Error::Ended)?;
-                let running = scope.open.enter(scope)?;
-                let result = transaction.execute_raw(statement).await.doing("writing");
-                running.done(result.as_ref().map(sea_orm::ExecResult::rows_affected));
-                result?
-            }
-            None => {
-                let (connection, gate) = self.pool(true);
-                let _place = self.place(gate).await?;
-                connection.execute_raw(statement).await.doing("writing")?
-            }
-        }
-        .rows_affected();
-        tracing::Span::current().record("rows", touched);
+        let touched = if let Some(scope) = &self.scope {
+            let guard = scope.open.transaction.read().await;
+            let transaction = guard.as_ref().ok_or(Error::Ended)?;
+            let running = scope.open.enter(scope)?;
+            let result = transaction.execute_raw(statement).await.doing("writing");
+            running.done(result.as_ref().map(sea_orm::ExecResult::rows_affected));
+            result?
+        } else {
+            let (connection, gate) = self.pool(true);
+            let _place = self.place(gate).await?;
+            connection.execute_raw(statement).await.doing("writing")?
+        };
+        let touched = touched.rows_affected();
+        self.count_rows(touched);
         Ok(touched)
     }
 
@@ -388,14 +382,22 @@ fn nothing_returned() -> Error {
 }
 
 pub(crate) fn entity_row<E: EntityTrait>(row: &QueryResult) -> Result<E::Model, Error> {
-    E::Model::from_query_result(row, "").map_err(|source| {
-        let column = broken_column::<E>(row, &source);
-        let id = row.try_get("", "id").ok();
+    entity_part::<E>(row, "")
+}
+
+/// One entity of a row that has several, each with a prefix.
+pub(crate) fn entity_part<E: EntityTrait>(
+    row: &QueryResult,
+    prefix: &str,
+) -> Result<E::Model, Error> {
+    E::Model::from_query_result(row, prefix).map_err(|source| {
+        let column = broken_column::<E>(row, prefix, &source);
+        let id = row.try_get(prefix, "id").ok();
         undecoded(E::default().table_name(), column, id, source)
     })
 }
 
-/// A row that can't be read, unless it was the connection that failed.
+/// A row that can't be read.
 pub(crate) fn undecoded(
     table: &'static str,
     column: Option<String>,
@@ -412,16 +414,17 @@ pub(crate) fn undecoded(
 
 /// Which column a row's error is about. The driver names it; an enum's error
 /// only quotes the word that it doesn't know.
-fn broken_column<E: EntityTrait>(row: &QueryResult, error: &DbErr) -> Option<String> {
+fn broken_column<E: EntityTrait>(row: &QueryResult, prefix: &str, error: &DbErr) -> Option<String> {
     use sea_orm::{ColumnTrait, Iden};
     if let DbErr::Query(RuntimeErr::SqlxError(error)) = error
         && let sqlx::Error::ColumnDecode { index, .. } = &**error
     {
-        return Some(index.trim_matches('"').to_owned());
+        let name = index.trim_matches('"');
+        return Some(name.strip_prefix(prefix).unwrap_or(name).to_owned());
     }
     let message = error.to_string();
     E::Column::iter().find_map(|column| {
-        let word: String = row.try_get("", &column.to_string()).ok()?;
+        let word: String = row.try_get(prefix, &column.to_string()).ok()?;
         let closed_set = column.def().get_column_type().is_closed_set();
         (closed_set && message.contains(&word)).then(|| column.to_string())
     })

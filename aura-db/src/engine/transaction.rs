@@ -33,6 +33,14 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// How much a transaction is kept apart from others. SQLite's are always
 /// serializable, because there is one writer at a time.
+///
+/// What the repositories promise about the work of others at the same moment
+/// (no session outlives a change of the password, nobody is deleted who is
+/// just given a workflow) rests on locks, and on statements that see what was
+/// committed before they began. On PostgreSQL that is so at the default; a
+/// transaction that looks at an older state locks a row and still doesn't see
+/// what the last holder of the lock has written. So delete users and change
+/// their passwords at the default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Isolation {
     /// The database's default: on PostgreSQL read committed, where each

@@ -18,10 +18,7 @@ pub mod workflows;
 
 impl Handle {
     /// An update of a managed table that already says when and by whom.
-    pub(crate) fn amend<E: Live>(&self, now: DateTime<Utc>) -> UpdateStatement
-    where
-        E: EntityTrait,
-    {
+    pub(crate) fn amend<E: Live>(&self, now: DateTime<Utc>) -> UpdateStatement {
         Query::update()
             .table(E::default().table_ref())
             .value(E::UPDATED_AT, now)

@@ -15,104 +15,35 @@
 //! # Ok(()) }
 //! ```
 
-use std::fmt;
+mod issue;
+mod token;
+
 use std::time::Duration;
 
-use base64::Engine;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use chrono::{DateTime, TimeDelta, Utc};
-use entity::{Action, PasswordHash, Resource, SessionId, TokenHash, UserId, sessions, users};
-use rand::TryRng;
-use sea_orm::sea_query::{Expr, LockType, Query, UpdateStatement};
+use entity::{Action, Resource, SessionId, UserId, sessions, users};
+use sea_orm::sea_query::{Query, UpdateStatement};
 use sea_orm::{
-    ColumnTrait, Condition, DbBackend, DbErr, EntityTrait, FromQueryResult, Iterable, JoinType,
-    QueryFilter, QueryOrder, QueryResult, QuerySelect, QueryTrait, RelationTrait,
+    ColumnTrait, Condition, EntityTrait, Iterable, JoinType, QueryFilter, QueryOrder, QuerySelect,
+    QueryTrait, RelationTrait,
 };
-use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 
-use crate::engine::run::{Rows, Shape};
+use crate::engine::run::entity_part;
 use crate::engine::{Handle, Op};
 use crate::error::Error;
-use crate::password;
-use crate::repositories::users::{User, Users};
-use crate::validate::{Check, normal_email};
+use crate::repositories::users::User;
 
 pub use entity::sessions::Model as Session;
+pub(crate) use issue::Ready;
+pub use issue::SessionRequest;
+pub use token::Token;
 
 /// How long a session lives, unless asked otherwise: AURA's seven days.
-pub const SESSION_LIFETIME: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+pub const SESSION_LIFETIME: Duration = Duration::from_hours(7 * 24);
 
 /// [`Sessions::touch`] writes at most once in this time.
-pub const TOUCH_INTERVAL: Duration = Duration::from_secs(60);
-
-/// The longest life of a session, ten years: no date can overflow.
-const LONGEST_LIFETIME: Duration = Duration::from_secs(10 * 366 * 24 * 60 * 60);
-
-/// What opens a session: 256 random bits, in 43 characters. It is shown once,
-/// when the session is issued; `Debug` doesn't show it.
-#[derive(Clone)]
-pub struct Token(SecretString);
-
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Token(***)")
-    }
-}
-
-impl Token {
-    /// A token that a client sent.
-    #[must_use]
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(SecretString::from(text.into()))
-    }
-
-    fn random() -> Result<Self, Error> {
-        let mut bits = [0_u8; 32];
-        rand::rngs::SysRng
-            .try_fill_bytes(&mut bits)
-            .map_err(|_| Error::Password(password::PasswordError::System))?;
-        Ok(Self::new(BASE64_URL_SAFE_NO_PAD.encode(bits)))
-    }
-
-    fn hash(&self) -> TokenHash {
-        use fmt::Write;
-        let digest = Sha256::digest(self.0.expose_secret().as_bytes());
-        let mut hex = String::with_capacity(64);
-        for byte in digest {
-            let _ = write!(hex, "{byte:02x}");
-        }
-        TokenHash(hex)
-    }
-}
-
-impl ExposeSecret<str> for Token {
-    fn expose_secret(&self) -> &str {
-        self.0.expose_secret()
-    }
-}
-
-/// What a session is issued with.
-#[derive(Debug, Clone)]
-pub struct SessionRequest {
-    /// The browser, at most 255 characters; what is longer is cut.
-    pub user_agent: Option<String>,
-    /// Where the client is, at most 64 characters.
-    pub ip_address: Option<String>,
-    /// How long it lives, to the microsecond.
-    pub lifetime: Duration,
-}
-
-impl Default for SessionRequest {
-    fn default() -> Self {
-        Self {
-            user_agent: None,
-            ip_address: None,
-            lifetime: SESSION_LIFETIME,
-        }
-    }
-}
+pub const TOUCH_INTERVAL: Duration = Duration::from_mins(1);
 
 /// A session that was just opened, with the only copy of its token.
 #[derive(Debug, Clone)]
@@ -134,15 +65,6 @@ pub struct Authenticated {
     pub session: Session,
 }
 
-impl Shape for Authenticated {
-    fn read(row: &QueryResult) -> Result<Self, DbErr> {
-        Ok(Self {
-            session: Session::from_query_result(row, "s_")?,
-            user: User::from_query_result(row, "u_")?,
-        })
-    }
-}
-
 /// The sessions. From [`Database::sessions`](crate::Database::sessions).
 #[derive(Debug, Clone)]
 pub struct Sessions(pub(crate) Handle);
@@ -157,7 +79,8 @@ const fn op(name: &'static str, action: Action) -> Op {
 
 impl Sessions {
     /// Opens a session for a user whose identity is proved otherwise (single
-    /// sign-on). For a password use [`Users::login`].
+    /// sign-on). For a password use
+    /// [`Users::login`](crate::users::Users::login).
     ///
     /// Fails with [`Error::Validation`], and with [`Error::NotFound`] when the
     /// user is not there, deleted, or not active.
@@ -212,10 +135,14 @@ impl Sessions {
                     .filter(sessions::COLUMN.token.eq(hash.clone()))
                     .filter(valid(now, idle))
                     .filter(able());
-                let rows = h
-                    .shaped::<Authenticated>(Rows::of("sessions", select.into_query()))
-                    .await?;
-                Ok(rows.into_iter().next())
+                let rows = h.read_rows(select.into_query()).await?;
+                let Some(row) = rows.first() else {
+                    return Ok(None);
+                };
+                Ok(Some(Authenticated {
+                    session: entity_part::<sessions::Entity>(row, "s_")?,
+                    user: entity_part::<users::Entity>(row, "u_")?,
+                }))
             })
             .await
     }
@@ -227,8 +154,10 @@ impl Sessions {
             .write(op("touch", Action::Update), |h| async move {
                 let now = h.now();
                 let session = sessions::Entity::find()
+                    .join(JoinType::InnerJoin, sessions::Relation::Users.def())
                     .filter(sessions::COLUMN.id.eq(id))
-                    .filter(valid(now, None));
+                    .filter(valid(now, None))
+                    .filter(able());
                 let Some(session) = h.fetch_optional(session).await? else {
                     return Ok(false);
                 };
@@ -248,13 +177,21 @@ impl Sessions {
     }
 
     /// The user's sessions that are valid, newest first.
+    ///
+    /// Restricted to an editor, who may look at people, it fails with
+    /// [`Error::Forbidden`] for another's: where somebody logged in from is
+    /// nobody else's business.
     pub async fn list(&self, user: UserId) -> Result<Vec<Session>, Error> {
+        const LIST: Op = op("list", Action::Read);
         self.0
-            .read(op("list", Action::Read), |h| async move {
+            .read(LIST, |h| async move {
+                h.owned(LIST, user)?;
                 h.fetch_all(
                     sessions::Entity::find()
+                        .join(JoinType::InnerJoin, sessions::Relation::Users.def())
                         .filter(sessions::COLUMN.user_id.eq(user))
                         .filter(valid(h.now(), None))
+                        .filter(able())
                         .order_by_desc(sessions::Column::Id),
                 )
                 .await
@@ -336,185 +273,12 @@ impl Sessions {
     }
 }
 
-impl Users {
-    /// Checks a password and opens a session, in one step: a password that is
-    /// changed in between wins, and there is no session. An unknown address
-    /// takes as long as a wrong password.
-    ///
-    /// A hash of an older kind (bcrypt, other parameters) is replaced.
-    ///
-    /// Fails with [`Error::Credentials`] when the address or the password is
-    /// wrong, or the user is deleted or not active, and with
-    /// [`Error::Validation`].
-    pub async fn login(
-        &self,
-        email: &str,
-        password: impl Into<SecretString>,
-        request: SessionRequest,
-    ) -> Result<Issued, Error> {
-        let password = password.into();
-        let ready = Ready::new(request)?;
-        let known = self.known(email).await?;
-        let hash = known
-            .as_ref()
-            .map_or_else(password::unusable, |(_, hash)| hash.clone());
-        let verified = password::verify(&password, &hash).await?;
-        let (Some((id, _)), true) = (known, verified.matches()) else {
-            return Err(Error::Credentials);
-        };
-        let fresh = if verified.outdated() {
-            Some(password::hash(&password).await?)
-        } else {
-            None
-        };
-        let (ready, hash, fresh) = (&ready, &hash, &fresh);
-        let op = op("login", Action::Update);
-        let issued = if let Some(fresh) = fresh {
-            self.0
-                .atomic(op, |h| async move {
-                    rehash(&h, id, hash, fresh).await?;
-                    ready.insert(&h, id, Some(fresh)).await
-                })
-                .await?
-        } else {
-            self.0
-                .write(
-                    op,
-                    |h| async move { ready.insert(&h, id, Some(hash)).await },
-                )
-                .await?
-        };
-        issued.ok_or(Error::Credentials)
-    }
-
-    /// The id and hash of somebody who may log in.
-    async fn known(&self, email: &str) -> Result<Option<(UserId, PasswordHash)>, Error> {
-        let email = &normal_email(email);
-        if email.contains('\0') {
-            return Ok(None);
-        }
-        let user = self
-            .0
-            .read(op("login_lookup", Action::Update), |h| async move {
-                let user = users::Entity::find()
-                    .filter(users::COLUMN.email.eq(email.clone()))
-                    .filter(able());
-                h.fetch_optional(user).await
-            })
-            .await?;
-        Ok(user.map(|user| (user.id, user.hashed_password)))
-    }
-}
-
-/// Replaces a hash, unless the password was changed since.
-async fn rehash(
-    h: &Handle,
-    id: UserId,
-    old: &PasswordHash,
-    new: &PasswordHash,
-) -> Result<(), Error> {
-    let update = Query::update()
-        .table(users::Entity)
-        .value(users::Column::HashedPassword, new.clone())
-        .and_where(users::COLUMN.id.eq(id))
-        .and_where(users::COLUMN.hashed_password.eq(old.clone()))
-        .take();
-    if h.update(&update).await? == 0 {
-        return Err(Error::Credentials);
-    }
-    Ok(())
-}
-
-/// A session that is checked and has its token.
-struct Ready {
-    request: SessionRequest,
-    lifetime: TimeDelta,
-    token: Token,
-}
-
-impl Ready {
-    fn new(mut request: SessionRequest) -> Result<Self, Error> {
-        let mut check = Check::default();
-        if let Some(agent) = &mut request.user_agent {
-            // A browser chooses it, and nobody would log in again for it.
-            if let Some((end, _)) = agent.char_indices().nth(255) {
-                agent.truncate(end);
-            }
-        }
-        check.optional("user_agent", request.user_agent.as_deref(), 255);
-        check.optional("ip_address", request.ip_address.as_deref(), 64);
-        if request.lifetime.is_zero() || request.lifetime > LONGEST_LIFETIME {
-            check.refuse(
-                "lifetime",
-                "must be more than nothing and at most ten years",
-            );
-        }
-        check.done()?;
-        let micros = i64::try_from(request.lifetime.as_micros()).unwrap_or(i64::MAX);
-        Ok(Self {
-            request,
-            lifetime: TimeDelta::microseconds(Ord::max(micros, 1)),
-            token: Token::random()?,
-        })
-    }
-
-    /// Inserts it if the user may log in and, when asked, still has this hash:
-    /// one statement, which waits for a change of the user that is under way.
-    async fn insert(
-        &self,
-        h: &Handle,
-        user: UserId,
-        hash: Option<&PasswordHash>,
-    ) -> Result<Option<Issued>, Error> {
-        use sessions::Column;
-        let now = h.now();
-        let mut from = Query::select();
-        from.expr(Expr::val(self.token.hash()))
-            .expr(Expr::val(self.request.user_agent.clone()))
-            .expr(Expr::val(self.request.ip_address.clone()))
-            .expr(Expr::val(now + self.lifetime))
-            .expr(Expr::val(now))
-            .expr(Expr::val(now))
-            .expr(Expr::val(now))
-            .column((users::Entity, users::Column::Id))
-            .from(users::Entity)
-            .cond_where(
-                able()
-                    .add(users::COLUMN.id.eq(user))
-                    .add_option(hash.map(|hash| users::COLUMN.hashed_password.eq(hash.clone()))),
-            );
-        if h.backend() == DbBackend::Postgres {
-            from.lock(LockType::Share);
-        }
-        let mut insert = Query::insert();
-        insert.into_table(sessions::Entity).columns([
-            Column::Token,
-            Column::UserAgent,
-            Column::IpAddress,
-            Column::ExpiresAt,
-            Column::LastSeenAt,
-            Column::CreatedAt,
-            Column::UpdatedAt,
-            Column::UserId,
-        ]);
-        insert.select_from(from).map_err(|source| Error::Other {
-            doing: "building a statement",
-            source: DbErr::Custom(source.to_string()),
-        })?;
-        let session = h.insert_selected::<sessions::Entity>(insert).await?;
-        Ok(session.map(|session| Issued {
-            token: self.token.clone(),
-            session,
-        }))
-    }
-}
-
 fn name_of<C: sea_orm::IdenStatic>(column: C) -> &'static str {
     column.as_str()
 }
 
 /// Users who may log in.
-fn able() -> Condition {
+pub(crate) fn able() -> Condition {
     Condition::all()
         .add(users::COLUMN.is_active.eq(true))
         .add(users::COLUMN.deleted_at.is_null())

@@ -1,0 +1,236 @@
+//! Deleting users, and what becomes of what they own.
+
+use chrono::{DateTime, Utc};
+use entity::{Action, Live, UserId, agents, users, workflows};
+use sea_orm::sea_query::LockType;
+use sea_orm::{
+    ColumnTrait, DbBackend, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait,
+};
+
+use super::{User, Users, end_sessions, op};
+use crate::engine::Handle;
+use crate::error::Error;
+
+/// What becomes of the workflows and agents of a user who is deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OwnedRows {
+    /// The user isn't deleted while owning any: [`Error::OwnsRows`].
+    #[default]
+    Refuse,
+    /// They go to another user.
+    TransferTo(UserId),
+    /// They are deleted too, and come back when the user is restored.
+    Delete,
+}
+
+/// How many rows changed their owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Transferred {
+    /// Workflows.
+    pub workflows: u64,
+    /// Agents.
+    pub agents: u64,
+}
+
+impl Users {
+    /// Deletes the user, who can be restored; the sessions end now.
+    ///
+    /// Fails with [`Error::NotFound`] when the user or the heir doesn't exist,
+    /// with [`Error::OwnsRows`] when the user owns workflows or agents and
+    /// `owned` doesn't say what becomes of them, with [`Error::Conflict`] when
+    /// the heir has an agent of the same name, and with [`Error::Validation`]
+    /// when the heir is the user.
+    pub async fn delete(&self, id: UserId, owned: OwnedRows) -> Result<(), Error> {
+        if let OwnedRows::TransferTo(heir) = owned {
+            another(id, heir)?;
+        }
+        self.0
+            .atomic(op("delete", Action::Delete), |h| async move {
+                lock(&h, id).await?;
+                match owned {
+                    OwnedRows::Refuse => refuse_owner(&h, id).await?,
+                    OwnedRows::TransferTo(heir) => {
+                        transfer(&h, id, heir).await?;
+                    }
+                    OwnedRows::Delete => delete_owned(&h, id).await?,
+                }
+                let now = h.now();
+                let mut update = h.amend::<users::Entity>(now);
+                update
+                    .value(users::Column::DeletedAt, now)
+                    .and_where(users::COLUMN.id.eq(id));
+                h.update(&update).await?;
+                end_sessions(&h, id).await
+            })
+            .await
+    }
+
+    /// Gives everything that one user owns and that is not deleted to another.
+    ///
+    /// Fails with [`Error::NotFound`] when one of them doesn't exist, with
+    /// [`Error::Conflict`] when both have an agent of the same name, and with
+    /// [`Error::Validation`] when they are the same.
+    pub async fn transfer(&self, from: UserId, to: UserId) -> Result<Transferred, Error> {
+        another(from, to)?;
+        self.0
+            .atomic(op("transfer", Action::Update), |h| async move {
+                lock(&h, from).await?;
+                transfer(&h, from, to).await
+            })
+            .await
+    }
+
+    /// Brings a deleted user back, with the workflows and agents that were
+    /// deleted together with the user, and without sessions.
+    ///
+    /// Fails with [`Error::NotFound`] when there is no such user, deleted or
+    /// not. Restoring one who isn't deleted changes nothing.
+    pub async fn restore(&self, id: UserId) -> Result<User, Error> {
+        self.0
+            .atomic(op("restore", Action::Delete), |h| async move {
+                let mut update = h.amend::<users::Entity>(h.now());
+                update
+                    .value(users::Column::DeletedAt, Option::<DateTime<Utc>>::None)
+                    .and_where(users::COLUMN.id.eq(id))
+                    .and_where(users::COLUMN.deleted_at.is_not_null());
+                let Some(user) = h.update_returning::<users::Entity>(update).await?.pop() else {
+                    let there = users::Entity::live().filter(users::COLUMN.id.eq(id));
+                    return h
+                        .fetch_optional(there)
+                        .await?
+                        .ok_or_else(|| Error::not_found("user", id));
+                };
+                let mut update = h.amend::<workflows::Entity>(h.now());
+                update
+                    .value(workflows::Column::DeletedAt, Option::<DateTime<Utc>>::None)
+                    .value(workflows::Column::DeletedWithOwner, false)
+                    .and_where(workflows::COLUMN.owner_id.eq(id))
+                    .and_where(workflows::COLUMN.deleted_with_owner.eq(true));
+                h.update(&update).await?;
+                let mut update = h.amend::<agents::Entity>(h.now());
+                update
+                    .value(agents::Column::DeletedAt, Option::<DateTime<Utc>>::None)
+                    .value(agents::Column::DeletedWithOwner, false)
+                    .and_where(agents::COLUMN.owner_id.eq(id))
+                    .and_where(agents::COLUMN.deleted_with_owner.eq(true));
+                h.update(&update).await?;
+                Ok(user)
+            })
+            .await
+    }
+
+    /// Removes a deleted user for good, with everything that the user owned:
+    /// workflows with their history, executions and logs, and agents.
+    ///
+    /// Fails with [`Error::NotFound`], and with [`Error::State`] when the user
+    /// isn't deleted.
+    pub async fn purge(&self, id: UserId) -> Result<(), Error> {
+        self.0
+            .atomic(op("purge", Action::Delete), |h| async move {
+                crate::repositories::purge::<users::Entity>(&h, "user", id.0).await
+            })
+            .await
+    }
+}
+
+/// Makes sure that a user exists, is not deleted, and stays so until the
+/// transaction ends.
+async fn hold(h: &Handle, id: UserId, how: LockType) -> Result<UserId, Error> {
+    let mut user = users::Entity::live()
+        .select_only()
+        .column(users::Column::Id)
+        .filter(users::COLUMN.id.eq(id));
+    if h.backend() == DbBackend::Postgres {
+        user = user.lock(how);
+    }
+    h.scalar(user)
+        .await?
+        .ok_or_else(|| Error::not_found("user", id))
+}
+
+/// Keeps everybody else from changing the user, or giving the user anything.
+async fn lock(h: &Handle, id: UserId) -> Result<UserId, Error> {
+    hold(h, id, LockType::Update).await
+}
+
+/// Keeps the user from being deleted: for new workflows and agents.
+pub(crate) async fn hold_owner(h: &Handle, id: UserId) -> Result<UserId, Error> {
+    hold(h, id, LockType::Share).await
+}
+
+async fn refuse_owner(h: &Handle, id: UserId) -> Result<(), Error> {
+    let workflows = h
+        .count(workflows::Entity::live().filter(workflows::COLUMN.owner_id.eq(id)))
+        .await?;
+    let agents = h
+        .count(agents::Entity::live().filter(agents::COLUMN.owner_id.eq(id)))
+        .await?;
+    if workflows + agents == 0 {
+        return Ok(());
+    }
+    Err(Error::OwnsRows {
+        user: id,
+        workflows,
+        agents,
+    })
+}
+
+/// A deleted user keeps nothing that isn't deleted, so the heir is another.
+fn another(from: UserId, to: UserId) -> Result<(), Error> {
+    if from == to {
+        return Err(Error::field("heir", "must be another user"));
+    }
+    Ok(())
+}
+
+async fn transfer(h: &Handle, from: UserId, to: UserId) -> Result<Transferred, Error> {
+    hold_owner(h, to).await?;
+    let mine = agents::Entity::live()
+        .filter(agents::COLUMN.owner_id.eq(from))
+        .select_only()
+        .column(agents::Column::Name);
+    let same = agents::Entity::find()
+        .filter(agents::COLUMN.owner_id.eq(to))
+        .filter(agents::COLUMN.name.in_subquery(mine.into_query()))
+        // One that is not deleted says more.
+        .order_by_desc(agents::COLUMN.deleted_at.is_null());
+    if let Some(same) = h.fetch_optional(same).await? {
+        return Err(Error::Conflict {
+            table: "agents".to_owned(),
+            columns: vec!["owner_id".to_owned(), "name".to_owned()],
+            deleted: same.deleted_at.is_some(),
+        });
+    }
+    let mut update = h.amend::<workflows::Entity>(h.now());
+    update
+        .value(workflows::Column::OwnerId, to)
+        .and_where(workflows::COLUMN.owner_id.eq(from))
+        .and_where(workflows::COLUMN.deleted_at.is_null());
+    let workflows = h.update(&update).await?;
+    let mut update = h.amend::<agents::Entity>(h.now());
+    update
+        .value(agents::Column::OwnerId, to)
+        .and_where(agents::COLUMN.owner_id.eq(from))
+        .and_where(agents::COLUMN.deleted_at.is_null());
+    let agents = h.update(&update).await?;
+    Ok(Transferred { workflows, agents })
+}
+
+async fn delete_owned(h: &Handle, id: UserId) -> Result<(), Error> {
+    let now = h.now();
+    let mut update = h.amend::<workflows::Entity>(now);
+    update
+        .value(workflows::Column::DeletedAt, now)
+        .value(workflows::Column::DeletedWithOwner, true)
+        .and_where(workflows::COLUMN.owner_id.eq(id))
+        .and_where(workflows::COLUMN.deleted_at.is_null());
+    h.update(&update).await?;
+    let mut update = h.amend::<agents::Entity>(now);
+    update
+        .value(agents::Column::DeletedAt, now)
+        .value(agents::Column::DeletedWithOwner, true)
+        .and_where(agents::COLUMN.owner_id.eq(id))
+        .and_where(agents::COLUMN.deleted_at.is_null());
+    h.update(&update).await.map(|_| ())
+}

@@ -1,0 +1,197 @@
+//! What a broken connection and a broken row become.
+
+use std::fmt::Write;
+
+use aura_db::entity::users;
+use aura_db::sea_orm::{ConnectionTrait, EntityTrait};
+use aura_db::{Database, Error, NewUser, Page, SessionRequest, UserFilter};
+use testdb::{Backend, TestDb};
+
+use crate::people::session;
+use crate::support::{PASSWORD, assert_error, open, user};
+
+testdb::both!(migrated:
+    a_closed_database, a_connection_that_breaks, a_word_that_nobody_knows,
+    a_time_that_is_none, errors_show_no_secret,
+);
+
+async fn a_closed_database(db: TestDb) {
+    let db = open(&db).await;
+    let ada = user(&db, "ada").await;
+    let issued = session(&db, "ada").await;
+    db.clone().close().await;
+    let new = || NewUser::new("Bob", "bob@example.org", "x");
+    for result in [
+        db.users().find(ada.id).await.map(|_| ()),
+        db.users().create(new()).await.map(|_| ()),
+        db.users().deactivate(ada.id).await.map(|_| ()),
+        db.restricted_to(&ada)
+            .users()
+            .find(ada.id)
+            .await
+            .map(|_| ()),
+        db.sessions().authenticate(&issued.token).await.map(|_| ()),
+        db.login("ada@example.org", PASSWORD, SessionRequest::default())
+            .await
+            .map(|_| ()),
+        db.transaction(|tx| async move { tx.users().create(new()).await })
+            .await
+            .map(|_: users::Model| ()),
+        db.fetch_all(users::Entity::find()).await.map(|_| ()),
+        db.ping().await,
+    ] {
+        assert_error!(result, Error::Unavailable { .. });
+    }
+}
+
+const KILL: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                    WHERE datname = current_database() AND pid <> pg_backend_pid()";
+
+/// The server ends the connections (a fail-over, an administrator); the pool
+/// makes new ones.
+async fn a_connection_that_breaks(test: TestDb) {
+    if test.backend() == Backend::Sqlite {
+        return;
+    }
+    let db = open(&test).await;
+    let ada = user(&db, "ada").await.id;
+    let outside = &test.outside().await;
+    let result: Result<(), Error> = db
+        .transaction(|tx| async move {
+            tx.users()
+                .create(NewUser::new("Lost", "lost@example.org", "x"))
+                .await?;
+            outside.execute_unprepared(KILL).await.expect("killed");
+            let lost = tx.users().deactivate(ada).await;
+            assert_error!(lost, Error::Unavailable { .. });
+            Ok(())
+        })
+        .await;
+    assert_error!(result, Error::Aborted);
+    let mut tries = 0;
+    loop {
+        match db.users().email_exists("lost@example.org").await {
+            Ok(there) => break assert!(!there),
+            Err(Error::Unavailable { .. }) => tries += 1,
+            Err(other) => panic!("{other:?}"),
+        }
+        assert!(tries < 10, "it doesn't recover");
+    }
+}
+
+/// Writes what the schema forbids, as another program with its own rules would.
+async fn force(test: &TestDb, constraint: &str, sql: &str) {
+    let lifted = match test.backend() {
+        Backend::Sqlite => "PRAGMA ignore_check_constraints = ON".to_owned(),
+        Backend::Postgres => format!("ALTER TABLE users DROP CONSTRAINT {constraint}"),
+    };
+    test.execute(&format!("{lifted}; {sql}")).await;
+}
+
+fn broken<T: std::fmt::Debug>(result: Result<T, Error>) -> (String, Option<String>, Option<i64>) {
+    match result {
+        Err(Error::Inconsistent {
+            table, column, id, ..
+        }) => (table, column, id),
+        other => panic!("not inconsistent: {other:?}"),
+    }
+}
+
+async fn a_word_that_nobody_knows(test: TestDb) {
+    let db = open(&test).await;
+    user(&db, "ada").await;
+    let bob = user(&db, "bob").await;
+    let issued = session(&db, "bob").await;
+    force(
+        &test,
+        "users_role_check",
+        &format!("UPDATE users SET role = 'root' WHERE id = {}", bob.id),
+    )
+    .await;
+    let expected = ("users".to_owned(), Some("role".to_owned()), Some(bob.id.0));
+    let find = async |db: &Database| db.users().find(bob.id).await;
+    assert_eq!(broken(find(&db).await), expected);
+    assert_eq!(
+        find(&db).await.expect_err("inconsistent").to_string(),
+        format!(
+            "users.role of the row with id {} holds what this version of aura-db can't read",
+            bob.id
+        )
+    );
+    assert_eq!(broken(db.users().get_by_email(&bob.email).await), expected);
+    let list = db.users().list(UserFilter::new(), Page::first(10)).await;
+    assert_eq!(broken(list), expected);
+    let who = db.sessions().authenticate(&issued.token).await;
+    assert_eq!(broken(who), expected, "a row with two entities");
+    let changed = db.users().activate(bob.id).await;
+    assert_eq!(broken(changed), expected, "a row that a write returns");
+    let all = db.fetch_all(users::Entity::find()).await;
+    assert_eq!(broken(all), expected, "a query of one's own");
+    // As an actor the user may nothing, and the others are as before.
+    let restricted = db.restricted_to(&bob).users().find(bob.id).await;
+    assert_eq!(broken(restricted).0, "users");
+    session(&db, "ada").await;
+}
+
+/// (PostgreSQL's columns hold nothing but times.)
+async fn a_time_that_is_none(test: TestDb) {
+    if test.backend() == Backend::Postgres {
+        return;
+    }
+    let db = open(&test).await;
+    let ada = user(&db, "ada").await.id;
+    let issued = session(&db, "ada").await;
+    for (table, column) in [("sessions", "created_at"), ("users", "updated_at")] {
+        force(
+            &test,
+            "",
+            &format!("UPDATE {table} SET {column} = 'yesterday'"),
+        )
+        .await;
+        let id = if table == "users" {
+            ada.0
+        } else {
+            issued.session.id.0
+        };
+        let who = db.sessions().authenticate(&issued.token).await;
+        assert_eq!(
+            broken(who),
+            (table.to_owned(), Some(column.to_owned()), Some(id))
+        );
+        force(
+            &test,
+            "",
+            &format!("UPDATE {table} SET {column} = '2026-01-01T00:00:00+00:00'"),
+        )
+        .await;
+    }
+}
+
+/// The server quotes the whole row when a constraint refuses it.
+async fn errors_show_no_secret(test: TestDb) {
+    let db = open(&test).await;
+    let mut insert = aura_db::sea_orm::sea_query::Query::insert();
+    insert
+        .into_table(users::Entity)
+        .columns([
+            users::Column::Name,
+            users::Column::Email,
+            users::Column::HashedPassword,
+            users::Column::Role,
+        ])
+        .values_panic([
+            "Ada".into(),
+            "ada@example.org".into(),
+            "$argon2id$canary".into(),
+            "root".into(),
+        ]);
+    let error = db.execute(insert).await.expect_err("refused");
+    let mut shown = format!("{error} {error:?} {error:#?}");
+    let mut source = std::error::Error::source(&error);
+    while let Some(cause) = source {
+        write!(shown, "\n{cause}").expect("text");
+        source = cause.source();
+    }
+    assert!(shown.to_lowercase().contains("check"), "{shown}");
+    assert!(!shown.contains("canary"), "{shown}");
+}
