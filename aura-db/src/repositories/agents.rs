@@ -19,7 +19,7 @@ use chrono::{DateTime, Utc};
 use entity::{Action, AgentId, Document, Live, Resource, UserId, agents};
 use sea_orm::sea_query::{LockType, UpdateStatement};
 use sea_orm::{
-    ActiveValue::{NotSet, Set},
+    ActiveValue::{self, NotSet, Set},
     ColumnTrait, Condition, DbBackend, EntityTrait, QueryFilter, QuerySelect, Select,
 };
 
@@ -85,9 +85,9 @@ impl NewAgent {
 #[derive(Debug, Clone, Default)]
 pub struct AgentChange {
     name: Option<String>,
-    description: Option<Option<String>>,
+    description: ActiveValue<Option<String>>,
     model: Option<String>,
-    config: Option<Option<Document>>,
+    config: ActiveValue<Option<Document>>,
 }
 
 impl AgentChange {
@@ -107,7 +107,7 @@ impl AgentChange {
     /// Another description, or none.
     #[must_use]
     pub fn description(mut self, text: Option<String>) -> Self {
-        self.description = Some(text);
+        self.description = Set(text);
         self
     }
 
@@ -121,7 +121,7 @@ impl AgentChange {
     /// Other settings, or none.
     #[must_use]
     pub fn config(mut self, json: Option<serde_json::Value>) -> Self {
-        self.config = Some(json.map(Document));
+        self.config = Set(json.map(Document));
         self
     }
 }
@@ -344,13 +344,13 @@ impl Agents {
         if let Some(name) = &change.name {
             check.name("name", name, 120);
         }
-        if let Some(Some(text)) = &change.description {
+        if let Set(Some(text)) = &change.description {
             check.long_text("description", text);
         }
         if let Some(model) = &change.model {
             check.name("model", model, 120);
         }
-        if let Some(config) = &change.config {
+        if let Set(config) = &change.config {
             check.container("config", config.as_ref());
         }
         check.done()?;
@@ -366,13 +366,13 @@ impl Agents {
                     }
                     update.value(agents::Column::Name, name.clone());
                 }
-                if let Some(text) = &change.description {
+                if let Set(text) = &change.description {
                     update.value(agents::Column::Description, text.clone());
                 }
                 if let Some(model) = &change.model {
                     update.value(agents::Column::Model, model.clone());
                 }
-                if let Some(config) = &change.config {
+                if let Set(config) = &change.config {
                     update.value(agents::Column::Config, config.clone());
                 }
                 changed(&h, id, update).await
