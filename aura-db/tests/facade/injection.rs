@@ -3,8 +3,10 @@
 use aura_db::entity::users;
 use aura_db::sea_orm::EntityTrait;
 use aura_db::{
-    Cursor, Database, Error, NewUser, NewWorkflow, Page, SessionRequest, Token, User, UserChange,
-    UserFilter, WorkflowChange, WorkflowFilter,
+    AgentChange, AgentFilter, Cursor, Database, Error, ExecutionFilter, ExecutionMode, LogFilter,
+    LogLevel, NewAgent, NewExecution, NewLog, NewPlugin, NewUser, NewWorkflow, Outcome, Page,
+    PluginFilter, SessionRequest, Token, User, UserChange, UserFilter, WorkflowChange,
+    WorkflowFilter,
 };
 use serde_json::{Value, json};
 use testdb::TestDb;
@@ -12,7 +14,8 @@ use testdb::TestDb;
 use crate::support::{assert_error, open, user};
 
 testdb::both!(migrated:
-    names_and_texts, emails, documents, searches, cursors, tokens_and_agents,
+    names_and_texts, emails, documents, searches, cursors, tokens_and_user_agents,
+    plugins_and_agents, executions_and_logs,
 );
 
 /// What has broken SQL, patterns, JSON and terminals before.
@@ -260,7 +263,7 @@ async fn cursors(db: TestDb) {
     unharmed(&db, 2).await;
 }
 
-async fn tokens_and_agents(db: TestDb) {
+async fn tokens_and_user_agents(db: TestDb) {
     let db = open(&db).await;
     let ada = user(&db, "ada").await;
     for text in CORPUS {
@@ -299,5 +302,140 @@ async fn tokens_and_agents(db: TestDb) {
             .await
             .expect("an answer")
     );
+    unharmed(&db, 1).await;
+}
+
+async fn plugins_and_agents(db: TestDb) {
+    let db = open(&db).await;
+    let ada = user(&db, "ada").await;
+    for text in CORPUS {
+        let name = format!("n{text}");
+        let version: String = format!("v{text}").chars().take(32).collect();
+        let new = NewPlugin::new(&name, &version)
+            .description(*text)
+            .author(*text)
+            .config_schema(json!({"title": text, "properties": {*text: {"const": text}}}));
+        let plugin = db
+            .plugins()
+            .register(new.clone())
+            .await
+            .expect("registered");
+        assert_eq!(
+            (plugin.name.as_str(), plugin.description.as_str()),
+            (&*name, *text)
+        );
+        assert_eq!(
+            (plugin.version, plugin.author.as_deref()),
+            (version, Some(*text))
+        );
+        assert_eq!(plugin.config_schema, new.config_schema);
+        assert_eq!(
+            db.plugins().register(new).await.expect("again").id,
+            plugin.id
+        );
+        assert_eq!(
+            db.plugins().get_by_name(&name).await.expect("there").id,
+            plugin.id
+        );
+        let config = json!({*text: text});
+        let problems = db.plugins().validate_config(plugin.id, config).await;
+        assert!(problems.expect("checked").is_empty());
+        let filter = PluginFilter::new().author(*text).text(*text);
+        let found = db
+            .plugins()
+            .list(filter, Page::first(9))
+            .await
+            .expect("a list");
+        assert_eq!(found.items.len(), 1);
+
+        let new = NewAgent::new(&name, &name)
+            .description(*text)
+            .config(json!({*text: text}))
+            .owner(ada.id);
+        let agent = db.agents().create(new.clone()).await.expect("created");
+        assert_eq!((&agent.name, &agent.model), (&name, &name));
+        assert_eq!(agent.description.as_deref(), Some(*text));
+        assert_eq!(agent.config, new.config);
+        assert_error!(db.agents().create(new).await, Error::Conflict { .. });
+        let change = AgentChange::new().name(format!("{name}2"));
+        let agent = db.agents().update(agent.id, change).await.expect("changed");
+        assert_eq!(agent.name, format!("{name}2"));
+        let filter = AgentFilter::owner(ada.id).text(format!("{name}2"));
+        let found = db
+            .agents()
+            .list(filter, Page::first(9))
+            .await
+            .expect("a list");
+        assert!(found.items.iter().any(|found| found.id == agent.id));
+    }
+    unharmed(&db, 1).await;
+}
+
+async fn executions_and_logs(db: TestDb) {
+    let db = open(&db).await;
+    let ada = user(&db, "ada").await;
+    let flow = NewWorkflow::new("x").owner(ada.id);
+    let flow = db.workflows().create(flow).await.expect("created").id;
+    let lease = std::time::Duration::from_mins(1);
+    let filter = LogFilter::workflow(flow);
+    let tail = db.logs().tail(filter, aura_db::logs::TailFrom::Now).await;
+    let mut tail = tail.expect("it follows");
+    for text in CORPUS {
+        let document = json!({*text: [text]});
+        let new = NewExecution::new(flow, ExecutionMode::Manual).data(document.clone());
+        let execution = db.executions().enqueue(new).await.expect("queued");
+        let worker = format!("w{}", text.chars().take(60).collect::<String>());
+        let claimed = db
+            .executions()
+            .claim(&worker, lease)
+            .await
+            .expect("an answer");
+        assert_eq!(claimed.expect("one").worker_id.as_ref(), Some(&worker));
+        db.executions()
+            .extend(execution.id, &worker, lease)
+            .await
+            .expect("held");
+        let mine = ExecutionFilter::new().worker(&worker);
+        let found = db
+            .executions()
+            .list(mine.clone(), Page::first(9))
+            .await
+            .expect("a list");
+        assert_eq!(found.items.len(), 1);
+        assert_eq!(db.executions().stats(mine).await.expect("numbers").total, 1);
+        let stranger = db
+            .executions()
+            .finish(execution.id, text, Outcome::success(None))
+            .await;
+        assert!(stranger.is_err());
+        let outcome = Outcome::error(document.clone()).data(document.clone());
+        let done = db
+            .executions()
+            .finish(execution.id, &worker, outcome)
+            .await
+            .expect("held");
+        assert_eq!(done.error.map(|error| error.0), Some(document.clone()));
+        assert_eq!(done.data.map(|data| data.0), Some(document.clone()));
+
+        let new = NewLog::new(flow, LogLevel::Info, *text)
+            .execution(execution.id)
+            .metadata(document.clone());
+        let log = db.logs().append(new.clone()).await.expect("appended");
+        assert_eq!(
+            (log.message.as_str(), log.metadata.map(|json| json.0)),
+            (*text, Some(document))
+        );
+        db.logs().append_many(vec![new]).await.expect("appended");
+        let filter = LogFilter::execution(execution.id).text(*text);
+        let found = db
+            .logs()
+            .list(filter.clone(), Page::first(9))
+            .await
+            .expect("a list");
+        assert_eq!(found.items.len(), 2);
+        assert_eq!(db.logs().stats(filter).await.expect("numbers").total, 2);
+        let heard = tail.next().await.expect("entries");
+        assert!(heard.iter().all(|log| log.message == *text));
+    }
     unharmed(&db, 1).await;
 }
