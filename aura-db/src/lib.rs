@@ -1,28 +1,89 @@
 //! The data layer of AURA on SQLite or PostgreSQL: the one crate that its
 //! services depend on.
 //!
-//! ```no_run
-//! use aura_db::entity::{Live, Role, users};
-//! use aura_db::sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
+//! # Quickstart
 //!
-//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! let db = aura_db::Database::from_env().await?; // DB_* variables, or .env
-//! let admins = users::Entity::live()
-//!     .filter(users::COLUMN.role.eq(Role::Admin))
-//!     .all(db.reader())
-//!     .await?;
-//! println!("{} admins; {:?}", admins.len(), db.health().await?.schema);
-//! db.close().await;
+//! In an empty folder this makes a database and uses it
+//! (`cargo run -p aura-db --example quickstart`):
+//!
+//! ```no_run
+#![doc = include_str!("../examples/quickstart.rs")]
+//! ```
+//!
+//! A whole service, an HTTP API with a worker and an orderly end, is in
+//! `aura-db/examples/api`.
+//!
+//! # Where things are
+//!
+//! A [`Database`] is opened once; its clones share the connections, and are
+//! what handlers and tasks keep. The same repositories are there on a
+//! [`Database`], in a [`Transaction`], and on the [`Restricted`] handle of a
+//! user:
+//!
+//! | | |
+//! |---|---|
+//! | [`users`] | people, their passwords, roles and addresses |
+//! | [`sessions`] | logging in, tokens, logging out |
+//! | [`workflows`] | automations, their versions and history |
+//! | [`graph`] | the nodes and connections of a workflow, and what is wrong in them |
+//! | [`plugins`] | what workflows are extended with |
+//! | [`executions`] | runs: a queue for any number of workers |
+//! | [`logs`] | what executions tell: to search, and to follow as it is written |
+//! | [`agents`] | language models with instructions |
+//! | [`config_schema`] | checks the configuration of a plugin or agent |
+//!
+//! And around them:
+//!
+//! | | |
+//! |---|---|
+//! | [`Database::transaction`] | several operations together or not at all; run again when it collides with others |
+//! | [`Database::acting_as`] | who is noted as `created_by` and `updated_by` |
+//! | [`Database::restricted_to`] | only what the [role](Role) of a user allows, asked at each operation |
+//! | [`page`] | lists in parts, by cursor or number |
+//! | [`Error`] | what went wrong, split by what the caller can do about it |
+//! | [`Config`] | the settings; [`Database::from_env`] reads them from `DB_*` variables |
+//! | [`migration`] | the schema, and the [`Migrator`] for an application that has migrations of its own |
+//! | [`Database::health`], [`Database::stats`] | for the endpoints that watch a service |
+//! | [`password`] | hashing, for what is not a login |
+//! | `testing` | throw-away databases and a clock to set, for your own tests (feature `testing`) |
+//!
+//! # Queries of your own
+//!
+//! [`entity`] has the tables for SeaORM, which is [re-exported](sea_orm). A
+//! query goes to [`Database::fetch_all`], [`Database::fetch_one`] or
+//! [`Database::fetch_optional`], a statement that writes to
+//! [`Database::execute`]; a [`Transaction`] has them too. For all else
+//! [`Database::reader`] and [`Database::writer`] are plain SeaORM connections.
+//!
+//! ```
+//! use aura_db::entity::{Live, WorkflowStatus, workflows};
+//! use aura_db::sea_orm::{ColumnTrait, PaginatorTrait, QueryFilter};
+//!
+//! # async fn example(db: aura_db::Database) -> Result<(), Box<dyn std::error::Error>> {
+//! // `live()` leaves out what is deleted; `find()` does not.
+//! let active = workflows::Entity::live()
+//!     .filter(workflows::COLUMN.status.eq(WorkflowStatus::Active));
+//! let active: Vec<aura_db::Workflow> = db.fetch_all(active).await?;
+//!
+//! let all = workflows::Entity::live().count(db.reader()).await?;
+//! println!("{} of {all} workflows are active", active.len());
 //! # Ok(()) }
 //! ```
 //!
-//! * [`Database`] opens the connections, checks that the schema is the one
-//!   that this build needs, and tells how it is ([`Database::health`]).
-//! * [`entity`] has the tables, [`Config`] the settings, [`Migrator`] and
-//!   [`migration`] the schema.
-//! * [`password`] hashes passwords.
+//! # In production
+//!
+//! * Migrate before the new version starts (`cargo run -p migration -- up`), or
+//!   set `DB_SYNCHRONIZE=true`: of several processes that start at once one
+//!   migrates and the others wait. A schema that is newer than the build is only
+//!   a warning, so that a deploy can roll.
+//! * SQLite is for one machine: a file on a local disk, any number of readers and
+//!   one writer at a time. For several machines take PostgreSQL, and mind that
+//!   each process may open `DB_POOL_MAX` connections.
+//! * Retry what fails with [`Error::Busy`] or [`Error::Unavailable`], and call
+//!   [`Database::close`] at the end.
 
 mod clock;
+pub mod config_schema;
 mod database;
 mod engine;
 mod error;
@@ -51,10 +112,12 @@ pub use graph::{GraphEdge, GraphNode, GraphProblem, WorkflowGraph};
 pub use health::{Health, PoolHealth, SchemaHealth};
 pub use migration::{self, Migrator};
 pub use page::{Cursor, Deleted, List, Page};
+pub use repositories::agents::{Agent, AgentChange, AgentFilter, NewAgent};
 pub use repositories::executions::{
     Execution, ExecutionFilter, ExecutionStats, ExecutionSummary, NewExecution, Outcome,
 };
 pub use repositories::logs::{Log, LogFilter, LogStats, NewLog};
+pub use repositories::plugins::{NewPlugin, Plugin, PluginFilter};
 pub use repositories::sessions::{self, Session, SessionRequest, Token};
 pub use repositories::users::{self, NewUser, User, UserChange, UserFilter, UserSort};
 pub use repositories::workflows::{

@@ -30,13 +30,14 @@ fn cast(sql: &str, json: &[bool]) -> String {
     while let Some(at) = rest.find(['$', '\'', '"']) {
         let (before, special) = rest.split_at(at);
         cast.push_str(before);
-        let end = if special.starts_with('$') {
-            let digits = special[1..].find(|c: char| !c.is_ascii_digit());
-            digits.map_or(special.len(), |end| end + 1)
-        } else {
+        let end = match special.strip_prefix('$') {
+            Some(digits) => digits
+                .find(|c: char| !c.is_ascii_digit())
+                .map_or(special.len(), |end| end + 1),
             // Quoted: a doubled quote begins another quoted part.
-            let closing = special[1..].find(&special[..1]);
-            closing.map_or(special.len(), |end| end + 2)
+            None => special[1..]
+                .find(&special[..1])
+                .map_or(special.len(), |end| end + 2),
         };
         let (token, after) = special.split_at(end);
         let number = token

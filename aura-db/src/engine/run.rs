@@ -266,6 +266,24 @@ impl Handle {
         Ok(self.inserted::<A>(insert).await?.pop())
     }
 
+    /// Inserts a row, or does what is said when another has its unique columns,
+    /// and returns the one or the other.
+    pub(crate) async fn insert_or<A>(
+        &self,
+        row: A,
+        conflict: OnConflict,
+    ) -> Result<<A::Entity as EntityTrait>::Model, Error>
+    where
+        A: ActiveModelTrait + Send,
+    {
+        let mut insert = Insert::one(row).into_query();
+        insert.on_conflict(conflict);
+        self.inserted::<A>(insert)
+            .await?
+            .pop()
+            .ok_or_else(nothing_returned)
+    }
+
     async fn inserted<A>(
         &self,
         mut insert: InsertStatement,

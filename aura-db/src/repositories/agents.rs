@@ -1,8 +1,238 @@
-//! Language models with instructions.
+//! Language models with instructions, each of which belongs to a user.
+//!
+//! ```
+//! # use aura_db::{AgentChange, Error, NewAgent, testing::TestDatabase};
+//! # use serde_json::json;
+//! # #[tokio::main] async fn main() -> Result<(), Error> {
+//! # let db = TestDatabase::sqlite().await?;
+//! # let ada = db.user("ada").await?;
+//! let agents = db.acting_as(ada.id).agents();
+//! let agent = agents
+//!     .create(NewAgent::new("Summarizer", "large-1").config(json!({"temperature": 0.2})))
+//!     .await?;
+//! let agent = agents.update(agent.id, AgentChange::new().model("large-2")).await?;
+//! assert_eq!((agent.model.as_str(), agent.owner_id), ("large-2", ada.id));
+//! # Ok(()) }
+//! ```
 
-use entity::{Action, Resource};
+use chrono::{DateTime, Utc};
+use entity::{Action, AgentId, Document, Live, Resource, UserId, agents};
+use sea_orm::sea_query::{LockType, UpdateStatement};
+use sea_orm::{
+    ActiveValue::{self, NotSet, Set},
+    ColumnTrait, Condition, DbBackend, EntityTrait, QueryFilter, QuerySelect, Select,
+};
 
+use crate::engine::run::entity_row;
 use crate::engine::{Handle, Op};
+use crate::error::Error;
+use crate::page::{Deleted, List, MAX_SEARCH, Page, Sorted, holds};
+use crate::repositories::users::hold_owner;
+use crate::validate::Check;
+
+pub use entity::agents::Model as Agent;
+
+/// An agent to be created.
+#[derive(Debug, Clone)]
+pub struct NewAgent {
+    /// At most 120 characters, and unique among its owner's.
+    pub name: String,
+    /// Anything, up to 1 MiB.
+    pub description: Option<String>,
+    /// Which language model; at most 120 characters.
+    pub model: String,
+    /// Its settings: an object or an array.
+    pub config: Option<Document>,
+    /// Whose it is; without one, who acts.
+    pub owner: Option<UserId>,
+}
+
+impl NewAgent {
+    /// An agent without settings.
+    pub fn new(name: impl Into<String>, model: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            description: None,
+            model: model.into(),
+            config: None,
+            owner: None,
+        }
+    }
+
+    /// With a description.
+    #[must_use]
+    pub fn description(mut self, text: impl Into<String>) -> Self {
+        self.description = Some(text.into());
+        self
+    }
+
+    /// With settings.
+    #[must_use]
+    pub fn config(mut self, json: impl Into<serde_json::Value>) -> Self {
+        self.config = Some(Document(json.into()));
+        self
+    }
+
+    /// That belongs to this user.
+    #[must_use]
+    pub fn owner(mut self, owner: UserId) -> Self {
+        self.owner = Some(owner);
+        self
+    }
+}
+
+/// What changes about an agent; what isn't mentioned stays.
+#[derive(Debug, Clone, Default)]
+pub struct AgentChange {
+    name: Option<String>,
+    description: ActiveValue<Option<String>>,
+    model: Option<String>,
+    config: ActiveValue<Option<Document>>,
+}
+
+impl AgentChange {
+    /// No change yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Another name.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Another description, or none.
+    #[must_use]
+    pub fn description(mut self, text: Option<String>) -> Self {
+        self.description = Set(text);
+        self
+    }
+
+    /// Another language model.
+    #[must_use]
+    pub fn model(mut self, model: impl Into<String>) -> Self {
+        self.model = Some(model.into());
+        self
+    }
+
+    /// Other settings, or none.
+    #[must_use]
+    pub fn config(mut self, json: Option<serde_json::Value>) -> Self {
+        self.config = Set(json.map(Document));
+        self
+    }
+}
+
+/// Which agents, and in which order.
+#[derive(Debug, Clone, Default)]
+pub struct AgentFilter {
+    owner: Option<UserId>,
+    enabled: Option<bool>,
+    text: Option<String>,
+    deleted: Deleted,
+    sort: AgentSort,
+    descending: bool,
+}
+
+/// What agents are sorted by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AgentSort {
+    /// The id: the order in which they were created.
+    #[default]
+    Id,
+    /// The name, by code point.
+    Name,
+    /// When they were last changed.
+    UpdatedAt,
+}
+
+impl AgentFilter {
+    /// All agents that are not deleted, by id.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Those of this user.
+    #[must_use]
+    pub fn owner(owner: UserId) -> Self {
+        Self {
+            owner: Some(owner),
+            ..Self::new()
+        }
+    }
+
+    /// Those that are enabled, or that are not.
+    #[must_use]
+    pub fn enabled(mut self, enabled: bool) -> Self {
+        self.enabled = Some(enabled);
+        self
+    }
+
+    /// Those whose name or description holds this text, without ASCII case.
+    #[must_use]
+    pub fn text(mut self, text: impl Into<String>) -> Self {
+        self.text = Some(text.into());
+        self
+    }
+
+    /// Deleted ones too, or only those.
+    #[must_use]
+    pub fn deleted(mut self, deleted: Deleted) -> Self {
+        self.deleted = deleted;
+        self
+    }
+
+    /// In this order.
+    #[must_use]
+    pub fn sort(mut self, sort: AgentSort) -> Self {
+        self.sort = sort;
+        self
+    }
+
+    /// In the opposite order.
+    #[must_use]
+    pub fn descending(mut self) -> Self {
+        self.descending = true;
+        self
+    }
+
+    fn select(&self, h: &Handle) -> Result<Select<agents::Entity>, Error> {
+        let mut check = Check::default();
+        check.optional("text", self.text.as_deref(), MAX_SEARCH);
+        check.done()?;
+        let select = agents::Entity::find().filter(
+            Condition::all()
+                .add(h.own(agents::Column::OwnerId))
+                .add_option(self.owner.map(|owner| agents::COLUMN.owner_id.eq(owner)))
+                .add_option(
+                    self.enabled
+                        .map(|enabled| agents::COLUMN.is_enabled.eq(enabled)),
+                )
+                .add_option(self.text.as_deref().map(|text| {
+                    Condition::any()
+                        .add(holds(agents::Column::Name, text))
+                        .add(holds(agents::Column::Description, text))
+                })),
+        );
+        Ok(self.deleted.filter(select))
+    }
+
+    fn sorted(&self) -> Sorted<agents::Column> {
+        Sorted {
+            by: match self.sort {
+                AgentSort::Id => agents::Column::Id,
+                AgentSort::Name => agents::Column::Name,
+                AgentSort::UpdatedAt => agents::Column::UpdatedAt,
+            },
+            id: agents::Column::Id,
+            descending: self.descending,
+        }
+    }
+}
 
 /// The agents. From [`Database::agents`](crate::Database::agents).
 #[derive(Debug, Clone)]
@@ -13,5 +243,287 @@ const fn op(name: &'static str, action: Action) -> Op {
         table: "agents",
         name,
         needs: (action, Resource::Agent),
+    }
+}
+
+impl Agents {
+    /// Creates an agent, which is enabled. It belongs to `owner`, or to who
+    /// acts.
+    ///
+    /// Fails with [`Error::Validation`], also when nobody owns it; with
+    /// [`Error::NotFound`] when the owner doesn't exist or is deleted; and with
+    /// [`Error::Conflict`] when the owner has one of this name, deleted or not.
+    pub async fn create(&self, new: NewAgent) -> Result<Agent, Error> {
+        let mut check = Check::default();
+        check.name("name", &new.name, 120);
+        if let Some(text) = &new.description {
+            check.long_text("description", text);
+        }
+        check.name("model", &new.model, 120);
+        check.container("config", new.config.as_ref());
+        let Some(owner) = new.owner.or(self.0.actor) else {
+            check.refuse("owner", "must be given, or use `acting_as`");
+            return Err(check.done().err().unwrap_or(Error::Ended));
+        };
+        check.done()?;
+        let new = &new;
+        let op = op("create", Action::Create);
+        self.0
+            .atomic(op, |h| async move {
+                h.owned(op, owner)?;
+                hold_owner(&h, owner).await?;
+                let now = h.now();
+                let row = agents::ActiveModel {
+                    id: NotSet,
+                    name: Set(new.name.clone()),
+                    description: Set(new.description.clone()),
+                    model: Set(new.model.clone()),
+                    is_enabled: Set(true),
+                    owner_id: Set(owner),
+                    deleted_with_owner: Set(false),
+                    created_at: Set(now),
+                    updated_at: Set(now),
+                    deleted_at: Set(None),
+                    created_by: Set(h.actor),
+                    updated_by: Set(h.actor),
+                    config: Set(new.config.clone()),
+                };
+                match h.insert_unless_taken(row).await? {
+                    Some(agent) => Ok(agent),
+                    None => Err(taken(&h, owner, &new.name, None)
+                        .await?
+                        .unwrap_or(conflict(false))),
+                }
+            })
+            .await
+    }
+
+    /// The agent with this id, unless deleted.
+    pub async fn find(&self, id: AgentId) -> Result<Option<Agent>, Error> {
+        let op = op("find", Action::Read);
+        self.0
+            .read(op, |h| async move {
+                let agent = h
+                    .fetch_optional(agents::Entity::live().filter(agents::COLUMN.id.eq(id)))
+                    .await?;
+                if let Some(agent) = &agent {
+                    h.owned(op, agent.owner_id)?;
+                }
+                Ok(agent)
+            })
+            .await
+    }
+
+    /// The agent with this id.
+    ///
+    /// Fails with [`Error::NotFound`] when there is none, or it is deleted.
+    pub async fn get(&self, id: AgentId) -> Result<Agent, Error> {
+        self.find(id).await?.ok_or_else(|| missing(id))
+    }
+
+    /// A part of the agents.
+    ///
+    /// Fails with [`Error::Validation`] when the page or the text can't be used.
+    pub async fn list(&self, filter: AgentFilter, page: Page) -> Result<List<Agent>, Error> {
+        let (filter, page) = (&filter, &page);
+        self.0
+            .read(op("list", Action::Read), |h| async move {
+                let read = entity_row::<agents::Entity>;
+                h.page(filter.select(&h)?, filter.sorted(), page.clone(), read)
+                    .await
+            })
+            .await
+    }
+
+    /// Changes an agent.
+    ///
+    /// Fails with [`Error::Validation`], with [`Error::NotFound`], and with
+    /// [`Error::Conflict`] when its owner has another one of the new name.
+    pub async fn update(&self, id: AgentId, change: AgentChange) -> Result<Agent, Error> {
+        let mut check = Check::default();
+        if let Some(name) = &change.name {
+            check.name("name", name, 120);
+        }
+        if let Set(Some(text)) = &change.description {
+            check.long_text("description", text);
+        }
+        if let Some(model) = &change.model {
+            check.name("model", model, 120);
+        }
+        if let Set(config) = &change.config {
+            check.container("config", config.as_ref());
+        }
+        check.done()?;
+        let change = &change;
+        let op = op("update", Action::Update);
+        self.0
+            .atomic(op, |h| async move {
+                let agent = lock(&h, op, id).await?;
+                let mut update = h.amend::<agents::Entity>(h.now());
+                if let Some(name) = &change.name {
+                    if let Some(error) = taken(&h, agent.owner_id, name, Some(id)).await? {
+                        return Err(error);
+                    }
+                    update.value(agents::Column::Name, name.clone());
+                }
+                if let Set(text) = &change.description {
+                    update.value(agents::Column::Description, text.clone());
+                }
+                if let Some(model) = &change.model {
+                    update.value(agents::Column::Model, model.clone());
+                }
+                if let Set(config) = &change.config {
+                    update.value(agents::Column::Config, config.clone());
+                }
+                changed(&h, id, update).await
+            })
+            .await
+    }
+
+    /// Lets workflows use the agent.
+    ///
+    /// Fails with [`Error::NotFound`].
+    pub async fn enable(&self, id: AgentId) -> Result<Agent, Error> {
+        self.switch("enable", id, true).await
+    }
+
+    /// Keeps workflows from using the agent.
+    ///
+    /// Fails with [`Error::NotFound`].
+    pub async fn disable(&self, id: AgentId) -> Result<Agent, Error> {
+        self.switch("disable", id, false).await
+    }
+
+    async fn switch(&self, name: &'static str, id: AgentId, on: bool) -> Result<Agent, Error> {
+        let op = op(name, Action::Update);
+        self.0
+            .atomic(op, |h| async move {
+                lock(&h, op, id).await?;
+                let mut update = h.amend::<agents::Entity>(h.now());
+                update.value(agents::Column::IsEnabled, on);
+                changed(&h, id, update).await
+            })
+            .await
+    }
+
+    /// Deletes the agent, which can be restored.
+    ///
+    /// Fails with [`Error::NotFound`].
+    pub async fn delete(&self, id: AgentId) -> Result<(), Error> {
+        let op = op("delete", Action::Delete);
+        self.0
+            .atomic(op, |h| async move {
+                lock(&h, op, id).await?;
+                let now = h.now();
+                let mut update = h.amend::<agents::Entity>(now);
+                update
+                    .value(agents::Column::DeletedAt, now)
+                    .value(agents::Column::DeletedWithOwner, false);
+                changed(&h, id, update).await.map(|_| ())
+            })
+            .await
+    }
+
+    /// Brings a deleted agent back. Restoring one that isn't deleted changes
+    /// nothing.
+    ///
+    /// Fails with [`Error::NotFound`] when there is no such agent, deleted or
+    /// not, and with [`Error::State`] when its owner is deleted.
+    pub async fn restore(&self, id: AgentId) -> Result<Agent, Error> {
+        let op = op("restore", Action::Delete);
+        self.0
+            .atomic(op, |h| async move {
+                let agent = lock_any(&h, op, id).await?;
+                if agent.deleted_at.is_none() {
+                    return Ok(agent);
+                }
+                match hold_owner(&h, agent.owner_id).await {
+                    Err(Error::NotFound { .. }) => {
+                        return Err(Error::State {
+                            what: "agent",
+                            id: id.0,
+                            state: "belongs to a deleted user",
+                            hint: "restore the user first",
+                        });
+                    }
+                    held => held?,
+                };
+                let mut update = h.amend::<agents::Entity>(h.now());
+                update
+                    .value(agents::Column::DeletedAt, Option::<DateTime<Utc>>::None)
+                    .value(agents::Column::DeletedWithOwner, false);
+                changed(&h, id, update).await
+            })
+            .await
+    }
+
+    /// Removes a deleted agent for good.
+    ///
+    /// Fails with [`Error::NotFound`], and with [`Error::State`] when it isn't
+    /// deleted.
+    pub async fn purge(&self, id: AgentId) -> Result<(), Error> {
+        let op = op("purge", Action::Delete);
+        self.0
+            .atomic(op, |h| async move {
+                lock_any(&h, op, id).await?;
+                crate::repositories::purge::<agents::Entity>(&h, "agent", id.0).await
+            })
+            .await
+    }
+}
+
+fn missing(id: AgentId) -> Error {
+    Error::not_found("agent", id)
+}
+
+/// The row, deleted or not, which nobody else changes until the transaction
+/// ends.
+async fn lock_any(h: &Handle, op: Op, id: AgentId) -> Result<Agent, Error> {
+    let mut agent = agents::Entity::find().filter(agents::COLUMN.id.eq(id));
+    if h.backend() == DbBackend::Postgres {
+        agent = agent.lock(LockType::Update);
+    }
+    let agent = h.fetch_optional(agent).await?.ok_or_else(|| missing(id))?;
+    h.owned(op, agent.owner_id)?;
+    Ok(agent)
+}
+
+/// As [`lock_any`], unless it is deleted.
+async fn lock(h: &Handle, op: Op, id: AgentId) -> Result<Agent, Error> {
+    let agent = lock_any(h, op, id).await?;
+    if agent.deleted_at.is_some() {
+        return Err(missing(id));
+    }
+    Ok(agent)
+}
+
+async fn changed(h: &Handle, id: AgentId, mut update: UpdateStatement) -> Result<Agent, Error> {
+    update.and_where(agents::COLUMN.id.eq(id));
+    h.update_returning::<agents::Entity>(update)
+        .await?
+        .pop()
+        .ok_or_else(|| missing(id))
+}
+
+/// The error that tells who has the name, when an agent but `except` does.
+async fn taken(
+    h: &Handle,
+    owner: UserId,
+    name: &str,
+    except: Option<AgentId>,
+) -> Result<Option<Error>, Error> {
+    let holder = agents::Entity::find()
+        .filter(agents::COLUMN.owner_id.eq(owner))
+        .filter(agents::COLUMN.name.eq(name))
+        .filter(Condition::all().add_option(except.map(|id| agents::COLUMN.id.ne(id))));
+    let holder = h.fetch_optional(holder).await?;
+    Ok(holder.map(|holder| conflict(holder.deleted_at.is_some())))
+}
+
+fn conflict(deleted: bool) -> Error {
+    Error::Conflict {
+        table: "agents".to_owned(),
+        columns: vec!["owner_id".to_owned(), "name".to_owned()],
+        deleted,
     }
 }

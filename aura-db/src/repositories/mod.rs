@@ -3,7 +3,7 @@
 use chrono::{DateTime, NaiveDate, Utc};
 use entity::Live;
 use sea_orm::sea_query::{Expr, Query, SimpleExpr, UpdateStatement};
-use sea_orm::{ColumnTrait, DbBackend, DbErr, EntityTrait, Iden, QueryFilter, QueryResult, Value};
+use sea_orm::{ColumnTrait, DbBackend, DbErr, QueryFilter, QueryResult, Value};
 
 use crate::engine::Handle;
 use crate::error::Error;
@@ -49,7 +49,7 @@ pub(crate) async fn purge<E: Live>(h: &Handle, what: &'static str, id: i64) -> R
 }
 
 /// A statement that can't be built: a mistake of ours.
-pub(crate) fn unbuilt(source: sea_orm::sea_query::error::Error) -> Error {
+pub(crate) fn unbuilt(source: impl std::fmt::Display) -> Error {
     Error::Other {
         doing: "building a statement",
         source: sea_orm::DbErr::Custom(source.to_string()),

@@ -1,8 +1,199 @@
 //! What workflows are extended with.
+//!
+//! ```
+//! # use aura_db::{Error, NewPlugin, testing::TestDatabase};
+//! # use serde_json::json;
+//! # #[tokio::main] async fn main() -> Result<(), Error> {
+//! # let db = TestDatabase::sqlite().await?;
+//! let schema = json!({"type": "object", "required": ["url"]});
+//! let http = db.plugins().register(NewPlugin::new("http", "1.2.0").config_schema(schema)).await?;
+//! // Each start of a plugin registers it again: the same row.
+//! let again = db.plugins().register(NewPlugin::new("http", "1.3.0")).await?;
+//! assert_eq!((again.id, again.version.as_str()), (http.id, "1.3.0"));
+//!
+//! let schema = json!({"type": "object", "required": ["url"]});
+//! db.plugins().register(NewPlugin::new("http", "1.3.1").config_schema(schema)).await?;
+//! let problems = db.plugins().validate_config(http.id, json!({})).await?;
+//! assert_eq!(problems[0].to_string(), r#": "url" is a required property"#);
+//! # Ok(()) }
+//! ```
 
-use entity::{Action, Resource};
+use chrono::{DateTime, Utc};
+use entity::{Action, Document, Live, PluginId, Resource, plugins};
+use sea_orm::sea_query::{OnConflict, UpdateStatement};
+use sea_orm::{
+    ActiveValue::{NotSet, Set},
+    ColumnTrait, Condition, EntityTrait, QueryFilter, Select,
+};
 
+use crate::config_schema::{self, ConfigProblem, SchemaProblem};
+use crate::engine::run::entity_row;
 use crate::engine::{Handle, Op};
+use crate::error::Error;
+use crate::page::{Deleted, List, MAX_SEARCH, Page, Sorted, holds};
+use crate::validate::Check;
+
+pub use entity::plugins::Model as Plugin;
+
+/// A plugin as it presents itself.
+#[derive(Debug, Clone)]
+pub struct NewPlugin {
+    /// At most 120 characters, and unique.
+    pub name: String,
+    /// At most 240 characters.
+    pub description: String,
+    /// At most 32 characters; any scheme.
+    pub version: String,
+    /// At most 160 characters.
+    pub author: Option<String>,
+    /// A JSON Schema that its configs must fit: see
+    /// [`config_schema`](crate::config_schema).
+    pub config_schema: Option<Document>,
+}
+
+impl NewPlugin {
+    /// A plugin with any config.
+    pub fn new(name: impl Into<String>, version: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            description: String::new(),
+            version: version.into(),
+            author: None,
+            config_schema: None,
+        }
+    }
+
+    /// With a description.
+    #[must_use]
+    pub fn description(mut self, text: impl Into<String>) -> Self {
+        self.description = text.into();
+        self
+    }
+
+    /// With an author.
+    #[must_use]
+    pub fn author(mut self, name: impl Into<String>) -> Self {
+        self.author = Some(name.into());
+        self
+    }
+
+    /// With a schema of its configs.
+    #[must_use]
+    pub fn config_schema(mut self, schema: impl Into<serde_json::Value>) -> Self {
+        self.config_schema = Some(Document(schema.into()));
+        self
+    }
+}
+
+/// Which plugins, and in which order.
+#[derive(Debug, Clone, Default)]
+pub struct PluginFilter {
+    enabled: Option<bool>,
+    author: Option<String>,
+    text: Option<String>,
+    deleted: Deleted,
+    sort: PluginSort,
+    descending: bool,
+}
+
+/// What plugins are sorted by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PluginSort {
+    /// The name, by code point.
+    #[default]
+    Name,
+    /// The id: the order in which they were first registered.
+    Id,
+    /// When they were last changed.
+    UpdatedAt,
+}
+
+impl PluginFilter {
+    /// All plugins that are not deleted, by name.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Those that are enabled, or that are not.
+    #[must_use]
+    pub fn enabled(mut self, enabled: bool) -> Self {
+        self.enabled = Some(enabled);
+        self
+    }
+
+    /// Those of exactly this author.
+    #[must_use]
+    pub fn author(mut self, author: impl Into<String>) -> Self {
+        self.author = Some(author.into());
+        self
+    }
+
+    /// Those whose name or description holds this text, without ASCII case.
+    #[must_use]
+    pub fn text(mut self, text: impl Into<String>) -> Self {
+        self.text = Some(text.into());
+        self
+    }
+
+    /// Deleted ones too, or only those.
+    #[must_use]
+    pub fn deleted(mut self, deleted: Deleted) -> Self {
+        self.deleted = deleted;
+        self
+    }
+
+    /// In this order.
+    #[must_use]
+    pub fn sort(mut self, sort: PluginSort) -> Self {
+        self.sort = sort;
+        self
+    }
+
+    /// In the opposite order.
+    #[must_use]
+    pub fn descending(mut self) -> Self {
+        self.descending = true;
+        self
+    }
+
+    fn select(&self) -> Result<Select<plugins::Entity>, Error> {
+        let mut check = Check::default();
+        check.optional("author", self.author.as_deref(), 160);
+        check.optional("text", self.text.as_deref(), MAX_SEARCH);
+        check.done()?;
+        let select = plugins::Entity::find().filter(
+            Condition::all()
+                .add_option(
+                    self.enabled
+                        .map(|enabled| plugins::COLUMN.is_enabled.eq(enabled)),
+                )
+                .add_option(
+                    self.author
+                        .clone()
+                        .map(|author| plugins::COLUMN.author.eq(author)),
+                )
+                .add_option(self.text.as_deref().map(|text| {
+                    Condition::any()
+                        .add(holds(plugins::Column::Name, text))
+                        .add(holds(plugins::Column::Description, text))
+                })),
+        );
+        Ok(self.deleted.filter(select))
+    }
+
+    fn sorted(&self) -> Sorted<plugins::Column> {
+        Sorted {
+            by: match self.sort {
+                PluginSort::Name => plugins::Column::Name,
+                PluginSort::Id => plugins::Column::Id,
+                PluginSort::UpdatedAt => plugins::Column::UpdatedAt,
+            },
+            id: plugins::Column::Id,
+            descending: self.descending,
+        }
+    }
+}
 
 /// The plugins. From [`Database::plugins`](crate::Database::plugins).
 #[derive(Debug, Clone)]
@@ -14,4 +205,234 @@ const fn op(name: &'static str, action: Action) -> Op {
         name,
         needs: (action, Resource::Plugin),
     }
+}
+
+impl Plugins {
+    /// Inserts a plugin, or brings the one of this name up to date: its
+    /// description, version, author and schema. A new one is enabled; one that
+    /// was disabled stays so; one that was deleted is restored.
+    ///
+    /// Fails with [`Error::Validation`], also when the schema can't be used.
+    pub async fn register(&self, new: NewPlugin) -> Result<Plugin, Error> {
+        use plugins::Column;
+        let mut check = Check::default();
+        check.name("name", &new.name, 120);
+        check.text("description", &new.description, 240);
+        check.name("version", &new.version, 32);
+        check.optional("author", new.author.as_deref(), 160);
+        check.document("config_schema", new.config_schema.as_ref());
+        check.done()?;
+        if let Some(Document(schema)) = &new.config_schema {
+            config_schema::examine(schema.clone())
+                .await
+                .map_err(|problem| unusable("config_schema", &problem))?;
+        }
+        let new = &new;
+        self.0
+            .write(op("register", Action::Create), |h| async move {
+                let now = h.now();
+                let row = plugins::ActiveModel {
+                    id: NotSet,
+                    name: Set(new.name.clone()),
+                    description: Set(new.description.clone()),
+                    version: Set(new.version.clone()),
+                    author: Set(new.author.clone()),
+                    is_enabled: Set(true),
+                    created_at: Set(now),
+                    updated_at: Set(now),
+                    deleted_at: Set(None),
+                    created_by: Set(h.actor),
+                    updated_by: Set(h.actor),
+                    config_schema: Set(new.config_schema.clone()),
+                };
+                let update = OnConflict::column(Column::Name)
+                    .update_columns([
+                        Column::Description,
+                        Column::Version,
+                        Column::Author,
+                        Column::UpdatedAt,
+                        Column::DeletedAt,
+                        Column::UpdatedBy,
+                        Column::ConfigSchema,
+                    ])
+                    .to_owned();
+                h.insert_or(row, update).await
+            })
+            .await
+    }
+
+    /// The plugin with this id, unless deleted.
+    pub async fn find(&self, id: PluginId) -> Result<Option<Plugin>, Error> {
+        self.0
+            .read(op("find", Action::Read), |h| async move {
+                h.fetch_optional(plugins::Entity::live().filter(plugins::COLUMN.id.eq(id)))
+                    .await
+            })
+            .await
+    }
+
+    /// The plugin with this id.
+    ///
+    /// Fails with [`Error::NotFound`] when there is none, or it is deleted.
+    pub async fn get(&self, id: PluginId) -> Result<Plugin, Error> {
+        self.find(id).await?.ok_or_else(|| missing(id))
+    }
+
+    /// The plugin with this name, unless deleted.
+    pub async fn find_by_name(&self, name: &str) -> Result<Option<Plugin>, Error> {
+        if name.contains('\0') {
+            return Ok(None);
+        }
+        self.0
+            .read(op("find_by_name", Action::Read), |h| async move {
+                h.fetch_optional(plugins::Entity::live().filter(plugins::COLUMN.name.eq(name)))
+                    .await
+            })
+            .await
+    }
+
+    /// The plugin with this name.
+    ///
+    /// Fails with [`Error::NotFound`] when there is none, or it is deleted.
+    pub async fn get_by_name(&self, name: &str) -> Result<Plugin, Error> {
+        self.find_by_name(name)
+            .await?
+            .ok_or_else(|| Error::not_found("plugin", name))
+    }
+
+    /// A part of the plugins.
+    ///
+    /// Fails with [`Error::Validation`] when the page or the filter can't be
+    /// used.
+    pub async fn list(&self, filter: PluginFilter, page: Page) -> Result<List<Plugin>, Error> {
+        let (filter, page) = (&filter, &page);
+        self.0
+            .read(op("list", Action::Read), |h| async move {
+                let read = entity_row::<plugins::Entity>;
+                h.page(filter.select()?, filter.sorted(), page.clone(), read)
+                    .await
+            })
+            .await
+    }
+
+    /// Lets workflows use the plugin.
+    ///
+    /// Fails with [`Error::NotFound`].
+    pub async fn enable(&self, id: PluginId) -> Result<Plugin, Error> {
+        self.switch("enable", id, true).await
+    }
+
+    /// Keeps workflows from using the plugin; it stays attached to them.
+    ///
+    /// Fails with [`Error::NotFound`].
+    pub async fn disable(&self, id: PluginId) -> Result<Plugin, Error> {
+        self.switch("disable", id, false).await
+    }
+
+    async fn switch(&self, name: &'static str, id: PluginId, on: bool) -> Result<Plugin, Error> {
+        self.0
+            .write(op(name, Action::Update), |h| async move {
+                let mut update = h.amend::<plugins::Entity>(h.now());
+                update.value(plugins::Column::IsEnabled, on);
+                one(&h, id, update).await
+            })
+            .await
+    }
+
+    /// What is wrong with a config for this plugin: nothing, if it fits the
+    /// schema, or the plugin has none. Values of the config are not repeated,
+    /// because they may be secrets.
+    ///
+    /// Fails with [`Error::NotFound`]; with [`Error::Validation`] when the
+    /// config is too large or too much work to check, or the stored schema
+    /// can't be used (it was not registered here); and with [`Error::Busy`]
+    /// when too many configs are being checked.
+    pub async fn validate_config(
+        &self,
+        id: PluginId,
+        config: serde_json::Value,
+    ) -> Result<Vec<ConfigProblem>, Error> {
+        let plugin = self.get(id).await?;
+        let Some(Document(schema)) = plugin.config_schema else {
+            return Ok(Vec::new());
+        };
+        config_schema::check(schema, config)
+            .await
+            .map_err(|problem| match problem {
+                SchemaProblem::Busy => Error::Busy {
+                    doing: "checking a config",
+                    source: None,
+                },
+                problem => unusable("config", &problem),
+            })
+    }
+
+    /// Deletes the plugin, which can be restored. It stays attached to
+    /// workflows, and is not listed with them.
+    ///
+    /// Fails with [`Error::NotFound`].
+    pub async fn delete(&self, id: PluginId) -> Result<(), Error> {
+        self.0
+            .write(op("delete", Action::Delete), |h| async move {
+                let now = h.now();
+                let mut update = h.amend::<plugins::Entity>(now);
+                update.value(plugins::Column::DeletedAt, now);
+                one(&h, id, update).await.map(|_| ())
+            })
+            .await
+    }
+
+    /// Brings a deleted plugin back. Restoring one that isn't deleted changes
+    /// nothing.
+    ///
+    /// Fails with [`Error::NotFound`] when there is no such plugin, deleted or
+    /// not.
+    pub async fn restore(&self, id: PluginId) -> Result<Plugin, Error> {
+        self.0
+            .write(op("restore", Action::Delete), |h| async move {
+                let mut update = h.amend::<plugins::Entity>(h.now());
+                update
+                    .value(plugins::Column::DeletedAt, Option::<DateTime<Utc>>::None)
+                    .and_where(plugins::COLUMN.id.eq(id))
+                    .and_where(plugins::COLUMN.deleted_at.is_not_null());
+                match h.update_returning::<plugins::Entity>(update).await?.pop() {
+                    Some(plugin) => Ok(plugin),
+                    None => h
+                        .fetch_optional(plugins::Entity::live().filter(plugins::COLUMN.id.eq(id)))
+                        .await?
+                        .ok_or_else(|| missing(id)),
+                }
+            })
+            .await
+    }
+
+    /// Removes a deleted plugin for good, also from its workflows.
+    ///
+    /// Fails with [`Error::NotFound`], and with [`Error::State`] when it isn't
+    /// deleted.
+    pub async fn purge(&self, id: PluginId) -> Result<(), Error> {
+        self.0
+            .atomic(op("purge", Action::Delete), |h| async move {
+                crate::repositories::purge::<plugins::Entity>(&h, "plugin", id.0).await
+            })
+            .await
+    }
+}
+
+fn missing(id: PluginId) -> Error {
+    Error::not_found("plugin", id)
+}
+
+fn unusable(field: &'static str, problem: &SchemaProblem) -> Error {
+    Error::field(field, format!("can't be used: {problem}"))
+}
+
+async fn one(h: &Handle, id: PluginId, mut update: UpdateStatement) -> Result<Plugin, Error> {
+    update
+        .and_where(plugins::COLUMN.id.eq(id))
+        .and_where(plugins::COLUMN.deleted_at.is_null());
+    h.update_returning::<plugins::Entity>(update)
+        .await?
+        .pop()
+        .ok_or_else(|| missing(id))
 }

@@ -1,1 +1,288 @@
+use std::time::Duration;
 
+use aura_db::agents::AgentSort;
+use aura_db::users::OwnedRows;
+use aura_db::{
+    Agent, AgentChange, AgentFilter, Database, Deleted, Document, Error, NewAgent, Page, Role,
+    UserId,
+};
+use serde_json::json;
+use testdb::TestDb;
+
+use crate::support::{assert_error, open, open_at, refused, user};
+
+testdb::both!(migrated:
+    created_as_given, names_are_unique_per_owner, changed, lists_and_filters,
+    deleted_restored_purged, go_with_their_owner, only_admins_by_the_matrix, bad_input,
+);
+
+async fn agent(db: &Database, owner: UserId, name: &str) -> Agent {
+    let new = NewAgent::new(name, "large").owner(owner);
+    db.agents().create(new).await.expect("created")
+}
+
+async fn created_as_given(db: TestDb) {
+    let (db, _clock) = open_at(&db).await;
+    let ada = user(&db, "ada").await;
+    let new = NewAgent::new("Sum", "large-1")
+        .description("Adds")
+        .config(json!({"z": 1, "a": 0.25}));
+    let agent = db
+        .acting_as(ada.id)
+        .agents()
+        .create(new)
+        .await
+        .expect("created");
+    assert_eq!(
+        (agent.name.as_str(), agent.model.as_str()),
+        ("Sum", "large-1")
+    );
+    assert_eq!(agent.description.as_deref(), Some("Adds"));
+    assert_eq!(agent.config, Some(Document(json!({"z": 1, "a": 0.25}))));
+    assert_eq!((agent.owner_id, agent.is_enabled), (ada.id, true));
+    assert_eq!(
+        (agent.created_by, agent.created_at),
+        (Some(ada.id), db.now())
+    );
+    assert_eq!(db.agents().get(agent.id).await.expect("there"), agent);
+    assert_eq!(
+        db.agents().find(4711.into()).await.expect("an answer"),
+        None
+    );
+    assert_error!(
+        db.agents().get(4711.into()).await,
+        Error::NotFound { what: "agent", .. }
+    );
+    let nobodys = NewAgent::new("x", "y").owner(4711.into());
+    assert_error!(
+        db.agents().create(nobodys).await,
+        Error::NotFound { what: "user", .. }
+    );
+}
+
+async fn names_are_unique_per_owner(db: TestDb) {
+    let db = open(&db).await;
+    let (ada, bob) = (user(&db, "ada").await.id, user(&db, "bob").await.id);
+    let first = agent(&db, ada, "Sum").await;
+    agent(&db, bob, "Sum").await;
+    let other = agent(&db, ada, "Other").await;
+    let again = || NewAgent::new("Sum", "large").owner(ada);
+    let rename = || AgentChange::new().name("Sum");
+    let taken = async |now_deleted: bool| {
+        for error in [
+            db.agents().create(again()).await.expect_err("taken"),
+            db.agents()
+                .update(other.id, rename())
+                .await
+                .expect_err("taken"),
+        ] {
+            let Error::Conflict {
+                table,
+                columns,
+                deleted,
+            } = error
+            else {
+                panic!("{error:?}")
+            };
+            assert_eq!((table.as_str(), deleted), ("agents", now_deleted));
+            assert_eq!(columns, ["owner_id", "name"]);
+        }
+    };
+    taken(false).await;
+    db.agents().delete(first.id).await.expect("deleted");
+    taken(true).await;
+    db.agents().purge(first.id).await.expect("purged");
+    db.agents()
+        .update(other.id, rename())
+        .await
+        .expect("free again");
+    // Its own name is no conflict.
+    db.agents()
+        .update(other.id, rename())
+        .await
+        .expect("the same");
+}
+
+async fn changed(db: TestDb) {
+    let (db, clock) = open_at(&db).await;
+    let ada = user(&db, "ada").await.id;
+    let new = NewAgent::new("Sum", "large")
+        .owner(ada)
+        .description("d")
+        .config(json!([]));
+    let first = db.agents().create(new).await.expect("created");
+    clock.advance(Duration::from_secs(1));
+    let agents = db.acting_as(ada).agents();
+    let same = agents
+        .update(first.id, AgentChange::new())
+        .await
+        .expect("changed");
+    assert_eq!(
+        (same.name, same.description, same.config),
+        (first.name, first.description, first.config)
+    );
+    let change = AgentChange::new()
+        .name("Add")
+        .description(None)
+        .model("small")
+        .config(None);
+    let second = agents.update(first.id, change).await.expect("changed");
+    assert_eq!(
+        (second.name.as_str(), second.model.as_str()),
+        ("Add", "small")
+    );
+    assert_eq!((second.description, second.config), (None, None));
+    assert_eq!(
+        (second.updated_at, second.updated_by),
+        (db.now(), Some(ada))
+    );
+    assert!(!agents.disable(first.id).await.expect("disabled").is_enabled);
+    assert!(agents.enable(first.id).await.expect("enabled").is_enabled);
+    let nobody = 4711.into();
+    assert_error!(
+        agents.update(nobody, AgentChange::new()).await,
+        Error::NotFound { .. }
+    );
+    assert_error!(agents.enable(nobody).await, Error::NotFound { .. });
+    assert_error!(agents.disable(nobody).await, Error::NotFound { .. });
+    assert_error!(agents.delete(nobody).await, Error::NotFound { .. });
+}
+
+async fn names(db: &Database, filter: AgentFilter) -> Vec<String> {
+    let list = db
+        .agents()
+        .list(filter, Page::first(100))
+        .await
+        .expect("a list");
+    list.items.into_iter().map(|agent| agent.name).collect()
+}
+
+async fn lists_and_filters(db: TestDb) {
+    let (db, clock) = open_at(&db).await;
+    let (ada, bob) = (user(&db, "ada").await.id, user(&db, "bob").await.id);
+    let mut ids = Vec::new();
+    for (name, owner) in [("b", ada), ("A", ada), ("ç_", bob), ("gone", bob)] {
+        clock.advance(Duration::from_secs(1));
+        ids.push(agent(&db, owner, name).await.id);
+    }
+    db.agents().delete(ids[3]).await.expect("deleted");
+    clock.advance(Duration::from_secs(1));
+    db.agents().disable(ids[0]).await.expect("disabled");
+    let all = AgentFilter::new;
+    assert_eq!(names(&db, all()).await, ["b", "A", "ç_"]);
+    assert_eq!(
+        names(&db, all().sort(AgentSort::Name)).await,
+        ["A", "b", "ç_"]
+    );
+    assert_eq!(
+        names(&db, all().sort(AgentSort::UpdatedAt).descending()).await[0],
+        "b"
+    );
+    assert_eq!(names(&db, AgentFilter::owner(bob)).await, ["ç_"]);
+    assert_eq!(names(&db, all().enabled(true)).await, ["A", "ç_"]);
+    assert_eq!(names(&db, all().text("a")).await, ["A"]);
+    assert_eq!(names(&db, all().text("_")).await, ["ç_"]);
+    assert_eq!(names(&db, all().deleted(Deleted::Only)).await, ["gone"]);
+    assert_eq!(
+        refused(db.agents().list(all().text("\0"), Page::first(1)).await),
+        ["text"]
+    );
+}
+
+async fn deleted_restored_purged(db: TestDb) {
+    let db = open(&db).await;
+    let ada = user(&db, "ada").await.id;
+    let id = agent(&db, ada, "Sum").await.id;
+    assert_error!(
+        db.agents().purge(id).await,
+        Error::State {
+            what: "agent",
+            state: "is not deleted",
+            ..
+        }
+    );
+    db.agents().delete(id).await.expect("deleted");
+    assert_error!(db.agents().get(id).await, Error::NotFound { .. });
+    assert_error!(db.agents().delete(id).await, Error::NotFound { .. });
+    let back = db
+        .acting_as(ada)
+        .agents()
+        .restore(id)
+        .await
+        .expect("restored");
+    assert_eq!((back.deleted_at, back.updated_by), (None, Some(ada)));
+    assert_eq!(db.agents().restore(id).await.expect("as it is"), back);
+    db.agents().delete(id).await.expect("deleted");
+    db.agents().purge(id).await.expect("purged");
+    assert_error!(db.agents().purge(id).await, Error::NotFound { .. });
+    assert_error!(db.agents().restore(id).await, Error::NotFound { .. });
+}
+
+async fn go_with_their_owner(db: TestDb) {
+    let db = open(&db).await;
+    let ada = user(&db, "ada").await.id;
+    let (before, with) = (
+        agent(&db, ada, "before").await.id,
+        agent(&db, ada, "with").await.id,
+    );
+    db.agents().delete(before).await.expect("deleted");
+    db.users()
+        .delete(ada, OwnedRows::Delete)
+        .await
+        .expect("deleted");
+    assert_eq!(names(&db, AgentFilter::new()).await, [""; 0]);
+    assert_error!(
+        db.agents().restore(with).await,
+        Error::State {
+            what: "agent",
+            state: "belongs to a deleted user",
+            ..
+        }
+    );
+    db.users().restore(ada).await.expect("restored");
+    assert_eq!(names(&db, AgentFilter::new()).await, ["with"]);
+}
+
+async fn only_admins_by_the_matrix(db: TestDb) {
+    let db = open(&db).await;
+    let ada = user(&db, "ada").await;
+    agent(&db, ada.id, "Sum").await;
+    for role in [Role::Editor, Role::Viewer, Role::User] {
+        db.users().set_role(ada.id, role).await.expect("changed");
+        let list = db.restricted_to(&ada).agents();
+        let list = list.list(AgentFilter::new(), Page::first(9)).await;
+        assert_error!(list, Error::Forbidden { .. });
+    }
+    db.users()
+        .set_role(ada.id, Role::Admin)
+        .await
+        .expect("changed");
+    let list = db.restricted_to(&ada).agents();
+    let list = list
+        .list(AgentFilter::new(), Page::first(9))
+        .await
+        .expect("a list");
+    assert_eq!(list.items.len(), 1);
+}
+
+async fn bad_input(db: TestDb) {
+    let db = open(&db).await;
+    let new = NewAgent::new(" ", "m".repeat(121))
+        .description("\0")
+        .config(json!(1));
+    assert_eq!(
+        refused(db.agents().create(new).await),
+        ["name", "description", "model", "config", "owner"]
+    );
+    let ada = user(&db, "ada").await.id;
+    let id = agent(&db, ada, &"é".repeat(120)).await.id;
+    let change = AgentChange::new()
+        .name("")
+        .description(Some("x".repeat(1024 * 1024 + 1)))
+        .model("")
+        .config(Some(json!("\0")));
+    assert_eq!(
+        refused(db.agents().update(id, change).await),
+        ["name", "description", "model", "config", "config"]
+    );
+}

@@ -21,7 +21,7 @@ testdb::both!(migrated:
     deleted_workflows_do_not_run, bad_input,
 );
 
-const LEASE: Duration = Duration::from_secs(60);
+const LEASE: Duration = Duration::from_mins(1);
 
 pub(crate) async fn flow(db: &Database, name: &str) -> WorkflowId {
     let owner = user(db, name).await;
@@ -611,7 +611,7 @@ async fn bad_input(db: TestDb) {
     let flow = flow(&db, "ada").await;
     let id = queue(&db, flow).await.id;
     let executions = db.executions();
-    let year = Duration::from_secs(367 * 24 * 60 * 60);
+    let year = Duration::from_hours(367 * 24);
     for lease in [
         Duration::ZERO,
         Duration::from_nanos(999),

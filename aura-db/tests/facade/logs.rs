@@ -248,7 +248,7 @@ async fn counted(db: TestDb) {
         let level = [LogLevel::Error, LogLevel::Debug, LogLevel::Info][n as usize % 3];
         let new = NewLog::new(if n < 20 { one } else { two }, level, "x");
         db.logs().append(new).await.expect("appended");
-        clock.advance(Duration::from_secs(3_600));
+        clock.advance(Duration::from_hours(1));
     }
     let stats = db.logs().stats(LogFilter::new()).await.expect("numbers");
     assert_eq!(stats.total, 30);

@@ -10,7 +10,9 @@ pub(crate) const PASSWORD: &str = "correct horse battery staple";
 
 /// The database of a test.
 pub(crate) async fn open(db: &TestDb) -> Database {
-    Database::connect(db.config()).await.expect("it connects")
+    Database::connect(db.plain_config())
+        .await
+        .expect("it connects")
 }
 
 /// The database of a test with a clock that stands still.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use aura_db::entity::users;
 use aura_db::sea_orm::sea_query::Query;
-use aura_db::sea_orm::{ColumnTrait, EntityTrait, QueryFilter, Statement};
+use aura_db::sea_orm::{EntityTrait, QueryFilter, Statement};
 use aura_db::{Database, Error, Isolation, NewUser, Role, Transaction, UserChange};
 use testdb::TestDb;
 

@@ -30,7 +30,7 @@ async fn flow(db: &Database) -> Workflow {
 async fn an_update_is_the_next_version(db: TestDb) {
     let (db, clock) = open_at(&db).await;
     let first = flow(&db).await;
-    clock.advance(Duration::from_secs(60));
+    clock.advance(Duration::from_mins(1));
     let change = WorkflowChange::new()
         .name("two")
         .description(None)

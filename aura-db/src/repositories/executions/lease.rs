@@ -14,7 +14,7 @@ use crate::page::MAX_PAGE;
 use crate::validate::Check;
 
 /// The longest lease. Who works longer extends it.
-const LONGEST_LEASE: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+const LONGEST_LEASE: Duration = Duration::from_hours(366 * 24);
 
 /// How an execution ended.
 #[derive(Debug, Clone)]

@@ -1,8 +1,8 @@
 //! New workflows and changes of them.
 
 use entity::{Document, UserId, WorkflowStatus};
+use sea_orm::ActiveValue::{self, Set};
 
-use super::document;
 use crate::error::Error;
 use crate::validate::Check;
 
@@ -68,28 +68,28 @@ impl NewWorkflow {
     /// With settings.
     #[must_use]
     pub fn settings(mut self, json: impl Into<serde_json::Value>) -> Self {
-        self.settings = document(json);
+        self.settings = Some(Document(json.into()));
         self
     }
 
     /// With connections.
     #[must_use]
     pub fn connections(mut self, json: impl Into<serde_json::Value>) -> Self {
-        self.connections = document(json);
+        self.connections = Some(Document(json.into()));
         self
     }
 
     /// With nodes.
     #[must_use]
     pub fn nodes(mut self, json: impl Into<serde_json::Value>) -> Self {
-        self.nodes = document(json);
+        self.nodes = Some(Document(json.into()));
         self
     }
 
     /// With metadata.
     #[must_use]
     pub fn metadata(mut self, json: impl Into<serde_json::Value>) -> Self {
-        self.metadata = document(json);
+        self.metadata = Some(Document(json.into()));
         self
     }
 
@@ -117,11 +117,11 @@ impl NewWorkflow {
 #[derive(Debug, Clone, Default)]
 pub struct WorkflowChange {
     pub(super) name: Option<String>,
-    pub(super) description: Option<Option<String>>,
-    pub(super) settings: Option<Option<Document>>,
-    pub(super) connections: Option<Option<Document>>,
-    pub(super) nodes: Option<Option<Document>>,
-    pub(super) metadata: Option<Option<Document>>,
+    pub(super) description: ActiveValue<Option<String>>,
+    pub(super) settings: ActiveValue<Option<Document>>,
+    pub(super) connections: ActiveValue<Option<Document>>,
+    pub(super) nodes: ActiveValue<Option<Document>>,
+    pub(super) metadata: ActiveValue<Option<Document>>,
 }
 
 impl WorkflowChange {
@@ -141,53 +141,56 @@ impl WorkflowChange {
     /// Another description, or none.
     #[must_use]
     pub fn description(mut self, text: Option<String>) -> Self {
-        self.description = Some(text);
+        self.description = Set(text);
         self
     }
 
     /// Other settings, or none.
     #[must_use]
     pub fn settings(mut self, json: Option<serde_json::Value>) -> Self {
-        self.settings = Some(json.map(Document));
+        self.settings = Set(json.map(Document));
         self
     }
 
     /// Other connections, or none.
     #[must_use]
     pub fn connections(mut self, json: Option<serde_json::Value>) -> Self {
-        self.connections = Some(json.map(Document));
+        self.connections = Set(json.map(Document));
         self
     }
 
     /// Other nodes, or none.
     #[must_use]
     pub fn nodes(mut self, json: Option<serde_json::Value>) -> Self {
-        self.nodes = Some(json.map(Document));
+        self.nodes = Set(json.map(Document));
         self
     }
 
     /// Other metadata, or none. The history doesn't keep it.
     #[must_use]
     pub fn metadata(mut self, json: Option<serde_json::Value>) -> Self {
-        self.metadata = Some(json.map(Document));
+        self.metadata = Set(json.map(Document));
         self
     }
 
     pub(super) fn checked(&self) -> Result<(), Error> {
-        fn inner<T>(change: Option<&Option<T>>) -> Option<&T> {
-            change.and_then(Option::as_ref)
-        }
         let mut check = Check::default();
         if let Some(name) = &self.name {
             check.name("name", name, 160);
         }
-        if let Some(text) = inner(self.description.as_ref()) {
+        if let Set(Some(text)) = &self.description {
             check.long_text("description", text);
         }
-        check.container("settings", inner(self.settings.as_ref()));
-        check.container("connections", inner(self.connections.as_ref()));
-        check.container("nodes", inner(self.nodes.as_ref()));
-        check.container("metadata", inner(self.metadata.as_ref()));
+        for (field, document) in [
+            ("settings", &self.settings),
+            ("connections", &self.connections),
+            ("nodes", &self.nodes),
+            ("metadata", &self.metadata),
+        ] {
+            if let Set(document) = document {
+                check.container(field, document.as_ref());
+            }
+        }
         check.done()
     }
 }

@@ -2,7 +2,8 @@
 
 use chrono::{DateTime, Utc};
 use entity::{Action, UserId, WorkflowId, workflow_versions, workflows};
-use sea_orm::sea_query::{Expr, LockType, Query, SimpleExpr};
+use sea_orm::ActiveValue::{NotSet, Set};
+use sea_orm::sea_query::{Expr, LockType, Query};
 use sea_orm::{
     ColumnTrait, DbBackend, EntityTrait, ExprTrait, FromQueryResult, QueryFilter, QueryResult,
     QuerySelect,
@@ -137,11 +138,11 @@ impl Workflows {
                 let earlier = earlier(&h, id, version).await?;
                 let change = WorkflowChange {
                     name: Some(earlier.name),
-                    description: Some(earlier.description),
-                    settings: Some(earlier.settings),
-                    connections: Some(earlier.connections),
-                    nodes: Some(earlier.nodes),
-                    metadata: None,
+                    description: Set(earlier.description),
+                    settings: Set(earlier.settings),
+                    connections: Set(earlier.connections),
+                    nodes: Set(earlier.nodes),
+                    metadata: NotSet,
                 };
                 revise(&h, id, read, &change).await
             })
@@ -277,23 +278,22 @@ async fn revise(
         .value(Column::Version, Expr::col(Column::Version).add(1))
         .and_where(workflows::COLUMN.id.eq(id))
         .and_where(workflows::COLUMN.version.eq(version));
-    let mut set = |column: Column, value: Option<SimpleExpr>| {
-        if let Some(value) = value {
-            update.value(column, value);
+    if let Some(name) = &change.name {
+        update.value(Column::Name, name.clone());
+    }
+    if let Set(text) = &change.description {
+        update.value(Column::Description, text.clone());
+    }
+    for (column, document) in [
+        (Column::Settings, &change.settings),
+        (Column::Connections, &change.connections),
+        (Column::Nodes, &change.nodes),
+        (Column::Metadata, &change.metadata),
+    ] {
+        if let Set(document) = document {
+            update.value(column, document.clone());
         }
-    };
-    set(Column::Name, change.name.clone().map(Expr::val));
-    set(
-        Column::Description,
-        change.description.clone().map(Expr::val),
-    );
-    set(Column::Settings, change.settings.clone().map(Expr::val));
-    set(
-        Column::Connections,
-        change.connections.clone().map(Expr::val),
-    );
-    set(Column::Nodes, change.nodes.clone().map(Expr::val));
-    set(Column::Metadata, change.metadata.clone().map(Expr::val));
+    }
     let workflow = h
         .update_returning::<workflows::Entity>(update)
         .await?

@@ -37,7 +37,7 @@ mod status;
 
 use chrono::{DateTime, Utc};
 use entity::{
-    Action, Document, Live, PluginId, Resource, UserId, WorkflowId, WorkflowStatus, plugins, users,
+    Action, Live, PluginId, Resource, UserId, WorkflowId, WorkflowStatus, plugins, users,
     workflow_plugins, workflows,
 };
 use sea_orm::sea_query::{LockType, OnConflict, Query};
@@ -59,8 +59,8 @@ use crate::engine::run::entity_row;
 use crate::engine::{Handle, Op};
 use crate::error::Error;
 use crate::page::{List, Page};
+use crate::repositories::plugins::Plugin;
 use crate::repositories::users::{User, hold_owner};
-use entity::plugins::Model as Plugin;
 
 /// A workflow with what belongs to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -459,9 +459,4 @@ impl NewWorkflow {
             metadata: Set(self.metadata.clone()),
         }
     }
-}
-
-/// A document that may be missing, from JSON.
-fn document(json: impl Into<serde_json::Value>) -> Option<Document> {
-    Some(Document(json.into()))
 }

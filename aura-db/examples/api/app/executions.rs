@@ -1,0 +1,139 @@
+//! Starting executions, and following what they write.
+
+use std::time::Duration;
+
+use aura_db::logs::{Log, Tail, TailFrom, TailPosition};
+use aura_db::{Error, ExecutionId, ExecutionMode, ExecutionStatus, LogFilter, NewExecution};
+use aura_db::{Restricted, WorkflowId};
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::IntoResponse;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::{BoxError, Json};
+use futures_util::{Stream, StreamExt, stream};
+use serde_json::{Value, json};
+
+use super::auth::Caller;
+use super::{ApiError, App, Stopping};
+
+/// How often a follower asks whether the execution has ended.
+const CHECK: Duration = Duration::from_millis(500);
+
+/// Queues an execution; the body, if there is one, is what it begins with.
+pub(crate) async fn start(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<WorkflowId>,
+    body: Option<Json<Value>>,
+) -> Result<impl IntoResponse, ApiError> {
+    let mut new = NewExecution::new(id, ExecutionMode::Manual);
+    new.data = body.map(|Json(data)| data.into());
+    let execution = caller.db.executions().enqueue(new).await?;
+    app.queued.notify_one();
+    let location = format!("/executions/{}/logs", execution.id);
+    let location = [(header::LOCATION, location)];
+    Ok((StatusCode::ACCEPTED, location, Json(execution)))
+}
+
+/// The log as server-sent events: `log` for each entry, from the first on, and
+/// `end` with the status. A stream that ends without it was cut off (the
+/// service restarts): browsers connect again and go on after the last event id.
+pub(crate) async fn follow(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<ExecutionId>,
+    headers: HeaderMap,
+) -> Result<impl IntoResponse, ApiError> {
+    caller.db.executions().get(id).await?;
+    let from = match headers.get("last-event-id") {
+        Some(id) => serde_json::from_slice(id.as_bytes())
+            .map(TailFrom::After)
+            .map_err(|_| ApiError::new(StatusCode::BAD_REQUEST, "an unknown event id"))?,
+        None => TailFrom::Start,
+    };
+    let logs = caller.db.logs();
+    let follower = Follower {
+        tail: logs.tail(LogFilter::execution(id), from).await?,
+        db: caller.db,
+        id,
+        stopping: app.stopping,
+    };
+    Ok(Sse::new(follower.events()).keep_alive(KeepAlive::default()))
+}
+
+struct Follower {
+    tail: Tail,
+    db: Restricted,
+    id: ExecutionId,
+    stopping: Stopping,
+}
+
+enum News {
+    Entries(Vec<Log>),
+    End(ExecutionStatus),
+    Stopping,
+}
+
+impl Follower {
+    fn events(self) -> impl Stream<Item = Result<Event, BoxError>> {
+        let news = stream::unfold(Some(self), |follower| async {
+            let mut follower = follower?;
+            let (events, next) = match follower.news().await {
+                Ok(News::Entries(logs)) => {
+                    let events = entries(&logs, &follower.tail.position());
+                    (events, Some(follower))
+                }
+                Ok(News::End(status)) => (vec![event("end", &json!({ "status": status }))], None),
+                Ok(News::Stopping) => return None,
+                // The status line is sent already, so this is told here.
+                Err(error) => {
+                    let error = ApiError::from(error);
+                    (vec![event("error", error.message())], None)
+                }
+            };
+            Some((stream::iter(events), next))
+        });
+        news.flatten()
+    }
+
+    async fn news(&mut self) -> Result<News, Error> {
+        // Whatever is dropped here loses nothing.
+        let status = tokio::select! {
+            logs = self.tail.next() => return Ok(News::Entries(logs?)),
+            status = ended(&self.db, self.id) => status?,
+            () = self.stopping.clone().wait() => return Ok(News::Stopping),
+        };
+        // A look after the end finds everything that was written before it.
+        let rest = self.tail.look().await?;
+        Ok(if rest.is_empty() {
+            News::End(status)
+        } else {
+            News::Entries(rest)
+        })
+    }
+}
+
+/// Waits until the execution has ended, and says how.
+async fn ended(db: &Restricted, id: ExecutionId) -> Result<ExecutionStatus, Error> {
+    use ExecutionStatus::{Canceled, Error, Success};
+    loop {
+        let status = db.executions().get(id).await?.status;
+        if matches!(status, Success | Error | Canceled) {
+            return Ok(status);
+        }
+        tokio::time::sleep(CHECK).await;
+    }
+}
+
+/// The last one carries the place to go on from.
+fn entries(logs: &[Log], position: &TailPosition) -> Vec<Result<Event, BoxError>> {
+    let mut events: Vec<_> = logs.iter().map(|log| event("log", log)).collect();
+    if let Some(last) = events.pop() {
+        events.push(last.and_then(|event| Ok(event.id(serde_json::to_string(position)?))));
+    }
+    events
+}
+
+fn event(name: &str, data: &impl serde::Serialize) -> Result<Event, BoxError> {
+    Ok(Event::default().event(name).json_data(data)?)
+}

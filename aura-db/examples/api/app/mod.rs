@@ -1,0 +1,103 @@
+//! The routes, and how the service starts and stops.
+
+mod auth;
+mod error;
+mod executions;
+mod operation;
+mod worker;
+mod workflows;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aura_db::{Database, MAX_DOCUMENT_BYTES};
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{delete, get, post};
+use axum::{Router, middleware};
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, watch};
+
+pub(crate) use self::error::{ApiError, chain};
+
+/// How long requests and the worker have to come to an end; container
+/// runtimes kill after ten seconds or more.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// What all handlers share. `Database` is a handle: its clones share the pools.
+#[derive(Clone)]
+pub(crate) struct App {
+    db: Database,
+    /// Tells the worker that there is something in the queue.
+    queued: Arc<Notify>,
+    stopping: Stopping,
+}
+
+fn router(app: App) -> Router {
+    let workflow = get(workflows::read).put(workflows::save);
+    Router::new()
+        .route("/workflows", get(workflows::list).post(workflows::create))
+        .route("/workflows/{id}", workflow)
+        // A workflow may be larger than axum's 2 MiB. Who isn't logged in is
+        // refused before the body is read.
+        .layer(DefaultBodyLimit::max(MAX_DOCUMENT_BYTES))
+        .route("/workflows/{id}/executions", post(executions::start))
+        .route("/executions/{id}/logs", get(executions::follow))
+        .route("/login", post(auth::login))
+        .route("/session", delete(auth::logout))
+        .route("/health", get(operation::health))
+        .route("/metrics", get(operation::metrics))
+        .layer(middleware::from_fn(operation::log))
+        .with_state(app)
+}
+
+/// Serves until `stop` comes true; then ends what is under way, within bounds,
+/// and closes the database.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    db: Database,
+    stop: impl Future<Output = ()>,
+) -> std::io::Result<()> {
+    let (stopper, stopping) = watch::channel(false);
+    let app = App {
+        db: db.clone(),
+        queued: Arc::default(),
+        stopping: Stopping(stopping),
+    };
+    let mut worker = tokio::spawn(worker::run(app.clone()));
+    let server = axum::serve(listener, router(app.clone()))
+        .with_graceful_shutdown(app.stopping.clone().wait());
+    let mut server = tokio::spawn(server.into_future());
+
+    stop.await;
+    tracing::info!("stopping");
+    // The listener closes, streams of logs end, the worker gives back what it
+    // holds.
+    stopper.send_replace(true);
+    let ended = tokio::time::timeout(GRACE, async { tokio::join!(&mut server, &mut worker) }).await;
+    if ended.is_err() {
+        // A client that doesn't read its answer can't keep the service alive.
+        tracing::warn!("requests were cut off after {GRACE:?}");
+        server.abort();
+        worker.abort();
+    }
+    // Last, when nobody needs it any more; it waits for statements under way.
+    if tokio::time::timeout(GRACE, db.close()).await.is_err() {
+        tracing::warn!("the database did not close within {GRACE:?}");
+    }
+    Ok(())
+}
+
+/// Whether the service is about to end.
+#[derive(Clone)]
+struct Stopping(watch::Receiver<bool>);
+
+impl Stopping {
+    fn now(&self) -> bool {
+        *self.0.borrow()
+    }
+
+    async fn wait(mut self) {
+        // An error means that `serve` is gone, which is the end as well.
+        let _ = self.0.wait_for(|stopping| *stopping).await;
+    }
+}

@@ -1,0 +1,102 @@
+//! What runs the executions. Here it is a task beside the API; it would be the
+//! same in processes of its own, as many as you like.
+
+use std::time::{Duration, Instant};
+
+use aura_db::{Database, Error, Execution, LogLevel, NewLog, Outcome, WorkflowGraph};
+
+use super::App;
+
+/// How long an execution stays with a worker that gives no sign of life.
+const LEASE: Duration = Duration::from_secs(30);
+/// How often the queue is looked at for what other processes put there.
+const LOOK: Duration = Duration::from_secs(1);
+
+pub(crate) async fn run(app: App) {
+    // Leases are held by name, so no two workers may have the same, not even
+    // in containers where every process has the id 1.
+    let name = format!("api-{:016x}", rand::random::<u64>());
+    let mut recovered: Option<Instant> = None;
+    while !app.stopping.now() {
+        if recovered.is_none_or(|time| time.elapsed() > LEASE) {
+            recovered = Some(Instant::now());
+            // What crashed workers held goes back to the queue.
+            if let Err(error) = app.db.executions().recover(100).await {
+                tracing::warn!("recovering: {}", super::chain(&error));
+            }
+        }
+        match app.db.executions().claim(&name, LEASE).await {
+            Ok(Some(execution)) => {
+                match execute(&app, &name, &execution).await {
+                    Ok(()) => {}
+                    // Canceled, or taken for dead: somebody else's now.
+                    Err(Error::LeaseLost { .. }) => tracing::info!(id = %execution.id, "lost"),
+                    // The lease runs out, and it is run again.
+                    Err(error) => tracing::warn!(id = %execution.id, "{}", super::chain(&error)),
+                }
+                continue;
+            }
+            Ok(None) => {}
+            // A database that is away for a while is no reason to give up.
+            Err(error) => tracing::warn!("claiming: {}", super::chain(&error)),
+        }
+        tokio::select! {
+            () = app.queued.notified() => {}
+            () = tokio::time::sleep(LOOK) => {}
+            () = app.stopping.clone().wait() => {}
+        }
+    }
+}
+
+/// Runs one execution. It may have been begun before, by a worker that
+/// crashed: real steps have to stand being done twice.
+async fn execute(app: &App, worker: &str, execution: &Execution) -> Result<(), Error> {
+    let (db, logs) = (&app.db, app.db.logs());
+    let log = |message: String| {
+        let entry = NewLog::new(execution.workflow_id, LogLevel::Info, message);
+        logs.append(entry.execution(execution.id))
+    };
+    let graph = graph(db, execution).await?;
+    log(format!("{} nodes", graph.nodes.len())).await?;
+    for node in &graph.nodes {
+        if app.stopping.now() {
+            // Given back: due at once, for whoever is there next.
+            let now = Some(db.now());
+            db.executions()
+                .wait(execution.id, worker, now, None)
+                .await?;
+            return Ok(());
+        }
+        work().await;
+        log(format!("{} is done", node.name)).await?;
+        db.executions().extend(execution.id, worker, LEASE).await?;
+    }
+    // After the last entry: followers stop when they see it.
+    let outcome = Outcome::success(None);
+    db.executions()
+        .finish(execution.id, worker, outcome)
+        .await?;
+    Ok(())
+}
+
+/// The workflow as it was when the execution was queued.
+async fn graph(db: &Database, execution: &Execution) -> Result<WorkflowGraph, Error> {
+    let (id, version) = (execution.workflow_id, execution.workflow_version);
+    let flow = db.workflows().get(id).await?;
+    let (nodes, connections) = if flow.version == version {
+        (flow.nodes, flow.connections)
+    } else {
+        let earlier = db.workflows().version(id, version).await?;
+        (earlier.nodes, earlier.connections)
+    };
+    let (nodes, connections) = (nodes.as_ref(), connections.as_ref());
+    Ok(WorkflowGraph::parse(
+        nodes.map(|document| &document.0),
+        connections.map(|document| &document.0),
+    ))
+}
+
+/// A stand-in for what nodes do.
+async fn work() {
+    tokio::time::sleep(Duration::from_millis(20)).await;
+}

@@ -1,0 +1,91 @@
+//! Workflows. What the caller may see and do is decided by the database handle
+//! of the [`Caller`], so no handler can forget to ask.
+
+use aura_db::{Cursor, List, NewWorkflow, Page, Workflow, WorkflowChange, WorkflowFilter};
+use aura_db::{WorkflowId, WorkflowSummary};
+use axum::Json;
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{Path, Query};
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::ApiError;
+use super::auth::Caller;
+
+#[derive(Deserialize)]
+pub(crate) struct Part {
+    after: Option<Cursor>,
+    size: Option<u64>,
+}
+
+/// `{"items": […], "next": "…"}`; the next page is `?after=` with `next`.
+pub(crate) async fn list(
+    caller: Caller,
+    Query(part): Query<Part>,
+) -> Result<Json<List<WorkflowSummary>>, ApiError> {
+    let size = part.size.unwrap_or(50);
+    let page = match part.after {
+        Some(cursor) => Page::after(cursor, size),
+        None => Page::first(size),
+    };
+    let workflows = caller.db.workflows();
+    Ok(Json(workflows.list(WorkflowFilter::new(), page).await?))
+}
+
+pub(crate) async fn read(
+    caller: Caller,
+    Path(id): Path<WorkflowId>,
+) -> Result<Json<Workflow>, ApiError> {
+    Ok(Json(caller.db.workflows().get(id).await?))
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Content {
+    name: String,
+    description: Option<String>,
+    settings: Option<Value>,
+    connections: Option<Value>,
+    nodes: Option<Value>,
+}
+
+pub(crate) async fn create(
+    caller: Caller,
+    body: Result<Json<Content>, JsonRejection>,
+) -> Result<impl IntoResponse, ApiError> {
+    let Json(content) = body?;
+    let mut new = NewWorkflow::new(content.name);
+    new.description = content.description;
+    new.settings = content.settings.map(Into::into);
+    new.connections = content.connections.map(Into::into);
+    new.nodes = content.nodes.map(Into::into);
+    let flow = caller.db.workflows().create(new).await?;
+    let location = [(header::LOCATION, format!("/workflows/{}", flow.id))];
+    Ok((StatusCode::CREATED, location, Json(flow)))
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Save {
+    /// The one that the client read and changed.
+    version: i64,
+    #[serde(flatten)]
+    content: Content,
+}
+
+pub(crate) async fn save(
+    caller: Caller,
+    Path(id): Path<WorkflowId>,
+    body: Result<Json<Save>, JsonRejection>,
+) -> Result<Json<Workflow>, ApiError> {
+    let Json(Save { version, content }) = body?;
+    // PUT says all of it: what is missing is taken away.
+    let change = WorkflowChange::new()
+        .name(content.name)
+        .description(content.description)
+        .settings(content.settings)
+        .connections(content.connections)
+        .nodes(content.nodes);
+    let saved = caller.db.workflows().update(id, version, change).await?;
+    Ok(Json(saved))
+}
