@@ -11,6 +11,7 @@ mod execution_stats;
 mod executions;
 mod injection;
 mod logs;
+mod logs_follow;
 mod logs_tail;
 mod pages;
 mod people;

@@ -17,6 +17,7 @@
 //! ```
 
 mod filter;
+mod seen;
 mod stats;
 mod tail;
 
