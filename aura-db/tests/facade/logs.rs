@@ -15,7 +15,7 @@ use crate::support::{assert_error, open, open_at, refused};
 
 testdb::both!(migrated:
     appended_as_given, appended_together_or_not, nothing_is_spoilt_by_a_missing_workflow,
-    lists_and_filters, newest_first_whatever_the_clock, counted, pruned_by_id, bad_input,
+    lists_and_filters, newest_first_whatever_the_clock, counted, numbers_that_agree, pruned_by_id, bad_input,
 );
 
 fn info(flow: WorkflowId, message: impl Into<String>) -> NewLog {
@@ -264,6 +264,28 @@ async fn counted(db: TestDb) {
     assert_eq!(db.logs().stats(filter).await.expect("numbers").total, 3);
     let long = LogFilter::new().text("x".repeat(201));
     assert_eq!(refused(db.logs().stats(long).await), ["text"]);
+}
+
+/// Numbers of one answer are about the same entries, whatever comes meanwhile.
+async fn numbers_that_agree(test: TestDb) {
+    let db = open(&test).await;
+    let flow = flow(&db, "ada").await;
+    let appending = db.clone();
+    let writer = tokio::spawn(async move {
+        for _ in 0..300 {
+            appending
+                .logs()
+                .append(info(flow, "x"))
+                .await
+                .expect("appended");
+        }
+    });
+    while !writer.is_finished() {
+        let stats = db.logs().stats(LogFilter::new()).await.expect("numbers");
+        let days: u64 = stats.per_day.iter().map(|day| day.total).sum();
+        assert_eq!(stats.total, days);
+    }
+    writer.await.expect("no panic");
 }
 
 async fn pruned_by_id(db: TestDb) {
