@@ -12,6 +12,7 @@ mod execution_stats;
 mod executions;
 mod injection;
 mod logs;
+mod logs_follow;
 mod logs_tail;
 mod pages;
 mod people;
