@@ -13,7 +13,7 @@ use testdb::{Backend, TestDb};
 use tokio::sync::oneshot;
 
 use crate::executions::flow;
-use crate::people::until_somebody_waits;
+use crate::people::until_waiting;
 use crate::support::{assert_error, open, open_at, refused};
 
 testdb::both!(migrated:
@@ -349,7 +349,7 @@ async fn a_workflow_that_is_purged_meanwhile(test: TestDb) {
                 appending.logs().append(info(flow, "x")).await.map(|_| ())
             }
         });
-        until_somebody_waits(&test).await;
+        until_waiting(&test, 1).await;
         tell.send(()).expect("it waits");
         purge.await.expect("no panic");
         assert_error!(
