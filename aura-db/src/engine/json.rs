@@ -1,4 +1,6 @@
-//! JSON documents on their way to PostgreSQL.
+//! JSON documents on their way to PostgreSQL. Only for statements that this
+//! crate builds: in somebody's own `WHERE` a cast to `json` would have no
+//! operator.
 
 use sea_orm::{DbBackend, Statement, Value};
 

@@ -110,7 +110,6 @@ impl<M: Shape> Rows<M> {
 impl Handle {
     /// Runs a statement that returns rows.
     async fn rows(&self, statement: Statement, writes: bool) -> Result<Vec<QueryResult>, Error> {
-        let statement = as_written(statement);
         let doing = if writes { "writing" } else { "reading" };
         let rows = if let Some(scope) = &self.scope {
             let guard = scope.open.transaction.read().await;
@@ -131,7 +130,6 @@ impl Handle {
 
     /// Runs a statement that says how many rows it touched.
     async fn count_touched(&self, statement: Statement) -> Result<u64, Error> {
-        let statement = as_written(statement);
         let touched = if let Some(scope) = &self.scope {
             let guard = scope.open.transaction.read().await;
             let transaction = guard.as_ref().ok_or(Error::Ended)?;
@@ -322,7 +320,7 @@ impl Handle {
             let batch: Vec<A> = rows.by_ref().take(size).collect();
             let insert = Insert::many(batch).into_query();
             let statement = StatementBuilder::build(&insert, &self.backend());
-            count += self.count_touched(statement).await?;
+            count += self.count_touched(as_written(statement)).await?;
         }
         Ok(count)
     }
@@ -338,14 +336,14 @@ impl Handle {
     }
 
     async fn returned<E: EntityTrait>(&self, statement: Statement) -> Result<Vec<E::Model>, Error> {
-        let rows = self.rows(statement, true).await?;
+        let rows = self.rows(as_written(statement), true).await?;
         rows.iter().map(entity_row::<E>).collect()
     }
 
     /// Updates rows and returns how many.
     pub(crate) async fn update(&self, update: &UpdateStatement) -> Result<u64, Error> {
         let statement = StatementBuilder::build(update, &self.backend());
-        self.count_touched(statement).await
+        self.count_touched(as_written(statement)).await
     }
 
     /// Deletes rows and returns how many.

@@ -155,16 +155,20 @@ impl Open {
         })
     }
 
-    /// Ends it: commits, or undoes everything.
+    /// Ends it: commits, unless a statement failed, or undoes everything.
     async fn end(&self, commit: bool) -> Result<(), Error> {
         let Some(transaction) = self.transaction.write().await.take() else {
             return Err(Error::Ended);
         };
-        let permit = {
+        // Looked at here and not before: a statement of another task's may
+        // have failed while this waited for it.
+        let (permit, spoilt) = {
             let mut state = self.state();
             state.levels.clear();
-            state.permit.take()
+            (state.permit.take(), state.failed.is_some())
         };
+        let wanted = commit;
+        let commit = commit && !spoilt;
         let task = tokio::spawn(async move {
             let _permit = permit;
             if commit {
@@ -180,6 +184,7 @@ impl Open {
             Err(Error::Unavailable { source, .. }) if commit => {
                 Err(Error::CommitUnknown { source })
             }
+            Ok(()) if wanted && spoilt => Err(Error::Aborted),
             ended => ended,
         }
     }
@@ -312,25 +317,23 @@ impl Handle {
                 level: 0,
             };
             let result = run(self.within(scope)).await;
-            let failed = open.state().failed;
-            let ended = open.end(result.is_ok() && failed.is_none()).await;
+            let ended = open.end(result.is_ok()).await;
             undo.0 = None;
-            let (result, collided) = match (result, failed, ended) {
-                (Ok(value), None, Ok(())) => {
+            let failed = open.state().failed;
+            let collided = failed.is_some_and(|failure| failure.collided);
+            let (result, collided) = match (result, ended) {
+                (Ok(value), Ok(())) => {
                     stats.commits.fetch_add(1, Ordering::Relaxed);
                     if open.state().appended {
                         self.shared.news.send_replace(());
                     }
                     return Ok(value);
                 }
-                (Ok(_), None, Err(error)) => {
-                    let collided = error.collided();
+                (Ok(_), Err(error)) => {
+                    let collided = collided || error.collided();
                     (error.into(), collided)
                 }
-                (Ok(_), Some(failure), _) => (Error::Aborted.into(), failure.collided),
-                (Err(error), failure, _) => {
-                    (error, failure.is_some_and(|failure| failure.collided))
-                }
+                (Err(error), _) => (error, collided),
             };
             stats.rollbacks.fetch_add(1, Ordering::Relaxed);
             if !collided || attempt >= ATTEMPTS {
@@ -442,8 +445,6 @@ pub(crate) async fn begin(
 
 /// A random pause that grows, so that those who collided don't meet again.
 fn pause(attempt: u32) -> Duration {
-    let most = PAUSE
-        .saturating_mul(1_u32 << attempt.min(16))
-        .min(LONGEST_PAUSE);
+    let most = LONGEST_PAUSE.min(PAUSE.saturating_mul(1 << attempt.min(16)));
     rand::rng().random_range(Duration::ZERO..=most)
 }

@@ -7,7 +7,7 @@ use aura_db::{
 };
 use testdb::{Backend, TestDb};
 
-use crate::people::{session, until_somebody_waits};
+use crate::people::{session, until_waiting};
 use crate::support::{PASSWORD, assert_error, open, user};
 
 testdb::both!(migrated:
@@ -228,7 +228,7 @@ async fn a_demotion_waits_for_a_transaction(test: TestDb) {
             let (inside, id) = (db.clone(), admin.id);
             let demotion =
                 tokio::spawn(async move { inside.users().set_role(id, Role::Viewer).await });
-            until_somebody_waits(test).await;
+            until_waiting(test, 1).await;
             tx.users().set_role(target, Role::Viewer).await?;
             assert!(!demotion.is_finished(), "it waits");
             Ok::<_, Error>(demotion)

@@ -1,3 +1,4 @@
+use std::sync::Mutex;
 use std::time::Duration;
 
 use aura_db::entity::logs;
@@ -8,14 +9,16 @@ use aura_db::{
     WorkflowId,
 };
 use serde_json::json;
-use testdb::TestDb;
+use testdb::{Backend, TestDb};
+use tokio::sync::oneshot;
 
 use crate::executions::flow;
+use crate::people::until_waiting;
 use crate::support::{assert_error, open, open_at, refused};
 
 testdb::both!(migrated:
     appended_as_given, appended_together_or_not, nothing_is_spoilt_by_a_missing_workflow,
-    lists_and_filters, newest_first_whatever_the_clock, counted, pruned_by_id, bad_input,
+    lists_and_filters, newest_first_whatever_the_clock, counted, numbers_that_agree, pruned_by_id, bad_input, a_workflow_that_is_purged_meanwhile,
 );
 
 fn info(flow: WorkflowId, message: impl Into<String>) -> NewLog {
@@ -266,6 +269,28 @@ async fn counted(db: TestDb) {
     assert_eq!(refused(db.logs().stats(long).await), ["text"]);
 }
 
+/// Numbers of one answer are about the same entries, whatever comes meanwhile.
+async fn numbers_that_agree(test: TestDb) {
+    let db = open(&test).await;
+    let flow = flow(&db, "ada").await;
+    let appending = db.clone();
+    let writer = tokio::spawn(async move {
+        for _ in 0..300 {
+            appending
+                .logs()
+                .append(info(flow, "x"))
+                .await
+                .expect("appended");
+        }
+    });
+    while !writer.is_finished() {
+        let stats = db.logs().stats(LogFilter::new()).await.expect("numbers");
+        let days: u64 = stats.per_day.iter().map(|day| day.total).sum();
+        assert_eq!(stats.total, days);
+    }
+    writer.await.expect("no panic");
+}
+
 async fn pruned_by_id(db: TestDb) {
     let (db, clock) = open_at(&db).await;
     let flow = flow(&db, "ada").await;
@@ -285,6 +310,56 @@ async fn pruned_by_id(db: TestDb) {
         found(&db, LogFilter::new().oldest_first()).await,
         ["6", "7", "8", "9"]
     );
+}
+
+/// The workflow goes between the question whether it is there and the entry.
+async fn a_workflow_that_is_purged_meanwhile(test: TestDb) {
+    if test.backend() != Backend::Postgres {
+        return;
+    }
+    let db = open(&test).await;
+    for together in [false, true] {
+        let name = if together { "bob" } else { "ada" };
+        let flow = flow(&db, name).await;
+        db.workflows().delete(flow).await.expect("deleted");
+        let (tell, told) = oneshot::channel::<()>();
+        let (purged, ready) = oneshot::channel::<()>();
+        let signals = Mutex::new(Some((told, purged)));
+        let purging = db.clone();
+        let purge = tokio::spawn(async move {
+            purging
+                .transaction(|tx| {
+                    let (told, purged) = signals.lock().expect("alone").take().expect("one run");
+                    async move {
+                        tx.workflows().purge(flow).await?;
+                        let _ = purged.send(());
+                        told.await.map_err(|_| Error::Aborted)
+                    }
+                })
+                .await
+                .expect("committed");
+        });
+        ready.await.expect("it purged");
+        let appending = db.clone();
+        let append = tokio::spawn(async move {
+            if together {
+                let logs = appending.logs();
+                logs.append_many(vec![info(flow, "x"); 2]).await.map(|_| ())
+            } else {
+                appending.logs().append(info(flow, "x")).await.map(|_| ())
+            }
+        });
+        until_waiting(&test, 1).await;
+        tell.send(()).expect("it waits");
+        purge.await.expect("no panic");
+        assert_error!(
+            append.await.expect("no panic"),
+            Error::NotFound {
+                what: "workflow",
+                ..
+            }
+        );
+    }
 }
 
 async fn bad_input(db: TestDb) {

@@ -191,7 +191,7 @@ async fn what_is_undone_does_not_come(test: TestDb) {
     }
     // The holes that they left are forgotten.
     let position = serde_json::to_value(tail.position()).expect("JSON");
-    assert_eq!(position["given"], serde_json::json!([]), "{position}");
+    assert_eq!(position["gaps"], serde_json::json!([]), "{position}");
 }
 
 /// Eight writers commit, undo, nest and wait as they like; each of two

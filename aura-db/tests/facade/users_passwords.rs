@@ -335,34 +335,36 @@ async fn absurd_parameters_cost_nothing(db: TestDb) {
         let took = started.elapsed();
         // Hours, if they were computed.
         assert!(
-            took < usual * 20 + Duration::from_secs(2),
+            took < usual * 20 + Duration::from_secs(20),
             "{hash}: {took:?}"
         );
     }
 }
 
 /// Its length can't be told from the time: as much is computed as for others.
+/// The quickest of each kind are compared, in turns, until they agree: a busy
+/// machine slows each of them now and then, and none that hashes is ever as
+/// quick as one that doesn't.
 async fn a_password_that_is_too_long(db: TestDb) {
     let db = open(&db).await;
     let ada = user(&db, "ada").await.id;
-    let quickest = async |name: &str, password: &str| {
-        let mut quickest = Duration::MAX;
-        for _ in 0..5 {
-            let started = Instant::now();
-            assert_error!(login(&db, name, password).await, Error::Credentials);
-            quickest = quickest.min(started.elapsed());
-        }
-        quickest
-    };
     let long = "x".repeat(10_000_000);
-    let wrong = quickest("ada", "wrong").await;
-    for (name, password) in [
+    let kinds = [
+        ("ada", "wrong"),
         ("ada", long.as_str()),
         ("nobody", "wrong"),
         ("nobody", &long),
-    ] {
-        let took = quickest(name, password).await;
-        assert!(took * 3 > wrong, "{name}: {took:?} and {wrong:?}");
+    ];
+    let mut quickest = [Duration::MAX; 4];
+    let mut rounds = 0;
+    while rounds < 3 || quickest.iter().any(|time| *time * 3 < quickest[0]) {
+        rounds += 1;
+        assert!(rounds < 30, "{quickest:?}");
+        for (time, (name, password)) in quickest.iter_mut().zip(kinds) {
+            let started = Instant::now();
+            assert_error!(login(&db, name, password).await, Error::Credentials);
+            *time = started.elapsed().min(*time);
+        }
     }
     assert_error!(
         db.users().change_password(ada, long.as_str(), "new").await,

@@ -4,13 +4,13 @@
 
 use std::time::Instant;
 
-use aura_db::entity::users;
+use aura_db::entity::{sessions, users};
 use aura_db::sea_orm::sea_query::Query;
 use aura_db::sea_orm::{ColumnTrait, ConnectionTrait};
 use aura_db::{Database, Error, SessionRequest, UserId, password};
 use testdb::TestDb;
 
-use crate::people::{login, opens, pause, plant, session, until_somebody_waits};
+use crate::people::{login, opens, pause, plant, session, until_waiting};
 use crate::support::{PASSWORD, assert_error, open, user};
 
 testdb::both!(migrated:
@@ -59,7 +59,7 @@ async fn change_while<T: Send + 'static>(
     if !first.is_empty() {
         until_ended(db, first, before).await;
     }
-    until_somebody_waits(test).await;
+    until_waiting(test, 1).await;
     let end = if commit {
         transaction.commit().await
     } else {
@@ -160,7 +160,7 @@ async fn a_login_first_ends_with_the_change(test: TestDb) {
                 );
             // It has looked up the old hash, and waits for us.
             until_ended(db, "change_password", before).await;
-            until_somebody_waits(test).await;
+            until_waiting(test, 1).await;
             Ok::<_, Error>((issued, change))
         })
         .await
@@ -201,16 +201,27 @@ async fn no_session_survives_a_change(test: TestDb) {
     }
 }
 
+/// Held up by somebody who has the row, so that they come at the same moment.
 async fn one_of_many_rotations(test: TestDb) {
     let db = open(&test).await;
     let ada = user(&db, "ada").await.id;
     let issued = session(&db, "ada").await;
+    let transaction = db.begin().await.expect("begun");
+    let hold = Query::update()
+        .table(sessions::Entity)
+        .value(sessions::Column::UserAgent, "held")
+        .and_where(sessions::COLUMN.id.eq(issued.session.id))
+        .take();
+    transaction.execute(&hold).await.expect("held");
     let tasks: Vec<_> = (0..16)
         .map(|_| {
             let (db, token) = (db.clone(), issued.token.clone());
             tokio::spawn(async move { db.sessions().rotate(&token).await })
         })
         .collect();
+    // The pool has ten connections, and one of them is ours.
+    until_waiting(&test, 9).await;
+    transaction.commit().await.expect("committed");
     let mut winners = Vec::new();
     for task in tasks {
         winners.extend(task.await.expect("no panic").expect("an answer"));

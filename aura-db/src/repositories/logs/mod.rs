@@ -17,6 +17,7 @@
 //! ```
 
 mod filter;
+mod seen;
 mod stats;
 mod tail;
 
@@ -27,10 +28,10 @@ use entity::{
     Action, Document, ExecutionId, LogId, LogLevel, Resource, WorkflowId, executions, logs,
     workflows,
 };
-use sea_orm::sea_query::{Expr, Query};
+use sea_orm::sea_query::{Expr, LockType, Query};
 use sea_orm::{
     ActiveValue::{NotSet, Set},
-    ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
+    ColumnTrait, DbBackend, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
 };
 
 pub use self::filter::LogFilter;
@@ -142,6 +143,12 @@ impl Logs {
                     .expr(Expr::val(new.metadata.clone()))
                     .from(workflows::Entity)
                     .and_where(workflows::COLUMN.id.eq(new.workflow));
+                if h.backend() == DbBackend::Postgres {
+                    // Waits for who is purging it, so that it is missing and
+                    // not a broken reference, which would spoil the caller's
+                    // transaction. The entry holds it all the same.
+                    from.lock(LockType::KeyShare);
+                }
                 if let Some(execution) = new.execution {
                     from.and_where(Expr::exists(its_execution(new.workflow, execution)));
                 }
@@ -276,7 +283,8 @@ fn its_execution(
         .take()
 }
 
-/// The error about the first of these workflows that doesn't exist.
+/// The error about the first of these workflows that doesn't exist. Those that
+/// do stay until the end of the transaction.
 async fn unknown(
     h: &Handle,
     ids: impl IntoIterator<Item = WorkflowId>,
@@ -284,12 +292,15 @@ async fn unknown(
     let mut missing: BTreeSet<WorkflowId> = ids.into_iter().collect();
     let ids: Vec<_> = missing.iter().copied().collect();
     for ids in ids.chunks(1_000) {
-        let known = workflows::Entity::find()
+        let mut known = workflows::Entity::find()
             .select_only()
             .column(workflows::Column::Id)
             .filter(workflows::COLUMN.id.is_in(ids.iter().copied()))
-            .into_tuple::<WorkflowId>();
-        for id in h.fetch_all(known).await? {
+            .order_by_asc(workflows::Column::Id);
+        if h.backend() == DbBackend::Postgres {
+            known = known.lock(LockType::KeyShare);
+        }
+        for id in h.fetch_all(known.into_tuple::<WorkflowId>()).await? {
             missing.remove(&id);
         }
     }

@@ -1,9 +1,11 @@
 //! Numbers about log entries, counted by the database.
 
+use std::collections::BTreeMap;
+
 use chrono::NaiveDate;
 use entity::{Action, LogLevel, logs};
 use sea_orm::sea_query::Expr;
-use sea_orm::{DbErr, ExprTrait, Order, QueryResult, QuerySelect, QueryTrait};
+use sea_orm::{DbErr, ExprTrait, QueryResult, QuerySelect, QueryTrait};
 use serde::Serialize;
 
 use super::{LogFilter, Logs, op};
@@ -41,51 +43,51 @@ impl Logs {
         let filter = &filter;
         self.0
             .read(op("stats", Action::Read), |h| async move {
-                let select = || filter.select(&h).map(QuerySelect::select_only);
-                let count = || Expr::col(logs::Column::Id).count();
-                let by_level = select()?
-                    .column(logs::Column::Level)
-                    .expr_as(count(), "n")
-                    .group_by(logs::Column::Level)
-                    .into_query();
-                let mut by_level: Vec<_> = h
-                    .shaped::<OfLevel>(Rows::of("logs", by_level))
-                    .await?
-                    .into_iter()
-                    .map(|row| (row.0, row.1))
-                    .collect();
-                by_level.sort_by_key(|(level, _)| *level as u8);
                 let day = day(logs::Column::CreatedAt, h.backend());
-                let per_day = select()?
+                // In one statement, so that the numbers are about the same
+                // entries.
+                let counts = filter
+                    .select(&h)?
+                    .select_only()
+                    .column(logs::Column::Level)
                     .expr_as(day.clone(), "day")
-                    .expr_as(count(), "n")
-                    .group_by(day.clone())
-                    .into_query()
-                    .order_by_expr(day, Order::Asc)
-                    .take();
+                    .expr_as(Expr::col(logs::Column::Id).count(), "n")
+                    .group_by(logs::Column::Level)
+                    .group_by(day)
+                    .into_query();
+                let mut total = 0;
+                let mut levels = BTreeMap::new();
+                let mut days = BTreeMap::new();
+                for Counted { level, day, n } in h.shaped(Rows::of("logs", counts)).await? {
+                    total += n;
+                    levels.entry(level as u8).or_insert((level, 0)).1 += n;
+                    *days.entry(day).or_insert(0) += n;
+                }
                 Ok(LogStats {
-                    total: by_level.iter().map(|(_, n)| n).sum(),
-                    by_level,
-                    per_day: h.shaped(Rows::of("logs", per_day)).await?,
+                    total,
+                    by_level: levels.into_values().collect(),
+                    per_day: days
+                        .into_iter()
+                        .map(|(day, total)| LogDay { day, total })
+                        .collect(),
                 })
             })
             .await
     }
 }
 
-struct OfLevel(LogLevel, u64);
-
-impl Shape for OfLevel {
-    fn read(row: &QueryResult) -> Result<Self, DbErr> {
-        Ok(Self(row.try_get("", "level")?, unsigned(row, "n")?))
-    }
+struct Counted {
+    level: LogLevel,
+    day: NaiveDate,
+    n: u64,
 }
 
-impl Shape for LogDay {
+impl Shape for Counted {
     fn read(row: &QueryResult) -> Result<Self, DbErr> {
         Ok(Self {
+            level: row.try_get("", "level")?,
             day: day_of(row)?,
-            total: unsigned(row, "n")?,
+            n: unsigned(row, "n")?,
         })
     }
 }

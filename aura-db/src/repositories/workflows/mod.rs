@@ -33,14 +33,14 @@
 mod change;
 mod filter;
 mod history;
+mod plugins;
 mod status;
 
 use chrono::{DateTime, Utc};
 use entity::{
-    Action, Live, PluginId, Resource, UserId, WorkflowId, WorkflowStatus, plugins, users,
-    workflow_plugins, workflows,
+    Action, Live, Resource, UserId, WorkflowId, WorkflowStatus, users, workflow_plugins, workflows,
 };
-use sea_orm::sea_query::{LockType, OnConflict, Query};
+use sea_orm::sea_query::{LockType, Query};
 use sea_orm::{
     ActiveValue::{NotSet, Set},
     ColumnTrait, DbBackend, EntityTrait, JoinType, QueryFilter, QueryOrder, QuerySelect,
@@ -149,13 +149,13 @@ impl Workflows {
                     .await?
                     // Deleted between the two statements, workflow and all.
                     .ok_or_else(|| Error::not_found("workflow", id))?;
-                let plugins = plugins::Entity::live()
+                let plugins = entity::plugins::Entity::live()
                     .join(
                         JoinType::InnerJoin,
                         workflow_plugins::Relation::Plugins.def().rev(),
                     )
                     .filter(workflow_plugins::COLUMN.workflow_id.eq(id))
-                    .order_by_asc(plugins::Column::Name);
+                    .order_by_asc(entity::plugins::Column::Name);
                 Ok(WorkflowDetails {
                     plugins: h.fetch_all(plugins).await?,
                     workflow,
@@ -202,64 +202,6 @@ impl Workflows {
                     entity_row::<workflows::Entity>,
                 )
                 .await
-            })
-            .await
-    }
-
-    /// Lets the workflow use a plugin. `false` when it did already.
-    ///
-    /// Fails with [`Error::NotFound`] when one of them is not there.
-    pub async fn attach(&self, id: WorkflowId, plugin: PluginId) -> Result<bool, Error> {
-        let op = op("attach", Action::Update);
-        self.0
-            .atomic(op, |h| async move {
-                lock(&h, op, id).await?;
-                let mut known = plugins::Entity::live()
-                    .select_only()
-                    .column(plugins::Column::Id)
-                    .filter(plugins::COLUMN.id.eq(plugin));
-                if h.backend() == DbBackend::Postgres {
-                    known = known.lock(LockType::Share);
-                }
-                if h.scalar::<PluginId, _>(known).await?.is_none() {
-                    return Err(Error::not_found("plugin", plugin));
-                }
-                let attach = Query::insert()
-                    .into_table(workflow_plugins::Entity)
-                    .columns([
-                        workflow_plugins::Column::WorkflowId,
-                        workflow_plugins::Column::PluginId,
-                    ])
-                    .values_panic([id.0.into(), plugin.0.into()])
-                    .on_conflict(OnConflict::new().do_nothing().to_owned())
-                    .take();
-                let attached = h.execute(attach).await? > 0;
-                if attached {
-                    note(&h, id).await?;
-                }
-                Ok(attached)
-            })
-            .await
-    }
-
-    /// Takes a plugin from the workflow. `false` when it had none.
-    ///
-    /// Fails with [`Error::NotFound`] when the workflow is not there.
-    pub async fn detach(&self, id: WorkflowId, plugin: PluginId) -> Result<bool, Error> {
-        let op = op("detach", Action::Update);
-        self.0
-            .atomic(op, |h| async move {
-                lock(&h, op, id).await?;
-                let detach = Query::delete()
-                    .from_table(workflow_plugins::Entity)
-                    .and_where(workflow_plugins::COLUMN.workflow_id.eq(id))
-                    .and_where(workflow_plugins::COLUMN.plugin_id.eq(plugin))
-                    .take();
-                let detached = h.delete(&detach).await? > 0;
-                if detached {
-                    note(&h, id).await?;
-                }
-                Ok(detached)
             })
             .await
     }
@@ -428,13 +370,6 @@ async fn guard(h: &Handle, op: Op, id: WorkflowId) -> Result<(), Error> {
         Some(owner) => h.owned(op, owner),
         None => Err(Error::not_found("workflow", id)),
     }
-}
-
-/// Notes who changed something that belongs to the workflow.
-async fn note(h: &Handle, id: WorkflowId) -> Result<(), Error> {
-    let mut update = h.amend::<workflows::Entity>(h.now());
-    update.and_where(workflows::COLUMN.id.eq(id));
-    h.update(&update).await.map(|_| ())
 }
 
 impl NewWorkflow {

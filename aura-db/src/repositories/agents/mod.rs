@@ -15,224 +15,27 @@
 //! # Ok(()) }
 //! ```
 
+mod change;
+mod filter;
+
 use chrono::{DateTime, Utc};
-use entity::{Action, AgentId, Document, Live, Resource, UserId, agents};
+use entity::{Action, AgentId, Live, Resource, UserId, agents};
 use sea_orm::sea_query::{LockType, UpdateStatement};
 use sea_orm::{
-    ActiveValue::{self, NotSet, Set},
-    ColumnTrait, Condition, DbBackend, EntityTrait, QueryFilter, QuerySelect, Select,
+    ActiveValue::{NotSet, Set},
+    ColumnTrait, Condition, DbBackend, EntityTrait, QueryFilter, QuerySelect,
 };
 
 use crate::engine::run::entity_row;
 use crate::engine::{Handle, Op};
 use crate::error::Error;
-use crate::page::{Deleted, List, MAX_SEARCH, Page, Sorted, holds};
+use crate::page::{List, Page};
 use crate::repositories::users::hold_owner;
 use crate::validate::Check;
 
+pub use self::change::{AgentChange, NewAgent};
+pub use self::filter::{AgentFilter, AgentSort};
 pub use entity::agents::Model as Agent;
-
-/// An agent to be created.
-#[derive(Debug, Clone)]
-pub struct NewAgent {
-    /// At most 120 characters, and unique among its owner's.
-    pub name: String,
-    /// Anything, up to 1 MiB.
-    pub description: Option<String>,
-    /// Which language model; at most 120 characters.
-    pub model: String,
-    /// Its settings: an object or an array.
-    pub config: Option<Document>,
-    /// Whose it is; without one, who acts.
-    pub owner: Option<UserId>,
-}
-
-impl NewAgent {
-    /// An agent without settings.
-    pub fn new(name: impl Into<String>, model: impl Into<String>) -> Self {
-        Self {
-            name: name.into(),
-            description: None,
-            model: model.into(),
-            config: None,
-            owner: None,
-        }
-    }
-
-    /// With a description.
-    #[must_use]
-    pub fn description(mut self, text: impl Into<String>) -> Self {
-        self.description = Some(text.into());
-        self
-    }
-
-    /// With settings.
-    #[must_use]
-    pub fn config(mut self, json: impl Into<serde_json::Value>) -> Self {
-        self.config = Some(Document(json.into()));
-        self
-    }
-
-    /// That belongs to this user.
-    #[must_use]
-    pub fn owner(mut self, owner: UserId) -> Self {
-        self.owner = Some(owner);
-        self
-    }
-}
-
-/// What changes about an agent; what isn't mentioned stays.
-#[derive(Debug, Clone, Default)]
-pub struct AgentChange {
-    name: Option<String>,
-    description: ActiveValue<Option<String>>,
-    model: Option<String>,
-    config: ActiveValue<Option<Document>>,
-}
-
-impl AgentChange {
-    /// No change yet.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Another name.
-    #[must_use]
-    pub fn name(mut self, name: impl Into<String>) -> Self {
-        self.name = Some(name.into());
-        self
-    }
-
-    /// Another description, or none.
-    #[must_use]
-    pub fn description(mut self, text: Option<String>) -> Self {
-        self.description = Set(text);
-        self
-    }
-
-    /// Another language model.
-    #[must_use]
-    pub fn model(mut self, model: impl Into<String>) -> Self {
-        self.model = Some(model.into());
-        self
-    }
-
-    /// Other settings, or none.
-    #[must_use]
-    pub fn config(mut self, json: Option<serde_json::Value>) -> Self {
-        self.config = Set(json.map(Document));
-        self
-    }
-}
-
-/// Which agents, and in which order.
-#[derive(Debug, Clone, Default)]
-pub struct AgentFilter {
-    owner: Option<UserId>,
-    enabled: Option<bool>,
-    text: Option<String>,
-    deleted: Deleted,
-    sort: AgentSort,
-    descending: bool,
-}
-
-/// What agents are sorted by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum AgentSort {
-    /// The id: the order in which they were created.
-    #[default]
-    Id,
-    /// The name, by code point.
-    Name,
-    /// When they were last changed.
-    UpdatedAt,
-}
-
-impl AgentFilter {
-    /// All agents that are not deleted, by id.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Those of this user.
-    #[must_use]
-    pub fn owner(owner: UserId) -> Self {
-        Self {
-            owner: Some(owner),
-            ..Self::new()
-        }
-    }
-
-    /// Those that are enabled, or that are not.
-    #[must_use]
-    pub fn enabled(mut self, enabled: bool) -> Self {
-        self.enabled = Some(enabled);
-        self
-    }
-
-    /// Those whose name or description holds this text, without ASCII case.
-    #[must_use]
-    pub fn text(mut self, text: impl Into<String>) -> Self {
-        self.text = Some(text.into());
-        self
-    }
-
-    /// Deleted ones too, or only those.
-    #[must_use]
-    pub fn deleted(mut self, deleted: Deleted) -> Self {
-        self.deleted = deleted;
-        self
-    }
-
-    /// In this order.
-    #[must_use]
-    pub fn sort(mut self, sort: AgentSort) -> Self {
-        self.sort = sort;
-        self
-    }
-
-    /// In the opposite order.
-    #[must_use]
-    pub fn descending(mut self) -> Self {
-        self.descending = true;
-        self
-    }
-
-    fn select(&self, h: &Handle) -> Result<Select<agents::Entity>, Error> {
-        let mut check = Check::default();
-        check.optional("text", self.text.as_deref(), MAX_SEARCH);
-        check.done()?;
-        let select = agents::Entity::find().filter(
-            Condition::all()
-                .add(h.own(agents::Column::OwnerId))
-                .add_option(self.owner.map(|owner| agents::COLUMN.owner_id.eq(owner)))
-                .add_option(
-                    self.enabled
-                        .map(|enabled| agents::COLUMN.is_enabled.eq(enabled)),
-                )
-                .add_option(self.text.as_deref().map(|text| {
-                    Condition::any()
-                        .add(holds(agents::Column::Name, text))
-                        .add(holds(agents::Column::Description, text))
-                })),
-        );
-        Ok(self.deleted.filter(select))
-    }
-
-    fn sorted(&self) -> Sorted<agents::Column> {
-        Sorted {
-            by: match self.sort {
-                AgentSort::Id => agents::Column::Id,
-                AgentSort::Name => agents::Column::Name,
-                AgentSort::UpdatedAt => agents::Column::UpdatedAt,
-            },
-            id: agents::Column::Id,
-            descending: self.descending,
-        }
-    }
-}
 
 /// The agents. From [`Database::agents`](crate::Database::agents).
 #[derive(Debug, Clone)]

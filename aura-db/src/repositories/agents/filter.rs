@@ -1,0 +1,117 @@
+//! Which agents, and in which order.
+
+use entity::{UserId, agents};
+use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, Select};
+
+use crate::engine::Handle;
+use crate::error::Error;
+use crate::page::{Deleted, MAX_SEARCH, Sorted, holds};
+use crate::validate::Check;
+
+/// Which agents, and in which order.
+#[derive(Debug, Clone, Default)]
+pub struct AgentFilter {
+    owner: Option<UserId>,
+    enabled: Option<bool>,
+    text: Option<String>,
+    deleted: Deleted,
+    sort: AgentSort,
+    descending: bool,
+}
+
+/// What agents are sorted by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AgentSort {
+    /// The id: the order in which they were created.
+    #[default]
+    Id,
+    /// The name, by code point.
+    Name,
+    /// When they were last changed.
+    UpdatedAt,
+}
+
+impl AgentFilter {
+    /// All agents that are not deleted, by id.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Those of this user.
+    #[must_use]
+    pub fn owner(owner: UserId) -> Self {
+        Self {
+            owner: Some(owner),
+            ..Self::new()
+        }
+    }
+
+    /// Those that are enabled, or that are not.
+    #[must_use]
+    pub fn enabled(mut self, enabled: bool) -> Self {
+        self.enabled = Some(enabled);
+        self
+    }
+
+    /// Those whose name or description holds this text, without ASCII case.
+    #[must_use]
+    pub fn text(mut self, text: impl Into<String>) -> Self {
+        self.text = Some(text.into());
+        self
+    }
+
+    /// Deleted ones too, or only those.
+    #[must_use]
+    pub fn deleted(mut self, deleted: Deleted) -> Self {
+        self.deleted = deleted;
+        self
+    }
+
+    /// In this order.
+    #[must_use]
+    pub fn sort(mut self, sort: AgentSort) -> Self {
+        self.sort = sort;
+        self
+    }
+
+    /// In the opposite order.
+    #[must_use]
+    pub fn descending(mut self) -> Self {
+        self.descending = true;
+        self
+    }
+
+    pub(super) fn select(&self, h: &Handle) -> Result<Select<agents::Entity>, Error> {
+        let mut check = Check::default();
+        check.optional("text", self.text.as_deref(), MAX_SEARCH);
+        check.done()?;
+        let select = agents::Entity::find().filter(
+            Condition::all()
+                .add(h.own(agents::Column::OwnerId))
+                .add_option(self.owner.map(|owner| agents::COLUMN.owner_id.eq(owner)))
+                .add_option(
+                    self.enabled
+                        .map(|enabled| agents::COLUMN.is_enabled.eq(enabled)),
+                )
+                .add_option(self.text.as_deref().map(|text| {
+                    Condition::any()
+                        .add(holds(agents::Column::Name, text))
+                        .add(holds(agents::Column::Description, text))
+                })),
+        );
+        Ok(self.deleted.filter(select))
+    }
+
+    pub(super) fn sorted(&self) -> Sorted<agents::Column> {
+        Sorted {
+            by: match self.sort {
+                AgentSort::Id => agents::Column::Id,
+                AgentSort::Name => agents::Column::Name,
+                AgentSort::UpdatedAt => agents::Column::UpdatedAt,
+            },
+            id: agents::Column::Id,
+            descending: self.descending,
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Which plugins a workflow uses.
+
+use entity::{Action, Live, PluginId, WorkflowId, plugins, workflow_plugins, workflows};
+use sea_orm::sea_query::{LockType, OnConflict, Query};
+use sea_orm::{ColumnTrait, DbBackend, QueryFilter, QuerySelect};
+
+use super::{Workflows, lock, op};
+use crate::engine::Handle;
+use crate::error::Error;
+
+impl Workflows {
+    /// Lets the workflow use a plugin. `false` when it did already.
+    ///
+    /// Fails with [`Error::NotFound`] when one of them is not there.
+    pub async fn attach(&self, id: WorkflowId, plugin: PluginId) -> Result<bool, Error> {
+        let op = op("attach", Action::Update);
+        self.0
+            .atomic(op, |h| async move {
+                lock(&h, op, id).await?;
+                let mut known = plugins::Entity::live()
+                    .select_only()
+                    .column(plugins::Column::Id)
+                    .filter(plugins::COLUMN.id.eq(plugin));
+                if h.backend() == DbBackend::Postgres {
+                    known = known.lock(LockType::Share);
+                }
+                if h.scalar::<PluginId, _>(known).await?.is_none() {
+                    return Err(Error::not_found("plugin", plugin));
+                }
+                let attach = Query::insert()
+                    .into_table(workflow_plugins::Entity)
+                    .columns([
+                        workflow_plugins::Column::WorkflowId,
+                        workflow_plugins::Column::PluginId,
+                    ])
+                    .values_panic([id.0.into(), plugin.0.into()])
+                    .on_conflict(OnConflict::new().do_nothing().to_owned())
+                    .take();
+                let attached = h.execute(attach).await? > 0;
+                if attached {
+                    note(&h, id).await?;
+                }
+                Ok(attached)
+            })
+            .await
+    }
+
+    /// Takes a plugin from the workflow. `false` when it had none.
+    ///
+    /// Fails with [`Error::NotFound`] when the workflow is not there.
+    pub async fn detach(&self, id: WorkflowId, plugin: PluginId) -> Result<bool, Error> {
+        let op = op("detach", Action::Update);
+        self.0
+            .atomic(op, |h| async move {
+                lock(&h, op, id).await?;
+                let detach = Query::delete()
+                    .from_table(workflow_plugins::Entity)
+                    .and_where(workflow_plugins::COLUMN.workflow_id.eq(id))
+                    .and_where(workflow_plugins::COLUMN.plugin_id.eq(plugin))
+                    .take();
+                let detached = h.delete(&detach).await? > 0;
+                if detached {
+                    note(&h, id).await?;
+                }
+                Ok(detached)
+            })
+            .await
+    }
+}
+
+/// Notes who changed something that belongs to the workflow.
+async fn note(h: &Handle, id: WorkflowId) -> Result<(), Error> {
+    let mut update = h.amend::<workflows::Entity>(h.now());
+    update.and_where(workflows::COLUMN.id.eq(id));
+    h.update(&update).await.map(|_| ())
+}

@@ -1,0 +1,295 @@
+//! Who holds an execution, and until when.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use aura_db::{Document, Error, ExecutionStatus, Outcome};
+use serde_json::json;
+use testdb::TestDb;
+
+use crate::executions::{LEASE, flow, queue};
+use crate::support::{assert_error, open, open_at};
+
+testdb::both!(migrated:
+    a_lease_is_extended_by_its_holder, finished_by_its_holder_only, a_late_holder_is_refused,
+    waiting_ends_by_time_or_by_event, canceled_ones_are_lost_to_their_worker,
+    cancel_and_finish_meet, recovered_once,
+);
+
+async fn a_lease_is_extended_by_its_holder(db: TestDb) {
+    let (db, clock) = open_at(&db).await;
+    let flow = flow(&db, "ada").await;
+    let id = queue(&db, flow).await.id;
+    let executions = db.executions();
+    assert_error!(
+        executions.extend(id, "w", LEASE).await,
+        Error::LeaseLost { .. }
+    );
+    executions
+        .claim("w", LEASE)
+        .await
+        .expect("an answer")
+        .expect("one");
+    clock.advance(Duration::from_secs(59));
+    let extended = executions.extend(id, "w", LEASE).await.expect("extended");
+    assert_eq!(extended.lease_until, Some(db.now() + LEASE));
+    assert_error!(
+        executions.extend(id, "other", LEASE).await,
+        Error::LeaseLost { .. }
+    );
+    clock.advance(LEASE);
+    assert_error!(
+        executions.extend(id, "w", LEASE).await,
+        Error::LeaseLost { worker, .. } if worker == "w"
+    );
+    assert_error!(
+        executions.extend(4711.into(), "w", LEASE).await,
+        Error::NotFound { .. }
+    );
+}
+
+async fn finished_by_its_holder_only(db: TestDb) {
+    let (db, clock) = open_at(&db).await;
+    let flow = flow(&db, "ada").await;
+    let (one, two) = (queue(&db, flow).await.id, queue(&db, flow).await.id);
+    let executions = db.executions();
+    executions
+        .claim_many("w", LEASE, 2)
+        .await
+        .expect("an answer");
+    let result = Outcome::success(Some(json!({"sum": 3})));
+    assert_error!(
+        executions.finish(one, "x", result.clone()).await,
+        Error::LeaseLost { .. }
+    );
+    clock.advance(Duration::from_secs(90));
+    // Late, and nobody else took it.
+    let done = executions
+        .finish(one, "w", result.clone())
+        .await
+        .expect("finished");
+    assert_eq!(done.status, ExecutionStatus::Success);
+    assert_eq!(done.finished_at, Some(db.now()));
+    assert_eq!(
+        (done.lease_until, done.worker_id.as_deref()),
+        (None, Some("w"))
+    );
+    assert_eq!(
+        (done.data, done.error),
+        (Some(Document(json!({"sum": 3}))), None)
+    );
+    assert_error!(
+        executions.finish(one, "w", result).await,
+        Error::LeaseLost { .. }
+    );
+    let failed = Outcome::error(json!({"message": "no"})).data(json!([1]));
+    let done = executions
+        .finish(two, "w", failed.clone())
+        .await
+        .expect("finished");
+    assert_eq!(done.status, ExecutionStatus::Error);
+    assert_eq!(done.error, Some(Document(json!({"message": "no"}))));
+    assert_eq!(done.data, Some(Document(json!([1]))));
+    assert_error!(
+        executions.finish(4711.into(), "w", failed).await,
+        Error::NotFound { .. }
+    );
+}
+
+async fn a_late_holder_is_refused(db: TestDb) {
+    let (db, clock) = open_at(&db).await;
+    let flow = flow(&db, "ada").await;
+    let id = queue(&db, flow).await.id;
+    let executions = db.executions();
+    let first = executions
+        .claim("old", LEASE)
+        .await
+        .expect("an answer")
+        .expect("one");
+    clock.advance(LEASE);
+    let back = executions.recover(10).await.expect("an answer");
+    assert_eq!(back.len(), 1);
+    assert_eq!((back[0].id, back[0].status), (id, ExecutionStatus::Queued));
+    assert_eq!((&back[0].worker_id, back[0].lease_until), (&None, None));
+    let second = executions
+        .claim("new", LEASE)
+        .await
+        .expect("an answer")
+        .expect("one");
+    assert_eq!(
+        second.started_at, first.started_at,
+        "the first start counts"
+    );
+    let late = Outcome::success(Some(json!("late")));
+    assert_error!(
+        executions.finish(id, "old", late).await,
+        Error::LeaseLost { .. }
+    );
+    assert_error!(
+        executions.wait(id, "old", None, None).await,
+        Error::LeaseLost { .. }
+    );
+    let right = Outcome::success(Some(json!("right")));
+    let done = executions.finish(id, "new", right).await.expect("finished");
+    assert_eq!(done.data, Some(Document(json!("right"))));
+}
+
+async fn waiting_ends_by_time_or_by_event(db: TestDb) {
+    let (db, clock) = open_at(&db).await;
+    let flow = flow(&db, "ada").await;
+    let (timed, event) = (queue(&db, flow).await.id, queue(&db, flow).await.id);
+    let executions = db.executions();
+    executions
+        .claim_many("w", LEASE, 2)
+        .await
+        .expect("an answer");
+    let until = db.now() + Duration::from_secs(100);
+    let waiting = executions
+        .wait(timed, "w", Some(until), Some(json!({"step": 2})))
+        .await;
+    let waiting = waiting.expect("waiting");
+    assert_eq!(waiting.status, ExecutionStatus::Waiting);
+    assert_eq!(
+        (waiting.wait_until, &waiting.worker_id),
+        (Some(until), &None)
+    );
+    assert_eq!(waiting.data, Some(Document(json!({"step": 2}))));
+    executions
+        .wait(event, "w", None, None)
+        .await
+        .expect("waiting");
+    clock.advance(Duration::from_secs(99));
+    assert_eq!(executions.claim("w", LEASE).await.expect("an answer"), None);
+    clock.advance(Duration::from_secs(1));
+    let again = executions
+        .claim("w", LEASE)
+        .await
+        .expect("an answer")
+        .expect("one");
+    assert_eq!((again.id, again.wait_until), (timed, None));
+    assert_eq!(executions.claim("w", LEASE).await.expect("an answer"), None);
+    let resumed = executions.resume(event).await.expect("resumed");
+    assert_eq!(resumed.status, ExecutionStatus::Queued);
+    assert_eq!(
+        executions
+            .claim("w", LEASE)
+            .await
+            .expect("an answer")
+            .expect("one")
+            .id,
+        event
+    );
+    assert_error!(
+        executions.resume(event).await,
+        Error::State {
+            what: "execution",
+            state: "is not waiting",
+            ..
+        }
+    );
+    assert_error!(executions.resume(4711.into()).await, Error::NotFound { .. });
+}
+
+async fn canceled_ones_are_lost_to_their_worker(db: TestDb) {
+    let (db, _clock) = open_at(&db).await;
+    let flow = flow(&db, "ada").await;
+    let ids = [
+        queue(&db, flow).await.id,
+        queue(&db, flow).await.id,
+        queue(&db, flow).await.id,
+    ];
+    let executions = db.executions();
+    executions
+        .claim_many("w", LEASE, 2)
+        .await
+        .expect("an answer");
+    executions
+        .wait(ids[1], "w", None, None)
+        .await
+        .expect("waiting");
+    for id in ids {
+        let canceled = executions.cancel(id).await.expect("canceled");
+        assert_eq!(canceled.status, ExecutionStatus::Canceled);
+        assert_eq!(
+            (canceled.finished_at, canceled.lease_until),
+            (Some(db.now()), None)
+        );
+        assert_error!(
+            executions.cancel(id).await,
+            Error::State {
+                state: "has ended",
+                ..
+            }
+        );
+    }
+    let lost = executions.extend(ids[0], "w", LEASE).await;
+    assert_error!(lost, Error::LeaseLost { .. });
+    let lost = executions.finish(ids[0], "w", Outcome::success(None)).await;
+    assert_error!(lost, Error::LeaseLost { .. });
+    assert_eq!(executions.claim("w", LEASE).await.expect("an answer"), None);
+    assert_error!(executions.cancel(4711.into()).await, Error::NotFound { .. });
+}
+
+async fn cancel_and_finish_meet(db: TestDb) {
+    let db = open(&db).await;
+    let flow = flow(&db, "ada").await;
+    for _ in 0..20 {
+        let id = queue(&db, flow).await.id;
+        let executions = db.executions();
+        executions
+            .claim("w", LEASE)
+            .await
+            .expect("an answer")
+            .expect("one");
+        let (finished, canceled) = tokio::join!(
+            executions.finish(id, "w", Outcome::success(None)),
+            executions.cancel(id)
+        );
+        let now = executions.get(id).await.expect("there").status;
+        match (finished, canceled) {
+            (Ok(_), Err(Error::State { .. })) => assert_eq!(now, ExecutionStatus::Success),
+            (Err(Error::LeaseLost { .. }), Ok(_)) => assert_eq!(now, ExecutionStatus::Canceled),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+async fn recovered_once(db: TestDb) {
+    let (db, clock) = open_at(&db).await;
+    let flow = flow(&db, "ada").await;
+    for _ in 0..40 {
+        queue(&db, flow).await;
+    }
+    let executions = db.executions();
+    executions
+        .claim_many("short", LEASE, 30)
+        .await
+        .expect("an answer");
+    executions
+        .claim_many("long", LEASE * 9, 10)
+        .await
+        .expect("an answer");
+    assert!(executions.recover(99).await.expect("an answer").is_empty());
+    clock.advance(LEASE);
+    let schedulers: Vec<_> = (0..6)
+        .map(|_| {
+            let executions = executions.clone();
+            tokio::spawn(async move {
+                let mut mine = Vec::new();
+                loop {
+                    let some = executions.recover(4).await.expect("an answer");
+                    if some.is_empty() {
+                        break mine;
+                    }
+                    mine.extend(some.into_iter().map(|execution| execution.id));
+                }
+            })
+        })
+        .collect();
+    let mut all = Vec::new();
+    for scheduler in schedulers {
+        all.extend(scheduler.await.expect("no panic"));
+    }
+    assert_eq!(all.len(), 30);
+    assert_eq!(all.into_iter().collect::<BTreeSet<_>>().len(), 30);
+}
