@@ -11,8 +11,9 @@ use crate::password;
 
 /// The largest JSON document, in bytes of its text.
 pub const MAX_DOCUMENT_BYTES: usize = 16 * 1024 * 1024;
-/// The deepest JSON document: so many arrays and objects inside each other.
-pub const MAX_DOCUMENT_DEPTH: usize = 128;
+/// The deepest JSON document: so many arrays and objects inside each other. It
+/// is what `serde_json` reads; a deeper one could be written and never read.
+pub const MAX_DOCUMENT_DEPTH: usize = 127;
 /// The longest text without a limit of its own (a description, a message), in
 /// bytes.
 pub const MAX_TEXT_BYTES: usize = 1024 * 1024;
@@ -118,7 +119,7 @@ impl Check {
             );
         }
         if depth(json) > MAX_DOCUMENT_DEPTH {
-            self.refuse(field, "must be nested at most 128 deep");
+            self.refuse(field, "must be nested at most 127 deep");
             // Serializing recurses.
             return;
         }

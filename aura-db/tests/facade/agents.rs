@@ -3,8 +3,8 @@ use std::time::Duration;
 use aura_db::agents::AgentSort;
 use aura_db::users::OwnedRows;
 use aura_db::{
-    Agent, AgentChange, AgentFilter, Database, Deleted, Document, Error, NewAgent, Page, Role,
-    UserId,
+    Agent, AgentChange, AgentFilter, Database, Deleted, Document, Error, MAX_DOCUMENT_DEPTH,
+    NewAgent, Page, Role, UserId,
 };
 use serde_json::json;
 use testdb::TestDb;
@@ -14,6 +14,7 @@ use crate::support::{assert_error, open, open_at, refused, user};
 testdb::both!(migrated:
     created_as_given, names_are_unique_per_owner, changed, lists_and_filters,
     deleted_restored_purged, go_with_their_owner, only_admins_by_the_matrix, bad_input,
+    the_deepest_config_can_be_read,
 );
 
 async fn agent(db: &Database, owner: UserId, name: &str) -> Agent {
@@ -284,5 +285,24 @@ async fn bad_input(db: TestDb) {
     assert_eq!(
         refused(db.agents().update(id, change).await),
         ["name", "description", "model", "config", "config"]
+    );
+}
+
+/// What is accepted can be read again, and one level more is refused.
+async fn the_deepest_config_can_be_read(db: TestDb) {
+    let db = open(&db).await;
+    let ada = user(&db, "ada").await.id;
+    let mut deep = json!([]);
+    for _ in 1..MAX_DOCUMENT_DEPTH {
+        deep = json!([deep]);
+    }
+    let new = |config| NewAgent::new("deep", "large").owner(ada).config(config);
+    let agent = db.agents().create(new(deep.clone())).await;
+    let id = agent.expect("created").id;
+    let read = db.agents().get(id).await.expect("readable");
+    assert_eq!(read.config, Some(Document(deep.clone())));
+    assert_eq!(
+        refused(db.agents().create(new(json!([deep]))).await),
+        ["config"]
     );
 }

@@ -4,7 +4,8 @@ use std::time::Duration;
 use aura_db::plugins::PluginSort;
 use aura_db::users::OwnedRows;
 use aura_db::{
-    Database, Deleted, Document, Error, NewPlugin, NewWorkflow, Page, Plugin, PluginFilter,
+    Database, Deleted, Document, Error, MAX_DOCUMENT_DEPTH, NewPlugin, NewWorkflow, Page, Plugin,
+    PluginFilter,
 };
 use serde_json::json;
 use testdb::TestDb;
@@ -14,7 +15,7 @@ use crate::support::{assert_error, open, open_at, refused, user};
 testdb::both!(migrated:
     registered_once, registered_by_many_at_once, registering_restores, found_while_live,
     lists_and_filters, switched, configs_are_checked, schemas_are_checked, deleted_restored_purged,
-    bad_input,
+    bad_input, the_deepest_schema_can_be_read,
 );
 
 async fn register(db: &Database, name: &str) -> Plugin {
@@ -319,4 +320,25 @@ async fn bad_input(db: TestDb) {
         .description("é".repeat(240))
         .author("é".repeat(160));
     db.plugins().register(new).await.expect("as long as may be");
+}
+
+/// What is accepted can be read again, and one level more is refused.
+async fn the_deepest_schema_can_be_read(db: TestDb) {
+    let db = open(&db).await;
+    let mut example = json!([]);
+    for _ in 1..MAX_DOCUMENT_DEPTH - 1 {
+        example = json!([example]);
+    }
+    let deepest = json!({ "default": example });
+    let new = |schema| NewPlugin::new("http", "1").config_schema(schema);
+    let plugin = db.plugins().register(new(deepest.clone())).await;
+    let id = plugin.expect("registered").id;
+    let read = db.plugins().get(id).await.expect("readable");
+    assert_eq!(read.config_schema, Some(Document(deepest.clone())));
+    let deeper = json!({ "default": [deepest["default"]] });
+    assert_eq!(
+        refused(db.plugins().register(new(deeper)).await),
+        ["config_schema"]
+    );
+    assert_eq!(names(&db, PluginFilter::new()).await, ["http"]);
 }

@@ -91,7 +91,7 @@ async fn an_owner_is_needed(db: TestDb) {
 async fn every_bad_field_at_once(db: TestDb) {
     let db = open(&db).await;
     let mut deep = json!([]);
-    for _ in 0..128 {
+    for _ in 0..127 {
         deep = json!([deep]);
     }
     let new = NewWorkflow::new(" ")

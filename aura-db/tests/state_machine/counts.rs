@@ -71,7 +71,10 @@ const EXPECTED: &[(&str, &str)] = &[
     ("sessions.rotate", "ok none"),
     ("sessions.touch", "ok no"),
     ("users.activate", "ok NotFound"),
-    ("users.change_password", "ok NotFound Validation Credentials"),
+    (
+        "users.change_password",
+        "ok NotFound Validation Credentials",
+    ),
     ("users.create", "ok Validation Conflict Forbidden Aborted"),
     ("users.deactivate", "ok NotFound"),
     ("users.delete", "ok NotFound Validation Conflict OwnsRows"),
@@ -109,7 +112,10 @@ const EXPECTED: &[(&str, &str)] = &[
     ("workflows.restore", "ok NotFound State"),
     ("workflows.restore_version", "ok NotFound StaleVersion"),
     ("workflows.set_status", "ok NotFound"),
-    ("workflows.update", "ok NotFound Validation StaleVersion Forbidden"),
+    (
+        "workflows.update",
+        "ok NotFound Validation StaleVersion Forbidden",
+    ),
     ("workflows.version", "ok NotFound"),
     // Calls that are no methods of a repository.
     ("transaction", "ok Chosen Aborted"),
@@ -138,7 +144,12 @@ impl Counts {
                 "transaction".to_owned()
             }
         };
-        *self.0.entry(method).or_default().entry(outcome.label()).or_default() += 1;
+        *self
+            .0
+            .entry(method)
+            .or_default()
+            .entry(outcome.label())
+            .or_default() += 1;
     }
 
     pub(crate) fn add(&mut self, other: &Self) {
@@ -157,7 +168,10 @@ impl Counts {
 
     fn of(&self, method: &str, outcome: &str) -> u64 {
         let outcomes = self.0.get(method);
-        outcomes.and_then(|outcomes| outcomes.get(outcome)).copied().unwrap_or(0)
+        outcomes
+            .and_then(|outcomes| outcomes.get(outcome))
+            .copied()
+            .unwrap_or(0)
     }
 
     /// Every method was called, often enough, and came to all that it is
@@ -176,7 +190,9 @@ impl Counts {
             for error in errors {
                 let alone = !NOT_ALONE.contains(&(method.as_str(), error.as_str()));
                 if alone && !outcomes.contains(error.as_str()) {
-                    wrong.push(format!("{method}: documents {error}, which is not expected"));
+                    wrong.push(format!(
+                        "{method}: documents {error}, which is not expected"
+                    ));
                 }
             }
         }
@@ -200,7 +216,10 @@ impl Counts {
             for operation in side.db.stats().operations {
                 let name = format!("{}.{}", operation.table, operation.operation);
                 let known = EXPECTED.iter().any(|(method, _)| *method == name);
-                assert!(known || INNER.contains(&name.as_str()), "{name} has no step");
+                assert!(
+                    known || INNER.contains(&name.as_str()),
+                    "{name} has no step"
+                );
             }
         }
     }

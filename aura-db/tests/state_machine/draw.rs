@@ -184,7 +184,11 @@ impl<'a> Draw<'a> {
             11 | 12 => now - TimeDelta::seconds(2),
             13 => now - TimeDelta::days(1),
             14 => now + TimeDelta::days(30),
-            _ => self.pick(&[DateTime::UNIX_EPOCH, DateTime::<Utc>::MIN_UTC, DateTime::<Utc>::MAX_UTC]),
+            _ => self.pick(&[
+                DateTime::UNIX_EPOCH,
+                DateTime::<Utc>::MIN_UTC,
+                DateTime::<Utc>::MAX_UTC,
+            ]),
         }
     }
 

@@ -3,9 +3,7 @@
 
 use std::collections::HashMap;
 
-use aura_db::{
-    AgentId, Error, ExecutionId, LogId, PluginId, SessionId, Token, UserId, WorkflowId,
-};
+use aura_db::{AgentId, Error, ExecutionId, LogId, PluginId, SessionId, Token, UserId, WorkflowId};
 
 /// The handles of one table's rows.
 #[derive(Debug, Clone, Default)]
@@ -112,8 +110,12 @@ impl Ids {
     }
 
     pub(crate) fn token(&self, handle: usize) -> Token {
-        let known = handle.checked_sub(1).and_then(|index| self.tokens.get(index));
-        known.cloned().unwrap_or_else(|| Token::new("nobody's 'token'"))
+        let known = handle
+            .checked_sub(1)
+            .and_then(|index| self.tokens.get(index));
+        known
+            .cloned()
+            .unwrap_or_else(|| Token::new("nobody's 'token'"))
     }
 
     pub(crate) fn keep(&mut self, token: Token) {

@@ -1,5 +1,6 @@
 //! What a database returns, with handles instead of its ids.
 
+use aura_db::entity::{agents, plugins};
 use aura_db::executions::{Execution, ExecutionSummary};
 use aura_db::logs::Log;
 use aura_db::sessions::Authenticated;
@@ -7,7 +8,6 @@ use aura_db::workflows::{StatusChange, Workflow, WorkflowVersion, WorkflowVersio
 use aura_db::{
     Document, Session, User, UserId, WorkflowDetails, WorkflowSummary, WorkflowVersionId,
 };
-use aura_db::entity::{agents, plugins};
 use serde_json::Value;
 
 use crate::ids::Ids;

@@ -21,9 +21,7 @@ use std::time::Duration;
 
 use proptest::collection::vec;
 use proptest::prelude::{Strategy, any};
-use proptest::test_runner::{
-    Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner,
-};
+use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 use testdb::{Backend, process};
 
 use self::counts::Counts;
@@ -51,7 +49,8 @@ fn raw() -> impl Strategy<Value = Raw> {
 #[test]
 fn both_databases_do_what_the_model_says() {
     let seed = asked("AURA_SEED").unwrap_or(SEED);
-    let steps = asked("AURA_STEPS").map_or(STEPS, |steps| usize::try_from(steps).expect("a number"));
+    let steps =
+        asked("AURA_STEPS").map_or(STEPS, |steps| usize::try_from(steps).expect("a number"));
     println!("AURA_SEED={seed} AURA_STEPS={steps}");
 
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -119,7 +118,9 @@ async fn sequence(sides: &[Side; 2], raws: &[Raw], counts: &mut Counts) -> Resul
     let mut rest = raws.iter();
     while let Some((step, expected)) = steps::next(&mut model, Ctx::default(), false, &mut rest) {
         tell(&mut story, &step, &expected, 0);
-        compare(sides, &step, &expected, counts).await.map_err(|end| format!("{story}{end}"))?;
+        compare(sides, &step, &expected, counts)
+            .await
+            .map_err(|end| format!("{story}{end}"))?;
     }
     for call in everything() {
         let expected = model.call(Ctx::default(), &call);
@@ -150,8 +151,14 @@ async fn sequence(sides: &[Side; 2], raws: &[Raw], counts: &mut Counts) -> Resul
 /// Lists of all that there is.
 fn everything() -> [Call; 6] {
     [
-        Call::Users(steps::users::Call::List(steps::users::Query::ALL, Pages::ALL)),
-        Call::Plugins(steps::plugins::Call::List(steps::plugins::Query::ALL, Pages::ALL)),
+        Call::Users(steps::users::Call::List(
+            steps::users::Query::ALL,
+            Pages::ALL,
+        )),
+        Call::Plugins(steps::plugins::Call::List(
+            steps::plugins::Query::ALL,
+            Pages::ALL,
+        )),
         Call::Workflows(steps::workflows::Call::ListFull(
             steps::workflows::Query::ALL,
             Pages::ALL,
@@ -161,7 +168,10 @@ fn everything() -> [Call; 6] {
             Pages::ALL,
         )),
         Call::Logs(steps::logs::Call::List(steps::logs::Query::ALL, Pages::ALL)),
-        Call::Agents(steps::agents::Call::List(steps::agents::Query::ALL, Pages::ALL)),
+        Call::Agents(steps::agents::Call::List(
+            steps::agents::Query::ALL,
+            Pages::ALL,
+        )),
     ]
 }
 
@@ -197,9 +207,7 @@ fn tell(story: &mut String, step: &Step, outcome: &Outcome, depth: usize) {
             let _ = writeln!(story, "{indent}{who}{call:?}: {}", outcome.label());
         }
         What::Transaction {
-            isolation,
-            steps,
-            ..
+            isolation, steps, ..
         } => {
             let _ = writeln!(story, "{indent}{who}transaction at {isolation:?} {{");
             for (step, outcome) in steps.iter().zip(&outcome.inner) {

@@ -7,17 +7,45 @@ use serde_json::Value;
 /// An error with its data; ids are handles.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Failed {
-    NotFound { what: String, key: String },
-    Conflict { table: String, columns: Vec<String>, deleted: bool },
-    StaleVersion { workflow: WorkflowId, read: i64, found: i64 },
+    NotFound {
+        what: String,
+        key: String,
+    },
+    Conflict {
+        table: String,
+        columns: Vec<String>,
+        deleted: bool,
+    },
+    StaleVersion {
+        workflow: WorkflowId,
+        read: i64,
+        found: i64,
+    },
     /// The fields. What is wrong with them only the databases compare.
     Validation(Vec<String>),
-    State { what: String, id: i64 },
-    LeaseLost { execution: ExecutionId, worker: String },
-    OwnsRows { user: UserId, workflows: u64, agents: u64 },
+    State {
+        what: String,
+        id: i64,
+    },
+    LeaseLost {
+        execution: ExecutionId,
+        worker: String,
+    },
+    OwnsRows {
+        user: UserId,
+        workflows: u64,
+        agents: u64,
+    },
     Credentials,
-    Forbidden { user: UserId, action: Action, resource: Resource },
-    Unsound { workflow: WorkflowId, problems: Vec<GraphProblem> },
+    Forbidden {
+        user: UserId,
+        action: Action,
+        resource: Resource,
+    },
+    Unsound {
+        workflow: WorkflowId,
+        problems: Vec<GraphProblem>,
+    },
     Aborted,
     /// The closure of a transaction wanted an end of it.
     Chosen,
@@ -98,7 +126,11 @@ impl Outcome {
             _ => true,
         };
         let inner = self.inner.len() == with.inner.len()
-            && self.inner.iter().zip(&with.inner).all(|(left, right)| left.agrees(right));
+            && self
+                .inner
+                .iter()
+                .zip(&with.inner)
+                .all(|(left, right)| left.agrees(right));
         result && words && inner
     }
 }

@@ -4,10 +4,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aura_db::agents::Agents;
 use aura_db::entity::users;
-use aura_db::sea_orm::sea_query::Query;
 use aura_db::executions::Executions;
 use aura_db::logs::{Logs, Tail};
 use aura_db::plugins::Plugins;
+use aura_db::sea_orm::sea_query::Query;
 use aura_db::sessions::{Issued, Sessions};
 use aura_db::testing::TestClock;
 use aura_db::users::Users;
@@ -261,14 +261,18 @@ impl Side {
             async move {
                 for step in steps {
                     let outcome = self.run(&door, step).await;
-                    inner.lock().unwrap_or_else(PoisonError::into_inner).push(outcome);
+                    inner
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .push(outcome);
                 }
                 if fails { Err(Undone::Chosen) } else { Ok(()) }
             }
         };
         let result = match door {
             Door::Database(db) => {
-                db.transaction_at(isolation, |tx| all(Door::Transaction(tx))).await
+                db.transaction_at(isolation, |tx| all(Door::Transaction(tx)))
+                    .await
             }
             Door::Transaction(tx) => tx.transaction(|tx| all(Door::Transaction(tx))).await,
             Door::Restricted(tx) => tx.transaction(|tx| all(Door::Restricted(tx))).await,

@@ -31,7 +31,13 @@ fn scan(source: &str, methods: &mut BTreeMap<String, BTreeSet<String>>) {
         if let Some(name) = line.strip_prefix("impl ") {
             let name = name.trim_end_matches(" {");
             let all = [
-                "Users", "Sessions", "Workflows", "Plugins", "Executions", "Logs", "Agents",
+                "Users",
+                "Sessions",
+                "Workflows",
+                "Plugins",
+                "Executions",
+                "Logs",
+                "Agents",
             ];
             repository = all.contains(&name).then(|| name.to_lowercase());
         }
@@ -53,5 +59,7 @@ fn scan(source: &str, methods: &mut BTreeMap<String, BTreeSet<String>>) {
 
 fn errors(documentation: &str) -> BTreeSet<String> {
     let named = documentation.split("[`Error::").skip(1);
-    named.filter_map(|text| Some(text.split_once('`')?.0.to_owned())).collect()
+    named
+        .filter_map(|text| Some(text.split_once('`')?.0.to_owned()))
+        .collect()
 }

@@ -146,7 +146,11 @@ impl Model {
 
     /// Refuses a name that another of the owner's has, deleted or not.
     fn unused(&self, owner: UserId, name: &str, except: Option<AgentId>) -> Result<(), Failed> {
-        let mut others = self.agents.rows.values().filter(|row| Some(row.id) != except);
+        let mut others = self
+            .agents
+            .rows
+            .values()
+            .filter(|row| Some(row.id) != except);
         match others.find(|row| row.owner_id == owner && row.name == name) {
             Some(row) => {
                 let deleted = row.deleted_at.is_some();
@@ -195,14 +199,22 @@ fn changeable(change: &Change) -> Result<(), Failed> {
     if let Some(model) = &change.model {
         check.name("model", model, 120);
     }
-    check.container("config", change.config.clone().flatten().map(Document).as_ref());
+    check.container(
+        "config",
+        change.config.clone().flatten().map(Document).as_ref(),
+    );
     check.done()
 }
 
 fn fits(row: &Agent, query: &Query) -> bool {
     let described = |text: &String| row.description.as_ref().is_some_and(|d| holds(d, text));
     query.owner.is_none_or(|owner| row.owner_id == owner)
-        && query.enabled.is_none_or(|enabled| row.is_enabled == enabled)
+        && query
+            .enabled
+            .is_none_or(|enabled| row.is_enabled == enabled)
         && visible(query.deleted, row.deleted_at.is_some())
-        && query.text.as_ref().is_none_or(|text| holds(&row.name, text) || described(text))
+        && query
+            .text
+            .as_ref()
+            .is_none_or(|text| holds(&row.name, text) || described(text))
 }

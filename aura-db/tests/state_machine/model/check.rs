@@ -54,7 +54,10 @@ impl Check {
 
     /// Any JSON within the limits.
     pub(super) fn json(&mut self, field: &'static str, json: Option<&Value>) {
-        self.refuse(field, json.is_some_and(|json| depth(json) > 128 || nul(json)));
+        self.refuse(
+            field,
+            json.is_some_and(|json| depth(json) > 128 || nul(json)),
+        );
     }
 
     /// An object or an array within the limits.
@@ -86,7 +89,8 @@ pub(super) fn micros(time: DateTime<Utc>) -> DateTime<Utc> {
 
 /// Whether text is in text, without ASCII case.
 pub(super) fn holds(text: &str, part: &str) -> bool {
-    text.to_ascii_lowercase().contains(&part.to_ascii_lowercase())
+    text.to_ascii_lowercase()
+        .contains(&part.to_ascii_lowercase())
 }
 
 fn depth(json: &Value) -> usize {
@@ -101,9 +105,9 @@ fn nul(json: &Value) -> bool {
     match json {
         Value::String(text) => text.contains('\0'),
         Value::Array(values) => values.iter().any(nul),
-        Value::Object(members) => {
-            members.iter().any(|(name, value)| name.contains('\0') || nul(value))
-        }
+        Value::Object(members) => members
+            .iter()
+            .any(|(name, value)| name.contains('\0') || nul(value)),
         _ => false,
     }
 }

@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use aura_db::{
-    Action, Document, Execution, ExecutionId, ExecutionStatus, Resource, WorkflowId,
-};
+use aura_db::{Action, Document, Execution, ExecutionId, ExecutionStatus, Resource, WorkflowId};
 use chrono::{DateTime, Datelike, TimeDelta, Utc};
 use serde_json::{Value, json};
 
@@ -66,11 +64,23 @@ impl Model {
             Call::List(query, pages) => {
                 let rows = self.executed(may(Action::Read)?, query)?;
                 let tell = |row: &Execution| without(json_of(row), &["data", "error"]);
-                page(rows, |row| ((), row.id.0), !query.oldest_first, *pages, tell)
+                page(
+                    rows,
+                    |row| ((), row.id.0),
+                    !query.oldest_first,
+                    *pages,
+                    tell,
+                )
             }
             Call::ListFull(query, pages) => {
                 let rows = self.executed(may(Action::Read)?, query)?;
-                page(rows, |row| ((), row.id.0), !query.oldest_first, *pages, whole)
+                page(
+                    rows,
+                    |row| ((), row.id.0),
+                    !query.oldest_first,
+                    *pages,
+                    whole,
+                )
             }
             Call::Prune(before, limit) => {
                 may(Action::Delete)?;
@@ -82,7 +92,9 @@ impl Model {
                 let old: Vec<_> = old.map(|row| row.id).collect();
                 for id in &old {
                     self.executions.rows.remove(&id.0);
-                    self.logs.rows.retain(|_, log| log.execution_id != Some(*id));
+                    self.logs
+                        .rows
+                        .retain(|_, log| log.execution_id != Some(*id));
                 }
                 Ok(json!(old.len()))
             }
@@ -214,7 +226,9 @@ impl Model {
         let now = self.now;
         let workflows = &self.workflows.rows;
         let live = |id: WorkflowId| {
-            workflows.get(&id.0).is_some_and(|workflow| workflow.deleted_at.is_none())
+            workflows
+                .get(&id.0)
+                .is_some_and(|workflow| workflow.deleted_at.is_none())
         };
         let claimable = self.executions.rows.values_mut().filter(|row| {
             let due = row.status == ExecutionStatus::Waiting
@@ -242,7 +256,10 @@ impl Model {
                 && query.workflow.is_none_or(|id| row.workflow_id == id)
                 && (query.statuses.is_empty() || query.statuses.contains(&row.status))
                 && query.mode.is_none_or(|mode| row.mode == mode)
-                && query.worker.as_ref().is_none_or(|id| row.worker_id.as_ref() == Some(id))
+                && query
+                    .worker
+                    .as_ref()
+                    .is_none_or(|id| row.worker_id.as_ref() == Some(id))
                 && query.from.is_none_or(|from| row.created_at >= from)
                 && query.until.is_none_or(|until| row.created_at < until)
         });
@@ -280,7 +297,10 @@ fn stats(rows: &[&Execution]) -> Value {
     let mut days = BTreeMap::<_, [u64; 3]>::new();
     let mut times = Vec::new();
     for row in rows {
-        by_status.entry(row.status as u8).or_insert((row.status, 0)).1 += 1;
+        by_status
+            .entry(row.status as u8)
+            .or_insert((row.status, 0))
+            .1 += 1;
         let day = days.entry(row.created_at.date_naive()).or_default();
         day[0] += 1;
         day[1] += u64::from(row.status == ExecutionStatus::Success);
@@ -292,10 +312,14 @@ fn stats(rows: &[&Execution]) -> Value {
     }
     times.sort_unstable();
     let sum: u64 = times.iter().sum();
-    let average = sum.checked_div(times.len() as u64).map(Duration::from_micros);
+    let average = sum
+        .checked_div(times.len() as u64)
+        .map(Duration::from_micros);
     // The nearest rank is the smallest that 95 of 100 don't exceed.
     let rank = (times.len() * 95).div_ceil(100);
-    let p95 = rank.checked_sub(1).map(|index| Duration::from_micros(times[index]));
+    let p95 = rank
+        .checked_sub(1)
+        .map(|index| Duration::from_micros(times[index]));
     let days = days.iter().map(|(day, [total, success, error])| {
         json!({"day": day, "total": total, "success": success, "error": error})
     });

@@ -37,7 +37,9 @@ pub(super) fn page<T, K: Ord>(
             (0..last).map(|number| part(number * size, None)).collect()
         }
         At::Number(number) => {
-            let skip = number.checked_sub(1).and_then(|n| n.checked_mul(pages.size));
+            let skip = number
+                .checked_sub(1)
+                .and_then(|n| n.checked_mul(pages.size));
             let skip = skip.and_then(|skip| i64::try_from(skip).ok());
             let Some(skip) = skip.and_then(|skip| usize::try_from(skip).ok()) else {
                 return Err(Failed::validation(&["page.number"]));

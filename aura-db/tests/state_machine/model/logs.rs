@@ -42,7 +42,13 @@ impl Model {
             Call::Get(id) => self.log(may(Action::Read)?, *id).map(json_of),
             Call::List(query, pages) => {
                 let rows = self.logged(may(Action::Read)?, query)?;
-                page(rows, |row| ((), row.id.0), !query.oldest_first, *pages, whole)
+                page(
+                    rows,
+                    |row| ((), row.id.0),
+                    !query.oldest_first,
+                    *pages,
+                    whole,
+                )
             }
             Call::Prune(before, limit) => {
                 may(Action::Delete)?;
@@ -61,7 +67,9 @@ impl Model {
                     by_level.entry(row.level as u8).or_insert((row.level, 0)).1 += 1;
                     *days.entry(row.created_at.date_naive()).or_default() += 1;
                 }
-                let days = days.iter().map(|(day, total)| json!({"day": day, "total": total}));
+                let days = days
+                    .iter()
+                    .map(|(day, total)| json!({"day": day, "total": total}));
                 Ok(json!({
                     "total": rows.len(),
                     "by_level": by_level.values().collect::<Vec<_>>(),
@@ -78,7 +86,11 @@ impl Model {
                     (Begin::After, Some((_, _, after))) => *after,
                     _ => self.logs.count(),
                 };
-                let rows = json_of(rows.iter().filter(|row| row.id.0 > after).collect::<Vec<_>>());
+                let rows = json_of(
+                    rows.iter()
+                        .filter(|row| row.id.0 > after)
+                        .collect::<Vec<_>>(),
+                );
                 let here = (ctx, query.clone(), self.logs.count());
                 // A restricted one is not looked at again: its role may change.
                 self.tail = (!ctx.restricted).then_some(here);
@@ -90,7 +102,11 @@ impl Model {
                 };
                 let allowed = self.enter(ctx, Action::Read, Resource::Execution)?;
                 let rows = self.logged(allowed, &query)?;
-                let rows = json_of(rows.iter().filter(|row| row.id.0 > after).collect::<Vec<_>>());
+                let rows = json_of(
+                    rows.iter()
+                        .filter(|row| row.id.0 > after)
+                        .collect::<Vec<_>>(),
+                );
                 self.tail = Some((ctx, query, self.logs.count()));
                 Ok(rows)
             }
@@ -106,7 +122,9 @@ impl Model {
                 return Err(Failed::not_found("workflow", id));
             }
         }
-        let pairs = entries.iter().filter_map(|entry| Some((entry.execution?, entry.workflow)));
+        let pairs = entries
+            .iter()
+            .filter_map(|entry| Some((entry.execution?, entry.workflow)));
         for (execution, workflow) in pairs.collect::<BTreeSet<_>>() {
             let row = self.executions.rows.get(&execution.0);
             if row.is_none_or(|row| row.workflow_id != workflow) {
@@ -159,7 +177,10 @@ impl Model {
                 }
                 && query.from.is_none_or(|from| row.created_at >= from)
                 && query.until.is_none_or(|until| row.created_at < until)
-                && query.text.as_ref().is_none_or(|text| holds(&row.message, text))
+                && query
+                    .text
+                    .as_ref()
+                    .is_none_or(|text| holds(&row.message, text))
         });
         Ok(rows.collect())
     }

@@ -18,9 +18,7 @@ use aura_db::agents::Agent;
 use aura_db::plugins::Plugin;
 use aura_db::testing::TestClock;
 use aura_db::workflows::WorkflowVersion;
-use aura_db::{
-    Action, Clock, Execution, Log, Reach, Resource, Session, User, UserId, Workflow,
-};
+use aura_db::{Action, Clock, Execution, Log, Reach, Resource, Session, User, UserId, Workflow};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
@@ -239,7 +237,9 @@ impl Model {
         self.workflows.rows.remove(&id);
         self.attached.retain(|(workflow, _)| *workflow != id);
         self.versions.retain(|(workflow, _), _| *workflow != id);
-        self.executions.rows.retain(|_, row| row.workflow_id.0 != id);
+        self.executions
+            .rows
+            .retain(|_, row| row.workflow_id.0 != id);
         self.logs.rows.retain(|_, row| row.workflow_id.0 != id);
     }
 }

@@ -144,7 +144,11 @@ impl Model {
             return Ok(None);
         }
         self.enter(ctx, Action::Read, Resource::Plugin)?;
-        let mut live = self.plugins.rows.values().filter(|row| row.deleted_at.is_none());
+        let mut live = self
+            .plugins
+            .rows
+            .values()
+            .filter(|row| row.deleted_at.is_none());
         Ok(live.find(|row| row.name == name))
     }
 
@@ -162,7 +166,11 @@ impl Model {
 fn validate(config: &Value) -> Answer {
     let problem = match config {
         Value::Object(members) if members.is_empty() => r#""url" is a required property"#,
-        Value::Object(members) if members["url"].as_array().is_some_and(|list| list.len() > 99) => {
+        Value::Object(members)
+            if members["url"]
+                .as_array()
+                .is_some_and(|list| list.len() > 99) =>
+        {
             return Err(Failed::validation(&["config"]));
         }
         Value::Object(_) => return Ok(json!([])),
@@ -172,8 +180,13 @@ fn validate(config: &Value) -> Answer {
 }
 
 fn fits(row: &Plugin, query: &Query) -> bool {
-    query.enabled.is_none_or(|enabled| row.is_enabled == enabled)
-        && query.author.as_ref().is_none_or(|author| row.author.as_ref() == Some(author))
+    query
+        .enabled
+        .is_none_or(|enabled| row.is_enabled == enabled)
+        && query
+            .author
+            .as_ref()
+            .is_none_or(|author| row.author.as_ref() == Some(author))
         && visible(query.deleted, row.deleted_at.is_some())
         && query
             .text

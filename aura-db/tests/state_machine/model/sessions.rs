@@ -45,7 +45,9 @@ impl Model {
                     return Ok(json!(false));
                 }
                 if let Some(session) = self.sessions.rows.get_mut(&id.0)
-                    && (now - session.last_seen_at).to_std().is_ok_and(|d| d >= TOUCH_INTERVAL)
+                    && (now - session.last_seen_at)
+                        .to_std()
+                        .is_ok_and(|d| d >= TOUCH_INTERVAL)
                 {
                     session.last_seen_at = now;
                     session.updated_at = now;
@@ -98,14 +100,19 @@ impl Model {
         check.optional("user_agent", agent.as_ref(), 255);
         check.optional("ip_address", request.ip_address.as_ref(), 64);
         let years = Duration::from_hours(24 * 3_660);
-        check.refuse("lifetime", request.lifetime.is_zero() || request.lifetime > years);
+        check.refuse(
+            "lifetime",
+            request.lifetime.is_zero() || request.lifetime > years,
+        );
         check.done()
     }
 
     pub(super) fn open_session(&mut self, user: UserId, request: &SessionRequest) -> Value {
         self.tokens += 1;
         let (now, token) = (self.now, self.tokens);
-        let micros = i64::try_from(request.lifetime.as_micros()).unwrap_or(i64::MAX).max(1);
+        let micros = i64::try_from(request.lifetime.as_micros())
+            .unwrap_or(i64::MAX)
+            .max(1);
         let agent = request.user_agent.as_ref();
         json_of(self.sessions.insert(|id| Session {
             id: SessionId(id),

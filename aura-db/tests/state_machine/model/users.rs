@@ -160,7 +160,10 @@ impl Model {
             Call::Purge(id) => {
                 self.may(ctx, Action::Delete)?;
                 let user = self.users.rows.get(&id.0);
-                match user.ok_or_else(|| Failed::not_found("user", id))?.deleted_at {
+                match user
+                    .ok_or_else(|| Failed::not_found("user", id))?
+                    .deleted_at
+                {
                     None => {
                         return Err(Failed::State {
                             what: "user".to_owned(),
@@ -191,13 +194,21 @@ impl Model {
         }
         self.may(ctx, Action::Read)?;
         let email = stored(email);
-        let mut live = self.users.rows.values().filter(|user| user.deleted_at.is_none());
+        let mut live = self
+            .users
+            .rows
+            .values()
+            .filter(|user| user.deleted_at.is_none());
         Ok(live.find(|user| user.email == email))
     }
 
     /// Refuses an address that somebody has, deleted or not.
     fn free(&self, email: &str, except: Option<UserId>) -> Result<(), Failed> {
-        let mut others = self.users.rows.values().filter(|user| Some(user.id) != except);
+        let mut others = self
+            .users
+            .rows
+            .values()
+            .filter(|user| Some(user.id) != except);
         match others.find(|user| user.email == email) {
             Some(user) => {
                 let deleted = user.deleted_at.is_some();
@@ -218,13 +229,17 @@ impl Model {
     }
 
     fn set_password(&mut self, ctx: Ctx, id: UserId, new: &str) -> Answer {
-        self.change(ctx, id, |user| user.hashed_password = PasswordHash(new.to_owned()))?;
+        self.change(ctx, id, |user| {
+            user.hashed_password = PasswordHash(new.to_owned())
+        })?;
         self.end_sessions(id);
         Ok(json!(null))
     }
 
     fn end_sessions(&mut self, id: UserId) {
-        self.sessions.rows.retain(|_, session| session.user_id != id);
+        self.sessions
+            .rows
+            .retain(|_, session| session.user_id != id);
     }
 
     fn delete_user(&mut self, ctx: Ctx, id: UserId, owned: OwnedRows) -> Answer {

@@ -1,8 +1,8 @@
 //! Workflows.
 
 use aura_db::{
-    Action, Document, NewWorkflow, PluginId, Resource, UserId, Workflow, WorkflowGraph,
-    WorkflowId, WorkflowSort, WorkflowStatus,
+    Action, Document, NewWorkflow, PluginId, Resource, UserId, Workflow, WorkflowGraph, WorkflowId,
+    WorkflowSort, WorkflowStatus,
 };
 use serde_json::{Value, json};
 
@@ -52,11 +52,23 @@ impl Model {
             Call::List(query, pages) => {
                 let rows = self.fitting(may(Action::Read)?, query)?;
                 let tell = |row: &Workflow| without(json_of(row), &DOCUMENTS);
-                page(rows, |row| key(row, query.sort), query.descending, *pages, tell)
+                page(
+                    rows,
+                    |row| key(row, query.sort),
+                    query.descending,
+                    *pages,
+                    tell,
+                )
             }
             Call::ListFull(query, pages) => {
                 let rows = self.fitting(may(Action::Read)?, query)?;
-                page(rows, |row| key(row, query.sort), query.descending, *pages, whole)
+                page(
+                    rows,
+                    |row| key(row, query.sort),
+                    query.descending,
+                    *pages,
+                    whole,
+                )
             }
             Call::Attach(id, plugin) => {
                 self.own_workflow(may(Action::Update)?, *id)?;
@@ -85,7 +97,10 @@ impl Model {
                 storable(&new, ctx)?;
                 self.user(owner)?;
                 let copy = self.add_workflow(ctx, &new, owner);
-                let plugins = self.attached.iter().filter(|(workflow, _)| *workflow == id.0);
+                let plugins = self
+                    .attached
+                    .iter()
+                    .filter(|(workflow, _)| *workflow == id.0);
                 let plugins: Vec<_> = plugins.map(|(_, plugin)| (copy.id.0, *plugin)).collect();
                 self.attached.extend(plugins);
                 Ok(json_of(copy))
@@ -225,9 +240,7 @@ impl Model {
         check.optional("name", query.name.as_ref(), 160);
         check.optional("text", query.text.as_ref(), 200);
         check.done()?;
-        let uses = |row: &Workflow, plugin: PluginId| {
-            self.attached.contains(&(row.id.0, plugin.0))
-        };
+        let uses = |row: &Workflow, plugin: PluginId| self.attached.contains(&(row.id.0, plugin.0));
         let fits = |row: &&Workflow| {
             allowed.shows(row.owner_id)
                 && visible(query.deleted, row.deleted_at.is_some())
@@ -279,20 +292,23 @@ fn storable(new: &NewWorkflow, ctx: Ctx) -> Result<UserId, Failed> {
 
 fn graph(row: &Workflow) -> WorkflowGraph {
     let json = |document: &Option<Document>| document.clone().map(|Document(json)| json);
-    WorkflowGraph::parse(
-        json(&row.nodes).as_ref(),
-        json(&row.connections).as_ref(),
-    )
+    WorkflowGraph::parse(json(&row.nodes).as_ref(), json(&row.connections).as_ref())
 }
 
 /// Active, unless another status is asked for, with a member `schedule` that is
 /// not null in its settings, or a node whose `type` speaks of a schedule or of
 /// cron.
 fn scheduled(row: &Workflow, any_status: bool) -> bool {
-    let schedule = row.settings.as_ref().and_then(|Document(json)| json.get("schedule"));
+    let schedule = row
+        .settings
+        .as_ref()
+        .and_then(|Document(json)| json.get("schedule"));
     let speaks = |node: &Value| {
         let kind = node.get("type").filter(|kind| !kind.is_null());
-        let kind = kind.map(|kind| kind.as_str().map_or_else(|| kind.to_string(), str::to_owned));
+        let kind = kind.map(|kind| {
+            kind.as_str()
+                .map_or_else(|| kind.to_string(), str::to_owned)
+        });
         kind.is_some_and(|kind| holds(&kind, "schedule") || holds(&kind, "cron"))
     };
     let nodes = match row.nodes.as_ref().map(|Document(json)| json) {

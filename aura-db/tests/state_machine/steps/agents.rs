@@ -80,7 +80,9 @@ impl Query {
             sort: draw.pick(&[AgentSort::Id, AgentSort::Name, AgentSort::UpdatedAt]),
             descending: draw.yes(),
             deleted: draw.deleted(),
-            owner: draw.rarely(4).then(|| UserId(draw.handle(model.users.count()))),
+            owner: draw
+                .rarely(4)
+                .then(|| UserId(draw.handle(model.users.count()))),
             enabled: draw.rarely(4).then(|| draw.yes()),
             text: draw.rarely(4).then(|| draw.search()),
         }
@@ -127,7 +129,10 @@ pub(crate) const KINDS: Kinds = &[
     }),
     kind!(12, |draw, model| Call::Find(agent(draw, model))),
     kind!(12, |draw, model| Call::Get(agent(draw, model))),
-    kind!(20, |draw, model| Call::List(Query::draw(draw, model), Pages::draw(draw))),
+    kind!(20, |draw, model| Call::List(
+        Query::draw(draw, model),
+        Pages::draw(draw)
+    )),
     kind!(24, |draw, model| Call::Update(
         agent(draw, model),
         Change {
@@ -157,11 +162,10 @@ impl Call {
             Self::Find(id) => side.told(agents.find(real(id)).await),
             Self::Get(id) => side.told(agents.get(real(id)).await),
             Self::List(query, pages) => {
-                side.pages(pages, |page| agents.list(query.filter(side), page)).await
+                side.pages(pages, |page| agents.list(query.filter(side), page))
+                    .await
             }
-            Self::Update(id, change) => {
-                side.told(agents.update(real(id), change.change()).await)
-            }
+            Self::Update(id, change) => side.told(agents.update(real(id), change.change()).await),
             Self::Enable(id) => side.told(agents.enable(real(id)).await),
             Self::Disable(id) => side.told(agents.disable(real(id)).await),
             Self::Delete(id) => side.told(agents.delete(real(id)).await),

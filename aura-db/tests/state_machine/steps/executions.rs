@@ -154,7 +154,11 @@ fn held(draw: &mut Draw<'_>, model: &Model) -> (ExecutionId, String) {
     let mut row = model.executions.rows.get(&id.0);
     let running = |status| status == ExecutionStatus::Running;
     if draw.byte() % 4 != 3 && !row.is_some_and(|row| running(row.status)) {
-        row = model.executions.rows.values().rfind(|row| running(row.status));
+        row = model
+            .executions
+            .rows
+            .values()
+            .rfind(|row| running(row.status));
     }
     let id = row.map_or(id, |row| row.id);
     match row.and_then(|row| row.worker_id.clone()) {
@@ -199,11 +203,24 @@ pub(crate) const KINDS: Kinds = &[
         execution(draw, model),
         draw.pick(&[1, 2, 0, 1_000, 3, 1_001, u64::MAX])
     )),
-    kind!(20, |draw, model| Call::List(Query::draw(draw, model), Pages::draw(draw))),
-    kind!(16, |draw, model| Call::ListFull(Query::draw(draw, model), Pages::draw(draw))),
-    kind!(12, |draw, model| Call::Prune(past(draw, model), limit(draw))),
+    kind!(20, |draw, model| Call::List(
+        Query::draw(draw, model),
+        Pages::draw(draw)
+    )),
+    kind!(16, |draw, model| Call::ListFull(
+        Query::draw(draw, model),
+        Pages::draw(draw)
+    )),
+    kind!(12, |draw, model| Call::Prune(
+        past(draw, model),
+        limit(draw)
+    )),
     kind!(40, |draw, _model| Call::Claim(worker(draw), lease(draw))),
-    kind!(20, |draw, _model| Call::ClaimMany(worker(draw), lease(draw), limit(draw))),
+    kind!(20, |draw, _model| Call::ClaimMany(
+        worker(draw),
+        lease(draw),
+        limit(draw)
+    )),
     kind!(20, |draw, model| {
         let (id, worker) = held(draw, model);
         Call::Extend(id, worker, lease(draw))
@@ -250,10 +267,12 @@ impl Call {
                 side.told(executions.get_with_logs(real(id), *entries).await)
             }
             Self::List(query, pages) => {
-                side.pages(pages, |page| executions.list(query.filter(side), page)).await
+                side.pages(pages, |page| executions.list(query.filter(side), page))
+                    .await
             }
             Self::ListFull(query, pages) => {
-                side.pages(pages, |page| executions.list_full(query.filter(side), page)).await
+                side.pages(pages, |page| executions.list_full(query.filter(side), page))
+                    .await
             }
             Self::Prune(before, limit) => side.told(executions.prune(*before, *limit).await),
             Self::Claim(worker, lease) => side.told(executions.claim(worker, *lease).await),

@@ -106,7 +106,10 @@ pub(crate) const KINDS: Kinds = &[
         let id = workflow(draw, model);
         Call::Update(id, present(draw, model, id), Change::draw(draw))
     }),
-    kind!(16, |draw, model| Call::History(workflow(draw, model), Pages::draw(draw))),
+    kind!(16, |draw, model| Call::History(
+        workflow(draw, model),
+        Pages::draw(draw)
+    )),
     kind!(16, |draw, model| {
         let id = workflow(draw, model);
         Call::Version(id, earlier(draw, model, id))
@@ -130,7 +133,8 @@ impl Call {
                 side.told(workflows.update(real(id), *version, change.change()).await)
             }
             Self::History(id, pages) => {
-                side.pages(pages, |page| workflows.history(real(id), page)).await
+                side.pages(pages, |page| workflows.history(real(id), page))
+                    .await
             }
             Self::Version(id, version) => side.told(workflows.version(real(id), *version).await),
             Self::RestoreVersion(id, read, version) => {

@@ -3,9 +3,7 @@
 use std::sync::PoisonError;
 
 use aura_db::logs::TailFrom;
-use aura_db::{
-    Document, Error, ExecutionId, LogFilter, LogId, LogLevel, NewLog, Page, WorkflowId,
-};
+use aura_db::{Document, Error, ExecutionId, LogFilter, LogId, LogLevel, NewLog, Page, WorkflowId};
 use chrono::{DateTime, Utc};
 
 use super::Kinds;
@@ -106,7 +104,12 @@ impl Query {
 }
 
 fn level(draw: &mut Draw<'_>) -> LogLevel {
-    draw.pick(&[LogLevel::Info, LogLevel::Debug, LogLevel::Warn, LogLevel::Error])
+    draw.pick(&[
+        LogLevel::Info,
+        LogLevel::Debug,
+        LogLevel::Warn,
+        LogLevel::Error,
+    ])
 }
 
 fn past(draw: &mut Draw<'_>, model: &Model) -> DateTime<Utc> {
@@ -169,25 +172,34 @@ pub(crate) const KINDS: Kinds = &[
     )),
     kind!(12, |draw, model| Call::Find(log(draw, model))),
     kind!(12, |draw, model| Call::Get(log(draw, model))),
-    kind!(24, |draw, model| Call::List(Query::draw(draw, model), Pages::draw(draw))),
+    kind!(24, |draw, model| Call::List(
+        Query::draw(draw, model),
+        Pages::draw(draw)
+    )),
     kind!(12, |draw, model| Call::Prune(
         past(draw, model),
         draw.pick(&[1, 2, 0, 10, u64::MAX])
     )),
     kind!(18, |draw, model| Call::Stats(Query::draw(draw, model))),
     kind!(14, |draw, model| {
-        match (draw.pick(&[Begin::Now, Begin::Start, Begin::After]), &model.tail) {
+        match (
+            draw.pick(&[Begin::Now, Begin::Start, Begin::After]),
+            &model.tail,
+        ) {
             // Only the same filter goes on from there.
             (Begin::After, Some((_, query, _))) => Call::Tail(query.clone(), Begin::After),
             (Begin::After, None) => Call::Tail(Query::ALL, Begin::Start),
             (begin, _) => Call::Tail(Query::draw(draw, model), begin),
         }
     }),
-    kind!(24, |_draw, model| if model.in_transaction || model.tail.is_none() {
-        Call::Tail(Query::ALL, Begin::Now)
-    } else {
-        Call::Look
-    }),
+    kind!(
+        24,
+        |_draw, model| if model.in_transaction || model.tail.is_none() {
+            Call::Tail(Query::ALL, Begin::Now)
+        } else {
+            Call::Look
+        }
+    ),
 ];
 
 impl Call {
@@ -210,7 +222,8 @@ impl Call {
             Self::Find(id) => side.told(logs.find(side.real(*id)).await),
             Self::Get(id) => side.told(logs.get(side.real(*id)).await),
             Self::List(query, pages) => {
-                side.pages(pages, |page| logs.list(query.filter(side), page)).await
+                side.pages(pages, |page| logs.list(query.filter(side), page))
+                    .await
             }
             Self::Prune(before, limit) => side.told(logs.prune(*before, *limit).await),
             Self::Stats(query) => side.told(logs.stats(query.filter(side)).await),
@@ -228,7 +241,11 @@ impl Call {
                 }))
             }
             Self::Look => {
-                let tail = side.tail.lock().unwrap_or_else(PoisonError::into_inner).take();
+                let tail = side
+                    .tail
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .take();
                 let mut tail = tail.expect("one is open");
                 let entries = tail.look().await;
                 *side.tail.lock().unwrap_or_else(PoisonError::into_inner) = Some(tail);

@@ -43,6 +43,11 @@ impl Pages {
 
 pub(crate) fn bad_cursor(which: usize) -> Cursor {
     // The second is of a list of nothing that there is.
-    let all = ["", "WyJub2JvZHkraWQiLCIiLDFd", "'; DROP TABLE users; --", "bnVsbA"];
+    let all = [
+        "",
+        "WyJub2JvZHkraWQiLCIiLDFd",
+        "'; DROP TABLE users; --",
+        "bnVsbA",
+    ];
     Cursor::from(all[which % all.len()].to_owned())
 }

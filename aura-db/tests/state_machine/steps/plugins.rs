@@ -118,7 +118,10 @@ pub(crate) const KINDS: Kinds = &[
     kind!(12, |draw, model| Call::Get(plugin(draw, model))),
     kind!(12, |draw, model| Call::FindByName(name(draw, model))),
     kind!(12, |draw, model| Call::GetByName(name(draw, model))),
-    kind!(20, |draw, _model| Call::List(Query::draw(draw), Pages::draw(draw))),
+    kind!(20, |draw, _model| Call::List(
+        Query::draw(draw),
+        Pages::draw(draw)
+    )),
     kind!(12, |draw, model| Call::Enable(plugin(draw, model))),
     kind!(12, |draw, model| Call::Disable(plugin(draw, model))),
     kind!(16, |draw, model| {
@@ -156,7 +159,8 @@ impl Call {
             Self::FindByName(name) => side.told(plugins.find_by_name(name).await),
             Self::GetByName(name) => side.told(plugins.get_by_name(name).await),
             Self::List(query, pages) => {
-                side.pages(pages, |page| plugins.list(query.filter(), page)).await
+                side.pages(pages, |page| plugins.list(query.filter(), page))
+                    .await
             }
             Self::Enable(id) => side.told(plugins.enable(real(id)).await),
             Self::Disable(id) => side.told(plugins.disable(real(id)).await),

@@ -68,7 +68,10 @@ macro_rules! kind {
 }
 
 pub(crate) const KINDS: Kinds = &[
-    kind!(40, |draw, model| Call::Issue(user(draw, model), request(draw, model))),
+    kind!(40, |draw, model| Call::Issue(
+        user(draw, model),
+        request(draw, model)
+    )),
     kind!(20, |draw, model| Call::Authenticate(token(draw, model))),
     kind!(20, |draw, model| Call::AuthenticateWithin(
         token(draw, model),

@@ -1,9 +1,7 @@
 //! Calls about users.
 
 use aura_db::users::OwnedRows;
-use aura_db::{
-    Deleted, NewUser, Role, SessionRequest, UserChange, UserFilter, UserId, UserSort,
-};
+use aura_db::{Deleted, NewUser, Role, SessionRequest, UserChange, UserFilter, UserId, UserSort};
 
 use super::Kinds;
 use super::pages::Pages;
@@ -104,7 +102,13 @@ impl Query {
 }
 
 fn role(draw: &mut Draw<'_>) -> Role {
-    draw.pick(&[Role::User, Role::Admin, Role::Editor, Role::Viewer, Role::Admin])
+    draw.pick(&[
+        Role::User,
+        Role::Admin,
+        Role::Editor,
+        Role::Viewer,
+        Role::Admin,
+    ])
 }
 
 fn user(draw: &mut Draw<'_>, model: &Model) -> UserId {
@@ -150,13 +154,19 @@ pub(crate) const KINDS: Kinds = &[
     kind!(12, |draw, model| Call::FindByEmail(address(draw, model))),
     kind!(12, |draw, model| Call::GetByEmail(address(draw, model))),
     kind!(12, |draw, model| Call::EmailExists(address(draw, model))),
-    kind!(20, |draw, _model| Call::List(Query::draw(draw), Pages::draw(draw))),
+    kind!(20, |draw, _model| Call::List(
+        Query::draw(draw),
+        Pages::draw(draw)
+    )),
     kind!(14, |draw, model| Call::Update {
         id: user(draw, model),
         name: draw.maybe(|draw| draw.name(120)),
         email: draw.maybe(|draw| draw.email()),
     }),
-    kind!(14, |draw, model| Call::SetRole(user(draw, model), role(draw))),
+    kind!(14, |draw, model| Call::SetRole(
+        user(draw, model),
+        role(draw)
+    )),
     kind!(14, |draw, model| Call::Activate(user(draw, model))),
     kind!(12, |draw, model| Call::Deactivate(user(draw, model))),
     kind!(9, |draw, model| {
@@ -167,7 +177,10 @@ pub(crate) const KINDS: Kinds = &[
         let user = user(draw, model);
         Call::ChangePassword(user, known(draw, model, user), draw.password())
     }),
-    kind!(9, |draw, model| Call::ResetPassword(user(draw, model), draw.password())),
+    kind!(9, |draw, model| Call::ResetPassword(
+        user(draw, model),
+        draw.password()
+    )),
     kind!(12, |draw, model| {
         let user = user(draw, model);
         let email = match model.users.rows.get(&user.0) {
@@ -184,7 +197,10 @@ pub(crate) const KINDS: Kinds = &[
         };
         Call::Delete(user(draw, model), owned)
     }),
-    kind!(14, |draw, model| Call::Transfer(user(draw, model), user(draw, model))),
+    kind!(14, |draw, model| Call::Transfer(
+        user(draw, model),
+        user(draw, model)
+    )),
     kind!(20, |draw, model| Call::Restore(user(draw, model))),
     kind!(12, |draw, model| Call::Purge(user(draw, model))),
 ];
@@ -209,7 +225,8 @@ impl Call {
             Self::GetByEmail(email) => side.told(users.get_by_email(email).await),
             Self::EmailExists(email) => side.told(users.email_exists(email).await),
             Self::List(query, pages) => {
-                side.pages(pages, |page| users.list(query.filter(), page)).await
+                side.pages(pages, |page| users.list(query.filter(), page))
+                    .await
             }
             Self::Update { id, name, email } => {
                 let change = UserChange {

@@ -73,7 +73,9 @@ impl Query {
             descending: draw.yes(),
             deleted: draw.deleted(),
             scheduled: draw.rarely(4),
-            owner: draw.rarely(4).then(|| UserId(draw.handle(model.users.count()))),
+            owner: draw
+                .rarely(4)
+                .then(|| UserId(draw.handle(model.users.count()))),
             status: draw.rarely(5).then(|| status(draw)),
             plugin: draw.rarely(6).then(|| plugin(draw, model)),
             name: draw.rarely(8).then(|| draw.name(160)),
@@ -152,10 +154,22 @@ pub(crate) const KINDS: Kinds = &[
     kind!(12, |draw, model| Call::Find(workflow(draw, model))),
     kind!(12, |draw, model| Call::Get(workflow(draw, model))),
     kind!(14, |draw, model| Call::GetDetails(workflow(draw, model))),
-    kind!(24, |draw, model| Call::List(Query::draw(draw, model), Pages::draw(draw))),
-    kind!(24, |draw, model| Call::ListFull(Query::draw(draw, model), Pages::draw(draw))),
-    kind!(24, |draw, model| Call::Attach(workflow(draw, model), plugin(draw, model))),
-    kind!(16, |draw, model| Call::Detach(workflow(draw, model), plugin(draw, model))),
+    kind!(24, |draw, model| Call::List(
+        Query::draw(draw, model),
+        Pages::draw(draw)
+    )),
+    kind!(24, |draw, model| Call::ListFull(
+        Query::draw(draw, model),
+        Pages::draw(draw)
+    )),
+    kind!(24, |draw, model| Call::Attach(
+        workflow(draw, model),
+        plugin(draw, model)
+    )),
+    kind!(16, |draw, model| Call::Detach(
+        workflow(draw, model),
+        plugin(draw, model)
+    )),
     kind!(16, |draw, model| Call::Duplicate(
         workflow(draw, model),
         draw.maybe(|draw| draw.name(160))
@@ -164,9 +178,14 @@ pub(crate) const KINDS: Kinds = &[
     kind!(18, |draw, model| Call::Restore(workflow(draw, model))),
     kind!(12, |draw, model| Call::Purge(workflow(draw, model))),
     kind!(12, |draw, model| Call::Check(workflow(draw, model))),
-    kind!(12, |draw, model| Call::SetStatus(workflow(draw, model), status(draw))),
+    kind!(12, |draw, model| Call::SetStatus(
+        workflow(draw, model),
+        status(draw)
+    )),
     kind!(14, |draw, model| Call::Activate(workflow(draw, model))),
-    kind!(14, |draw, model| Call::ActivateIfSound(workflow(draw, model))),
+    kind!(14, |draw, model| Call::ActivateIfSound(workflow(
+        draw, model
+    ))),
     kind!(12, |draw, model| Call::Deactivate(workflow(draw, model))),
 ];
 
@@ -184,10 +203,12 @@ impl Call {
             Self::Get(id) => side.told(workflows.get(real(id)).await),
             Self::GetDetails(id) => side.told(workflows.get_details(real(id)).await),
             Self::List(query, pages) => {
-                side.pages(pages, |page| workflows.list(query.filter(side), page)).await
+                side.pages(pages, |page| workflows.list(query.filter(side), page))
+                    .await
             }
             Self::ListFull(query, pages) => {
-                side.pages(pages, |page| workflows.list_full(query.filter(side), page)).await
+                side.pages(pages, |page| workflows.list_full(query.filter(side), page))
+                    .await
             }
             Self::Attach(id, plugin) => {
                 side.told(workflows.attach(real(id), side.real(*plugin)).await)
@@ -203,9 +224,7 @@ impl Call {
             Self::Restore(id) => side.told(workflows.restore(real(id)).await),
             Self::Purge(id) => side.told(workflows.purge(real(id)).await),
             Self::Check(id) => side.told(workflows.check(real(id)).await),
-            Self::SetStatus(id, status) => {
-                side.told(workflows.set_status(real(id), *status).await)
-            }
+            Self::SetStatus(id, status) => side.told(workflows.set_status(real(id), *status).await),
             Self::Activate(id) => side.told(workflows.activate(real(id)).await),
             Self::ActivateIfSound(id) => side.told(workflows.activate_if_sound(real(id)).await),
             Self::Deactivate(id) => side.told(workflows.deactivate(real(id)).await),
