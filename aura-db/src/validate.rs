@@ -82,6 +82,7 @@ impl Check {
     /// than one `@` with something on both sides and no blanks.
     pub(crate) fn email(&mut self, field: &'static str, value: &str) -> String {
         let email = normal_email(value);
+        let refused = self.0.len();
         self.text(field, &email, MAX_EMAIL);
         let sound = email.split_once('@').is_some_and(|(local, domain)| {
             !local.is_empty()
@@ -91,7 +92,7 @@ impl Check {
                 && !domain.ends_with('.')
                 && !email.chars().any(|c| c.is_whitespace() || c.is_control())
         });
-        if !sound {
+        if !sound && self.0.len() == refused {
             self.refuse(field, "must be an e-mail address, such as ada@example.org");
         }
         email

@@ -1,6 +1,6 @@
 //! The repositories, one module each.
 
-use chrono::{DateTime, NaiveDate, Utc};
+use chrono::{DateTime, NaiveDate, SubsecRound, TimeDelta, Utc};
 use entity::Live;
 use sea_orm::sea_query::{Expr, Query, SimpleExpr, UpdateStatement};
 use sea_orm::{ColumnTrait, DbBackend, DbErr, QueryFilter, QueryResult, Value};
@@ -46,6 +46,23 @@ pub(crate) async fn purge<E: Live>(h: &Handle, what: &'static str, id: i64) -> R
         });
     }
     Err(Error::not_found(what, id))
+}
+
+/// The first moment to the microsecond, which is as fine as rows are, that is
+/// not before this one, and that both databases can compare with: PostgreSQL
+/// has no year -5000, and to SQLite, which compares text, the year 10000 is
+/// before 2026. No row is outside.
+pub(crate) fn moment(time: DateTime<Utc>) -> DateTime<Utc> {
+    let cut = time.trunc_subsecs(6);
+    let whole = if cut < time {
+        cut.checked_add_signed(TimeDelta::microseconds(1))
+    } else {
+        Some(cut)
+    };
+    // From the first moment of the year 1 to the end of 9999.
+    let first = DateTime::UNIX_EPOCH - TimeDelta::days(719_162);
+    let last = DateTime::UNIX_EPOCH + TimeDelta::days(2_932_897) - TimeDelta::microseconds(1);
+    whole.unwrap_or(last).clamp(first, last)
 }
 
 /// A statement that can't be built: a mistake of ours.

@@ -13,7 +13,7 @@ use crate::support::{assert_error, open, open_at};
 testdb::both!(migrated:
     a_lease_is_extended_by_its_holder, finished_by_its_holder_only, a_late_holder_is_refused,
     waiting_ends_by_time_or_by_event, canceled_ones_are_lost_to_their_worker,
-    cancel_and_finish_meet, recovered_once,
+    cancel_and_finish_meet, recovered_once, what_is_not_taken_is_free,
 );
 
 async fn a_lease_is_extended_by_its_holder(db: TestDb) {
@@ -292,4 +292,43 @@ async fn recovered_once(db: TestDb) {
     }
     assert_eq!(all.len(), 30);
     assert_eq!(all.into_iter().collect::<BTreeSet<_>>().len(), 30);
+}
+
+/// A worker that is still taking one leaves the others to others.
+async fn what_is_not_taken_is_free(test: TestDb) {
+    let (db, clock) = open_at(&test).await;
+    let flow = flow(&db, "ada").await;
+    let due = queue(&db, flow).await.id;
+    db.executions().claim("w", LEASE).await.expect("an answer");
+    let soon = db.now() + Duration::from_secs(1);
+    db.executions()
+        .wait(due, "w", Some(soon), None)
+        .await
+        .expect("waiting");
+    let queued = queue(&db, flow).await.id;
+    clock.advance(Duration::from_secs(1));
+    let (db, beside) = (&db, test.backend() == testdb::Backend::Postgres);
+    let claim = async |worker| {
+        let claimed = db
+            .executions()
+            .claim(worker, LEASE)
+            .await
+            .expect("an answer");
+        claimed.map(|execution| execution.id)
+    };
+    let meanwhile = db
+        .transaction(|tx| async move {
+            let mine = tx.executions().claim("one", LEASE).await?;
+            assert_eq!(mine.map(|execution| execution.id), Some(due), "it was due");
+            // (SQLite's other writers wait.)
+            Ok::<_, Error>(if beside { claim("two").await } else { None })
+        })
+        .await
+        .expect("committed");
+    let other = if beside {
+        meanwhile
+    } else {
+        claim("two").await
+    };
+    assert_eq!(other, Some(queued));
 }

@@ -12,6 +12,7 @@ use crate::engine::Handle;
 use crate::engine::run::undecoded;
 use crate::error::Error;
 use crate::page::Sorted;
+use crate::repositories::moment;
 use crate::validate::Check;
 
 /// An execution without its documents.
@@ -168,11 +169,11 @@ impl ExecutionFilter {
                 )
                 .add_option(
                     self.from
-                        .map(|from| executions::COLUMN.created_at.gte(from)),
+                        .map(|from| executions::COLUMN.created_at.gte(moment(from))),
                 )
                 .add_option(
                     self.until
-                        .map(|until| executions::COLUMN.created_at.lt(until)),
+                        .map(|until| executions::COLUMN.created_at.lt(moment(until))),
                 ),
         ))
     }

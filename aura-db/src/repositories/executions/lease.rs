@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Datelike, SubsecRound, TimeDelta, Utc};
 use entity::{Action, Document, ExecutionId, ExecutionStatus, executions};
 use sea_orm::sea_query::{Expr, Query, SimpleExpr, UpdateStatement};
 use sea_orm::{ColumnTrait, DbBackend, EntityTrait, QueryFilter};
@@ -54,38 +54,42 @@ impl Outcome {
 }
 
 /// The rows are locked where they are found, and those that another worker has
-/// locked are passed over. Two lists, because each reads one end of the index
-/// on (status, id); `ANY (ARRAY (…))`, because an `IN` may be run anew for each
-/// row, and would lock others.
+/// locked are passed over. None is locked that is not taken, because it would be
+/// passed over by others, and nobody would have it: so the queue is only looked
+/// at when nothing is due. `ANY (ARRAY (…))`, because an `IN` may be run anew for
+/// each row, and would lock others; the workflow is looked up by row and not
+/// joined, because a join would read the whole queue.
 const CLAIM_POSTGRES: &str = r"
+WITH due AS MATERIALIZED (
+    SELECT id FROM executions AS e WHERE status = 'waiting' AND wait_until <= $3
+        AND (SELECT w.deleted_at IS NULL FROM workflows AS w WHERE w.id = e.workflow_id)
+    ORDER BY wait_until, id LIMIT $4 FOR UPDATE OF e SKIP LOCKED
+), queued AS MATERIALIZED (
+    SELECT id FROM executions AS e WHERE status = 'queued'
+        AND (SELECT w.deleted_at IS NULL FROM workflows AS w WHERE w.id = e.workflow_id)
+        AND (SELECT count(*) FROM due) = 0
+    ORDER BY id LIMIT $4 FOR UPDATE OF e SKIP LOCKED
+)
 UPDATE executions SET status = 'running', worker_id = $1, lease_until = $2, wait_until = NULL,
     started_at = COALESCE(started_at, $3)
-WHERE id = ANY (ARRAY (
-    SELECT id FROM (
-        SELECT * FROM (SELECT id FROM executions AS e WHERE status = 'queued'
-            AND EXISTS (SELECT 1 FROM workflows AS w WHERE w.id = e.workflow_id AND w.deleted_at IS NULL)
-            ORDER BY id LIMIT $4 FOR UPDATE OF e SKIP LOCKED) AS queued
-        UNION ALL
-        SELECT * FROM (SELECT id FROM executions AS e WHERE status = 'waiting' AND wait_until <= $3
-            AND EXISTS (SELECT 1 FROM workflows AS w WHERE w.id = e.workflow_id AND w.deleted_at IS NULL)
-            ORDER BY id LIMIT $4 FOR UPDATE OF e SKIP LOCKED) AS due
-    ) AS claimable ORDER BY id LIMIT $4))
+WHERE id = ANY (ARRAY (SELECT id FROM due UNION ALL SELECT id FROM queued))
 RETURNING *";
 
 /// SQLite has one writer, so whoever runs this is alone.
 const CLAIM_SQLITE: &str = r"
+WITH due AS MATERIALIZED (
+    SELECT id FROM executions AS e WHERE status = 'waiting' AND wait_until <= ?3
+        AND (SELECT w.deleted_at IS NULL FROM workflows AS w WHERE w.id = e.workflow_id)
+    ORDER BY wait_until, id LIMIT ?4
+), queued AS MATERIALIZED (
+    SELECT id FROM executions AS e WHERE status = 'queued'
+        AND (SELECT w.deleted_at IS NULL FROM workflows AS w WHERE w.id = e.workflow_id)
+        AND (SELECT count(*) FROM due) = 0
+    ORDER BY id LIMIT ?4
+)
 UPDATE executions SET status = 'running', worker_id = ?1, lease_until = ?2, wait_until = NULL,
     started_at = COALESCE(started_at, ?3)
-WHERE id IN (
-    SELECT id FROM (
-        SELECT * FROM (SELECT id FROM executions AS e WHERE status = 'queued'
-            AND EXISTS (SELECT 1 FROM workflows AS w WHERE w.id = e.workflow_id AND w.deleted_at IS NULL)
-            ORDER BY id LIMIT ?4)
-        UNION ALL
-        SELECT * FROM (SELECT id FROM executions AS e WHERE status = 'waiting' AND wait_until <= ?3
-            AND EXISTS (SELECT 1 FROM workflows AS w WHERE w.id = e.workflow_id AND w.deleted_at IS NULL)
-            ORDER BY id LIMIT ?4)
-    ) ORDER BY id LIMIT ?4)
+WHERE id IN (SELECT id FROM due UNION ALL SELECT id FROM queued)
 RETURNING *";
 
 const RECOVER_POSTGRES: &str = r"
@@ -103,9 +107,9 @@ WHERE id IN (
 RETURNING *";
 
 impl Executions {
-    /// Takes the oldest execution that is queued, or whose waiting time is
-    /// over, for this worker, until the lease runs out. `None` when there is
-    /// none. Each goes to one worker.
+    /// Takes an execution for this worker, until the lease runs out: the one
+    /// whose waiting has been over for longest, or else the oldest in the queue.
+    /// `None` when there is none. Each goes to one worker.
     ///
     /// Fails with [`Error::Validation`] when the worker has no name, or one of
     /// more than 64 characters, or the lease is empty or longer than a year.
@@ -113,7 +117,9 @@ impl Executions {
         Ok(self.take("claim", worker, lease, 1).await?.pop())
     }
 
-    /// Takes up to `limit` executions at once (at most 1,000), oldest first.
+    /// Takes up to `limit` executions at once (and 1,000): those whose waiting
+    /// is over, or else the oldest in the queue. It may be fewer than there are;
+    /// when it is none, there was nothing to take. Returned oldest first.
     ///
     /// Fails like [`Executions::claim`].
     pub async fn claim_many(
@@ -227,6 +233,10 @@ impl Executions {
         let data = data.map(Document);
         let mut check = Check::default();
         check.document("data", data.as_ref());
+        if until.is_some_and(|until| !(1..=9999).contains(&until.year())) {
+            check.refuse("until", "must be in the years from 1 to 9999");
+        }
+        let until = until.map(|until| until.trunc_subsecs(6));
         checked(worker, None, check)?;
         let data = &data;
         self.0
@@ -344,9 +354,9 @@ fn checked(worker: &str, lease: Option<Duration>, mut check: Check) -> Result<Ti
         check.refuse("lease", "must be more than nothing and at most a year");
     }
     check.done()?;
-    Ok(lease
-        .and_then(|lease| TimeDelta::from_std(lease).ok())
-        .unwrap_or_default())
+    // Rows are as fine as microseconds.
+    let micros = lease.and_then(|lease| i64::try_from(lease.as_micros()).ok());
+    Ok(TimeDelta::microseconds(micros.unwrap_or_default()))
 }
 
 fn only(id: ExecutionId) -> UpdateStatement {

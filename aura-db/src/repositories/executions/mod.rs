@@ -41,6 +41,7 @@ use crate::engine::run::entity_row;
 use crate::engine::{Handle, Op};
 use crate::error::Error;
 use crate::page::{List, MAX_PAGE, Page};
+use crate::repositories::moment;
 use crate::validate::Check;
 
 /// An execution to be queued.
@@ -228,7 +229,7 @@ impl Executions {
                     .select_only()
                     .column(executions::Column::Id)
                     .filter(executions::COLUMN.status.is_in(ENDED))
-                    .filter(executions::COLUMN.finished_at.lt(before))
+                    .filter(executions::COLUMN.finished_at.lt(moment(before)))
                     .order_by_asc(executions::Column::Id)
                     .limit(limit.min(i64::MAX as u64));
                 let delete = Query::delete()
@@ -263,7 +264,7 @@ async fn find(h: &Handle, op: Op, id: ExecutionId) -> Result<Option<Execution>, 
 
 /// Refuses what belongs to another's workflow when the handle is limited to own
 /// ones.
-async fn owned(h: &Handle, op: Op, workflow: WorkflowId) -> Result<(), Error> {
+pub(crate) async fn owned(h: &Handle, op: Op, workflow: WorkflowId) -> Result<(), Error> {
     if h.limited_to().is_none() {
         return Ok(());
     }

@@ -7,6 +7,7 @@ use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, QuerySelect, Que
 use crate::engine::Handle;
 use crate::error::Error;
 use crate::page::{MAX_SEARCH, Sorted, holds};
+use crate::repositories::moment;
 use crate::validate::Check;
 
 /// From the least to the most.
@@ -118,8 +119,14 @@ impl LogFilter {
                 .add_option(self.workflow.map(|id| logs::COLUMN.workflow_id.eq(id)))
                 .add_option(self.execution.map(|id| logs::COLUMN.execution_id.eq(id)))
                 .add_option(levels)
-                .add_option(self.from.map(|from| logs::COLUMN.created_at.gte(from)))
-                .add_option(self.until.map(|until| logs::COLUMN.created_at.lt(until)))
+                .add_option(
+                    self.from
+                        .map(|from| logs::COLUMN.created_at.gte(moment(from))),
+                )
+                .add_option(
+                    self.until
+                        .map(|until| logs::COLUMN.created_at.lt(moment(until))),
+                )
                 .add_option(
                     self.text
                         .as_deref()

@@ -43,6 +43,8 @@ use crate::engine::run::entity_row;
 use crate::engine::{Handle, Op};
 use crate::error::Error;
 use crate::page::{List, Page};
+use crate::repositories::executions::owned;
+use crate::repositories::moment;
 use crate::validate::Check;
 
 /// The most entries that [`Logs::append_many`] takes at once.
@@ -214,10 +216,15 @@ impl Logs {
 
     /// The entry with this id.
     pub async fn find(&self, id: LogId) -> Result<Option<Log>, Error> {
+        const FIND: Op = op("find", Action::Read);
         self.0
-            .read(op("find", Action::Read), |h| async move {
-                let own = LogFilter::new().select(&h)?;
-                h.fetch_optional(own.filter(logs::COLUMN.id.eq(id))).await
+            .read(FIND, |h| async move {
+                let log = logs::Entity::find().filter(logs::COLUMN.id.eq(id));
+                let log = h.fetch_optional(log).await?;
+                if let Some(log) = &log {
+                    owned(&h, FIND, log.workflow_id).await?;
+                }
+                Ok(log)
             })
             .await
     }
@@ -259,7 +266,10 @@ impl Logs {
                 let old = Query::select()
                     .column("id")
                     .from_subquery(sea_orm::QueryTrait::into_query(oldest), "oldest")
-                    .and_where(sea_orm::ExprTrait::lt(Expr::col("created_at"), before))
+                    .and_where(sea_orm::ExprTrait::lt(
+                        Expr::col("created_at"),
+                        moment(before),
+                    ))
                     .take();
                 let delete = Query::delete()
                     .from_table(logs::Entity)

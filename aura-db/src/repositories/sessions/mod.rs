@@ -20,7 +20,7 @@ mod token;
 
 use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use entity::{Action, Resource, SessionId, UserId, sessions, users};
 use sea_orm::sea_query::{Query, UpdateStatement};
 use sea_orm::{
@@ -32,6 +32,7 @@ use serde::Serialize;
 use crate::engine::run::entity_part;
 use crate::engine::{Handle, Op};
 use crate::error::Error;
+use crate::repositories::moment;
 use crate::repositories::users::User;
 
 pub use entity::sessions::Model as Session;
@@ -288,7 +289,9 @@ pub(crate) fn able() -> Condition {
 fn valid(now: DateTime<Utc>, idle: Option<Duration>) -> Condition {
     let since = idle
         .and_then(|idle| TimeDelta::from_std(idle).ok())
-        .and_then(|idle| now.checked_sub_signed(idle));
+        .and_then(|idle| now.checked_sub_signed(idle))
+        // Not before what PostgreSQL has a date for.
+        .map(|since| moment(since.trunc_subsecs(6)));
     Condition::all()
         .add(sessions::COLUMN.expires_at.gt(now))
         .add_option(since.map(|since| sessions::COLUMN.last_seen_at.gt(since)))
