@@ -26,7 +26,7 @@ use sea_orm::{
     ColumnTrait, Condition, EntityTrait, QueryFilter, Select,
 };
 
-use crate::config_schema::{self, ConfigProblem, SchemaProblem};
+use crate::config_schema::{self, AnyDepth, ConfigProblem, SchemaProblem};
 use crate::engine::run::entity_row;
 use crate::engine::{Handle, Op};
 use crate::error::Error;
@@ -352,11 +352,12 @@ impl Plugins {
         id: PluginId,
         config: serde_json::Value,
     ) -> Result<Vec<ConfigProblem>, Error> {
+        let config = AnyDepth(config);
         let plugin = self.get(id).await?;
         let Some(Document(schema)) = plugin.config_schema else {
             return Ok(Vec::new());
         };
-        config_schema::check(schema, config)
+        config_schema::check(schema, config.take())
             .await
             .map_err(|problem| match problem {
                 SchemaProblem::Busy => Error::Busy {
@@ -376,8 +377,16 @@ impl Plugins {
             .write(op("delete", Action::Delete), |h| async move {
                 let now = h.now();
                 let mut update = h.amend::<plugins::Entity>(now);
-                update.value(plugins::Column::DeletedAt, now);
-                one(&h, id, update).await.map(|_| ())
+                update
+                    .value(plugins::Column::DeletedAt, now)
+                    .and_where(plugins::COLUMN.id.eq(id))
+                    .and_where(plugins::COLUMN.deleted_at.is_null());
+                // Not returned: a schema that can't be read is no reason to
+                // fail when it is deleted.
+                match h.update(&update).await? {
+                    0 => Err(missing(id)),
+                    _ => Ok(()),
+                }
             })
             .await
     }
