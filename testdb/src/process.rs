@@ -178,6 +178,12 @@ impl Running {
         false
     }
 
+    /// All lines of stdout that were waited for.
+    #[must_use]
+    pub fn heard(&self) -> &str {
+        &self.heard
+    }
+
     fn next_line(&mut self) -> Option<String> {
         match self.lines.recv_timeout(PATIENCE) {
             Ok(line) => {

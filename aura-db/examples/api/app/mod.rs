@@ -16,6 +16,7 @@ use axum::routing::{delete, get, post};
 use axum::{Router, middleware};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
 
 pub(crate) use self::error::{ApiError, chain};
 
@@ -52,6 +53,8 @@ fn router(app: App) -> Router {
 
 /// Serves until `stop` comes true; then ends what is under way, within bounds,
 /// and closes the database.
+///
+/// Fails when the server or the worker ended before.
 pub(crate) async fn serve(
     listener: TcpListener,
     db: Database,
@@ -63,28 +66,40 @@ pub(crate) async fn serve(
         queued: Arc::default(),
         stopping: Stopping(stopping),
     };
-    let mut worker = tokio::spawn(worker::run(app.clone()));
     let server = axum::serve(listener, router(app.clone()))
         .with_graceful_shutdown(app.stopping.clone().wait());
-    let mut server = tokio::spawn(server.into_future());
+    let mut tasks = JoinSet::new();
+    tasks.spawn(worker::run(app));
+    tasks.spawn(async {
+        if let Err(error) = server.await {
+            tracing::error!("serving: {error}");
+        }
+    });
 
-    stop.await;
+    let early = tokio::select! {
+        () = stop => None,
+        // Neither ends by itself. A service that is half there would look well
+        // and not be: better that it is started again.
+        ended = tasks.join_next() => ended,
+    };
     tracing::info!("stopping");
     // The listener closes, streams of logs end, the worker gives back what it
     // holds.
     stopper.send_replace(true);
-    let ended = tokio::time::timeout(GRACE, async { tokio::join!(&mut server, &mut worker) }).await;
-    if ended.is_err() {
-        // A client that doesn't read its answer can't keep the service alive.
+    let rest = async { while tasks.join_next().await.is_some() {} };
+    if tokio::time::timeout(GRACE, rest).await.is_err() {
+        // A client that is slow, on purpose or not, can't keep the service alive.
         tracing::warn!("requests were cut off after {GRACE:?}");
-        server.abort();
-        worker.abort();
+        tasks.abort_all();
     }
     // Last, when nobody needs it any more; it waits for statements under way.
     if tokio::time::timeout(GRACE, db.close()).await.is_err() {
         tracing::warn!("the database did not close within {GRACE:?}");
     }
-    Ok(())
+    match early {
+        None => Ok(()),
+        Some(ended) => Err(std::io::Error::other(format!("a task ended: {ended:?}"))),
+    }
 }
 
 /// Whether the service is about to end.
