@@ -219,6 +219,21 @@ fn dismantle(mut todo: Vec<Value>) {
     }
 }
 
+/// A value that may be of any depth, until it is measured.
+pub(crate) struct AnyDepth(pub(crate) Value);
+
+impl AnyDepth {
+    pub(crate) fn take(mut self) -> Value {
+        self.0.take()
+    }
+}
+
+impl Drop for AnyDepth {
+    fn drop(&mut self) {
+        dismantle(vec![self.0.take()]);
+    }
+}
+
 fn prepare(schema: &Value) -> Result<(Graph, Validator)> {
     let graph = Graph::new(schema)?;
     let mut own = schema.clone();

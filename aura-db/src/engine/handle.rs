@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use chrono::{DateTime, Utc};
 use connection::{Config, Connections, Target};
-use entity::{Action, Reach, Resource, UserId, users};
+use entity::{Action, Reach, Resource, Role, UserId, users};
 use sea_orm::sea_query::LockType;
 use sea_orm::{ColumnTrait, Condition, DbBackend, EntityTrait, QueryFilter, QuerySelect};
 use tokio::sync::Semaphore;
@@ -90,6 +90,8 @@ pub(crate) struct Handle {
     pub(crate) restricted: bool,
     /// Only rows that this user owns. Set by the check of the role.
     own: Option<UserId>,
+    /// The role that the check found.
+    role: Option<Role>,
     /// How many rows the operation's statements read and wrote.
     rows: Option<Arc<AtomicU64>>,
 }
@@ -113,6 +115,7 @@ impl Handle {
             actor: None,
             restricted: false,
             own: None,
+            role: None,
             rows: None,
         }
     }
@@ -279,12 +282,13 @@ impl Handle {
             rows: None,
             ..self.clone()
         };
-        let role = asking.scalar::<entity::Role, _>(role).await?;
+        let role = asking.scalar::<Role, _>(role).await?;
         let (action, resource) = op.needs;
         match role.and_then(|role| role.reach(action, resource)) {
             None => Err(self.forbidden(op)),
             Some(reach) => {
                 self.own = (reach == Reach::Own).then_some(user);
+                self.role = role;
                 // Checked: what the operation calls is part of it.
                 self.restricted = false;
                 Ok(self)
@@ -292,7 +296,14 @@ impl Handle {
         }
     }
 
-    fn forbidden(&self, op: Op) -> Error {
+    /// Whether the actor may do this too, in an operation that needed something
+    /// else.
+    pub(crate) fn may(&self, op: Op) -> bool {
+        let (action, resource) = op.needs;
+        self.role.is_none_or(|role| role.can(action, resource))
+    }
+
+    pub(crate) fn forbidden(&self, op: Op) -> Error {
         let (action, resource) = op.needs;
         Error::Forbidden {
             user: self.actor.unwrap_or(UserId(0)),

@@ -265,21 +265,18 @@ impl Handle {
     }
 
     /// Inserts a row, or does what is said when another has its unique columns,
-    /// and returns the one or the other.
+    /// and returns the one or the other; nothing when that is not to be done.
     pub(crate) async fn insert_or<A>(
         &self,
         row: A,
         conflict: OnConflict,
-    ) -> Result<<A::Entity as EntityTrait>::Model, Error>
+    ) -> Result<Option<<A::Entity as EntityTrait>::Model>, Error>
     where
         A: ActiveModelTrait + Send,
     {
         let mut insert = Insert::one(row).into_query();
         insert.on_conflict(conflict);
-        self.inserted::<A>(insert)
-            .await?
-            .pop()
-            .ok_or_else(nothing_returned)
+        Ok(self.inserted::<A>(insert).await?.pop())
     }
 
     async fn inserted<A>(

@@ -6,6 +6,7 @@ use aura_db::{
     Agent, AgentChange, AgentFilter, Database, Deleted, Document, Error, MAX_DOCUMENT_DEPTH,
     NewAgent, Page, Role, UserId,
 };
+use sea_orm::ConnectionTrait;
 use serde_json::json;
 use testdb::TestDb;
 
@@ -14,7 +15,8 @@ use crate::support::{assert_error, open, open_at, refused, user};
 testdb::both!(migrated:
     created_as_given, names_are_unique_per_owner, changed, lists_and_filters,
     deleted_restored_purged, go_with_their_owner, only_admins_by_the_matrix, bad_input,
-    the_deepest_config_can_be_read,
+    the_deepest_config_can_be_read, unreadable_ones_can_be_changed_and_deleted,
+    renamed_to_one_name_at_once,
 );
 
 async fn agent(db: &Database, owner: UserId, name: &str) -> Agent {
@@ -305,4 +307,54 @@ async fn the_deepest_config_can_be_read(db: TestDb) {
         refused(db.agents().create(new(json!([deep]))).await),
         ["config"]
     );
+}
+
+/// Another tool may have stored a number that Rust has no type for.
+async fn unreadable_ones_can_be_changed_and_deleted(db: TestDb) {
+    let db = open(&db).await;
+    let ada = user(&db, "ada").await.id;
+    let id = agent(&db, ada, "Sum").await.id;
+    let spoil = async || {
+        let sql = "UPDATE agents SET config = '[1e999]'";
+        let writer = db.writer();
+        writer.execute_unprepared(sql).await.expect("spoilt");
+        assert_error!(db.agents().get(id).await, Error::Inconsistent { .. });
+    };
+    spoil().await;
+    let taken = NewAgent::new("Sum", "large").owner(ada);
+    assert_error!(db.agents().create(taken).await, Error::Conflict { .. });
+    let repair = AgentChange::new().config(None);
+    let repaired = db.agents().update(id, repair).await.expect("repaired");
+    assert_eq!(repaired.config, None);
+    spoil().await;
+    db.agents().delete(id).await.expect("deleted");
+    db.agents().purge(id).await.expect("purged");
+}
+
+async fn renamed_to_one_name_at_once(db: TestDb) {
+    let db = open(&db).await;
+    let ada = user(&db, "ada").await.id;
+    let mut tasks = Vec::new();
+    for n in 0..8 {
+        let (agents, id) = (db.agents(), agent(&db, ada, &n.to_string()).await.id);
+        tasks.push(tokio::spawn(async move {
+            agents.update(id, AgentChange::new().name("Sum")).await
+        }));
+    }
+    let mut renamed = 0;
+    for task in tasks {
+        match task.await.expect("no panic") {
+            Ok(agent) => renamed += usize::from(agent.name == "Sum"),
+            Err(Error::Conflict {
+                table,
+                columns,
+                deleted,
+            }) => {
+                assert_eq!((table.as_str(), deleted), ("agents", false));
+                assert_eq!(columns, ["owner_id", "name"]);
+            }
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+    assert_eq!(renamed, 1);
 }

@@ -4,10 +4,11 @@ use std::time::Duration;
 use aura_db::plugins::PluginSort;
 use aura_db::users::OwnedRows;
 use aura_db::{
-    Database, Deleted, Document, Error, MAX_DOCUMENT_DEPTH, NewPlugin, NewWorkflow, Page, Plugin,
-    PluginFilter,
+    Action, Database, Deleted, Document, Error, MAX_DOCUMENT_DEPTH, NewPlugin, NewWorkflow, Page,
+    Plugin, PluginFilter, Role,
 };
-use serde_json::json;
+use sea_orm::ConnectionTrait;
+use serde_json::{Value, json};
 use testdb::TestDb;
 
 use crate::support::{assert_error, open, open_at, refused, user};
@@ -15,7 +16,8 @@ use crate::support::{assert_error, open, open_at, refused, user};
 testdb::both!(migrated:
     registered_once, registered_by_many_at_once, registering_restores, found_while_live,
     lists_and_filters, switched, configs_are_checked, schemas_are_checked, deleted_restored_purged,
-    bad_input, the_deepest_schema_can_be_read,
+    bad_input, the_deepest_schema_can_be_read, unreadable_ones_can_be_deleted,
+    configs_of_any_depth, an_editor_does_not_restore,
 );
 
 async fn register(db: &Database, name: &str) -> Plugin {
@@ -341,4 +343,64 @@ async fn the_deepest_schema_can_be_read(db: TestDb) {
         ["config_schema"]
     );
     assert_eq!(names(&db, PluginFilter::new()).await, ["http"]);
+}
+
+/// Another tool may have stored a number that Rust has no type for.
+async fn unreadable_ones_can_be_deleted(db: TestDb) {
+    let db = open(&db).await;
+    let id = register(&db, "http").await.id;
+    let sql = "UPDATE plugins SET config_schema = '[1e999]'";
+    let writer = db.writer();
+    writer.execute_unprepared(sql).await.expect("spoilt");
+    assert_error!(db.plugins().get(id).await, Error::Inconsistent { .. });
+    db.plugins().delete(id).await.expect("deleted");
+    db.plugins().purge(id).await.expect("purged");
+}
+
+/// Dropping this value as usual would overflow the stack and end the process.
+async fn configs_of_any_depth(db: TestDb) {
+    let db = open(&db).await;
+    let deep = || (0..100_000).fold(json!(1), |inner, _| Value::Array(vec![inner]));
+    let any = register(&db, "any").await.id;
+    let problems = db.plugins().validate_config(any, deep()).await;
+    assert!(problems.expect("checked").is_empty());
+    assert_error!(
+        db.plugins().validate_config(4711.into(), deep()).await,
+        Error::NotFound { .. }
+    );
+    let new = NewPlugin::new("http", "1").config_schema(json!({}));
+    let id = db.plugins().register(new).await.expect("registered").id;
+    assert_eq!(
+        refused(db.plugins().validate_config(id, deep()).await),
+        ["config"]
+    );
+}
+
+/// Editors register plugins; restoring takes who may delete them.
+async fn an_editor_does_not_restore(db: TestDb) {
+    let db = open(&db).await;
+    let ada = user(&db, "ada").await;
+    db.users()
+        .set_role(ada.id, Role::Editor)
+        .await
+        .expect("changed");
+    let editor = db.restricted_to(&ada).plugins();
+    let new = |version| NewPlugin::new("http", version);
+    let first = editor.register(new("1")).await.expect("registered");
+    let second = editor.register(new("2")).await.expect("updated");
+    assert_eq!((second.id, second.version.as_str()), (first.id, "2"));
+    db.plugins().delete(first.id).await.expect("deleted");
+    assert_error!(
+        editor.register(new("3")).await,
+        Error::Forbidden {
+            action: Action::Delete,
+            ..
+        }
+    );
+    assert_eq!(names(&db, PluginFilter::new()).await, [""; 0]);
+    let admin = db.users().set_role(ada.id, Role::Admin).await;
+    admin.expect("changed");
+    let third = editor.register(new("3")).await.expect("restored");
+    assert_eq!((third.id, third.deleted_at), (first.id, None));
+    assert_eq!(third.version, "3");
 }

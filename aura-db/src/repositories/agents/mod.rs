@@ -23,7 +23,7 @@ use entity::{Action, AgentId, Live, Resource, UserId, agents};
 use sea_orm::sea_query::{LockType, UpdateStatement};
 use sea_orm::{
     ActiveValue::{NotSet, Set},
-    ColumnTrait, Condition, DbBackend, EntityTrait, QueryFilter, QuerySelect,
+    ColumnTrait, Condition, DbBackend, EntityTrait, QueryFilter, QuerySelect, Select,
 };
 
 use crate::engine::run::entity_row;
@@ -164,7 +164,7 @@ impl Agents {
                 let agent = lock(&h, op, id).await?;
                 let mut update = h.amend::<agents::Entity>(h.now());
                 if let Some(name) = &change.name {
-                    if let Some(error) = taken(&h, agent.owner_id, name, Some(id)).await? {
+                    if let Some(error) = taken(&h, agent.owner, name, Some(id)).await? {
                         return Err(error);
                     }
                     update.value(agents::Column::Name, name.clone());
@@ -221,8 +221,9 @@ impl Agents {
                 let mut update = h.amend::<agents::Entity>(now);
                 update
                     .value(agents::Column::DeletedAt, now)
-                    .value(agents::Column::DeletedWithOwner, false);
-                changed(&h, id, update).await.map(|_| ())
+                    .value(agents::Column::DeletedWithOwner, false)
+                    .and_where(agents::COLUMN.id.eq(id));
+                h.update(&update).await.map(|_| ())
             })
             .await
     }
@@ -237,10 +238,11 @@ impl Agents {
         self.0
             .atomic(op, |h| async move {
                 let agent = lock_any(&h, op, id).await?;
-                if agent.deleted_at.is_none() {
-                    return Ok(agent);
+                if !agent.deleted {
+                    let live = agents::Entity::live().filter(agents::COLUMN.id.eq(id));
+                    return h.fetch_optional(live).await?.ok_or_else(|| missing(id));
                 }
-                match hold_owner(&h, agent.owner_id).await {
+                match hold_owner(&h, agent.owner).await {
                     Err(Error::NotFound { .. }) => {
                         return Err(Error::State {
                             what: "agent",
@@ -279,22 +281,41 @@ fn missing(id: AgentId) -> Error {
     Error::not_found("agent", id)
 }
 
-/// The row, deleted or not, which nobody else changes until the transaction
-/// ends.
-async fn lock_any(h: &Handle, op: Op, id: AgentId) -> Result<Agent, Error> {
+/// What an operation must know of an agent before it changes it. No documents:
+/// they may be large, and one that can't be read is no reason not to delete it.
+struct Held {
+    owner: UserId,
+    deleted: bool,
+}
+
+async fn held(h: &Handle, agent: Select<agents::Entity>) -> Result<Option<Held>, Error> {
+    let agent = agent
+        .select_only()
+        .columns([agents::Column::OwnerId, agents::Column::DeletedAt])
+        .into_tuple::<(UserId, Option<DateTime<Utc>>)>();
+    let held = h.fetch_optional(agent).await?;
+    Ok(held.map(|(owner, deleted_at)| Held {
+        owner,
+        deleted: deleted_at.is_some(),
+    }))
+}
+
+/// Keeps everybody else from changing the agent, deleted or not, until the
+/// transaction ends.
+async fn lock_any(h: &Handle, op: Op, id: AgentId) -> Result<Held, Error> {
     let mut agent = agents::Entity::find().filter(agents::COLUMN.id.eq(id));
     if h.backend() == DbBackend::Postgres {
         agent = agent.lock(LockType::Update);
     }
-    let agent = h.fetch_optional(agent).await?.ok_or_else(|| missing(id))?;
-    h.owned(op, agent.owner_id)?;
+    let agent = held(h, agent).await?.ok_or_else(|| missing(id))?;
+    h.owned(op, agent.owner)?;
     Ok(agent)
 }
 
 /// As [`lock_any`], unless it is deleted.
-async fn lock(h: &Handle, op: Op, id: AgentId) -> Result<Agent, Error> {
+async fn lock(h: &Handle, op: Op, id: AgentId) -> Result<Held, Error> {
     let agent = lock_any(h, op, id).await?;
-    if agent.deleted_at.is_some() {
+    if agent.deleted {
         return Err(missing(id));
     }
     Ok(agent)
@@ -319,8 +340,9 @@ async fn taken(
         .filter(agents::COLUMN.owner_id.eq(owner))
         .filter(agents::COLUMN.name.eq(name))
         .filter(Condition::all().add_option(except.map(|id| agents::COLUMN.id.ne(id))));
-    let holder = h.fetch_optional(holder).await?;
-    Ok(holder.map(|holder| conflict(holder.deleted_at.is_some())))
+    Ok(held(h, holder)
+        .await?
+        .map(|holder| conflict(holder.deleted)))
 }
 
 fn conflict(deleted: bool) -> Error {

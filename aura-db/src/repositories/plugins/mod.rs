@@ -18,21 +18,24 @@
 //! # Ok(()) }
 //! ```
 
+mod filter;
+
 use chrono::{DateTime, Utc};
 use entity::{Action, Document, Live, PluginId, Resource, plugins};
 use sea_orm::sea_query::{OnConflict, UpdateStatement};
 use sea_orm::{
     ActiveValue::{NotSet, Set},
-    ColumnTrait, Condition, EntityTrait, QueryFilter, Select,
+    ColumnTrait, QueryFilter,
 };
 
-use crate::config_schema::{self, ConfigProblem, SchemaProblem};
+use crate::config_schema::{self, AnyDepth, ConfigProblem, SchemaProblem};
 use crate::engine::run::entity_row;
 use crate::engine::{Handle, Op};
 use crate::error::Error;
-use crate::page::{Deleted, List, MAX_SEARCH, Page, Sorted, holds};
+use crate::page::{List, Page};
 use crate::validate::Check;
 
+pub use self::filter::{PluginFilter, PluginSort};
 pub use entity::plugins::Model as Plugin;
 
 /// A plugin as it presents itself.
@@ -85,116 +88,6 @@ impl NewPlugin {
     }
 }
 
-/// Which plugins, and in which order.
-#[derive(Debug, Clone, Default)]
-pub struct PluginFilter {
-    enabled: Option<bool>,
-    author: Option<String>,
-    text: Option<String>,
-    deleted: Deleted,
-    sort: PluginSort,
-    descending: bool,
-}
-
-/// What plugins are sorted by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum PluginSort {
-    /// The name, by code point.
-    #[default]
-    Name,
-    /// The id: the order in which they were first registered.
-    Id,
-    /// When they were last changed.
-    UpdatedAt,
-}
-
-impl PluginFilter {
-    /// All plugins that are not deleted, by name.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Those that are enabled, or that are not.
-    #[must_use]
-    pub fn enabled(mut self, enabled: bool) -> Self {
-        self.enabled = Some(enabled);
-        self
-    }
-
-    /// Those of exactly this author.
-    #[must_use]
-    pub fn author(mut self, author: impl Into<String>) -> Self {
-        self.author = Some(author.into());
-        self
-    }
-
-    /// Those whose name or description holds this text, without ASCII case.
-    #[must_use]
-    pub fn text(mut self, text: impl Into<String>) -> Self {
-        self.text = Some(text.into());
-        self
-    }
-
-    /// Deleted ones too, or only those.
-    #[must_use]
-    pub fn deleted(mut self, deleted: Deleted) -> Self {
-        self.deleted = deleted;
-        self
-    }
-
-    /// In this order.
-    #[must_use]
-    pub fn sort(mut self, sort: PluginSort) -> Self {
-        self.sort = sort;
-        self
-    }
-
-    /// In the opposite order.
-    #[must_use]
-    pub fn descending(mut self) -> Self {
-        self.descending = true;
-        self
-    }
-
-    fn select(&self) -> Result<Select<plugins::Entity>, Error> {
-        let mut check = Check::default();
-        check.optional("author", self.author.as_deref(), 160);
-        check.optional("text", self.text.as_deref(), MAX_SEARCH);
-        check.done()?;
-        let select = plugins::Entity::find().filter(
-            Condition::all()
-                .add_option(
-                    self.enabled
-                        .map(|enabled| plugins::COLUMN.is_enabled.eq(enabled)),
-                )
-                .add_option(
-                    self.author
-                        .clone()
-                        .map(|author| plugins::COLUMN.author.eq(author)),
-                )
-                .add_option(self.text.as_deref().map(|text| {
-                    Condition::any()
-                        .add(holds(plugins::Column::Name, text))
-                        .add(holds(plugins::Column::Description, text))
-                })),
-        );
-        Ok(self.deleted.filter(select))
-    }
-
-    fn sorted(&self) -> Sorted<plugins::Column> {
-        Sorted {
-            by: match self.sort {
-                PluginSort::Name => plugins::Column::Name,
-                PluginSort::Id => plugins::Column::Id,
-                PluginSort::UpdatedAt => plugins::Column::UpdatedAt,
-            },
-            id: plugins::Column::Id,
-            descending: self.descending,
-        }
-    }
-}
-
 /// The plugins. From [`Database::plugins`](crate::Database::plugins).
 #[derive(Debug, Clone)]
 pub struct Plugins(pub(crate) Handle);
@@ -212,7 +105,9 @@ impl Plugins {
     /// description, version, author and schema. A new one is enabled; one that
     /// was disabled stays so; one that was deleted is restored.
     ///
-    /// Fails with [`Error::Validation`], also when the schema can't be used.
+    /// Fails with [`Error::Validation`], also when the schema can't be used, and
+    /// with [`Error::Forbidden`] when it is deleted and the user of a restricted
+    /// handle may not restore it.
     pub async fn register(&self, new: NewPlugin) -> Result<Plugin, Error> {
         use plugins::Column;
         let mut check = Check::default();
@@ -245,7 +140,7 @@ impl Plugins {
                     updated_by: Set(h.actor),
                     config_schema: Set(new.config_schema.clone()),
                 };
-                let update = OnConflict::column(Column::Name)
+                let mut update = OnConflict::column(Column::Name)
                     .update_columns([
                         Column::Description,
                         Column::Version,
@@ -256,7 +151,14 @@ impl Plugins {
                         Column::ConfigSchema,
                     ])
                     .to_owned();
-                h.insert_or(row, update).await
+                // The update restores, which not everybody may who may register.
+                let restore = op("register", Action::Delete);
+                if !h.may(restore) {
+                    update.action_and_where(plugins::COLUMN.deleted_at.is_null());
+                }
+                h.insert_or(row, update)
+                    .await?
+                    .ok_or_else(|| h.forbidden(restore))
             })
             .await
     }
@@ -352,11 +254,12 @@ impl Plugins {
         id: PluginId,
         config: serde_json::Value,
     ) -> Result<Vec<ConfigProblem>, Error> {
+        let config = AnyDepth(config);
         let plugin = self.get(id).await?;
         let Some(Document(schema)) = plugin.config_schema else {
             return Ok(Vec::new());
         };
-        config_schema::check(schema, config)
+        config_schema::check(schema, config.take())
             .await
             .map_err(|problem| match problem {
                 SchemaProblem::Busy => Error::Busy {
@@ -376,8 +279,16 @@ impl Plugins {
             .write(op("delete", Action::Delete), |h| async move {
                 let now = h.now();
                 let mut update = h.amend::<plugins::Entity>(now);
-                update.value(plugins::Column::DeletedAt, now);
-                one(&h, id, update).await.map(|_| ())
+                update
+                    .value(plugins::Column::DeletedAt, now)
+                    .and_where(plugins::COLUMN.id.eq(id))
+                    .and_where(plugins::COLUMN.deleted_at.is_null());
+                // Not returned: a schema that can't be read is no reason to
+                // fail when it is deleted.
+                match h.update(&update).await? {
+                    0 => Err(missing(id)),
+                    _ => Ok(()),
+                }
             })
             .await
     }
