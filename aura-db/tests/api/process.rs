@@ -21,7 +21,7 @@ async fn a_signal_ends_the_process_in_order(test: TestDb) {
     db.users().create(ada).await.expect("created");
     db.close().await;
 
-    // `cargo test` builds it with the tests, unless it is told which to build.
+    // `scripts/test` builds it; so does `cargo test`, unless it is told what.
     let this = std::env::current_exe().expect("a path");
     let folder = this.parent().and_then(Path::parent).expect("two folders");
     let api = folder.join("examples/api");
