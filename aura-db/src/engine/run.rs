@@ -147,7 +147,7 @@ impl Handle {
         Ok(touched)
     }
 
-    fn pool(
+    pub(crate) fn pool(
         &self,
         writes: bool,
     ) -> (

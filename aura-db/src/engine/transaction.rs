@@ -160,15 +160,13 @@ impl Open {
         let Some(transaction) = self.transaction.write().await.take() else {
             return Err(Error::Ended);
         };
-        // Looked at here and not before: a statement of another task's may
-        // have failed while this waited for it.
+        // Only now: another task's statement may have failed during the wait.
         let (permit, spoilt) = {
             let mut state = self.state();
             state.levels.clear();
             (state.permit.take(), state.failed.is_some())
         };
-        let wanted = commit;
-        let commit = commit && !spoilt;
+        let (wanted, commit) = (commit, commit && !spoilt);
         let task = tokio::spawn(async move {
             let _permit = permit;
             if commit {
@@ -177,14 +175,17 @@ impl Open {
                 transaction.rollback().await
             }
         });
-        let ended = task.await.map_err(|source| Error::CommitUnknown {
+        let ended = task.await;
+        if wanted && spoilt {
+            return Err(Error::Aborted);
+        }
+        let ended = ended.map_err(|source| Error::CommitUnknown {
             source: Box::new(source),
         })?;
         match ended.doing("committing") {
             Err(Error::Unavailable { source, .. }) if commit => {
                 Err(Error::CommitUnknown { source })
             }
-            Ok(()) if wanted && spoilt => Err(Error::Aborted),
             ended => ended,
         }
     }
@@ -256,11 +257,7 @@ impl Handle {
     }
 
     async fn begin(&self, pool: Pool, isolation: Isolation) -> Result<Arc<Open>, Error> {
-        let shared = &self.shared;
-        let (gate, connection) = match pool {
-            Pool::Reader => (&shared.gates.reader, &shared.connections.reader),
-            Pool::Writer => (&shared.gates.writer, &shared.connections.writer),
-        };
+        let (connection, gate) = self.pool(pool == Pool::Writer);
         let permit = self.place(gate).await?;
         let options = TransactionOptions {
             isolation_level: match isolation {
