@@ -10,6 +10,7 @@ mod errors;
 mod execution_leases;
 mod execution_stats;
 mod executions;
+mod extremes;
 mod injection;
 mod logs;
 mod logs_follow;

@@ -1,0 +1,377 @@
+//! Executions.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use aura_db::{
+    Action, Document, Execution, ExecutionId, ExecutionMode, ExecutionStatus, Resource, WorkflowId,
+};
+use chrono::{DateTime, Datelike, TimeDelta, Utc};
+use serde_json::{Value, json};
+
+use super::check::{Check, micros};
+use super::list::{page, whole, without};
+use super::{Allowed, Answer, Ctx, Model};
+use crate::outcome::{Failed, json_of};
+use crate::steps::executions::{Call, End, Query};
+
+const ENDED: [ExecutionStatus; 3] = [
+    ExecutionStatus::Success,
+    ExecutionStatus::Error,
+    ExecutionStatus::Canceled,
+];
+
+impl Model {
+    pub(super) fn executions(&mut self, ctx: Ctx, call: &Call) -> Answer {
+        let may = |action| self.enter(ctx, action, Resource::Execution);
+        let may_run = || self.enter(ctx, Action::Execute, Resource::Workflow);
+        match call {
+            Call::Enqueue(workflow, mode, data) => {
+                self.enqueue(ctx, *workflow, *mode, data.as_ref())
+            }
+            Call::Find(id) => match self.execution(may(Action::Read)?, *id) {
+                Err(Failed::NotFound { .. }) => Ok(Value::Null),
+                found => found.map(json_of),
+            },
+            Call::Get(id) => self.execution(may(Action::Read)?, *id).map(json_of),
+            Call::GetWithLogs(id, entries) => {
+                if *entries > 1_000 {
+                    return Err(Failed::validation(&["entries"]));
+                }
+                let row = self.execution(may(Action::Read)?, *id)?;
+                let logs = self.logs.rows.values().rev();
+                let logs = logs.filter(|log| log.execution_id == Some(*id));
+                let newest = logs.take(usize::try_from(*entries).unwrap_or(0));
+                Ok(json!([row, newest.collect::<Vec<_>>()]))
+            }
+            Call::List(query, pages) => {
+                let rows = self.executed(may(Action::Read)?, query)?;
+                let tell = |row: &Execution| without(json_of(row), &["data", "error"]);
+                page(
+                    rows,
+                    |row| ((), row.id.0),
+                    !query.oldest_first,
+                    *pages,
+                    tell,
+                )
+            }
+            Call::ListFull(query, pages) => {
+                let rows = self.executed(may(Action::Read)?, query)?;
+                page(
+                    rows,
+                    |row| ((), row.id.0),
+                    !query.oldest_first,
+                    *pages,
+                    whole,
+                )
+            }
+            Call::Prune(before, limit) => self.prune(ctx, *before, *limit),
+            Call::Claim(worker, lease) => {
+                let lease = leased(worker, Some(*lease), Check::default())?;
+                may(Action::Execute)?;
+                Ok(json_of(self.claim(worker, lease, 1).pop()))
+            }
+            Call::ClaimMany(worker, lease, limit) => {
+                let lease = leased(worker, Some(*lease), Check::default())?;
+                may(Action::Execute)?;
+                let limit = usize::try_from((*limit).min(1_000)).unwrap_or(0);
+                Ok(json_of(self.claim(worker, lease, limit)))
+            }
+            Call::Extend(id, worker, lease) => self.extend(ctx, *id, worker, *lease),
+            Call::Finish(id, worker, end) => self.finish(ctx, *id, worker, end),
+            Call::Wait(id, worker, until, data) => {
+                self.wait(ctx, *id, worker, *until, data.as_ref())
+            }
+            Call::Resume(id) => {
+                let status = self.execution(may_run()?, *id)?.status;
+                let row = self.executions.rows.get_mut(&id.0);
+                match row.filter(|_| status == ExecutionStatus::Waiting) {
+                    Some(row) => {
+                        row.status = ExecutionStatus::Queued;
+                        row.wait_until = None;
+                        Ok(json_of(&*row))
+                    }
+                    None => Err(state(*id)),
+                }
+            }
+            Call::Cancel(id) => {
+                let status = self.execution(may_run()?, *id)?.status;
+                let now = self.now;
+                let row = self.executions.rows.get_mut(&id.0);
+                match row.filter(|_| !ENDED.contains(&status)) {
+                    Some(row) => {
+                        row.status = ExecutionStatus::Canceled;
+                        row.finished_at = Some(now);
+                        (row.lease_until, row.wait_until) = (None, None);
+                        Ok(json_of(&*row))
+                    }
+                    None => Err(state(*id)),
+                }
+            }
+            Call::Recover(limit) => self.recover(ctx, *limit),
+            Call::Stats(query) => Ok(stats(&self.executed(may(Action::Read)?, query)?)),
+        }
+    }
+
+    fn enqueue(
+        &mut self,
+        ctx: Ctx,
+        workflow: WorkflowId,
+        mode: ExecutionMode,
+        data: Option<&Value>,
+    ) -> Answer {
+        let may_run = || self.enter(ctx, Action::Execute, Resource::Workflow);
+        let mut check = Check::default();
+        check.json("data", data);
+        check.done()?;
+        let version = self.own_workflow(may_run()?, workflow)?.version;
+        let now = self.now;
+        Ok(json_of(self.executions.insert(|id| Execution {
+            id: ExecutionId(id),
+            workflow_id: workflow,
+            workflow_version: version,
+            mode,
+            status: ExecutionStatus::Queued,
+            worker_id: None,
+            lease_until: None,
+            wait_until: None,
+            started_at: None,
+            finished_at: None,
+            created_at: now,
+            data: data.cloned().map(Document),
+            error: None,
+        })))
+    }
+
+    fn prune(&mut self, ctx: Ctx, before: DateTime<Utc>, limit: u64) -> Answer {
+        let may = |action| self.enter(ctx, action, Resource::Execution);
+        may(Action::Delete)?;
+        let rows = self.executions.rows.values();
+        let old = rows.filter(|row| {
+            ENDED.contains(&row.status) && row.finished_at.is_some_and(|at| at < before)
+        });
+        let old = old.take(usize::try_from(limit).unwrap_or(usize::MAX));
+        let old: Vec<_> = old.map(|row| row.id).collect();
+        for id in &old {
+            self.executions.rows.remove(&id.0);
+            self.logs
+                .rows
+                .retain(|_, log| log.execution_id != Some(*id));
+        }
+        Ok(json!(old.len()))
+    }
+
+    fn finish(&mut self, ctx: Ctx, id: ExecutionId, worker: &str, end: &End) -> Answer {
+        let may = |action| self.enter(ctx, action, Resource::Execution);
+        let (status, error, data) = match end.clone() {
+            End::Success(data) => (ExecutionStatus::Success, None, data),
+            End::Error(error, data) => (ExecutionStatus::Error, Some(error), data),
+        };
+        let mut check = Check::default();
+        check.json("data", data.as_ref());
+        check.json("error", error.as_ref());
+        leased(worker, None, check)?;
+        may(Action::Execute)?;
+        let now = self.now;
+        let row = self.held(id, worker)?;
+        row.status = status;
+        row.finished_at = Some(now);
+        row.lease_until = None;
+        row.data = data.map(Document).or(row.data.take());
+        row.error = error.map(Document).or(row.error.take());
+        Ok(json_of(&*row))
+    }
+
+    fn wait(
+        &mut self,
+        ctx: Ctx,
+        id: ExecutionId,
+        worker: &str,
+        until: Option<DateTime<Utc>>,
+        data: Option<&Value>,
+    ) -> Answer {
+        let may = |action| self.enter(ctx, action, Resource::Execution);
+        let mut check = Check::default();
+        let absurd = |until: DateTime<Utc>| !(1..=9999).contains(&until.year());
+        check.refuse("until", until.is_some_and(absurd));
+        check.json("data", data);
+        leased(worker, None, check)?;
+        may(Action::Execute)?;
+        let row = self.held(id, worker)?;
+        row.status = ExecutionStatus::Waiting;
+        row.worker_id = None;
+        row.lease_until = None;
+        row.wait_until = until.map(micros);
+        row.data = data.cloned().map(Document).or(row.data.take());
+        Ok(json_of(&*row))
+    }
+
+    fn recover(&mut self, ctx: Ctx, limit: u64) -> Answer {
+        let may = |action| self.enter(ctx, action, Resource::Execution);
+        may(Action::Execute)?;
+        let now = self.now;
+        let rows = self.executions.rows.values_mut();
+        let late = rows.filter(|row| {
+            row.status == ExecutionStatus::Running
+                && row.lease_until.is_none_or(|until| until <= now)
+        });
+        let limit = usize::try_from((limit).min(1_000)).unwrap_or(0);
+        let recovered = late.take(limit).map(|row| {
+            row.status = ExecutionStatus::Queued;
+            (row.worker_id, row.lease_until) = (None, None);
+            row.clone()
+        });
+        Ok(json_of(recovered.collect::<Vec<_>>()))
+    }
+
+    fn extend(&mut self, ctx: Ctx, id: ExecutionId, worker: &str, lease: Duration) -> Answer {
+        let may = |action| self.enter(ctx, action, Resource::Execution);
+        let lease = leased(worker, Some(lease), Check::default())?;
+        may(Action::Execute)?;
+        let now = self.now;
+        let row = self.held(id, worker)?;
+        if row.lease_until.is_none_or(|until| until <= now) {
+            return Err(lost(id, worker));
+        }
+        row.lease_until = Some(now + lease);
+        Ok(json_of(&*row))
+    }
+
+    /// An execution of a workflow that may be reached, deleted or not.
+    fn execution(&self, allowed: Allowed, id: ExecutionId) -> Result<&Execution, Failed> {
+        let row = self.executions.rows.get(&id.0);
+        let row = row.ok_or_else(|| Failed::not_found("execution", &id))?;
+        if let Some(workflow) = self.workflows.rows.get(&row.workflow_id.0) {
+            allowed.owned(workflow.owner_id)?;
+        }
+        Ok(row)
+    }
+
+    /// An execution that this worker holds.
+    fn held(&mut self, id: ExecutionId, worker: &str) -> Result<&mut Execution, Failed> {
+        let row = self.executions.rows.get_mut(&id.0);
+        let row = row.ok_or_else(|| Failed::not_found("execution", &id))?;
+        let held = row.status == ExecutionStatus::Running;
+        if held && row.worker_id.as_deref() == Some(worker) {
+            Ok(row)
+        } else {
+            Err(lost(id, worker))
+        }
+    }
+
+    fn claim(&mut self, worker: &str, lease: TimeDelta, limit: usize) -> Vec<Execution> {
+        let now = self.now;
+        let workflows = &self.workflows.rows;
+        let live = |id: WorkflowId| {
+            workflows
+                .get(&id.0)
+                .is_some_and(|workflow| workflow.deleted_at.is_none())
+        };
+        let rows = self.executions.rows.values();
+        let live: Vec<_> = rows.filter(|row| live(row.workflow_id)).collect();
+        let due = |row: &&&Execution| row.wait_until.is_some_and(|until| until <= now);
+        let mut takes: Vec<_> = live.iter().filter(due).collect();
+        takes.sort_by_key(|row| (row.wait_until, row.id));
+        if takes.is_empty() {
+            let queued = |row: &&&Execution| row.status == ExecutionStatus::Queued;
+            takes = live.iter().filter(queued).collect();
+        }
+        let mut takes: Vec<_> = takes.iter().take(limit).map(|row| row.id.0).collect();
+        takes.sort_unstable();
+        let claimed = takes.iter().filter_map(|id| {
+            let row = self.executions.rows.get_mut(id)?;
+            row.status = ExecutionStatus::Running;
+            row.worker_id = Some(worker.to_owned());
+            row.lease_until = Some(now + lease);
+            row.wait_until = None;
+            row.started_at = row.started_at.or(Some(now));
+            Some(row.clone())
+        });
+        claimed.collect()
+    }
+
+    fn executed(&self, allowed: Allowed, query: &Query) -> Result<Vec<&Execution>, Failed> {
+        let mut check = Check::default();
+        check.optional("worker", query.worker.as_ref(), 64);
+        check.done()?;
+        let owner = |row: &Execution| self.workflows.rows.get(&row.workflow_id.0);
+        let rows = self.executions.rows.values().filter(|row| {
+            owner(row).is_some_and(|workflow| allowed.shows(workflow.owner_id))
+                && query.workflow.is_none_or(|id| row.workflow_id == id)
+                && (query.statuses.is_empty() || query.statuses.contains(&row.status))
+                && query.mode.is_none_or(|mode| row.mode == mode)
+                && query
+                    .worker
+                    .as_ref()
+                    .is_none_or(|id| row.worker_id.as_ref() == Some(id))
+                && query.from.is_none_or(|from| row.created_at >= from)
+                && query.until.is_none_or(|until| row.created_at < until)
+        });
+        Ok(rows.collect())
+    }
+}
+
+fn lost(execution: ExecutionId, worker: &str) -> Failed {
+    Failed::LeaseLost {
+        execution,
+        worker: worker.to_owned(),
+    }
+}
+
+fn state(id: ExecutionId) -> Failed {
+    Failed::State {
+        what: "execution".to_owned(),
+        id: id.0,
+    }
+}
+
+/// A lease of up to a year, to the microsecond.
+fn leased(worker: &str, lease: Option<Duration>, mut check: Check) -> Result<TimeDelta, Failed> {
+    check.name("worker", worker, 64);
+    let year = Duration::from_hours(366 * 24);
+    let wrong = |lease: Duration| lease < Duration::from_micros(1) || lease > year;
+    check.refuse("lease", lease.is_some_and(wrong));
+    check.done()?;
+    let micros = lease.map_or(0, |lease| i64::try_from(lease.as_micros()).unwrap_or(0));
+    Ok(TimeDelta::microseconds(micros))
+}
+
+fn stats(rows: &[&Execution]) -> Value {
+    let mut by_status = BTreeMap::<u8, (ExecutionStatus, u64)>::new();
+    let mut days = BTreeMap::<_, [u64; 3]>::new();
+    let mut times = Vec::new();
+    for row in rows {
+        by_status
+            .entry(row.status as u8)
+            .or_insert((row.status, 0))
+            .1 += 1;
+        let day = days.entry(row.created_at.date_naive()).or_default();
+        day[0] += 1;
+        day[1] += u64::from(row.status == ExecutionStatus::Success);
+        day[2] += u64::from(row.status == ExecutionStatus::Error);
+        if let (Some(start), Some(end)) = (row.started_at, row.finished_at) {
+            let micros = (end - start).num_microseconds().unwrap_or(0);
+            times.push(u64::try_from(micros).unwrap_or(0));
+        }
+    }
+    times.sort_unstable();
+    let sum: u64 = times.iter().sum();
+    let average = sum
+        .checked_div(times.len() as u64)
+        .map(Duration::from_micros);
+    // The nearest rank is the smallest that 95 of 100 don't exceed.
+    let rank = (times.len() * 95).div_ceil(100);
+    let p95 = rank
+        .checked_sub(1)
+        .map(|index| Duration::from_micros(times[index]));
+    let days = days.iter().map(|(day, [total, success, error])| {
+        json!({"day": day, "total": total, "success": success, "error": error})
+    });
+    json!({
+        "total": rows.len(),
+        "by_status": by_status.values().collect::<Vec<_>>(),
+        "average": average,
+        "p95": p95,
+        "per_day": days.collect::<Vec<_>>(),
+    })
+}
