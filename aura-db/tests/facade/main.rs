@@ -10,6 +10,8 @@ mod errors;
 mod execution_leases;
 mod execution_stats;
 mod executions;
+mod executions_access;
+mod executions_races;
 mod injection;
 mod logs;
 mod logs_follow;
