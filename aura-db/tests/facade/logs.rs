@@ -17,7 +17,8 @@ use crate::people::until_waiting;
 use crate::support::{assert_error, open, open_at, refused};
 
 testdb::both!(migrated:
-    appended_as_given, appended_together_or_not, nothing_is_spoilt_by_a_missing_workflow,
+    appended_as_given, appended_together_or_not,
+    large_ones_too, nothing_is_spoilt_by_a_missing_workflow,
     lists_and_filters, newest_first_whatever_the_clock, counted, numbers_that_agree, pruned_by_id, bad_input, a_workflow_that_is_purged_meanwhile,
 );
 
@@ -105,6 +106,34 @@ async fn appended_together_or_not(db: TestDb) {
     );
     assert_eq!(refused::<()>(Err(error)), ["message", "metadata"]);
     assert_eq!(count().await, 2_500);
+}
+
+/// They take several statements, the last of which fails.
+async fn large_ones_too(test: TestDb) {
+    let db = open(&test).await;
+    let flow = flow(&db, "ada").await;
+    let forbid = match test.backend() {
+        Backend::Sqlite => {
+            "CREATE TRIGGER no BEFORE INSERT ON logs WHEN new.message = 'no' \
+             BEGIN SELECT RAISE(ABORT, 'no'); END"
+        }
+        Backend::Postgres => "ALTER TABLE logs ADD CHECK (message <> 'no')",
+    };
+    test.execute(forbid).await;
+    let large = |n: u8| info(flow, char::from(b'a' + n).to_string().repeat(1024 * 1024));
+    let mut many: Vec<_> = (0..20).map(large).collect();
+    let metadata = json!(["x".repeat(8 * 1024 * 1024)]);
+    many.push(info(flow, "with").metadata(metadata));
+    many.push(info(flow, "no"));
+    let failed = db.logs().append_many(many.clone()).await;
+    assert!(failed.is_err());
+    let count = async || db.logs().stats(LogFilter::new()).await.expect("numbers");
+    assert_eq!(count().await.total, 0);
+    many.pop();
+    assert_eq!(db.logs().append_many(many).await.expect("appended"), 21);
+    let rows = db.fetch_all(logs::Entity::find()).await.expect("rows");
+    let first: String = rows.iter().map(|log| &log.message[..1]).collect();
+    assert_eq!(first, "abcdefghijklmnopqrstw");
 }
 
 async fn nothing_is_spoilt_by_a_missing_workflow(db: TestDb) {

@@ -45,7 +45,7 @@ use crate::error::Error;
 use crate::page::{List, Page};
 use crate::repositories::executions::owned;
 use crate::repositories::moment;
-use crate::validate::Check;
+use crate::validate::{Check, written};
 
 /// The most entries that [`Logs::append_many`] takes at once.
 pub const MAX_BATCH: usize = 100_000;
@@ -97,6 +97,11 @@ impl NewLog {
         check.long_text("message", &self.message);
         check.document("metadata", self.metadata.as_ref());
         check.done()
+    }
+
+    /// About so many, as it is sent.
+    fn bytes(&self) -> usize {
+        self.message.len() + self.metadata.as_ref().map_or(0, written)
     }
 
     fn row(&self, now: DateTime<Utc>) -> logs::ActiveModel {
@@ -180,7 +185,8 @@ impl Logs {
             .await
     }
 
-    /// Appends many entries, all or none, and says how many.
+    /// Appends many entries, all or none, and says how many. However large they
+    /// are, they go to the database in parts of a few MiB.
     ///
     /// Fails with [`Error::Validation`] when there are more than
     /// [`MAX_BATCH`], or one can't be stored, and with [`Error::NotFound`] when
@@ -206,8 +212,8 @@ impl Logs {
                 }
                 strangers(&h, entries).await?;
                 let now = h.now();
-                let rows = entries.iter().map(|entry| entry.row(now)).collect();
-                let count = h.insert_bulk::<logs::ActiveModel>(rows).await?;
+                let rows = entries.iter().map(|entry| (entry.row(now), entry.bytes()));
+                let count = h.insert_bulk(Box::new(rows)).await?;
                 h.appended();
                 Ok(count)
             })
