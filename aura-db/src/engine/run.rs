@@ -336,6 +336,13 @@ impl Handle {
         self.count_touched(statement.build(&self.backend())).await
     }
 
+    /// Runs a statement of this crate's own SQL, and returns how many rows it
+    /// touched.
+    pub(crate) async fn sql(&self, sql: &'static str, values: Vec<Value>) -> Result<u64, Error> {
+        self.count_touched(Statement::from_sql_and_values(self.backend(), sql, values))
+            .await
+    }
+
     /// Runs a statement of this crate's own SQL that writes, and returns its
     /// rows.
     pub(crate) async fn sql_returning<E: EntityTrait>(

@@ -19,10 +19,10 @@ use crate::support::{assert_error, open, open_at, refused};
 testdb::both!(migrated:
     appended_as_given, appended_together_or_not,
     large_ones_too, nothing_is_spoilt_by_a_missing_workflow,
-    lists_and_filters, newest_first_whatever_the_clock, counted, numbers_that_agree, pruned_by_id, bad_input, a_workflow_that_is_purged_meanwhile,
+    lists_and_filters, newest_first_whatever_the_clock, counted, numbers_that_agree, bad_input, a_workflow_that_is_purged_meanwhile,
 );
 
-fn info(flow: WorkflowId, message: impl Into<String>) -> NewLog {
+pub(crate) fn info(flow: WorkflowId, message: impl Into<String>) -> NewLog {
     NewLog::new(flow, LogLevel::Info, message)
 }
 
@@ -178,7 +178,7 @@ async fn nothing_is_spoilt_by_a_missing_workflow(db: TestDb) {
     );
 }
 
-async fn found(db: &Database, filter: LogFilter) -> Vec<String> {
+pub(crate) async fn found(db: &Database, filter: LogFilter) -> Vec<String> {
     let list = db
         .logs()
         .list(filter, Page::first(100))
@@ -318,27 +318,6 @@ async fn numbers_that_agree(test: TestDb) {
         assert_eq!(stats.total, days);
     }
     writer.await.expect("no panic");
-}
-
-async fn pruned_by_id(db: TestDb) {
-    let (db, clock) = open_at(&db).await;
-    let flow = flow(&db, "ada").await;
-    let start = db.now();
-    for n in 0..10 {
-        db.logs()
-            .append(info(flow, format!("{n}")))
-            .await
-            .expect("appended");
-        clock.advance(Duration::from_secs(1));
-    }
-    let before = start + Duration::from_secs(6);
-    assert_eq!(db.logs().prune(before, 4).await.expect("pruned"), 4);
-    assert_eq!(db.logs().prune(before, 4).await.expect("pruned"), 2);
-    assert_eq!(db.logs().prune(before, u64::MAX).await.expect("pruned"), 0);
-    assert_eq!(
-        found(&db, LogFilter::new().oldest_first()).await,
-        ["6", "7", "8", "9"]
-    );
 }
 
 /// The workflow goes between the question whether it is there and the entry.

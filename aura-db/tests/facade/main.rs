@@ -15,6 +15,7 @@ mod executions_races;
 mod injection;
 mod logs;
 mod logs_follow;
+mod logs_prune;
 mod logs_tail;
 mod pages;
 mod people;

@@ -258,34 +258,39 @@ impl Logs {
             .await
     }
 
-    /// Removes the oldest entries, by id, that were written before this time:
-    /// of the first `limit` entries those, and says how many. Call it until it
-    /// says 0.
+    /// Removes at most `limit` entries that were written before this time, those
+    /// of each workflow oldest first, and says how many. Of several who do this
+    /// at once each removes others. Call it until it says 0.
     pub async fn prune(&self, before: DateTime<Utc>, limit: u64) -> Result<u64, Error> {
         self.0
             .write(op("prune", Action::Delete), |h| async move {
-                let oldest = logs::Entity::find()
-                    .select_only()
-                    .columns([logs::Column::Id, logs::Column::CreatedAt])
-                    .order_by_asc(logs::Column::Id)
-                    .limit(limit.min(i64::MAX as u64));
-                let old = Query::select()
-                    .column("id")
-                    .from_subquery(sea_orm::QueryTrait::into_query(oldest), "oldest")
-                    .and_where(sea_orm::ExprTrait::lt(
-                        Expr::col("created_at"),
-                        moment(before),
-                    ))
-                    .take();
-                let delete = Query::delete()
-                    .from_table(logs::Entity)
-                    .and_where(logs::COLUMN.id.in_subquery(old))
-                    .take();
-                h.delete(&delete).await
+                let sql = match h.backend() {
+                    DbBackend::Postgres => PRUNE_POSTGRES,
+                    _ => PRUNE_SQLITE,
+                };
+                let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+                h.sql(sql, vec![moment(before).into(), limit.into()]).await
             })
             .await
     }
 }
+
+/// The ids are not in the order of time when a clock was ahead, so what is old
+/// is looked for workflow by workflow, in the index that has the times. The
+/// inner limit keeps PostgreSQL from reading the whole log instead.
+const PRUNE_POSTGRES: &str = r"
+DELETE FROM logs WHERE id = ANY (ARRAY (
+    SELECT its.id FROM workflows AS w CROSS JOIN LATERAL (
+        SELECT l.id FROM logs AS l WHERE l.workflow_id = w.id AND l.created_at < $1
+        ORDER BY l.created_at LIMIT $2 FOR UPDATE SKIP LOCKED) AS its
+    LIMIT $2))";
+
+/// SQLite keeps to the order of a `CROSS JOIN`.
+const PRUNE_SQLITE: &str = r"
+DELETE FROM logs WHERE id IN (
+    SELECT l.id FROM workflows AS w
+    CROSS JOIN logs AS l ON l.workflow_id = w.id AND l.created_at < ?1
+    LIMIT ?2)";
 
 fn its_execution(
     workflow: WorkflowId,
