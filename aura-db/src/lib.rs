@@ -112,12 +112,12 @@ pub use graph::{GraphEdge, GraphNode, GraphProblem, WorkflowGraph};
 pub use health::{Health, PoolHealth, SchemaHealth};
 pub use migration::{self, Migrator};
 pub use page::{Cursor, Deleted, List, Page};
-pub use repositories::agents::{Agent, AgentChange, AgentFilter, NewAgent};
+pub use repositories::agents::{Agent, AgentChange, AgentFilter, AgentSummary, NewAgent};
 pub use repositories::executions::{
     Execution, ExecutionFilter, ExecutionStats, ExecutionSummary, NewExecution, Outcome,
 };
 pub use repositories::logs::{Log, LogFilter, LogStats, NewLog};
-pub use repositories::plugins::{NewPlugin, Plugin, PluginFilter};
+pub use repositories::plugins::{NewPlugin, Plugin, PluginFilter, PluginSummary};
 pub use repositories::sessions::{self, Session, SessionRequest, Token};
 pub use repositories::users::{self, NewUser, User, UserChange, UserFilter, UserSort};
 pub use repositories::workflows::{

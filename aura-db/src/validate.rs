@@ -124,8 +124,7 @@ impl Check {
             // Serializing recurses.
             return;
         }
-        let mut counted = Counter(0);
-        if serde_json::to_writer(&mut counted, json).is_err() {
+        if serde_json::to_writer(Counter(0), json).is_err() {
             self.refuse(field, "must have at most 16 MiB");
         }
     }
@@ -151,6 +150,15 @@ impl Check {
 /// An e-mail address as it is stored and compared.
 pub(crate) fn normal_email(email: &str) -> String {
     email.trim().to_ascii_lowercase()
+}
+
+/// How many bytes a document has, written; one that is too large has about as
+/// many as are allowed.
+pub(crate) fn written(document: &Document) -> usize {
+    let mut counted = Counter(0);
+    // It ends early when there are too many, which is enough to know.
+    let _ = serde_json::to_writer(&mut counted, &document.0);
+    counted.0
 }
 
 /// Counts bytes up to the limit of a document.

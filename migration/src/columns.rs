@@ -10,8 +10,8 @@
 
 use sea_orm::DbBackend;
 use sea_orm::sea_query::{
-    ColumnDef, Expr, ForeignKey, ForeignKeyAction, ForeignKeyCreateStatement, Index,
-    IndexCreateStatement, Table, TableCreateStatement,
+    ColumnDef, ConditionalStatement, Expr, ForeignKey, ForeignKeyAction, ForeignKeyCreateStatement,
+    Index, IndexCreateStatement, Table, TableCreateStatement,
 };
 
 /// Builds the tables of one backend.
@@ -209,6 +209,23 @@ impl Columns {
         for column in columns {
             index.col(*column);
         }
+        index
+    }
+
+    /// An index of the rows that meet a condition, named after what they are.
+    /// A search uses it when it names the condition itself.
+    #[must_use]
+    pub fn partial(
+        self,
+        table: &'static str,
+        what: &'static str,
+        columns: &[&'static str],
+        condition: &'static str,
+    ) -> IndexCreateStatement {
+        let mut index = self.index(table, columns);
+        index
+            .name(format!("idx_{table}_{what}"))
+            .cond_where(Expr::cust(condition));
         index
     }
 

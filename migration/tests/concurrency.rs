@@ -33,7 +33,7 @@ async fn one_of_sixteen_processes_applies(db: TestDb) {
             assert_eq!(one.status.code(), Some(0), "{one:?}");
         }
         let say = |text: &str| ended.iter().filter(|one| one.stdout.contains(text)).count();
-        assert_eq!(say("9 migrations applied in "), 1, "{ended:#?}");
+        assert_eq!(say("10 migrations applied in "), 1, "{ended:#?}");
         assert_eq!(
             say("Nothing to do: the schema is up to date."),
             15,
@@ -106,7 +106,7 @@ async fn a_transaction_that_is_open_is_waited_for(db: TestDb) {
     let other = db.outside().await;
     let begin = match db.backend() {
         Backend::Sqlite => "BEGIN IMMEDIATE",
-        Backend::Postgres => "BEGIN; LOCK TABLE agents IN ACCESS EXCLUSIVE MODE",
+        Backend::Postgres => "BEGIN; LOCK TABLE logs IN ACCESS EXCLUSIVE MODE",
     };
     other.execute_unprepared(begin).await.expect("it begins");
     let config = impatient(&db);

@@ -20,8 +20,11 @@ async fn rows_are_lost_with_consent_only(db: TestDb) {
     db.fill().await;
     let before = db.dump(&Runner::default().owned()).await;
     for (arguments, lost) in [
-        (["down"].as_slice(), [("agents", true), ("users", false)]),
-        (&["down", "-n", "9"], [("agents", true), ("users", true)]),
+        (
+            ["down", "-n", "2"].as_slice(),
+            [("agents", true), ("users", false)],
+        ),
+        (&["down", "-n", "10"], [("agents", true), ("users", true)]),
         (&["reset"], [("agents", true), ("users", true)]),
         (&["refresh"], [("agents", true), ("users", true)]),
         (&["fresh"], [("agents", true), ("users", true)]),
@@ -43,7 +46,7 @@ async fn rows_are_lost_with_consent_only(db: TestDb) {
             "{arguments:?}"
         );
     }
-    for plan in [Plan::Down(1), Plan::Refresh, Plan::Fresh, Plan::Reset] {
+    for plan in [Plan::Down(2), Plan::Refresh, Plan::Fresh, Plan::Reset] {
         if db.state().await != State::Current {
             migration(&db, &["up", "--json"]);
         }
@@ -54,7 +57,7 @@ async fn rows_are_lost_with_consent_only(db: TestDb) {
             Plan::Refresh => ["refresh", "--yes"].as_slice(),
             Plan::Fresh => &["fresh", "-y"],
             Plan::Reset => &["reset", "--yes"],
-            _ => &["down", "--yes", "-n", "1"],
+            _ => &["down", "--yes", "-n", "2"],
         };
         let agreed = migration(&db, arguments);
         let line = format!("  {:<20} {:>12} row\n", "agents", 1);
@@ -71,10 +74,10 @@ async fn production_wants_force(db: TestDb) {
     db.fill().await;
     let production = [("AURA_ENV", "production")];
     let before = db.dump(&Runner::default().owned()).await;
-    for plan in ["down", "reset", "refresh", "fresh"] {
+    for plan in ["down -n 2", "reset", "refresh", "fresh"] {
         for consent in [["--yes", ""], ["--force", ""]] {
-            let arguments: Vec<&str> = [plan]
-                .into_iter()
+            let arguments: Vec<&str> = plan
+                .split(' ')
                 .chain(consent)
                 .filter(|word| !word.is_empty())
                 .collect();

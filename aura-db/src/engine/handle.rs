@@ -74,10 +74,18 @@ pub(crate) struct Op {
 enum Touch {
     /// Reads.
     Read,
+    /// Reads, and each statement sees what is committed when it starts.
+    ReadCommitted,
     /// Writes with one statement.
     Write,
     /// Writes with several that belong together.
     Atomic,
+}
+
+impl Touch {
+    fn writes(self) -> bool {
+        matches!(self, Self::Write | Self::Atomic)
+    }
 }
 
 /// Where statements go and who acts. Cheap to clone.
@@ -186,6 +194,17 @@ impl Handle {
         self.observe(op, Touch::Read, run).await
     }
 
+    /// Runs an operation that only reads, and each of whose statements must see
+    /// what is committed when it starts, whatever the server's default.
+    pub(crate) async fn read_committed<T, F, Fut>(&self, op: Op, run: F) -> Result<T, Error>
+    where
+        F: Fn(Self) -> Fut + Send + Sync,
+        Fut: Future<Output = Result<T, Error>> + Send,
+        T: Send,
+    {
+        self.observe(op, Touch::ReadCommitted, run).await
+    }
+
     /// Runs an operation that writes with a single statement.
     pub(crate) async fn write<T, F, Fut>(&self, op: Op, run: F) -> Result<T, Error>
     where
@@ -251,12 +270,17 @@ impl Handle {
         if self.scope.is_some() {
             return self.together(checked).await;
         }
-        let pool = if touch == Touch::Read {
-            Pool::Reader
-        } else {
+        let pool = if touch.writes() {
             Pool::Writer
+        } else {
+            Pool::Reader
         };
-        self.transact(pool, Isolation::default(), checked).await
+        let isolation = if touch == Touch::ReadCommitted {
+            Isolation::ReadCommitted
+        } else {
+            Isolation::Default
+        };
+        self.transact(pool, isolation, checked).await
     }
 
     /// Asks for the actor's role, in the transaction of the operation, so that
@@ -275,7 +299,7 @@ impl Handle {
             .filter(users::COLUMN.id.eq(user))
             .filter(users::COLUMN.is_active.eq(true))
             .filter(users::COLUMN.deleted_at.is_null());
-        if touch != Touch::Read && self.backend() == DbBackend::Postgres {
+        if touch.writes() && self.backend() == DbBackend::Postgres {
             role = role.lock(LockType::Share);
         }
         let asking = Self {

@@ -8,6 +8,7 @@
 //! * [`transaction`]: begin, commit, savepoints, retries.
 //! * [`stats`]: the numbers.
 
+mod bulk;
 pub(crate) mod handle;
 mod json;
 pub(crate) mod run;

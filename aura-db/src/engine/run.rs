@@ -129,7 +129,7 @@ impl Handle {
     }
 
     /// Runs a statement that says how many rows it touched.
-    async fn count_touched(&self, statement: Statement) -> Result<u64, Error> {
+    pub(super) async fn count_touched(&self, statement: Statement) -> Result<u64, Error> {
         let touched = if let Some(scope) = &self.scope {
             let guard = scope.open.transaction.read().await;
             let transaction = guard.as_ref().ok_or(Error::Ended)?;
@@ -301,27 +301,6 @@ impl Handle {
         Ok(self.returned::<E>(statement).await?.pop())
     }
 
-    /// Inserts rows, in statements that both databases take, and returns how
-    /// many. The caller holds a transaction when they belong together.
-    pub(crate) async fn insert_bulk<A>(&self, rows: Vec<A>) -> Result<u64, Error>
-    where
-        A: ActiveModelTrait + Send,
-    {
-        let mut count = 0;
-        // Each row binds at most as many values as the table has columns, and
-        // SQLite takes 32,766.
-        let width = <A::Entity as EntityTrait>::Column::iter().count().max(1);
-        let size = (32_766 / width).clamp(1, 1_000);
-        let mut rows = rows.into_iter().peekable();
-        while rows.peek().is_some() {
-            let batch: Vec<A> = rows.by_ref().take(size).collect();
-            let insert = Insert::many(batch).into_query();
-            let statement = StatementBuilder::build(&insert, &self.backend());
-            count += self.count_touched(as_written(statement)).await?;
-        }
-        Ok(count)
-    }
-
     /// Updates rows and returns them as they are now.
     pub(crate) async fn update_returning<E: EntityTrait>(
         &self,
@@ -355,6 +334,13 @@ impl Handle {
         statement: S,
     ) -> Result<u64, Error> {
         self.count_touched(statement.build(&self.backend())).await
+    }
+
+    /// Runs a statement of this crate's own SQL, and returns how many rows it
+    /// touched.
+    pub(crate) async fn sql(&self, sql: &'static str, values: Vec<Value>) -> Result<u64, Error> {
+        self.count_touched(Statement::from_sql_and_values(self.backend(), sql, values))
+            .await
     }
 
     /// Runs a statement of this crate's own SQL that writes, and returns its

@@ -39,7 +39,12 @@ pub struct OperationStats {
     pub operation: &'static str,
     /// How often it ended, well or not.
     pub count: u64,
-    /// How often it failed; an operation that was given up counts.
+    /// How often it failed: the statement, or what it was asked to do (a
+    /// conflict, a role that may not); an operation that was given up counts.
+    /// What is answered with nothing is none: to find nobody, or a wrong
+    /// password. Who watches for guessed passwords counts
+    /// [`Error::Credentials`](crate::Error::Credentials) where `login` is called;
+    /// here they are the `login_lookup`s without a `login`.
     pub errors: u64,
     /// How long all of them took, in microseconds.
     pub total_micros: u64,

@@ -47,6 +47,8 @@ pub enum Isolation {
     /// statement sees what is committed when it starts.
     #[default]
     Default,
+    /// Each statement sees what is committed when it starts, whatever the default.
+    ReadCommitted,
     /// All statements see what was committed when the first started; a
     /// collision is retried.
     RepeatableRead,
@@ -263,6 +265,7 @@ impl Handle {
             isolation_level: match isolation {
                 _ if self.backend() == sea_orm::DbBackend::Sqlite => None,
                 Isolation::Default => None,
+                Isolation::ReadCommitted => Some(IsolationLevel::ReadCommitted),
                 Isolation::RepeatableRead => Some(IsolationLevel::RepeatableRead),
                 Isolation::Serializable => Some(IsolationLevel::Serializable),
             },

@@ -154,10 +154,14 @@ async fn changed(db: TestDb) {
 async fn names(db: &Database, filter: AgentFilter) -> Vec<String> {
     let list = db
         .agents()
-        .list(filter, Page::first(100))
+        .list(filter.clone(), Page::first(100))
         .await
         .expect("a list");
-    list.items.into_iter().map(|agent| agent.name).collect()
+    let names: Vec<_> = list.items.into_iter().map(|agent| agent.name).collect();
+    let full = db.agents().list_full(filter, Page::first(100)).await;
+    let full: Vec<_> = full.expect("a list").items;
+    assert!(full.iter().map(|agent| &agent.name).eq(&names));
+    names
 }
 
 async fn lists_and_filters(db: TestDb) {
@@ -319,6 +323,11 @@ async fn unreadable_ones_can_be_changed_and_deleted(db: TestDb) {
         let writer = db.writer();
         writer.execute_unprepared(sql).await.expect("spoilt");
         assert_error!(db.agents().get(id).await, Error::Inconsistent { .. });
+        let list = db.agents().list(AgentFilter::new(), Page::first(9)).await;
+        assert_eq!(list.expect("a list, without settings").items.len(), 1);
+        let full = db.agents();
+        let full = full.list_full(AgentFilter::new(), Page::first(9)).await;
+        assert_error!(full, Error::Inconsistent { .. });
     };
     spoil().await;
     let taken = NewAgent::new("Sum", "large").owner(ada);

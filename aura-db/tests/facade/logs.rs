@@ -17,11 +17,12 @@ use crate::people::until_waiting;
 use crate::support::{assert_error, open, open_at, refused};
 
 testdb::both!(migrated:
-    appended_as_given, appended_together_or_not, nothing_is_spoilt_by_a_missing_workflow,
-    lists_and_filters, newest_first_whatever_the_clock, counted, numbers_that_agree, pruned_by_id, bad_input, a_workflow_that_is_purged_meanwhile,
+    appended_as_given, appended_together_or_not,
+    large_ones_too, nothing_is_spoilt_by_a_missing_workflow,
+    lists_and_filters, newest_first_whatever_the_clock, counted, numbers_that_agree, bad_input, a_workflow_that_is_purged_meanwhile,
 );
 
-fn info(flow: WorkflowId, message: impl Into<String>) -> NewLog {
+pub(crate) fn info(flow: WorkflowId, message: impl Into<String>) -> NewLog {
     NewLog::new(flow, LogLevel::Info, message)
 }
 
@@ -107,6 +108,34 @@ async fn appended_together_or_not(db: TestDb) {
     assert_eq!(count().await, 2_500);
 }
 
+/// They take several statements, the last of which fails.
+async fn large_ones_too(test: TestDb) {
+    let db = open(&test).await;
+    let flow = flow(&db, "ada").await;
+    let forbid = match test.backend() {
+        Backend::Sqlite => {
+            "CREATE TRIGGER no BEFORE INSERT ON logs WHEN new.message = 'no' \
+             BEGIN SELECT RAISE(ABORT, 'no'); END"
+        }
+        Backend::Postgres => "ALTER TABLE logs ADD CHECK (message <> 'no')",
+    };
+    test.execute(forbid).await;
+    let large = |n: u8| info(flow, char::from(b'a' + n).to_string().repeat(1024 * 1024));
+    let mut many: Vec<_> = (0..20).map(large).collect();
+    let metadata = json!(["x".repeat(8 * 1024 * 1024)]);
+    many.push(info(flow, "with").metadata(metadata));
+    many.push(info(flow, "no"));
+    let failed = db.logs().append_many(many.clone()).await;
+    assert!(failed.is_err());
+    let count = async || db.logs().stats(LogFilter::new()).await.expect("numbers");
+    assert_eq!(count().await.total, 0);
+    many.pop();
+    assert_eq!(db.logs().append_many(many).await.expect("appended"), 21);
+    let rows = db.fetch_all(logs::Entity::find()).await.expect("rows");
+    let first: String = rows.iter().map(|log| &log.message[..1]).collect();
+    assert_eq!(first, "abcdefghijklmnopqrstw");
+}
+
 async fn nothing_is_spoilt_by_a_missing_workflow(db: TestDb) {
     let db = open(&db).await;
     let (one, two) = (flow(&db, "ada").await, flow(&db, "bob").await);
@@ -149,7 +178,7 @@ async fn nothing_is_spoilt_by_a_missing_workflow(db: TestDb) {
     );
 }
 
-async fn found(db: &Database, filter: LogFilter) -> Vec<String> {
+pub(crate) async fn found(db: &Database, filter: LogFilter) -> Vec<String> {
     let list = db
         .logs()
         .list(filter, Page::first(100))
@@ -289,27 +318,6 @@ async fn numbers_that_agree(test: TestDb) {
         assert_eq!(stats.total, days);
     }
     writer.await.expect("no panic");
-}
-
-async fn pruned_by_id(db: TestDb) {
-    let (db, clock) = open_at(&db).await;
-    let flow = flow(&db, "ada").await;
-    let start = db.now();
-    for n in 0..10 {
-        db.logs()
-            .append(info(flow, format!("{n}")))
-            .await
-            .expect("appended");
-        clock.advance(Duration::from_secs(1));
-    }
-    let before = start + Duration::from_secs(6);
-    assert_eq!(db.logs().prune(before, 4).await.expect("pruned"), 4);
-    assert_eq!(db.logs().prune(before, 4).await.expect("pruned"), 2);
-    assert_eq!(db.logs().prune(before, u64::MAX).await.expect("pruned"), 0);
-    assert_eq!(
-        found(&db, LogFilter::new().oldest_first()).await,
-        ["6", "7", "8", "9"]
-    );
 }
 
 /// The workflow goes between the question whether it is there and the entry.

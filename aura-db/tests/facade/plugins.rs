@@ -139,13 +139,23 @@ async fn found_while_live(db: TestDb) {
     );
 }
 
+async fn listed(db: &Database) -> Vec<String> {
+    let list = db.plugins().list(PluginFilter::new(), Page::first(9)).await;
+    let items = list.expect("a list").items.into_iter();
+    items.map(|plugin| plugin.name).collect()
+}
+
 async fn names(db: &Database, filter: PluginFilter) -> Vec<String> {
     let list = db
         .plugins()
-        .list(filter, Page::first(100))
+        .list(filter.clone(), Page::first(100))
         .await
         .expect("a list");
-    list.items.into_iter().map(|plugin| plugin.name).collect()
+    let names: Vec<_> = list.items.into_iter().map(|plugin| plugin.name).collect();
+    let full = db.plugins().list_full(filter, Page::first(100)).await;
+    let full: Vec<_> = full.expect("a list").items;
+    assert!(full.iter().map(|plugin| &plugin.name).eq(&names));
+    names
 }
 
 async fn lists_and_filters(db: TestDb) {
@@ -353,6 +363,10 @@ async fn unreadable_ones_can_be_deleted(db: TestDb) {
     let writer = db.writer();
     writer.execute_unprepared(sql).await.expect("spoilt");
     assert_error!(db.plugins().get(id).await, Error::Inconsistent { .. });
+    assert_eq!(listed(&db).await, ["http"], "without schemas");
+    let full = db.plugins();
+    let full = full.list_full(PluginFilter::new(), Page::first(9)).await;
+    assert_error!(full, Error::Inconsistent { .. });
     db.plugins().delete(id).await.expect("deleted");
     db.plugins().purge(id).await.expect("purged");
 }

@@ -222,10 +222,14 @@ async fn idle_sessions(db: TestDb) {
     };
     let hour = Duration::from_hours(1);
     let seen = issued.session.last_seen_at;
-    clock.set(seen + hour - Duration::from_micros(1));
-    assert!(within(hour).await);
+    assert!(within(Duration::ZERO).await, "seen just now");
+    clock.set(seen + hour);
+    assert!(within(hour).await, "exactly so long is not longer");
+    assert!(!within(Duration::from_nanos(3_599_999_999_999)).await);
     clock.advance(Duration::from_micros(1));
-    assert!(!within(hour).await, "as with the end of a session");
+    assert!(!within(hour).await);
+    assert!(!within(hour + Duration::from_nanos(999)).await);
+    assert!(within(hour + Duration::from_micros(1)).await);
     assert!(within(hour * 2).await && within(Duration::MAX).await);
     assert!(!within(Duration::ZERO).await);
     assert!(opens(&db, &issued).await, "no limit unless asked for");

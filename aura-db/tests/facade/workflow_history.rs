@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use aura_db::sea_orm::ConnectionTrait;
 use aura_db::{Database, Error, NewWorkflow, Page, Workflow, WorkflowChange, WorkflowStatus};
 use serde_json::json;
 use testdb::TestDb;
@@ -10,7 +11,7 @@ testdb::both!(migrated:
     an_update_is_the_next_version, only_what_is_mentioned_changes, a_stale_version_is_told,
     of_two_one_wins, the_history_is_bounded, the_history_is_pruned, a_version_is_restored,
     an_update_in_a_transaction_is_undone_with_it, a_stale_update_spoils_no_transaction,
-    the_status_has_no_version, unsound_graphs_are_told,
+    the_status_has_no_version, unsound_graphs_are_told, unreadable_ones_can_be_deleted,
 );
 
 async fn flow(db: &Database) -> Workflow {
@@ -383,4 +384,24 @@ async fn unsound_graphs_are_told(db: TestDb) {
         refused(db.workflows().history(flow.id, Page::first(0)).await),
         ["page.size"]
     );
+}
+
+/// What doesn't need the documents doesn't read them.
+async fn unreadable_ones_can_be_deleted(db: TestDb) {
+    let db = open(&db).await;
+    let flow = flow(&db).await;
+    let workflows = db.workflows();
+    let sql = "UPDATE workflows SET nodes = '[1e999]'";
+    let writer = db.writer();
+    writer.execute_unprepared(sql).await.expect("spoilt");
+    let inconsistent = |error| matches!(error, Error::Inconsistent { .. });
+    assert!(inconsistent(
+        workflows.get(flow.id).await.expect_err("spoilt")
+    ));
+    let copy = workflows.duplicate(flow.id, None).await;
+    assert!(inconsistent(copy.expect_err("spoilt")));
+    let none = workflows.prune_history(flow.id, 0).await;
+    assert_eq!(none.expect("pruned"), 0);
+    workflows.delete(flow.id).await.expect("deleted");
+    workflows.purge(flow.id).await.expect("purged");
 }

@@ -6,7 +6,8 @@ use aura_db::logs::Log;
 use aura_db::sessions::Authenticated;
 use aura_db::workflows::{StatusChange, Workflow, WorkflowVersion, WorkflowVersionSummary};
 use aura_db::{
-    Document, Session, User, UserId, WorkflowDetails, WorkflowSummary, WorkflowVersionId,
+    AgentSummary, Document, PluginSummary, Session, User, UserId, WorkflowDetails, WorkflowSummary,
+    WorkflowVersionId,
 };
 use serde_json::Value;
 
@@ -61,16 +62,22 @@ macro_rules! owned {
     };
 }
 
-owned!(Workflow, WorkflowSummary, agents::Model);
+owned!(Workflow, WorkflowSummary, agents::Model, AgentSummary);
 
-impl Logical for plugins::Model {
-    fn logical(mut self, ids: &Ids) -> Self {
-        self.id = ids.handle(self.id);
-        self.created_by = of(self.created_by, ids);
-        self.updated_by = of(self.updated_by, ids);
-        self
-    }
+macro_rules! common {
+    ($($row:ty),+) => {
+        $(impl Logical for $row {
+            fn logical(mut self, ids: &Ids) -> Self {
+                self.id = ids.handle(self.id);
+                self.created_by = of(self.created_by, ids);
+                self.updated_by = of(self.updated_by, ids);
+                self
+            }
+        })+
+    };
 }
+
+common!(plugins::Model, PluginSummary);
 
 impl Logical for WorkflowDetails {
     fn logical(mut self, ids: &Ids) -> Self {

@@ -175,7 +175,7 @@ fn everything() -> [Call; 6] {
             steps::users::Query::ALL,
             Pages::ALL,
         )),
-        Call::Plugins(steps::plugins::Call::List(
+        Call::Plugins(steps::plugins::Call::ListFull(
             steps::plugins::Query::ALL,
             Pages::ALL,
         )),
@@ -188,7 +188,7 @@ fn everything() -> [Call; 6] {
             Pages::ALL,
         )),
         Call::Logs(steps::logs::Call::List(steps::logs::Query::ALL, Pages::ALL)),
-        Call::Agents(steps::agents::Call::List(
+        Call::Agents(steps::agents::Call::ListFull(
             steps::agents::Query::ALL,
             Pages::ALL,
         )),

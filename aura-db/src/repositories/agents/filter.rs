@@ -1,12 +1,70 @@
 //! Which agents, and in which order.
 
-use entity::{UserId, agents};
-use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, Select};
+use chrono::{DateTime, Utc};
+use entity::{AgentId, UserId, agents};
+use sea_orm::{
+    ColumnTrait, Condition, EntityTrait, FromQueryResult, QueryFilter, QueryResult, QuerySelect,
+    Select,
+};
+use serde::Serialize;
 
 use crate::engine::Handle;
+use crate::engine::run::undecoded;
 use crate::error::Error;
 use crate::page::{Deleted, MAX_SEARCH, Sorted, holds};
 use crate::validate::Check;
+
+/// An agent without its settings.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, FromQueryResult)]
+#[non_exhaustive]
+pub struct AgentSummary {
+    /// The key.
+    pub id: AgentId,
+    /// What it is called.
+    pub name: String,
+    /// What it is for.
+    pub description: Option<String>,
+    /// Which language model.
+    pub model: String,
+    /// Whether workflows may use it.
+    pub is_enabled: bool,
+    /// Whose it is.
+    pub owner_id: UserId,
+    /// When it was created.
+    pub created_at: DateTime<Utc>,
+    /// When it was last changed.
+    pub updated_at: DateTime<Utc>,
+    /// When it was deleted.
+    pub deleted_at: Option<DateTime<Utc>>,
+    /// Who created it.
+    pub created_by: Option<UserId>,
+    /// Who changed it last.
+    pub updated_by: Option<UserId>,
+}
+
+impl AgentSummary {
+    pub(super) fn columns(select: Select<agents::Entity>) -> Select<agents::Entity> {
+        use agents::Column;
+        select.select_only().columns([
+            Column::Id,
+            Column::Name,
+            Column::Description,
+            Column::Model,
+            Column::IsEnabled,
+            Column::OwnerId,
+            Column::CreatedAt,
+            Column::UpdatedAt,
+            Column::DeletedAt,
+            Column::CreatedBy,
+            Column::UpdatedBy,
+        ])
+    }
+
+    pub(super) fn read(row: &QueryResult) -> Result<Self, Error> {
+        Self::from_query_result(row, "")
+            .map_err(|source| undecoded("agents", None, row.try_get("", "id").ok(), source))
+    }
+}
 
 /// Which agents, and in which order.
 #[derive(Debug, Clone, Default)]

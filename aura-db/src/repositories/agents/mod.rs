@@ -34,7 +34,7 @@ use crate::repositories::users::hold_owner;
 use crate::validate::Check;
 
 pub use self::change::{AgentChange, NewAgent};
-pub use self::filter::{AgentFilter, AgentSort};
+pub use self::filter::{AgentFilter, AgentSort, AgentSummary};
 pub use entity::agents::Model as Agent;
 
 /// The agents. From [`Database::agents`](crate::Database::agents).
@@ -124,13 +124,27 @@ impl Agents {
         self.find(id).await?.ok_or_else(|| missing(id))
     }
 
-    /// A part of the agents.
+    /// A part of the agents, without their settings.
     ///
     /// Fails with [`Error::Validation`] when the page or the text can't be used.
-    pub async fn list(&self, filter: AgentFilter, page: Page) -> Result<List<Agent>, Error> {
+    pub async fn list(&self, filter: AgentFilter, page: Page) -> Result<List<AgentSummary>, Error> {
         let (filter, page) = (&filter, &page);
         self.0
             .read(op("list", Action::Read), |h| async move {
+                let select = AgentSummary::columns(filter.select(&h)?);
+                h.page(select, filter.sorted(), page.clone(), AgentSummary::read)
+                    .await
+            })
+            .await
+    }
+
+    /// A part of the agents, with their settings.
+    ///
+    /// Fails with [`Error::Validation`] when the page or the text can't be used.
+    pub async fn list_full(&self, filter: AgentFilter, page: Page) -> Result<List<Agent>, Error> {
+        let (filter, page) = (&filter, &page);
+        self.0
+            .read(op("list_full", Action::Read), |h| async move {
                 let read = entity_row::<agents::Entity>;
                 h.page(filter.select(&h)?, filter.sorted(), page.clone(), read)
                     .await

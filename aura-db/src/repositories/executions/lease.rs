@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, Datelike, SubsecRound, TimeDelta, Utc};
+use chrono::{DateTime, Datelike, TimeDelta, Utc};
 use entity::{Action, Document, ExecutionId, ExecutionStatus, executions};
 use sea_orm::sea_query::{Expr, Query, SimpleExpr, UpdateStatement};
 use sea_orm::{ColumnTrait, DbBackend, EntityTrait, QueryFilter};
@@ -11,6 +11,7 @@ use super::{ENDED, Execution, Executions, find, missing, op, owned, run};
 use crate::engine::{Handle, Op};
 use crate::error::Error;
 use crate::page::MAX_PAGE;
+use crate::repositories::moment;
 use crate::validate::Check;
 
 /// The longest lease. Who works longer extends it.
@@ -56,10 +57,12 @@ impl Outcome {
 /// The rows are locked where they are found, and those that another worker has
 /// locked are passed over. None is locked that is not taken, because it would be
 /// passed over by others, and nobody would have it: so the queue is only looked
-/// at when nothing is due. `ANY (ARRAY (…))`, because an `IN` may be run anew for
-/// each row, and would lock others; the workflow is looked up by row and not
-/// joined, because a join would read the whole queue.
-const CLAIM_POSTGRES: &str = r"
+/// at when nothing is due. (A limit that is computed, to take from both, is
+/// planned as a tenth of the queue.)
+/// `ANY (ARRAY (…))`, because an `IN` may be run anew for each row, and would
+/// lock others; the workflow is looked up by row and not joined, because a join
+/// would read the whole queue.
+pub(super) const CLAIM_POSTGRES: &str = r"
 WITH due AS MATERIALIZED (
     SELECT id FROM executions AS e WHERE status = 'waiting' AND wait_until <= $3
         AND (SELECT w.deleted_at IS NULL FROM workflows AS w WHERE w.id = e.workflow_id)
@@ -75,10 +78,11 @@ UPDATE executions SET status = 'running', worker_id = $1, lease_until = $2, wait
 WHERE id = ANY (ARRAY (SELECT id FROM due UNION ALL SELECT id FROM queued))
 RETURNING *";
 
-/// SQLite has one writer, so whoever runs this is alone.
-const CLAIM_SQLITE: &str = r"
+/// SQLite has one writer, so whoever runs this is alone. The `+` keeps it from
+/// reading all that wait, because it takes equality for the narrower search.
+pub(super) const CLAIM_SQLITE: &str = r"
 WITH due AS MATERIALIZED (
-    SELECT id FROM executions AS e WHERE status = 'waiting' AND wait_until <= ?3
+    SELECT id FROM executions AS e WHERE +status = 'waiting' AND wait_until <= ?3
         AND (SELECT w.deleted_at IS NULL FROM workflows AS w WHERE w.id = e.workflow_id)
     ORDER BY wait_until, id LIMIT ?4
 ), queued AS MATERIALIZED (
@@ -92,14 +96,14 @@ UPDATE executions SET status = 'running', worker_id = ?1, lease_until = ?2, wait
 WHERE id IN (SELECT id FROM due UNION ALL SELECT id FROM queued)
 RETURNING *";
 
-const RECOVER_POSTGRES: &str = r"
+pub(super) const RECOVER_POSTGRES: &str = r"
 UPDATE executions SET status = 'queued', worker_id = NULL, lease_until = NULL
 WHERE id = ANY (ARRAY (
     SELECT id FROM executions WHERE status = 'running' AND (lease_until IS NULL OR lease_until <= $1)
     ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED))
 RETURNING *";
 
-const RECOVER_SQLITE: &str = r"
+pub(super) const RECOVER_SQLITE: &str = r"
 UPDATE executions SET status = 'queued', worker_id = NULL, lease_until = NULL
 WHERE id IN (
     SELECT id FROM executions WHERE status = 'running' AND (lease_until IS NULL OR lease_until <= ?1)
@@ -220,7 +224,8 @@ impl Executions {
 
     /// Lets an execution rest until a time, or without one until
     /// [`Executions::resume`]; the worker gives it up, and `data` replaces what
-    /// it had when there is some.
+    /// it had when there is some. A time that is finer than a microsecond is
+    /// rounded up.
     ///
     /// Fails like [`Executions::finish`].
     pub async fn wait(
@@ -236,7 +241,7 @@ impl Executions {
         if until.is_some_and(|until| !(1..=9999).contains(&until.year())) {
             check.refuse("until", "must be in the years from 1 to 9999");
         }
-        let until = until.map(|until| until.trunc_subsecs(6));
+        let until = until.map(moment);
         checked(worker, None, check)?;
         let data = &data;
         self.0
@@ -256,6 +261,9 @@ impl Executions {
     }
 
     /// Queues an execution that waits, whatever it waits for.
+    ///
+    /// An event that comes before the worker has called [`Executions::wait`] is
+    /// not kept: the error is for its sender, to try again.
     ///
     /// Fails with [`Error::State`] when it doesn't wait, and with
     /// [`Error::NotFound`].

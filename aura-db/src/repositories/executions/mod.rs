@@ -22,6 +22,8 @@
 
 mod filter;
 mod lease;
+#[cfg(test)]
+mod plans;
 mod stats;
 
 use chrono::{DateTime, Utc};
@@ -29,8 +31,10 @@ use entity::{
     Action, Document, ExecutionId, ExecutionMode, ExecutionStatus, Resource, UserId, WorkflowId,
     executions, logs, workflows,
 };
-use sea_orm::sea_query::{Expr, Query};
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait};
+use sea_orm::sea_query::{DeleteStatement, Expr, LockBehavior, LockType, Query, SimpleExpr};
+use sea_orm::{
+    ColumnTrait, DbBackend, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait,
+};
 
 pub use self::filter::{ExecutionFilter, ExecutionSummary};
 pub use self::lease::Outcome;
@@ -79,6 +83,18 @@ impl NewExecution {
 ///
 /// Executions of a workflow that is deleted can be read, and are not claimed
 /// until it is restored.
+///
+/// What leases are, and are not:
+///
+/// * A holder is known by its name only. So no two workers may share a name, and
+///   one that has lost an execution, and takes it again, must have dropped what
+///   it did before: a name for each task that works (`host-process-task`) makes
+///   sure of both.
+/// * Who is slow may still be at work when another has begun anew: an execution
+///   is run at least once, and its result is written once. One that crashes its
+///   worker comes back each time; nobody counts.
+/// * The times are those of the clocks of the machines, which must not be
+///   further apart than leases can spare.
 #[derive(Debug, Clone)]
 pub struct Executions(pub(crate) Handle);
 
@@ -220,27 +236,50 @@ impl Executions {
             .await
     }
 
-    /// Removes at most `limit` executions that ended before this time, oldest
-    /// first, with their logs, and says how many.
+    /// Removes at most `limit` executions that ended before this time, those
+    /// that ended first before others, with their logs, and says how many. Of
+    /// several who do this at once each removes others. Call it until it says 0.
     pub async fn prune(&self, before: DateTime<Utc>, limit: u64) -> Result<u64, Error> {
         self.0
             .write(op("prune", Action::Delete), |h| async move {
-                let old = executions::Entity::find()
-                    .select_only()
-                    .column(executions::Column::Id)
-                    .filter(executions::COLUMN.status.is_in(ENDED))
-                    .filter(executions::COLUMN.finished_at.lt(moment(before)))
-                    .order_by_asc(executions::Column::Id)
-                    .limit(limit.min(i64::MAX as u64));
-                let delete = Query::delete()
-                    .from_table(executions::Entity)
-                    .and_where(executions::COLUMN.id.in_subquery(old.into_query()))
-                    .take();
-                h.delete(&delete).await
+                h.delete(&ended(h.backend(), before, limit)).await
             })
             .await
     }
 }
+
+/// Deletes what ended before this time.
+fn ended(backend: DbBackend, before: DateTime<Utc>, limit: u64) -> DeleteStatement {
+    // Not `IN (ENDED)`: SQLite would look for all of these, and sort them, for
+    // each batch.
+    let mut old = executions::Entity::find()
+        .select_only()
+        .column(executions::Column::Id)
+        .filter(executions::COLUMN.finished_at.lt(moment(before)))
+        .filter(executions::COLUMN.status.is_not_in(OPEN))
+        .order_by_asc(executions::Column::FinishedAt)
+        .order_by_asc(executions::Column::Id)
+        .limit(limit.min(i64::MAX as u64));
+    let these = if backend == DbBackend::Postgres {
+        // Nobody waits for another, and an array is made once.
+        old = old.lock_with_behavior(LockType::Update, LockBehavior::SkipLocked);
+        let old = SimpleExpr::SubQuery(None, Box::new(old.into_query().into()));
+        Expr::cust_with_exprs("\"executions\".\"id\" = ANY (ARRAY $1)", [old])
+    } else {
+        executions::COLUMN.id.in_subquery(old.into_query())
+    };
+    Query::delete()
+        .from_table(executions::Entity)
+        .and_where(these)
+        .take()
+}
+
+/// What has not ended.
+const OPEN: [ExecutionStatus; 3] = [
+    ExecutionStatus::Queued,
+    ExecutionStatus::Running,
+    ExecutionStatus::Waiting,
+];
 
 /// What no execution leaves any more.
 const ENDED: [ExecutionStatus; 3] = [

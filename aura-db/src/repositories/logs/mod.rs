@@ -45,7 +45,7 @@ use crate::error::Error;
 use crate::page::{List, Page};
 use crate::repositories::executions::owned;
 use crate::repositories::moment;
-use crate::validate::Check;
+use crate::validate::{Check, written};
 
 /// The most entries that [`Logs::append_many`] takes at once.
 pub const MAX_BATCH: usize = 100_000;
@@ -97,6 +97,11 @@ impl NewLog {
         check.long_text("message", &self.message);
         check.document("metadata", self.metadata.as_ref());
         check.done()
+    }
+
+    /// About so many, as it is sent.
+    fn bytes(&self) -> usize {
+        self.message.len() + self.metadata.as_ref().map_or(0, written)
     }
 
     fn row(&self, now: DateTime<Utc>) -> logs::ActiveModel {
@@ -180,7 +185,8 @@ impl Logs {
             .await
     }
 
-    /// Appends many entries, all or none, and says how many.
+    /// Appends many entries, all or none, and says how many. However large they
+    /// are, they go to the database in parts of a few MiB.
     ///
     /// Fails with [`Error::Validation`] when there are more than
     /// [`MAX_BATCH`], or one can't be stored, and with [`Error::NotFound`] when
@@ -206,8 +212,8 @@ impl Logs {
                 }
                 strangers(&h, entries).await?;
                 let now = h.now();
-                let rows = entries.iter().map(|entry| entry.row(now)).collect();
-                let count = h.insert_bulk::<logs::ActiveModel>(rows).await?;
+                let rows = entries.iter().map(|entry| (entry.row(now), entry.bytes()));
+                let count = h.insert_bulk(Box::new(rows)).await?;
                 h.appended();
                 Ok(count)
             })
@@ -252,34 +258,39 @@ impl Logs {
             .await
     }
 
-    /// Removes the oldest entries, by id, that were written before this time:
-    /// of the first `limit` entries those, and says how many. Call it until it
-    /// says 0.
+    /// Removes at most `limit` entries that were written before this time, workflow
+    /// by workflow and each one's oldest first, and says how many. Of several who do this
+    /// at once each removes others. Call it until it says 0.
     pub async fn prune(&self, before: DateTime<Utc>, limit: u64) -> Result<u64, Error> {
         self.0
             .write(op("prune", Action::Delete), |h| async move {
-                let oldest = logs::Entity::find()
-                    .select_only()
-                    .columns([logs::Column::Id, logs::Column::CreatedAt])
-                    .order_by_asc(logs::Column::Id)
-                    .limit(limit.min(i64::MAX as u64));
-                let old = Query::select()
-                    .column("id")
-                    .from_subquery(sea_orm::QueryTrait::into_query(oldest), "oldest")
-                    .and_where(sea_orm::ExprTrait::lt(
-                        Expr::col("created_at"),
-                        moment(before),
-                    ))
-                    .take();
-                let delete = Query::delete()
-                    .from_table(logs::Entity)
-                    .and_where(logs::COLUMN.id.in_subquery(old))
-                    .take();
-                h.delete(&delete).await
+                let sql = match h.backend() {
+                    DbBackend::Postgres => PRUNE_POSTGRES,
+                    _ => PRUNE_SQLITE,
+                };
+                let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+                h.sql(sql, vec![moment(before).into(), limit.into()]).await
             })
             .await
     }
 }
+
+/// The ids are not in the order of time when a clock was ahead, so what is old
+/// is looked for workflow by workflow, in the index that has the times. The
+/// inner limit keeps PostgreSQL from reading the whole log instead.
+const PRUNE_POSTGRES: &str = r"
+DELETE FROM logs WHERE id = ANY (ARRAY (
+    SELECT its.id FROM workflows AS w CROSS JOIN LATERAL (
+        SELECT l.id FROM logs AS l WHERE l.workflow_id = w.id AND l.created_at < $1
+        ORDER BY l.created_at, l.id LIMIT $2 FOR UPDATE SKIP LOCKED) AS its
+    ORDER BY w.id LIMIT $2))";
+
+/// SQLite keeps to the order of a `CROSS JOIN`.
+const PRUNE_SQLITE: &str = r"
+DELETE FROM logs WHERE id IN (
+    SELECT l.id FROM workflows AS w
+    CROSS JOIN logs AS l ON l.workflow_id = w.id AND l.created_at < ?1
+    ORDER BY w.id, l.created_at, l.id LIMIT ?2)";
 
 fn its_execution(
     workflow: WorkflowId,

@@ -14,8 +14,8 @@
 //! they wrote at or below that id is visible to the next statement, and what
 //! that doesn't find never comes. (The snapshot's `xmin` would be simpler and
 //! wrong: a transaction has its id from the sequence before it has a transaction
-//! id.) Each statement must see what is committed when it starts, as it does at
-//! READ COMMITTED.
+//! id.) Each statement must see what is committed when it starts, so a follower
+//! asks for READ COMMITTED.
 //!
 //! SQLite has one writer and `AUTOINCREMENT`: ids are in the order of commits,
 //! and there are no gaps to wait for.

@@ -80,7 +80,7 @@ impl Logs {
         let news = self.0.shared.news.subscribe();
         let seen = self
             .0
-            .read(op("tail", Action::Read), |h| async move {
+            .read_committed(op("tail", Action::Read), |h| async move {
                 filter_.select(&h)?;
                 match from {
                     TailFrom::Start => Ok(Seen::default()),
@@ -138,7 +138,7 @@ impl Tail {
             let (filter, before) = (&self.filter, &self.seen);
             let (seen, entries, more) = self
                 .handle
-                .read(op("tail", Action::Read), |h| async move {
+                .read_committed(op("tail", Action::Read), |h| async move {
                     let mut seen = before.clone();
                     let (entries, more) = seen.look(&h, filter).await?;
                     Ok((seen, entries, more))
@@ -170,5 +170,47 @@ impl Tail {
             let failed = entries.is_err();
             Some((entries, (tail, failed)))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sea_orm::{DbBackend, FromQueryResult, Statement};
+    use testdb::{Backend, TestDb};
+
+    use super::*;
+    use crate::{Database, NewUser, Role};
+
+    testdb::both!(migrated: sees_what_is_committed);
+
+    #[derive(FromQueryResult)]
+    struct Level {
+        transaction_isolation: String,
+    }
+
+    /// Also where the server's default is another.
+    async fn sees_what_is_committed(test: TestDb) {
+        if test.backend() != Backend::Postgres {
+            return;
+        }
+        let name = test.lines("SELECT current_database()::text AS line").await;
+        let default = "SET default_transaction_isolation = 'serializable'";
+        test.execute(&format!("ALTER DATABASE {} {default}", name[0]))
+            .await;
+        let db = Database::connect(test.plain_config()).await;
+        let db = db.expect("it connects");
+        let ada = NewUser::new("Ada", "ada@example.org", "a long secret");
+        let ada = db.users().create(ada).await.expect("created");
+        let ada = db.users().set_role(ada.id, Role::Admin).await;
+        let Logs(handle) = db.restricted_to(&ada.expect("an admin")).logs();
+        let level = |h: Handle| async move {
+            let show = Statement::from_string(DbBackend::Postgres, "SHOW transaction_isolation");
+            let level = h.fetch_optional(Level::find_by_statement(show)).await?;
+            Ok(level.map(|level| level.transaction_isolation))
+        };
+        let read = handle.read(op("tail", Action::Read), level).await;
+        assert_eq!(read.expect("a level").as_deref(), Some("serializable"));
+        let tail = handle.read_committed(op("tail", Action::Read), level).await;
+        assert_eq!(tail.expect("a level").as_deref(), Some("read committed"));
     }
 }

@@ -1,11 +1,68 @@
 //! Which plugins, and in which order.
 
-use entity::plugins;
-use sea_orm::{Condition, EntityTrait, QueryFilter, Select};
+use chrono::{DateTime, Utc};
+use entity::{PluginId, UserId, plugins};
+use sea_orm::{
+    Condition, EntityTrait, FromQueryResult, QueryFilter, QueryResult, QuerySelect, Select,
+};
+use serde::Serialize;
 
+use crate::engine::run::undecoded;
 use crate::error::Error;
 use crate::page::{Deleted, MAX_SEARCH, Sorted, holds};
 use crate::validate::Check;
+
+/// A plugin without the schema of its configs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, FromQueryResult)]
+#[non_exhaustive]
+pub struct PluginSummary {
+    /// The key.
+    pub id: PluginId,
+    /// What it is called.
+    pub name: String,
+    /// What it does.
+    pub description: String,
+    /// Its version.
+    pub version: String,
+    /// Who made it.
+    pub author: Option<String>,
+    /// Whether workflows may use it.
+    pub is_enabled: bool,
+    /// When it was first registered.
+    pub created_at: DateTime<Utc>,
+    /// When it was last changed.
+    pub updated_at: DateTime<Utc>,
+    /// When it was deleted.
+    pub deleted_at: Option<DateTime<Utc>>,
+    /// Who registered it first.
+    pub created_by: Option<UserId>,
+    /// Who changed it last.
+    pub updated_by: Option<UserId>,
+}
+
+impl PluginSummary {
+    pub(super) fn columns(select: Select<plugins::Entity>) -> Select<plugins::Entity> {
+        use plugins::Column;
+        select.select_only().columns([
+            Column::Id,
+            Column::Name,
+            Column::Description,
+            Column::Version,
+            Column::Author,
+            Column::IsEnabled,
+            Column::CreatedAt,
+            Column::UpdatedAt,
+            Column::DeletedAt,
+            Column::CreatedBy,
+            Column::UpdatedBy,
+        ])
+    }
+
+    pub(super) fn read(row: &QueryResult) -> Result<Self, Error> {
+        Self::from_query_result(row, "")
+            .map_err(|source| undecoded("plugins", None, row.try_get("", "id").ok(), source))
+    }
+}
 
 /// Which plugins, and in which order.
 #[derive(Debug, Clone, Default)]

@@ -35,7 +35,7 @@ use crate::error::Error;
 use crate::page::{List, Page};
 use crate::validate::Check;
 
-pub use self::filter::{PluginFilter, PluginSort};
+pub use self::filter::{PluginFilter, PluginSort, PluginSummary};
 pub use entity::plugins::Model as Plugin;
 
 /// A plugin as it presents itself.
@@ -202,14 +202,33 @@ impl Plugins {
             .ok_or_else(|| Error::not_found("plugin", name))
     }
 
-    /// A part of the plugins.
+    /// A part of the plugins, without their schemas.
     ///
     /// Fails with [`Error::Validation`] when the page or the filter can't be
     /// used.
-    pub async fn list(&self, filter: PluginFilter, page: Page) -> Result<List<Plugin>, Error> {
+    pub async fn list(
+        &self,
+        filter: PluginFilter,
+        page: Page,
+    ) -> Result<List<PluginSummary>, Error> {
         let (filter, page) = (&filter, &page);
         self.0
             .read(op("list", Action::Read), |h| async move {
+                let select = PluginSummary::columns(filter.select()?);
+                h.page(select, filter.sorted(), page.clone(), PluginSummary::read)
+                    .await
+            })
+            .await
+    }
+
+    /// A part of the plugins, with their schemas.
+    ///
+    /// Fails with [`Error::Validation`] when the page or the filter can't be
+    /// used.
+    pub async fn list_full(&self, filter: PluginFilter, page: Page) -> Result<List<Plugin>, Error> {
+        let (filter, page) = (&filter, &page);
+        self.0
+            .read(op("list_full", Action::Read), |h| async move {
                 let read = entity_row::<plugins::Entity>;
                 h.page(filter.select()?, filter.sorted(), page.clone(), read)
                     .await

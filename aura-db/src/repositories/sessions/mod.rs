@@ -20,7 +20,7 @@ mod token;
 
 use std::time::Duration;
 
-use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use entity::{Action, Resource, SessionId, UserId, sessions, users};
 use sea_orm::sea_query::{Query, UpdateStatement};
 use sea_orm::{
@@ -291,8 +291,8 @@ fn valid(now: DateTime<Utc>, idle: Option<Duration>) -> Condition {
         .and_then(|idle| TimeDelta::from_std(idle).ok())
         .and_then(|idle| now.checked_sub_signed(idle))
         // Not before what PostgreSQL has a date for.
-        .map(|since| moment(since.trunc_subsecs(6)));
+        .map(moment);
     Condition::all()
         .add(sessions::COLUMN.expires_at.gt(now))
-        .add_option(since.map(|since| sessions::COLUMN.last_seen_at.gt(since)))
+        .add_option(since.map(|since| sessions::COLUMN.last_seen_at.gte(since)))
 }

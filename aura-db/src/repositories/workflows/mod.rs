@@ -216,7 +216,7 @@ impl Workflows {
         let name = &name;
         self.0
             .atomic(op, |h| async move {
-                let original = lock(&h, op, id).await?;
+                let original = lock_whole(&h, op, id).await?;
                 let owner = h.actor.unwrap_or(original.owner_id);
                 let copy = NewWorkflow {
                     name: name.clone().unwrap_or_else(|| copy_of(&original.name)),
@@ -282,10 +282,10 @@ impl Workflows {
         self.0
             .atomic(op, |h| async move {
                 let workflow = lock_any(&h, op, id).await?;
-                if workflow.deleted_at.is_none() {
-                    return Ok(workflow);
+                if !workflow.deleted {
+                    return whole(&h, id).await;
                 }
-                match hold_owner(&h, workflow.owner_id).await {
+                match hold_owner(&h, workflow.owner).await {
                     Err(Error::NotFound { .. }) => {
                         return Err(Error::State {
                             what: "workflow",
@@ -332,29 +332,60 @@ fn copy_of(name: &str) -> String {
     copy
 }
 
-/// The row, deleted or not, which nobody else changes until the transaction
-/// ends.
-async fn lock_any(h: &Handle, op: Op, id: WorkflowId) -> Result<Workflow, Error> {
-    let mut workflow = workflows::Entity::find().filter(workflows::COLUMN.id.eq(id));
+/// What an operation must know of a workflow before it changes it. No documents:
+/// they may be large, and one that can't be read is no reason not to delete it.
+struct Held {
+    owner: UserId,
+    version: i64,
+    deleted: bool,
+}
+
+/// Keeps everybody else from changing the workflow, deleted or not, until the
+/// transaction ends.
+async fn lock_any(h: &Handle, op: Op, id: WorkflowId) -> Result<Held, Error> {
+    let mut workflow = workflows::Entity::find()
+        .select_only()
+        .columns([
+            workflows::Column::OwnerId,
+            workflows::Column::Version,
+            workflows::Column::DeletedAt,
+        ])
+        .filter(workflows::COLUMN.id.eq(id));
     if h.backend() == DbBackend::Postgres {
         // What refers to the row may still be inserted.
         workflow = workflow.lock(LockType::NoKeyUpdate);
     }
-    let workflow = h
-        .fetch_optional(workflow)
+    let (owner, version, deleted_at) = h
+        .fetch_optional(workflow.into_tuple::<(UserId, i64, Option<DateTime<Utc>>)>())
         .await?
         .ok_or_else(|| Error::not_found("workflow", id))?;
-    h.owned(op, workflow.owner_id)?;
-    Ok(workflow)
+    h.owned(op, owner)?;
+    Ok(Held {
+        owner,
+        version,
+        deleted: deleted_at.is_some(),
+    })
 }
 
 /// As [`lock_any`], unless it is deleted.
-async fn lock(h: &Handle, op: Op, id: WorkflowId) -> Result<Workflow, Error> {
+async fn lock(h: &Handle, op: Op, id: WorkflowId) -> Result<Held, Error> {
     let workflow = lock_any(h, op, id).await?;
-    if workflow.deleted_at.is_some() {
+    if workflow.deleted {
         return Err(Error::not_found("workflow", id));
     }
     Ok(workflow)
+}
+
+/// As [`lock`], and reads it with its documents.
+async fn lock_whole(h: &Handle, op: Op, id: WorkflowId) -> Result<Workflow, Error> {
+    lock(h, op, id).await?;
+    whole(h, id).await
+}
+
+async fn whole(h: &Handle, id: WorkflowId) -> Result<Workflow, Error> {
+    h.fetch_optional(workflows::Entity::live().filter(workflows::COLUMN.id.eq(id)))
+        .await?
+        .ok_or_else(|| Error::not_found("workflow", id))
 }
 
 /// Refuses another's workflow when the handle is limited to own ones.

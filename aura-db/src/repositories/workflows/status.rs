@@ -4,7 +4,7 @@ use entity::{Action, Document, WorkflowId, WorkflowStatus, workflows};
 use sea_orm::ColumnTrait;
 use serde::Serialize;
 
-use super::{Workflow, Workflows, lock, op};
+use super::{Workflow, Workflows, lock, op, whole};
 use crate::error::Error;
 use crate::graph::{GraphProblem, WorkflowGraph};
 
@@ -73,10 +73,10 @@ impl Workflows {
         let op = op(name, Action::Update);
         self.0
             .atomic(op, |h| async move {
-                let workflow = lock(&h, op, id).await?;
+                lock(&h, op, id).await?;
                 let mut warnings = Vec::new();
                 if status == WorkflowStatus::Active {
-                    let graph = graph(&workflow);
+                    let graph = graph(&whole(&h, id).await?);
                     if strict && !graph.is_sound() {
                         return Err(Error::Unsound {
                             workflow: id,

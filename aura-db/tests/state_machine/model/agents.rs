@@ -6,7 +6,7 @@ use aura_db::{Action, AgentId, Document, NewAgent, Resource, UserId};
 use serde_json::Value;
 
 use super::check::{Check, given, holds};
-use super::list::{page, visible, whole};
+use super::list::{page, visible, whole, without};
 use super::{Allowed, Answer, Ctx, Model, amend};
 use crate::outcome::{Failed, json_of};
 use crate::steps::agents::{Call, Change, Query};
@@ -50,7 +50,10 @@ impl Model {
                 let row = self.agent(*id)?;
                 allowed.owned(row.owner_id).map(|()| json_of(row))
             }
-            Call::List(query, pages) => self.list_agents(ctx, query, *pages),
+            Call::List(query, pages) => self.list_agents(ctx, query, *pages, |row| {
+                without(json_of(row), &["deleted_with_owner", "config"])
+            }),
+            Call::ListFull(query, pages) => self.list_agents(ctx, query, *pages, whole),
             Call::Update(id, change) => self.update_agent(ctx, *id, change),
             Call::Enable(id) => {
                 self.own_agent(may(Action::Update)?, *id)?;
@@ -94,7 +97,13 @@ impl Model {
         }
     }
 
-    fn list_agents(&self, ctx: Ctx, query: &Query, pages: Pages) -> Answer {
+    fn list_agents(
+        &self,
+        ctx: Ctx,
+        query: &Query,
+        pages: Pages,
+        tell: fn(&Agent) -> Value,
+    ) -> Answer {
         let may = |action| self.enter(ctx, action, Resource::Agent);
         let allowed = may(Action::Read)?;
         let mut check = Check::default();
@@ -110,7 +119,7 @@ impl Model {
             };
             (key, row.id.0)
         };
-        page(rows.collect(), key, query.descending, pages, whole)
+        page(rows.collect(), key, query.descending, pages, tell)
     }
 
     fn update_agent(&mut self, ctx: Ctx, id: AgentId, change: &Change) -> Answer {

@@ -3,7 +3,7 @@
 use aura_db::Document;
 use aura_db::sea_orm::ActiveValue::{self, Set};
 use aura_db::sea_orm::sea_query;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::Value;
 
 use crate::outcome::Failed;
@@ -95,9 +95,11 @@ pub(super) fn stored(email: &str) -> String {
     email.trim().to_ascii_lowercase()
 }
 
-/// A time as it is stored: to the microsecond.
+/// A time as it is stored: to the microsecond, and not earlier.
 pub(super) fn micros(time: DateTime<Utc>) -> DateTime<Utc> {
-    chrono::SubsecRound::trunc_subsecs(time, 6)
+    let whole = chrono::SubsecRound::trunc_subsecs(time, 6);
+    let finer = TimeDelta::microseconds(i64::from(whole < time));
+    whole + finer
 }
 
 /// Whether text is in text, without ASCII case.

@@ -5,7 +5,7 @@ use aura_db::{Action, Document, NewPlugin, PluginId, Resource};
 use serde_json::{Value, json};
 
 use super::check::{Check, holds};
-use super::list::{page, visible, whole};
+use super::list::{page, visible, whole, without};
 use super::{Answer, Ctx, Model, amend};
 use crate::outcome::{Failed, json_of};
 use crate::steps::pages::Pages;
@@ -29,7 +29,10 @@ impl Model {
                 Some(plugin) => Ok(json_of(plugin)),
                 None => Err(Failed::not_found("plugin", &name)),
             },
-            Call::List(query, pages) => self.list_plugins(ctx, query, *pages),
+            Call::List(query, pages) => self.list_plugins(ctx, query, *pages, |row| {
+                without(json_of(row), &["config_schema"])
+            }),
+            Call::ListFull(query, pages) => self.list_plugins(ctx, query, *pages, whole),
             Call::Enable(id) => {
                 may(Action::Update)?;
                 self.plugin(*id)?;
@@ -122,7 +125,13 @@ impl Model {
         })))
     }
 
-    fn list_plugins(&self, ctx: Ctx, query: &Query, pages: Pages) -> Answer {
+    fn list_plugins(
+        &self,
+        ctx: Ctx,
+        query: &Query,
+        pages: Pages,
+        tell: fn(&Plugin) -> Value,
+    ) -> Answer {
         let may = |action| self.enter(ctx, action, Resource::Plugin);
         may(Action::Read)?;
         let mut check = Check::default();
@@ -138,7 +147,7 @@ impl Model {
             };
             (key, row.id.0)
         };
-        page(rows.collect(), key, query.descending, pages, whole)
+        page(rows.collect(), key, query.descending, pages, tell)
     }
 
     /// A plugin that is not deleted.

@@ -33,7 +33,7 @@ impl Model {
                 may(Action::Read)?;
                 let session = self.by_token(*token).filter(|session| {
                     let since = (self.now - session.last_seen_at).to_std();
-                    since.is_ok_and(|since| since < *idle)
+                    since.is_ok_and(|since| since <= *idle)
                 });
                 Ok(self.whose(session))
             }

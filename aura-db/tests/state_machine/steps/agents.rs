@@ -18,6 +18,7 @@ pub(crate) enum Call {
     Find(AgentId),
     Get(AgentId),
     List(Query, Pages),
+    ListFull(Query, Pages),
     Update(AgentId, Change),
     Enable(AgentId),
     Disable(AgentId),
@@ -155,6 +156,10 @@ pub(crate) const KINDS: Kinds = &[
         Query::draw(draw, model),
         Pages::draw(draw)
     )),
+    kind!(20, |draw, model| Call::ListFull(
+        Query::draw(draw, model),
+        Pages::draw(draw)
+    )),
     kind!(90, |draw, model| Call::Update(
         agent(draw, model),
         Change {
@@ -185,6 +190,10 @@ impl Call {
             Self::Get(id) => side.told(agents.get(real(id)).await),
             Self::List(query, pages) => {
                 side.pages(pages, |page| agents.list(query.filter(side), page))
+                    .await
+            }
+            Self::ListFull(query, pages) => {
+                side.pages(pages, |page| agents.list_full(query.filter(side), page))
                     .await
             }
             Self::Update(id, change) => side.told(agents.update(real(id), change.change()).await),

@@ -76,8 +76,14 @@ impl Call {
                 matches!(call, List(..) | ListFull(..) | Stats(..))
             }
             Self::Logs(call) => matches!(call, logs::Call::List(..) | logs::Call::Stats(..)),
-            Self::Plugins(call) => matches!(call, plugins::Call::List(..)),
-            Self::Agents(call) => matches!(call, agents::Call::List(..)),
+            Self::Plugins(call) => {
+                use plugins::Call::{List, ListFull};
+                matches!(call, List(..) | ListFull(..))
+            }
+            Self::Agents(call) => {
+                use agents::Call::{List, ListFull};
+                matches!(call, List(..) | ListFull(..))
+            }
             Self::Sessions(_) | Self::History(_) | Self::Broken(_) => false,
         }
     }
@@ -212,6 +218,7 @@ fn transact(
 ) -> (What, Outcome) {
     let isolations = [
         Isolation::Default,
+        Isolation::ReadCommitted,
         Isolation::RepeatableRead,
         Isolation::Serializable,
     ];

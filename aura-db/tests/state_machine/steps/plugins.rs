@@ -19,6 +19,7 @@ pub(crate) enum Call {
     FindByName(String),
     GetByName(String),
     List(Query, Pages),
+    ListFull(Query, Pages),
     Enable(PluginId),
     Disable(PluginId),
     ValidateConfig(PluginId, Value),
@@ -132,6 +133,10 @@ pub(crate) const KINDS: Kinds = &[
         Query::draw(draw),
         Pages::draw(draw)
     )),
+    kind!(20, |draw, _model| Call::ListFull(
+        Query::draw(draw),
+        Pages::draw(draw)
+    )),
     kind!(19, |draw, model| Call::Enable(plugin(draw, model))),
     kind!(19, |draw, model| Call::Disable(plugin(draw, model))),
     kind!(19, |draw, model| {
@@ -173,6 +178,10 @@ impl Call {
             Self::GetByName(name) => side.told(plugins.get_by_name(name).await),
             Self::List(query, pages) => {
                 side.pages(pages, |page| plugins.list(query.filter(), page))
+                    .await
+            }
+            Self::ListFull(query, pages) => {
+                side.pages(pages, |page| plugins.list_full(query.filter(), page))
                     .await
             }
             Self::Enable(id) => side.told(plugins.enable(real(id)).await),
