@@ -103,7 +103,9 @@ async fn leases_and_waits_are_as_fine_as_rows(db: TestDb) {
     }
     let fine = Some(until + TimeDelta::nanoseconds(999));
     let waits = executions.wait(id, "w", fine, None).await.expect("held");
-    assert_eq!(waits.wait_until, Some(until));
+    // Not before it was asked for.
+    let next = until + TimeDelta::microseconds(1);
+    assert_eq!(waits.wait_until, Some(next));
     assert_eq!(executions.get(id).await.expect("there"), waits);
 }
 
