@@ -194,10 +194,17 @@ async fn about(connection: &DatabaseConnection) -> Result<Vec<(String, String)>>
 pub(crate) async fn written(target: &Target) -> Result<serde_json::Value> {
     let connection = connect(target).await?;
     let backend = connection.get_database_backend();
+    // SeaORM on PostgreSQL binds `jsonb`, which spaces and sorts what it holds.
+    let document = match backend {
+        DbBackend::Postgres => "CAST(CAST(nodes AS jsonb) AS text)",
+        _ => "json(nodes)",
+    };
+    let workflow =
+        format!("SELECT concat(name, ' ', version, ' ', {document}) FROM workflows WHERE id = 1");
     let mut told = Vec::new();
     for sql in [
         "SELECT concat(count(*), ' ', max(id), ' ', sum(length(message)), ' ', sum(workflow_id), ' ', count(metadata)) FROM logs",
-        "SELECT concat(name, ' ', version, ' ', length(CAST(nodes AS text))) FROM workflows WHERE id = 1",
+        &workflow,
     ] {
         let row = connection
             .query_one_raw(Statement::from_string(backend, sql))

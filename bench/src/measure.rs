@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use futures_util::future::{join_all, try_join_all};
 use serde_json::Value;
 
 use crate::Result;
@@ -300,13 +301,15 @@ async fn rounds(
     target: &Target,
     peers: &[Name],
 ) -> Result<Vec<Figure>> {
-    let mut workers = Vec::new();
-    let mut figures = Vec::new();
-    for &peer in peers {
+    let mut figures: Vec<_> = peers
+        .iter()
+        .map(|&peer| figure(backend, workload, peer))
+        .collect();
+    let mut workers = try_join_all(peers.iter().map(async |&peer| {
         let setup = plan.setup(peer, target, workload.durability);
-        workers.push(Worker::open(&plan.programs, &setup).await?);
-        figures.push(figure(backend, workload, peer));
-    }
+        Worker::open(&plan.programs, &setup).await
+    }))
+    .await?;
     for worker in &mut workers {
         worker.ask(&Request::Prepare {}).await?;
     }
@@ -350,9 +353,7 @@ async fn rounds(
             }
         }
     }
-    for worker in workers {
-        worker.close().await;
-    }
+    join_all(workers.into_iter().map(Worker::close)).await;
     Ok(figures)
 }
 
