@@ -19,8 +19,10 @@ pub(crate) struct Databases {
     folder: tempfile::TempDir,
     template: Target,
     next: u32,
+    /// What it is of.
+    pub version: (String, String),
     /// What the server says of itself that matters for the figures.
-    pub about: Vec<(String, String)>,
+    pub settings: Vec<(String, String)>,
 }
 
 /// The server that the environment leads to, if it leads to one.
@@ -114,18 +116,18 @@ impl Databases {
                 (Backend::Postgres, named(server, &name))
             }
         };
-        let settings = config(&template, 1).without_timeouts();
-        migration::up(&settings).await?;
+        migration::up(&config(&template, 1).without_timeouts()).await?;
         let connection = connect(&template).await?;
         data::fill(&connection, shape).await?;
-        let about = about(&connection).await?;
+        let (version, settings) = about(&connection).await?;
         connection.close().await?;
         Ok(Self {
             backend,
             folder,
             template,
             next: 0,
-            about,
+            version,
+            settings,
         })
     }
 
@@ -171,23 +173,26 @@ impl Databases {
     }
 }
 
-async fn about(connection: &DatabaseConnection) -> Result<Vec<(String, String)>> {
+type Named = (String, String);
+
+/// The version of the engine, and its settings.
+async fn about(connection: &DatabaseConnection) -> Result<(Named, Vec<Named>)> {
     if connection.get_database_backend() == DbBackend::Sqlite {
-        return Ok(vec![("SQLite".to_owned(), rusqlite::version().to_owned())]);
+        let version = ("SQLite".to_owned(), rusqlite::version().to_owned());
+        return Ok((version, Vec::new()));
     }
-    let mut about = Vec::new();
-    for (setting, title) in [
-        ("server_version", "PostgreSQL"),
-        ("fsync", "fsync"),
-        ("full_page_writes", "full_page_writes"),
-        ("shared_buffers", "shared_buffers"),
-    ] {
-        let sql = format!("SHOW {setting}");
-        let query = Statement::from_string(DbBackend::Postgres, sql);
+    let show = async |setting: &str| -> Result<String> {
+        let query = Statement::from_string(DbBackend::Postgres, format!("SHOW {setting}"));
         let row = connection.query_one_raw(query).await?.ok_or("no answer")?;
-        about.push((title.to_owned(), row.try_get_by_index(0)?));
+        Ok(row.try_get_by_index(0)?)
+    };
+    let mut settings = Vec::new();
+    for setting in ["fsync", "full_page_writes", "shared_buffers"] {
+        let title = format!("PostgreSQL's {setting}");
+        settings.push((title, show(setting).await?));
     }
-    Ok(about)
+    let version = ("PostgreSQL".to_owned(), show("server_version").await?);
+    Ok((version, settings))
 }
 
 /// What the written rows came to, to compare with what others wrote.

@@ -82,6 +82,12 @@ pub(crate) async fn all(options: &Options) -> Result<()> {
 
 async fn measured(options: &Options, server: Option<&Target>) -> Result<Report> {
     let plan = plan(options)?;
+    let mut all = [Backend::Sqlite, Backend::Postgres]
+        .into_iter()
+        .flat_map(Workload::all);
+    if !all.any(|workload| plan.wants(workload)) {
+        return Err("--only: no workload has such a name".into());
+    }
     let mut report = Report {
         machine: Machine::here(),
         versions: versions(&plan),
@@ -186,7 +192,8 @@ fn settings(plan: &Plan<'_>) -> Vec<(String, String)> {
 
 async fn on_backend(plan: &Plan<'_>, mut databases: Databases, report: &mut Report) -> Result<()> {
     let backend = databases.backend;
-    report.versions.extend(databases.about.clone());
+    report.versions.push(databases.version.clone());
+    report.settings.extend(databases.settings.clone());
     let peers = plan.peers_on(backend);
     if peers.is_empty() {
         return Ok(());

@@ -19,7 +19,9 @@ pub(crate) struct Options {
     #[command(subcommand)]
     pub command: Option<Command>,
 
-    /// Only workloads whose name holds this text; may be repeated
+    /// Only workloads whose name in the JSON file holds this text (authenticate-8,
+    /// details, summaries, documents, logs, append, `append_many`, update, mixed,
+    /// start, …-normal); may be repeated
     #[arg(long, value_name = "TEXT")]
     pub only: Vec<String>,
 

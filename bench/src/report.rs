@@ -164,6 +164,9 @@ impl Report {
     /// All of it, for the terminal.
     pub(crate) fn text(&self) -> String {
         let mut text = String::new();
+        for (name, value) in &self.settings {
+            let _ = writeln!(text, "{name}: {value}");
+        }
         for backend in self.backends() {
             let name = backend.name();
             let parts = [
