@@ -178,6 +178,10 @@ fn settings(plan: &Plan<'_>) -> Vec<(String, String)> {
             ),
         ),
         (
+            "SQLite",
+            "one build for all peers in Rust, with the flags of .cargo/config.toml; better-sqlite3 brings its own".to_owned(),
+        ),
+        (
             "durability on SQLite",
             "WAL with synchronous = FULL for everybody, or NORMAL where it says so".to_owned(),
         ),
