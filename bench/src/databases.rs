@@ -195,6 +195,30 @@ async fn about(connection: &DatabaseConnection) -> Result<(Named, Vec<Named>)> {
     Ok((version, settings))
 }
 
+/// A connection that clears up between turns.
+pub(crate) struct Janitor(DatabaseConnection);
+
+impl Janitor {
+    pub(crate) async fn new(target: &Target) -> Result<Self> {
+        Ok(Self(connect(target).await?))
+    }
+
+    /// Brings what was written to its place on the disk, so that nobody waits
+    /// for what the one before wrote.
+    pub(crate) async fn clear_up(&self) -> Result<()> {
+        let sql = match self.0.get_database_backend() {
+            DbBackend::Postgres => "CHECKPOINT",
+            _ => "PRAGMA wal_checkpoint(TRUNCATE)",
+        };
+        self.0.execute_unprepared(sql).await?;
+        Ok(())
+    }
+
+    pub(crate) async fn close(self) -> Result<()> {
+        Ok(self.0.close().await?)
+    }
+}
+
 /// What the written rows came to, to compare with what others wrote.
 pub(crate) async fn written(target: &Target) -> Result<serde_json::Value> {
     let connection = connect(target).await?;

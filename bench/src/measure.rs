@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::Result;
 use crate::data::Shape;
-use crate::databases::{self, Databases};
+use crate::databases::{self, Databases, Janitor};
 use crate::docs;
 use crate::machine::{Machine, version};
 use crate::options::Options;
@@ -300,9 +300,16 @@ fn figure(backend: Backend, workload: Workload, peer: Name) -> Figure {
     }
 }
 
-/// The indexes of the peers in the order of a round: each is first at times.
-fn turns(peers: usize, round: u32) -> impl Iterator<Item = usize> {
-    (0..peers).map(move |nth| (nth + round as usize) % peers)
+/// The indexes of the peers in the order of a round. Each is first at times,
+/// and comes after another one in the next round.
+fn turns(peers: usize, round: u32) -> Vec<usize> {
+    let mut turns: Vec<_> = (0..peers)
+        .map(|nth| (nth + round as usize) % peers)
+        .collect();
+    if round % 2 == 1 {
+        turns.reverse();
+    }
+    turns
 }
 
 async fn rounds(
@@ -336,9 +343,11 @@ async fn rounds(
         worker.ask(&Request::Run(run)).await?;
     }
     run.seconds = plan.seconds;
+    let janitor = Janitor::new(target).await?;
     for round in 0..plan.rounds {
         run.seed = u64::from(round) + 1;
         for nth in turns(peers.len(), round) {
+            janitor.clear_up().await?;
             let Response::Measured(measured) = workers[nth].ask(&Request::Run(run)).await? else {
                 return Err(format!("{} gave another answer", peers[nth].title()).into());
             };
@@ -349,6 +358,7 @@ async fn rounds(
             figures[nth].p99_us.push(measured.p99_us);
         }
     }
+    janitor.close().await?;
     if workload.operation == MEMORY_OF && workload.durability == Durability::Full {
         for (nth, worker) in workers.iter().enumerate() {
             if let Some(memory) = worker.peak_memory() {
@@ -407,10 +417,10 @@ mod tests {
 
     #[test]
     fn everybody_is_first_at_times() {
-        let order = |round| turns(3, round).collect::<Vec<_>>();
-        assert_eq!(order(0), [0, 1, 2]);
-        assert_eq!(order(1), [1, 2, 0]);
-        assert_eq!(order(5), [2, 0, 1]);
+        assert_eq!(turns(3, 0), [0, 1, 2]);
+        assert_eq!(turns(3, 1), [0, 2, 1]);
+        assert_eq!(turns(3, 2), [2, 0, 1]);
+        assert_eq!(turns(3, 3), [2, 1, 0]);
     }
 
     #[test]
