@@ -21,7 +21,16 @@ entities:
 
 # Many more kills and rounds than the tests make
 torture:
-    AURA_KILLS=all AURA_ROUNDS=20 ./scripts/test --workspace --test crash --test concurrency
+    AURA_KILLS=all AURA_ROUNDS=20 ./scripts/test --test crash --test concurrency
+
+# aura-db beside its peers, on SQLite and a throw-away PostgreSQL that waits for
+# its disk; `just bench --help` has more
+bench *arguments='--write-docs --json target/bench.json':
+    ./scripts/with-postgres -o fsync=on cargo run --release -p bench -- {{ arguments }}
+
+# How much better the second of two runs is
+bench-compare before after:
+    cargo run --release -p bench -- compare {{ before }} {{ after }}
 
 # Licences, duplicates, sources and known vulnerabilities of the dependencies
 audit:

@@ -1,0 +1,167 @@
+//! What every peer can do. The operations are those of [`Operation`], and the
+//! answers are whole rows, so that nobody is faster by reading less.
+//!
+//! [`Operation`]: crate::workload::Operation
+
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+use crate::Result;
+use crate::data::{Entry, Shape};
+use crate::rows::{Account, Details, Log, Summary, Workflow};
+use crate::workload::{Backend, Durability};
+
+/// Connections that a peer may open at the most; on SQLite, to read with.
+pub(crate) const CONNECTIONS: u32 = 10;
+
+/// How long a writer waits for another.
+pub(crate) const BUSY: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// Who is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Name {
+    AuraDb,
+    #[value(name = "seaorm")]
+    #[serde(rename = "seaorm")]
+    SeaOrm,
+    Rusqlite,
+    TokioPostgres,
+    Diesel,
+    #[value(name = "typeorm")]
+    #[serde(rename = "typeorm")]
+    TypeOrm,
+}
+
+impl Name {
+    pub(crate) const ALL: [Self; 6] = [
+        Self::AuraDb,
+        Self::SeaOrm,
+        Self::Rusqlite,
+        Self::TokioPostgres,
+        Self::Diesel,
+        Self::TypeOrm,
+    ];
+
+    pub(crate) fn runs_on(self, backend: Backend) -> bool {
+        match self {
+            Self::AuraDb | Self::SeaOrm | Self::TypeOrm => true,
+            Self::Rusqlite | Self::Diesel => backend == Backend::Sqlite,
+            Self::TokioPostgres => backend == Backend::Postgres,
+        }
+    }
+
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Self::AuraDb => "aura-db",
+            Self::SeaOrm => "SeaORM",
+            Self::Rusqlite => "rusqlite",
+            Self::TokioPostgres => "tokio-postgres",
+            Self::Diesel => "diesel",
+            Self::TypeOrm => "TypeORM",
+        }
+    }
+
+    /// How it is used, for the reader of the figures.
+    pub(crate) fn about(self) -> &'static str {
+        match self {
+            Self::AuraDb => {
+                "the repositories of this workspace, with all that they check; an update also writes the history"
+            }
+            Self::SeaOrm => {
+                "entities, `find_also_related`, `find_related` and `ActiveModel` on its own pool, as the book shows them; documents are parsed"
+            }
+            Self::Rusqlite => {
+                "the engine by hand: SQL in cached prepared statements, columns by position, called inline in the task; documents stay text"
+            }
+            Self::TokioPostgres => {
+                "the engine by hand: SQL in prepared statements, columns by position, a pool of connections without a check; documents stay text; many rows are one `INSERT … VALUES`"
+            }
+            Self::Diesel => {
+                "its query builder and `r2d2` pool under `spawn_blocking`, as an asynchronous service has to use it; documents stay text"
+            }
+            Self::TypeOrm => {
+                "`Repository` with `find`, `relations`, `insert` and `update` on Node.js, with better-sqlite3 or pg; documents are parsed; `insert` and `update` are its faster ways to write, `save` reads first"
+            }
+        }
+    }
+}
+
+/// Where the database is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Target {
+    Sqlite {
+        path: PathBuf,
+    },
+    Postgres {
+        host: String,
+        port: u16,
+        user: String,
+        password: Option<String>,
+        database: String,
+    },
+}
+
+/// What a peer opens.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Setup {
+    pub peer: Name,
+    pub target: Target,
+    pub durability: Durability,
+    pub connections: u32,
+    pub shape: Shape,
+}
+
+impl Setup {
+    /// The file of a database of SQLite's.
+    pub(crate) fn file(&self) -> Result<&PathBuf> {
+        match &self.target {
+            Target::Sqlite { path } => Ok(path),
+            Target::Postgres { .. } => Err("it speaks to SQLite only".into()),
+        }
+    }
+}
+
+/// Somebody who can do all the operations.
+pub(crate) trait Peer: Send + Sync + Sized + 'static {
+    /// Opens the database; connections that aren't needed yet may come later.
+    fn open(setup: &Setup) -> impl Future<Output = Result<Self>> + Send;
+
+    /// What the connection that writes says about itself: SQLite's
+    /// `journal_mode` and `synchronous`, PostgreSQL's `synchronous_commit`.
+    fn durability(&self) -> impl Future<Output = Result<String>> + Send;
+
+    /// What can be made ready before any row is written.
+    fn prepare(&self) -> impl Future<Output = Result<()>> + Send {
+        async { Ok(()) }
+    }
+
+    /// The session of this token, if it has not expired, and its user, who is
+    /// active and not deleted.
+    fn authenticate(&self, token: &str) -> impl Future<Output = Result<Option<Account>>> + Send;
+
+    /// The workflow, its owner and its plugins by name, unless deleted.
+    fn details(&self, workflow: i64) -> impl Future<Output = Result<Option<Details>>> + Send;
+
+    /// The owner's 50 workflows that were changed last, unless deleted.
+    fn summaries(&self, owner: i64) -> impl Future<Output = Result<Vec<Summary>>> + Send;
+
+    /// The same with their documents.
+    fn documents(&self, owner: i64) -> impl Future<Output = Result<Vec<Workflow>>> + Send;
+
+    /// The 50 entries before [`Shape::before`] this place, newest first.
+    fn logs(&self, place: i64) -> impl Future<Output = Result<Vec<Log>>> + Send;
+
+    /// Writes one entry and gives its id.
+    fn append(&self, entry: Entry) -> impl Future<Output = Result<i64>> + Send;
+
+    /// Writes all entries or none, and says how many.
+    fn append_many(&self, entries: Vec<Entry>) -> impl Future<Output = Result<u64>> + Send;
+
+    /// Reads the workflow whole, gives it another name, writes name and nodes
+    /// back if it is still at the version that was read, and says the new one.
+    fn update(&self, workflow: i64, name: String) -> impl Future<Output = Result<i64>> + Send;
+}

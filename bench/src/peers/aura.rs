@@ -1,0 +1,183 @@
+//! aura-db, as its users meet it.
+
+use std::borrow::Cow;
+
+use aura_db::{
+    Config, Cursor, Database, LogFilter, LogLevel, NewLog, Page, Target as Place, TlsMode, Token,
+    UserId, WorkflowChange, WorkflowFilter, WorkflowId, WorkflowSort, WorkflowSummary,
+};
+use sea_orm::ConnectionTrait;
+use tokio::sync::OnceCell;
+
+use crate::Result;
+use crate::data::{Entry, PAGE, PLACES, Shape};
+use crate::peer::{Setup, Target};
+use crate::rows::{Account, Details, Log, Summary, Workflow};
+use crate::workload::{Backend, Durability};
+
+/// aura-db.
+pub(crate) struct Peer {
+    db: Database,
+    backend: Backend,
+    shape: Shape,
+    /// Where the pages of logs begin.
+    places: OnceCell<Vec<Cursor>>,
+}
+
+/// The settings that lead to a database.
+pub(crate) fn config(target: &Target, connections: u32) -> Config {
+    let mut config = match target {
+        Target::Sqlite { path } => Config::sqlite(path),
+        Target::Postgres {
+            host,
+            port,
+            user,
+            password,
+            database,
+        } => {
+            let password = password.clone().map(secrecy::SecretString::from);
+            let mut config = Config::postgres(host, database, user, password);
+            if let Place::Postgres(postgres) = &mut config.target {
+                postgres.port = *port;
+                postgres.tls.mode = TlsMode::Disable;
+            }
+            config
+        }
+    };
+    config.pool.max = connections;
+    config
+}
+
+fn workflows_of(owner: i64) -> WorkflowFilter {
+    WorkflowFilter::owner(UserId(owner))
+        .sort(WorkflowSort::UpdatedAt)
+        .descending()
+}
+
+fn new_log(entry: Entry) -> NewLog {
+    NewLog::new(WorkflowId(entry.workflow), LogLevel::Info, entry.message).metadata(entry.metadata)
+}
+
+impl From<WorkflowSummary> for Summary {
+    fn from(summary: WorkflowSummary) -> Self {
+        Self {
+            id: summary.id.0,
+            name: summary.name,
+            description: summary.description,
+            status: Cow::Borrowed(summary.status.as_str()),
+            version: summary.version,
+            owner_id: summary.owner_id.0,
+            created_at: summary.created_at,
+            updated_at: summary.updated_at,
+            deleted_at: summary.deleted_at,
+            created_by: summary.created_by.map(|id| id.0),
+            updated_by: summary.updated_by.map(|id| id.0),
+        }
+    }
+}
+
+impl crate::peer::Peer for Peer {
+    async fn open(setup: &Setup) -> Result<Self> {
+        let db = Database::connect(config(&setup.target, setup.connections)).await?;
+        if setup.durability == Durability::Normal {
+            // No setting: its writer is one connection.
+            db.writer()
+                .execute_unprepared("PRAGMA synchronous = NORMAL")
+                .await?;
+        }
+        Ok(Self {
+            db,
+            backend: match setup.target {
+                Target::Sqlite { .. } => Backend::Sqlite,
+                Target::Postgres { .. } => Backend::Postgres,
+            },
+            shape: setup.shape,
+            places: OnceCell::new(),
+        })
+    }
+
+    async fn durability(&self) -> Result<String> {
+        super::seaorm::durability(self.db.writer(), self.backend).await
+    }
+
+    async fn prepare(&self) -> Result<()> {
+        let places = self.places.get_or_try_init(async || {
+            let mut places = Vec::new();
+            for place in 0..PLACES {
+                let page = (self.shape.depth + place * PAGE.cast_signed()) / PAGE.cast_signed();
+                let page = Page::number(page.cast_unsigned(), PAGE);
+                let list = self.db.logs().list(LogFilter::new(), page).await?;
+                places.push(list.next.ok_or("too few log entries")?);
+            }
+            Ok::<_, crate::Error>(places)
+        });
+        places.await?;
+        Ok(())
+    }
+
+    async fn authenticate(&self, token: &str) -> Result<Option<Account>> {
+        let who = self.db.sessions().authenticate(&Token::new(token)).await?;
+        Ok(who.map(|who| Account {
+            session: who.session.into(),
+            user: who.user.into(),
+        }))
+    }
+
+    async fn details(&self, workflow: i64) -> Result<Option<Details>> {
+        match self.db.workflows().get_details(WorkflowId(workflow)).await {
+            Ok(details) => Ok(Some(Details {
+                workflow: details.workflow.into(),
+                owner: details.owner.into(),
+                plugins: details.plugins.into_iter().map(Into::into).collect(),
+            })),
+            Err(aura_db::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn summaries(&self, owner: i64) -> Result<Vec<Summary>> {
+        let list = self.db.workflows();
+        let list = list.list(workflows_of(owner), Page::first(PAGE)).await?;
+        Ok(list.items.into_iter().map(Into::into).collect())
+    }
+
+    async fn documents(&self, owner: i64) -> Result<Vec<Workflow>> {
+        let list = self.db.workflows();
+        let list = list
+            .list_full(workflows_of(owner), Page::first(PAGE))
+            .await?;
+        Ok(list.items.into_iter().map(Into::into).collect())
+    }
+
+    async fn logs(&self, place: i64) -> Result<Vec<Log>> {
+        let places = self.places.get().ok_or("it is not prepared")?;
+        let cursor = places
+            .get(usize::try_from(place)?)
+            .ok_or("no such place")?
+            .clone();
+        let page = Page::after(cursor, PAGE);
+        let list = self.db.logs().list(LogFilter::new(), page).await?;
+        Ok(list.items.into_iter().map(Into::into).collect())
+    }
+
+    async fn append(&self, entry: Entry) -> Result<i64> {
+        Ok(self.db.logs().append(new_log(entry)).await?.id.0)
+    }
+
+    async fn append_many(&self, entries: Vec<Entry>) -> Result<u64> {
+        let entries = entries.into_iter().map(new_log).collect();
+        Ok(self.db.logs().append_many(entries).await?)
+    }
+
+    async fn update(&self, workflow: i64, name: String) -> Result<i64> {
+        let workflows = self.db.workflows();
+        let read = workflows.get(WorkflowId(workflow)).await?;
+        let change = WorkflowChange::new()
+            .name(name)
+            .nodes(read.nodes.map(|nodes| nodes.0));
+        Ok(workflows
+            .update(read.id, read.version, change)
+            .await?
+            .version)
+    }
+}

@@ -1,0 +1,246 @@
+//! diesel: its query builder, its `r2d2` pool, and a blocking thread for each
+//! call, as an asynchronous service has to do it.
+
+use diesel::connection::SimpleConnection;
+use diesel::r2d2::{ConnectionManager, CustomizeConnection, Pool};
+use diesel::{
+    ExpressionMethods, JoinOnDsl, OptionalExtension, QueryDsl, QueryableByName, RunQueryDsl,
+    SelectableHelper, SqliteConnection,
+};
+
+use super::diesel_rows::{
+    LogRow, Moment, NewLogRow, PluginRow, SessionRow, SummaryRow, UserRow, WorkflowRow, logs,
+    plugins, sessions, users, workflow_plugins, workflows,
+};
+use crate::Result;
+use crate::data::{self, Entry, PAGE, Shape};
+use crate::peer::{BUSY, Setup};
+use crate::rows::{Account, Details, Json, Log, Summary, Workflow};
+use crate::workload::Durability;
+
+/// diesel.
+pub(crate) struct Peer {
+    pool: Pool<ConnectionManager<SqliteConnection>>,
+    shape: Shape,
+}
+
+/// What each connection is told.
+#[derive(Debug)]
+struct Pragmas(String);
+
+impl CustomizeConnection<SqliteConnection, diesel::r2d2::Error> for Pragmas {
+    fn on_acquire(
+        &self,
+        connection: &mut SqliteConnection,
+    ) -> std::result::Result<(), diesel::r2d2::Error> {
+        connection
+            .batch_execute(&self.0)
+            .map_err(diesel::r2d2::Error::QueryError)
+    }
+}
+
+#[derive(QueryableByName)]
+struct Mode {
+    #[diesel(sql_type = diesel::sql_types::Text)]
+    journal_mode: String,
+}
+
+#[derive(QueryableByName)]
+struct Synchronous {
+    #[diesel(sql_type = diesel::sql_types::BigInt)]
+    synchronous: i64,
+}
+
+impl Peer {
+    async fn call<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&mut SqliteConnection) -> diesel::QueryResult<T> + Send + 'static,
+    ) -> Result<T> {
+        let pool = self.pool.clone();
+        tokio::task::spawn_blocking(move || Ok(call(&mut *pool.get()?)?)).await?
+    }
+}
+
+fn row(entry: Entry) -> NewLogRow {
+    NewLogRow {
+        level: Entry::LEVEL,
+        message: entry.message,
+        workflow_id: entry.workflow,
+        created_at: Moment(data::now()),
+        metadata: entry.metadata.to_string(),
+    }
+}
+
+impl crate::peer::Peer for Peer {
+    async fn open(setup: &Setup) -> Result<Self> {
+        let synchronous = match setup.durability {
+            Durability::Full => "FULL",
+            Durability::Normal => "NORMAL",
+        };
+        let pragmas = format!(
+            "PRAGMA busy_timeout = {}; PRAGMA synchronous = {synchronous}; PRAGMA foreign_keys = ON;",
+            BUSY.as_millis()
+        );
+        let path = setup.file()?.display().to_string();
+        let connections = setup.connections;
+        let pool = tokio::task::spawn_blocking(move || {
+            Pool::builder()
+                .max_size(connections)
+                .min_idle(Some(1))
+                .connection_customizer(Box::new(Pragmas(pragmas)))
+                .build(ConnectionManager::new(path))
+        });
+        Ok(Self {
+            pool: pool.await??,
+            shape: setup.shape,
+        })
+    }
+
+    async fn durability(&self) -> Result<String> {
+        self.call(|connection| {
+            let mode: Mode = diesel::sql_query("PRAGMA journal_mode").get_result(connection)?;
+            let level: Synchronous =
+                diesel::sql_query("PRAGMA synchronous").get_result(connection)?;
+            Ok(format!("{} {}", mode.journal_mode, level.synchronous))
+        })
+        .await
+    }
+
+    async fn authenticate(&self, token: &str) -> Result<Option<Account>> {
+        let digest = data::digest(token);
+        self.call(move |connection| {
+            let found: Option<(SessionRow, UserRow)> = sessions::table
+                .inner_join(users::table)
+                .filter(sessions::token.eq(digest))
+                .filter(sessions::expires_at.gt(Moment(data::now())))
+                .filter(users::is_active.eq(true))
+                .filter(users::deleted_at.is_null())
+                .select((SessionRow::as_select(), UserRow::as_select()))
+                .first(connection)
+                .optional()?;
+            Ok(found.map(|(session, user)| Account {
+                session: session.into(),
+                user: user.into(),
+            }))
+        })
+        .await
+    }
+
+    async fn details(&self, id: i64) -> Result<Option<Details>> {
+        self.call(move |connection| {
+            let found: Option<(WorkflowRow, UserRow)> = workflows::table
+                .inner_join(users::table)
+                .filter(workflows::id.eq(id))
+                .filter(workflows::deleted_at.is_null())
+                .filter(users::deleted_at.is_null())
+                .select((WorkflowRow::as_select(), UserRow::as_select()))
+                .first(connection)
+                .optional()?;
+            let Some((workflow, owner)) = found else {
+                return Ok(None);
+            };
+            let rows: Vec<PluginRow> = plugins::table
+                .inner_join(workflow_plugins::table.on(workflow_plugins::plugin_id.eq(plugins::id)))
+                .filter(workflow_plugins::workflow_id.eq(id))
+                .filter(plugins::deleted_at.is_null())
+                .order(plugins::name)
+                .select(PluginRow::as_select())
+                .load(connection)?;
+            Ok(Some(Details {
+                workflow: workflow.into(),
+                owner: owner.into(),
+                plugins: rows.into_iter().map(Into::into).collect(),
+            }))
+        })
+        .await
+    }
+
+    async fn summaries(&self, owner: i64) -> Result<Vec<Summary>> {
+        self.call(move |connection| {
+            let rows: Vec<SummaryRow> = workflows::table
+                .filter(workflows::owner_id.eq(owner))
+                .filter(workflows::deleted_at.is_null())
+                .order((workflows::updated_at.desc(), workflows::id.desc()))
+                .limit(PAGE.cast_signed())
+                .select(SummaryRow::as_select())
+                .load(connection)?;
+            Ok(rows.into_iter().map(Into::into).collect())
+        })
+        .await
+    }
+
+    async fn documents(&self, owner: i64) -> Result<Vec<Workflow>> {
+        self.call(move |connection| {
+            let rows: Vec<WorkflowRow> = workflows::table
+                .filter(workflows::owner_id.eq(owner))
+                .filter(workflows::deleted_at.is_null())
+                .order((workflows::updated_at.desc(), workflows::id.desc()))
+                .limit(PAGE.cast_signed())
+                .select(WorkflowRow::as_select())
+                .load(connection)?;
+            Ok(rows.into_iter().map(Into::into).collect())
+        })
+        .await
+    }
+
+    async fn logs(&self, place: i64) -> Result<Vec<Log>> {
+        let before = self.shape.before(place);
+        self.call(move |connection| {
+            let rows: Vec<LogRow> = logs::table
+                .filter(logs::id.lt(before))
+                .order(logs::id.desc())
+                .limit(PAGE.cast_signed())
+                .select(LogRow::as_select())
+                .load(connection)?;
+            Ok(rows.into_iter().map(Into::into).collect())
+        })
+        .await
+    }
+
+    async fn append(&self, entry: Entry) -> Result<i64> {
+        self.call(move |connection| {
+            diesel::insert_into(logs::table)
+                .values(row(entry))
+                .returning(logs::id)
+                .get_result(connection)
+        })
+        .await
+    }
+
+    async fn append_many(&self, entries: Vec<Entry>) -> Result<u64> {
+        let rows: Vec<_> = entries.into_iter().map(row).collect();
+        self.call(move |connection| {
+            let count = diesel::insert_into(logs::table)
+                .values(&rows)
+                .execute(connection)?;
+            Ok(count as u64)
+        })
+        .await
+    }
+
+    async fn update(&self, id: i64, name: String) -> Result<i64> {
+        let version = self
+            .call(move |connection| {
+                let read: WorkflowRow = workflows::table
+                    .filter(workflows::id.eq(id))
+                    .filter(workflows::deleted_at.is_null())
+                    .select(WorkflowRow::as_select())
+                    .first(connection)?;
+                let read = Workflow::from(read);
+                let version = read.summary.version;
+                let updated = diesel::update(workflows::table)
+                    .filter(workflows::id.eq(id))
+                    .filter(workflows::version.eq(version))
+                    .set((
+                        workflows::name.eq(name),
+                        workflows::nodes.eq(read.nodes.map(Json::into_text)),
+                        workflows::updated_at.eq(Moment(data::now())),
+                        workflows::version.eq(version + 1),
+                    ))
+                    .execute(connection)?;
+                Ok((updated == 1).then_some(version + 1))
+            })
+            .await?;
+        version.ok_or_else(|| "the version is stale".into())
+    }
+}

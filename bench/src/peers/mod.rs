@@ -1,0 +1,10 @@
+//! The peers, one module each.
+
+pub(crate) mod aura;
+pub(crate) mod diesel;
+mod diesel_rows;
+mod models;
+pub(crate) mod postgres;
+pub(crate) mod seaorm;
+mod sql;
+pub(crate) mod sqlite;

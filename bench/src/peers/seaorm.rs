@@ -1,0 +1,272 @@
+//! SeaORM as its book shows it, on its own pool.
+
+use entity::{Document, LogLevel, UserId, WorkflowId, logs, plugins, sessions, users, workflows};
+use sea_orm::sqlx::postgres::PgSslMode;
+use sea_orm::sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
+use sea_orm::{
+    ActiveModelTrait, ColumnTrait, ConnectOptions, ConnectionTrait, DatabaseConnection, DbBackend,
+    EntityTrait, FromQueryResult, ModelTrait, QueryFilter, QueryOrder, QuerySelect, Set, Statement,
+};
+
+use crate::Result;
+use crate::data::{self, Entry, PAGE, Shape};
+use crate::peer::{BUSY, Setup, Target};
+use crate::rows::{Account, Details, Log, Summary, Time, Workflow};
+use crate::workload::{Backend, Durability};
+
+/// Plain SeaORM.
+pub(crate) struct Peer {
+    db: DatabaseConnection,
+    backend: Backend,
+    shape: Shape,
+}
+
+/// What a connection says about itself.
+pub(crate) async fn durability(db: &DatabaseConnection, backend: Backend) -> Result<String> {
+    let ask = async |sql: &str| -> Result<_> {
+        let statement = Statement::from_string(db.get_database_backend(), sql);
+        Ok(db.query_one_raw(statement).await?.ok_or("no answer")?)
+    };
+    Ok(match backend {
+        Backend::Sqlite => {
+            let mode: String = ask("PRAGMA journal_mode").await?.try_get_by_index(0)?;
+            let synchronous: i32 = ask("PRAGMA synchronous").await?.try_get_by_index(0)?;
+            format!("{mode} {synchronous}")
+        }
+        Backend::Postgres => ask("SHOW synchronous_commit").await?.try_get_by_index(0)?,
+    })
+}
+
+fn options(setup: &Setup) -> ConnectOptions {
+    let mut options = match &setup.target {
+        Target::Sqlite { path } => {
+            let mut options = ConnectOptions::new(format!("sqlite://{}", path.display()));
+            let synchronous = match setup.durability {
+                Durability::Full => SqliteSynchronous::Full,
+                Durability::Normal => SqliteSynchronous::Normal,
+            };
+            options.map_sqlx_sqlite_opts(move |sqlite| {
+                sqlite
+                    .journal_mode(SqliteJournalMode::Wal)
+                    .synchronous(synchronous)
+                    .busy_timeout(BUSY)
+            });
+            options
+        }
+        Target::Postgres {
+            host,
+            port,
+            user,
+            password,
+            database,
+        } => {
+            let mut options = ConnectOptions::new("postgres://localhost");
+            let (host, port, user) = (host.clone(), *port, user.clone());
+            let (password, database) = (password.clone(), database.clone());
+            options.map_sqlx_postgres_opts(move |postgres| {
+                let postgres = postgres
+                    .host(&host)
+                    .port(port)
+                    .username(&user)
+                    .database(&database)
+                    .ssl_mode(PgSslMode::Disable);
+                match &password {
+                    Some(password) => postgres.password(password),
+                    None => postgres,
+                }
+            });
+            options
+        }
+    };
+    options
+        .max_connections(setup.connections)
+        .sqlx_logging(false);
+    options
+}
+
+/// The columns of a summary.
+#[derive(FromQueryResult)]
+struct Part {
+    id: WorkflowId,
+    name: String,
+    description: Option<String>,
+    status: entity::WorkflowStatus,
+    version: i64,
+    owner_id: UserId,
+    created_at: Time,
+    updated_at: Time,
+    deleted_at: Option<Time>,
+    created_by: Option<UserId>,
+    updated_by: Option<UserId>,
+}
+
+impl From<Part> for Summary {
+    fn from(part: Part) -> Self {
+        Self {
+            id: part.id.0,
+            name: part.name,
+            description: part.description,
+            status: part.status.as_str().into(),
+            version: part.version,
+            owner_id: part.owner_id.0,
+            created_at: part.created_at,
+            updated_at: part.updated_at,
+            deleted_at: part.deleted_at,
+            created_by: part.created_by.map(|id| id.0),
+            updated_by: part.updated_by.map(|id| id.0),
+        }
+    }
+}
+
+fn workflows_of(owner: i64) -> sea_orm::Select<workflows::Entity> {
+    workflows::Entity::find()
+        .filter(workflows::COLUMN.owner_id.eq(UserId(owner)))
+        .filter(workflows::COLUMN.deleted_at.is_null())
+        .order_by_desc(workflows::Column::UpdatedAt)
+        .order_by_desc(workflows::Column::Id)
+        .limit(PAGE)
+}
+
+fn model(entry: Entry) -> logs::ActiveModel {
+    logs::ActiveModel {
+        level: Set(LogLevel::Info),
+        message: Set(entry.message),
+        workflow_id: Set(WorkflowId(entry.workflow)),
+        created_at: Set(data::now()),
+        metadata: Set(Some(Document(entry.metadata))),
+        ..Default::default()
+    }
+}
+
+impl crate::peer::Peer for Peer {
+    async fn open(setup: &Setup) -> Result<Self> {
+        let db = sea_orm::Database::connect(options(setup)).await?;
+        let backend = match db.get_database_backend() {
+            DbBackend::Postgres => Backend::Postgres,
+            _ => Backend::Sqlite,
+        };
+        Ok(Self {
+            db,
+            backend,
+            shape: setup.shape,
+        })
+    }
+
+    async fn durability(&self) -> Result<String> {
+        durability(&self.db, self.backend).await
+    }
+
+    async fn authenticate(&self, token: &str) -> Result<Option<Account>> {
+        let found = sessions::Entity::find()
+            .find_also_related(users::Entity)
+            .filter(sessions::Column::Token.eq(data::digest(token)))
+            .filter(sessions::COLUMN.expires_at.gt(data::now()))
+            .filter(users::COLUMN.is_active.eq(true))
+            .filter(users::COLUMN.deleted_at.is_null())
+            .one(&self.db)
+            .await?;
+        Ok(match found {
+            Some((session, Some(user))) => Some(Account {
+                session: session.into(),
+                user: user.into(),
+            }),
+            _ => None,
+        })
+    }
+
+    async fn details(&self, workflow: i64) -> Result<Option<Details>> {
+        let found = workflows::Entity::find_by_id(WorkflowId(workflow))
+            .find_also_related(users::Entity)
+            .filter(workflows::COLUMN.deleted_at.is_null())
+            .one(&self.db)
+            .await?;
+        let Some((workflow, Some(owner))) = found else {
+            return Ok(None);
+        };
+        let plugins = workflow
+            .find_related(plugins::Entity)
+            .filter(plugins::COLUMN.deleted_at.is_null())
+            .order_by_asc(plugins::Column::Name)
+            .all(&self.db)
+            .await?;
+        Ok(Some(Details {
+            workflow: workflow.into(),
+            owner: owner.into(),
+            plugins: plugins.into_iter().map(Into::into).collect(),
+        }))
+    }
+
+    async fn summaries(&self, owner: i64) -> Result<Vec<Summary>> {
+        use workflows::Column;
+        let parts: Vec<Part> = workflows_of(owner)
+            .select_only()
+            .columns([
+                Column::Id,
+                Column::Name,
+                Column::Description,
+                Column::Status,
+                Column::Version,
+                Column::OwnerId,
+                Column::CreatedAt,
+                Column::UpdatedAt,
+                Column::DeletedAt,
+                Column::CreatedBy,
+                Column::UpdatedBy,
+            ])
+            .into_model()
+            .all(&self.db)
+            .await?;
+        Ok(parts.into_iter().map(Into::into).collect())
+    }
+
+    async fn documents(&self, owner: i64) -> Result<Vec<Workflow>> {
+        let rows = workflows_of(owner).all(&self.db).await?;
+        Ok(rows.into_iter().map(Into::into).collect())
+    }
+
+    async fn logs(&self, place: i64) -> Result<Vec<Log>> {
+        let mut cursor = logs::Entity::find().cursor_by(logs::Column::Id);
+        let rows = cursor
+            .before(self.shape.before(place))
+            .last(PAGE)
+            .all(&self.db)
+            .await?;
+        // The cursor tells them oldest first.
+        Ok(rows.into_iter().rev().map(Into::into).collect())
+    }
+
+    async fn append(&self, entry: Entry) -> Result<i64> {
+        Ok(model(entry).insert(&self.db).await?.id.0)
+    }
+
+    async fn append_many(&self, entries: Vec<Entry>) -> Result<u64> {
+        let count = entries.len() as u64;
+        logs::Entity::insert_many(entries.into_iter().map(model))
+            .exec(&self.db)
+            .await?;
+        Ok(count)
+    }
+
+    async fn update(&self, workflow: i64, name: String) -> Result<i64> {
+        let read = workflows::Entity::find_by_id(WorkflowId(workflow))
+            .one(&self.db)
+            .await?
+            .ok_or("no such workflow")?;
+        let updated = workflows::Entity::update_many()
+            .set(workflows::ActiveModel {
+                name: Set(name),
+                nodes: Set(read.nodes),
+                version: Set(read.version + 1),
+                updated_at: Set(data::now()),
+                ..Default::default()
+            })
+            .filter(workflows::COLUMN.id.eq(read.id))
+            .filter(workflows::COLUMN.version.eq(read.version))
+            .exec(&self.db)
+            .await?;
+        match updated.rows_affected {
+            1 => Ok(read.version + 1),
+            _ => Err("the version is stale".into()),
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! The statements of the peers that write SQL by hand. Columns are in the order
+//! in which the rows are read.
+
+macro_rules! session {
+    () => {
+        "s.id, s.token, s.user_agent, s.ip_address, s.expires_at, s.last_seen_at, s.created_at, \
+         s.updated_at, s.user_id"
+    };
+}
+
+macro_rules! user {
+    () => {
+        "u.id, u.name, u.email, u.hashed_password, u.role, u.is_active, u.created_at, \
+         u.updated_at, u.deleted_at, u.created_by, u.updated_by"
+    };
+}
+
+macro_rules! summary {
+    () => {
+        "w.id, w.name, w.description, w.status, w.version, w.owner_id, w.created_at, \
+         w.updated_at, w.deleted_at, w.created_by, w.updated_by"
+    };
+}
+
+macro_rules! workflow {
+    () => {
+        concat!(
+            summary!(),
+            ", w.deleted_with_owner, w.settings, w.connections, w.nodes, w.metadata"
+        )
+    };
+}
+
+macro_rules! list_end {
+    () => {
+        " FROM workflows w WHERE w.owner_id = $1 AND w.deleted_at IS NULL \
+         ORDER BY w.updated_at DESC, w.id DESC LIMIT 50"
+    };
+}
+
+/// How many columns these parts have.
+pub(super) const SESSION: usize = 9;
+pub(super) const WORKFLOW: usize = 16;
+
+/// By the digest of the token and the time.
+pub(super) const AUTHENTICATE: &str = concat!(
+    "SELECT ",
+    session!(),
+    ", ",
+    user!(),
+    " FROM sessions s JOIN users u ON u.id = s.user_id \
+     WHERE s.token = $1 AND s.expires_at > $2 AND u.is_active AND u.deleted_at IS NULL"
+);
+
+/// By id.
+pub(super) const WORKFLOW_AND_OWNER: &str = concat!(
+    "SELECT ",
+    workflow!(),
+    ", ",
+    user!(),
+    " FROM workflows w JOIN users u ON u.id = w.owner_id \
+     WHERE w.id = $1 AND w.deleted_at IS NULL AND u.deleted_at IS NULL"
+);
+
+/// By the workflow's id.
+pub(super) const PLUGINS: &str = "SELECT p.id, p.name, p.description, p.version, p.author, p.is_enabled, \
+     p.created_at, p.updated_at, p.deleted_at, p.created_by, p.updated_by, p.config_schema \
+     FROM plugins p JOIN workflow_plugins wp ON wp.plugin_id = p.id \
+     WHERE wp.workflow_id = $1 AND p.deleted_at IS NULL ORDER BY p.name";
+
+/// By the owner's id.
+pub(super) const SUMMARIES: &str = concat!("SELECT ", summary!(), list_end!());
+
+/// By the owner's id.
+pub(super) const DOCUMENTS: &str = concat!("SELECT ", workflow!(), list_end!());
+
+/// By id.
+pub(super) const WORKFLOW_BY_ID: &str = concat!(
+    "SELECT ",
+    workflow!(),
+    " FROM workflows w WHERE w.id = $1 AND w.deleted_at IS NULL"
+);
+
+/// By the id before which they are.
+pub(super) const LOGS: &str = "SELECT id, level, message, workflow_id, execution_id, created_at, metadata \
+     FROM logs WHERE id < $1 ORDER BY id DESC LIMIT 50";
+
+/// Level, message, workflow, time, metadata.
+pub(super) const APPEND: &str = "INSERT INTO logs (level, message, workflow_id, created_at, metadata) \
+     VALUES ($1, $2, $3, $4, $5) RETURNING id";
+
+/// Name, nodes, time, id and the version that was read.
+pub(super) const UPDATE: &str = "UPDATE workflows SET name = $1, nodes = $2, updated_at = $3, \
+     version = version + 1 WHERE id = $4 AND version = $5";

@@ -1,0 +1,265 @@
+//! SQLite by hand: rusqlite, called inline, with statements that each
+//! connection keeps prepared.
+
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, TransactionBehavior, params};
+
+use super::sql;
+use crate::Result;
+use crate::data::{self, Entry, Shape, sqlite_time};
+use crate::peer::{BUSY, Setup};
+use crate::rows::{Account, Details, Json, Log, Plugin, Session, Summary, User, Workflow};
+use crate::workload::Durability;
+
+/// rusqlite.
+pub(crate) struct Peer {
+    path: PathBuf,
+    shape: Shape,
+    writer: Mutex<Connection>,
+    /// Connections to read with that nobody uses. There are never more in use
+    /// than threads, because nothing waits while it has one.
+    readers: Mutex<Vec<Connection>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn ready(connection: &Connection) -> Result<()> {
+    connection.busy_timeout(BUSY)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(())
+}
+
+impl Peer {
+    fn read<T>(&self, read: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
+        let idle = lock(&self.readers).pop();
+        let connection = if let Some(connection) = idle {
+            connection
+        } else {
+            let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+            let connection = Connection::open_with_flags(&self.path, flags)?;
+            ready(&connection)?;
+            connection
+        };
+        let result = read(&connection);
+        lock(&self.readers).push(connection);
+        Ok(result?)
+    }
+}
+
+fn session(row: &Row<'_>) -> rusqlite::Result<Session> {
+    Ok(Session {
+        id: row.get(0)?,
+        token: row.get(1)?,
+        user_agent: row.get(2)?,
+        ip_address: row.get(3)?,
+        expires_at: row.get(4)?,
+        last_seen_at: row.get(5)?,
+        created_at: row.get(6)?,
+        updated_at: row.get(7)?,
+        user_id: row.get(8)?,
+    })
+}
+
+fn user(row: &Row<'_>, from: usize) -> rusqlite::Result<User> {
+    Ok(User {
+        id: row.get(from)?,
+        name: row.get(from + 1)?,
+        email: row.get(from + 2)?,
+        hashed_password: row.get(from + 3)?,
+        role: row.get::<_, String>(from + 4)?.into(),
+        is_active: row.get(from + 5)?,
+        created_at: row.get(from + 6)?,
+        updated_at: row.get(from + 7)?,
+        deleted_at: row.get(from + 8)?,
+        created_by: row.get(from + 9)?,
+        updated_by: row.get(from + 10)?,
+    })
+}
+
+fn json(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Json>> {
+    Ok(row.get::<_, Option<String>>(column)?.map(Json::Text))
+}
+
+fn plugin(row: &Row<'_>) -> rusqlite::Result<Plugin> {
+    Ok(Plugin {
+        id: row.get(0)?,
+        name: row.get(1)?,
+        description: row.get(2)?,
+        version: row.get(3)?,
+        author: row.get(4)?,
+        is_enabled: row.get(5)?,
+        created_at: row.get(6)?,
+        updated_at: row.get(7)?,
+        deleted_at: row.get(8)?,
+        created_by: row.get(9)?,
+        updated_by: row.get(10)?,
+        config_schema: json(row, 11)?,
+    })
+}
+
+fn summary(row: &Row<'_>) -> rusqlite::Result<Summary> {
+    Ok(Summary {
+        id: row.get(0)?,
+        name: row.get(1)?,
+        description: row.get(2)?,
+        status: row.get::<_, String>(3)?.into(),
+        version: row.get(4)?,
+        owner_id: row.get(5)?,
+        created_at: row.get(6)?,
+        updated_at: row.get(7)?,
+        deleted_at: row.get(8)?,
+        created_by: row.get(9)?,
+        updated_by: row.get(10)?,
+    })
+}
+
+fn workflow(row: &Row<'_>) -> rusqlite::Result<Workflow> {
+    Ok(Workflow {
+        summary: summary(row)?,
+        deleted_with_owner: row.get(11)?,
+        settings: json(row, 12)?,
+        connections: json(row, 13)?,
+        nodes: json(row, 14)?,
+        metadata: json(row, 15)?,
+    })
+}
+
+fn log(row: &Row<'_>) -> rusqlite::Result<Log> {
+    Ok(Log {
+        id: row.get(0)?,
+        level: row.get::<_, String>(1)?.into(),
+        message: row.get(2)?,
+        workflow_id: row.get(3)?,
+        execution_id: row.get(4)?,
+        created_at: row.get(5)?,
+        metadata: json(row, 6)?,
+    })
+}
+
+fn insert(connection: &Connection, entry: &Entry) -> rusqlite::Result<i64> {
+    let values = params![
+        Entry::LEVEL,
+        entry.message,
+        entry.workflow,
+        sqlite_time(data::now()),
+        entry.metadata.to_string(),
+    ];
+    let mut statement = connection.prepare_cached(sql::APPEND)?;
+    statement.query_row(values, |row| row.get(0))
+}
+
+impl crate::peer::Peer for Peer {
+    async fn open(setup: &Setup) -> Result<Self> {
+        let path = setup.file()?.clone();
+        let writer = Connection::open(&path)?;
+        ready(&writer)?;
+        let synchronous = match setup.durability {
+            Durability::Full => "FULL",
+            Durability::Normal => "NORMAL",
+        };
+        writer.pragma_update(None, "synchronous", synchronous)?;
+        writer.pragma_update(None, "foreign_keys", true)?;
+        Ok(Self {
+            path,
+            shape: setup.shape,
+            writer: Mutex::new(writer),
+            readers: Mutex::default(),
+        })
+    }
+
+    async fn durability(&self) -> Result<String> {
+        let writer = lock(&self.writer);
+        let mode: String = writer.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
+        let synchronous: i64 = writer.pragma_query_value(None, "synchronous", |row| row.get(0))?;
+        Ok(format!("{mode} {synchronous}"))
+    }
+
+    async fn authenticate(&self, token: &str) -> Result<Option<Account>> {
+        let (digest, now) = (data::digest(token), sqlite_time(data::now()));
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(sql::AUTHENTICATE)?;
+            let account = statement.query_row(params![digest, now], |row| {
+                Ok(Account {
+                    session: session(row)?,
+                    user: user(row, sql::SESSION)?,
+                })
+            });
+            account.optional()
+        })
+    }
+
+    async fn details(&self, id: i64) -> Result<Option<Details>> {
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(sql::WORKFLOW_AND_OWNER)?;
+            let found =
+                statement.query_row([id], |row| Ok((workflow(row)?, user(row, sql::WORKFLOW)?)));
+            let Some((workflow, owner)) = found.optional()? else {
+                return Ok(None);
+            };
+            let mut statement = connection.prepare_cached(sql::PLUGINS)?;
+            let plugins = statement.query_map([id], plugin)?;
+            Ok(Some(Details {
+                workflow,
+                owner,
+                plugins: plugins.collect::<rusqlite::Result<_>>()?,
+            }))
+        })
+    }
+
+    async fn summaries(&self, owner: i64) -> Result<Vec<Summary>> {
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(sql::SUMMARIES)?;
+            statement.query_map([owner], summary)?.collect()
+        })
+    }
+
+    async fn documents(&self, owner: i64) -> Result<Vec<Workflow>> {
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(sql::DOCUMENTS)?;
+            statement.query_map([owner], workflow)?.collect()
+        })
+    }
+
+    async fn logs(&self, place: i64) -> Result<Vec<Log>> {
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(sql::LOGS)?;
+            statement
+                .query_map([self.shape.before(place)], log)?
+                .collect()
+        })
+    }
+
+    async fn append(&self, entry: Entry) -> Result<i64> {
+        Ok(insert(&lock(&self.writer), &entry)?)
+    }
+
+    async fn append_many(&self, entries: Vec<Entry>) -> Result<u64> {
+        let mut writer = lock(&self.writer);
+        let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        for entry in &entries {
+            insert(&transaction, entry)?;
+        }
+        transaction.commit()?;
+        Ok(entries.len() as u64)
+    }
+
+    async fn update(&self, id: i64, name: String) -> Result<i64> {
+        let read = self.read(|connection| {
+            let mut statement = connection.prepare_cached(sql::WORKFLOW_BY_ID)?;
+            statement.query_row([id], workflow)
+        })?;
+        let version = read.summary.version;
+        let nodes = read.nodes.map(Json::into_text);
+        let writer = lock(&self.writer);
+        let mut statement = writer.prepare_cached(sql::UPDATE)?;
+        let now = sqlite_time(data::now());
+        match statement.execute(params![name, nodes, now, id, version])? {
+            1 => Ok(version + 1),
+            _ => Err("the version is stale".into()),
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! The process of one peer: answers on standard output what it is asked on
+//! standard input.
+
+use std::io::{BufRead, Write};
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use crate::data::{self, Entry, Shape};
+use crate::peer::{Name, Peer, Setup};
+use crate::peers::{aura, diesel, postgres, seaorm, sqlite};
+use crate::protocol::{Request, Response};
+use crate::{Result, run};
+
+/// Serves until nobody asks any more.
+pub(crate) async fn serve() -> Result<()> {
+    let mut lines = std::io::stdin().lock().lines();
+    let Some(line) = lines.next() else {
+        return Ok(());
+    };
+    let Request::Open(setup) = serde_json::from_str(&line?)? else {
+        return Err("the first request must be to open a database".into());
+    };
+    match setup.peer {
+        Name::AuraDb => serve_peer::<aura::Peer>(setup, lines).await,
+        Name::SeaOrm => serve_peer::<seaorm::Peer>(setup, lines).await,
+        Name::Rusqlite => serve_peer::<sqlite::Peer>(setup, lines).await,
+        Name::TokioPostgres => serve_peer::<postgres::Peer>(setup, lines).await,
+        Name::Diesel => serve_peer::<diesel::Peer>(setup, lines).await,
+        Name::TypeOrm => Err("TypeORM has a program of its own".into()),
+    }
+}
+
+async fn serve_peer<P: Peer>(
+    setup: Setup,
+    lines: impl Iterator<Item = std::io::Result<String>>,
+) -> Result<()> {
+    let peer = match P::open(&setup).await {
+        Ok(peer) => Arc::new(peer),
+        Err(error) => return say(&Response::Failed(error.to_string())),
+    };
+    say(&Response::Opened {})?;
+    for line in lines {
+        let request = serde_json::from_str(&line?)?;
+        let response = answer(&peer, &setup, request).await;
+        say(&response.unwrap_or_else(|error| Response::Failed(error.to_string())))?;
+    }
+    Ok(())
+}
+
+fn say(response: &Response) -> Result<()> {
+    let mut line = serde_json::to_string(response)?;
+    line.push('\n');
+    let mut out = std::io::stdout().lock();
+    out.write_all(line.as_bytes())?;
+    Ok(out.flush()?)
+}
+
+async fn answer<P: Peer>(peer: &Arc<P>, setup: &Setup, request: Request) -> Result<Response> {
+    Ok(match request {
+        Request::Open(_) => return Err("it is open already".into()),
+        Request::First { session } => {
+            let account = peer.authenticate(&data::token(session)).await?;
+            let account = account.ok_or("nobody's token")?;
+            Response::User(account.user.id)
+        }
+        Request::Prepare {} => {
+            peer.prepare().await?;
+            Response::Prepared {}
+        }
+        Request::Check {} => Response::Answers(answers(&**peer, setup.shape).await?),
+        Request::Run(run) => Response::Measured(run::run(peer, run, setup.shape).await?),
+    })
+}
+
+/// Every operation once, on rows from all over.
+async fn answers<P: Peer>(peer: &P, shape: Shape) -> Result<Value> {
+    peer.prepare().await?;
+    let mut accounts = Vec::new();
+    for session in [1, shape.sessions / 2, shape.sessions, shape.sessions + 1] {
+        accounts.push(peer.authenticate(&data::token(session)).await?);
+    }
+    let mut details = Vec::new();
+    for workflow in [1, shape.workflows / 2, shape.workflows, shape.workflows + 1] {
+        details.push(peer.details(workflow).await?);
+    }
+    let entries = (0..data::ENTRIES).map(|number| Entry::new(number, 2));
+    Ok(json!({
+        "durability": peer.durability().await?,
+        "authenticate": accounts,
+        "details": details,
+        "summaries": peer.summaries(shape.users).await?,
+        "documents": peer.documents(shape.users).await?,
+        "logs": [peer.logs(0).await?, peer.logs(data::PLACES - 1).await?],
+        "append": peer.append(Entry::new(7, 1)).await?,
+        "append_many": peer.append_many(entries.collect()).await?,
+        "update": [
+            peer.update(1, "Renamed once".to_owned()).await?,
+            peer.update(1, "Renamed twice".to_owned()).await?,
+        ],
+    }))
+}

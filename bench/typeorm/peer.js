@@ -1,0 +1,176 @@
+// What every peer can do (bench/src/peer.rs), with TypeORM's repositories.
+import { createHash } from "node:crypto";
+
+import pg from "pg";
+import { DataSource, LessThan, MoreThan } from "typeorm";
+
+import { entities } from "./entities.js";
+
+const PAGE = 50;
+const ENTRIES = 1000;
+export const PLACES = 16;
+
+/** The token that opens this session. */
+export const token = (session) => `bench-${String(session).padStart(37, "0")}`;
+
+/** A log entry to be written. */
+export const entry = (number, workflow_id) => ({
+  level: "info",
+  message: `Node HTTP Request ${number} finished with status 200 after 42 ms`,
+  workflow_id,
+  metadata: { node: "HTTP Request", run: number, ms: 42 },
+});
+
+export const entries = (make) => Array.from({ length: ENTRIES }, (_, number) => make(number));
+
+const digest = (text) => createHash("sha256").update(text).digest("hex");
+
+function options(setup) {
+  if (setup.target.sqlite) {
+    const synchronous = setup.durability === "full" ? "FULL" : "NORMAL";
+    return {
+      type: "better-sqlite3",
+      database: setup.target.sqlite.path,
+      timeout: 30_000,
+      statementCacheSize: 100,
+      enableWAL: true,
+      prepareDatabase: (db) => db.pragma(`synchronous = ${synchronous}`),
+    };
+  }
+  // Our keys are bigints below 2^53.
+  pg.types.setTypeParser(pg.types.builtins.INT8, Number);
+  const { host, port, user, password, database } = setup.target.postgres;
+  return {
+    type: "postgres",
+    host,
+    port,
+    username: user,
+    password: password ?? undefined,
+    database,
+    poolSize: setup.connections,
+  };
+}
+
+export class Peer {
+  static async open(setup) {
+    const peer = new Peer();
+    const tables = entities(setup.target.sqlite ? "sqlite" : "postgres");
+    peer.shape = setup.shape;
+    peer.sqlite = Boolean(setup.target.sqlite);
+    peer.source = new DataSource({ ...options(setup), entities: Object.values(tables), synchronize: false });
+    await peer.source.initialize();
+    peer.sessions = peer.source.getRepository(tables.Session);
+    peer.workflows = peer.source.getRepository(tables.Workflow);
+    peer.log = peer.source.getRepository(tables.Log);
+    return peer;
+  }
+
+  async durability() {
+    if (!this.sqlite) {
+      const [row] = await this.source.query("SHOW synchronous_commit");
+      return row.synchronous_commit;
+    }
+    const [mode] = await this.source.query("PRAGMA journal_mode");
+    const [level] = await this.source.query("PRAGMA synchronous");
+    return `${mode.journal_mode} ${level.synchronous}`;
+  }
+
+  async authenticate(text) {
+    const session = await this.sessions.findOne({
+      where: { token: digest(text), expires_at: MoreThan(new Date()), user: { is_active: true } },
+      relations: { user: true },
+    });
+    return session;
+  }
+
+  details(id) {
+    return this.workflows.findOne({
+      where: { id },
+      relations: { owner: true, plugins: true },
+      order: { plugins: { name: "ASC" } },
+    });
+  }
+
+  summaries(owner_id) {
+    return this.workflows.find({
+      select: {
+        id: true,
+        name: true,
+        description: true,
+        status: true,
+        version: true,
+        owner_id: true,
+        created_at: true,
+        updated_at: true,
+        deleted_at: true,
+        created_by: true,
+        updated_by: true,
+      },
+      where: { owner_id },
+      order: { updated_at: "DESC", id: "DESC" },
+      take: PAGE,
+    });
+  }
+
+  documents(owner_id) {
+    return this.workflows.find({
+      where: { owner_id },
+      order: { updated_at: "DESC", id: "DESC" },
+      take: PAGE,
+    });
+  }
+
+  logs(place) {
+    const before = this.shape.logs - this.shape.depth - place * PAGE + 1;
+    return this.log.find({ where: { id: LessThan(before) }, order: { id: "DESC" }, take: PAGE });
+  }
+
+  async append(entry) {
+    const { identifiers } = await this.log.insert({ ...entry, created_at: new Date() });
+    return identifiers[0].id;
+  }
+
+  async appendMany(entries) {
+    const created_at = new Date();
+    const { identifiers } = await this.log.insert(entries.map((entry) => ({ ...entry, created_at })));
+    return identifiers.length;
+  }
+
+  async update(id, name) {
+    const { version, nodes } = await this.workflows.findOneByOrFail({ id });
+    const { affected } = await this.workflows.update(
+      { id, version },
+      { name, nodes, version: version + 1, updated_at: new Date() },
+    );
+    if (affected !== 1) throw new Error("the version is stale");
+    return version + 1;
+  }
+
+  /** Every operation once, in the shape in which the others tell it. */
+  async answers() {
+    const { sessions, workflows, users } = this.shape;
+    const accounts = [];
+    for (const session of [1, Math.floor(sessions / 2), sessions, sessions + 1]) {
+      const found = await this.authenticate(token(session));
+      const { user, ...rest } = found ?? {};
+      accounts.push(found && { session: rest, user });
+    }
+    const details = [];
+    for (const id of [1, Math.floor(workflows / 2), workflows, workflows + 1]) {
+      const found = await this.details(id);
+      const { owner, plugins, ...workflow } = found ?? {};
+      details.push(found && { workflow, owner, plugins });
+    }
+    return {
+      durability: await this.durability(),
+      authenticate: accounts,
+      details,
+      summaries: await this.summaries(users),
+      documents: await this.documents(users),
+      logs: [await this.logs(0), await this.logs(PLACES - 1)],
+      append: await this.append(entry(7, 1)),
+      append_many: await this.appendMany(entries((number) => entry(number, 2))),
+      update: [await this.update(1, "Renamed once"), await this.update(1, "Renamed twice")],
+    };
+  }
+}
