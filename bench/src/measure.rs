@@ -124,7 +124,7 @@ fn plan(options: &Options) -> Result<Plan<'_>> {
         typeorm: None,
     };
     if peers.contains(&Name::TypeOrm) {
-        match typeorm::script() {
+        match typeorm::script(!options.quick) {
             Ok(script) => programs.typeorm = Some(script),
             Err(why) => {
                 terminal::aside(format_args!("TypeORM is skipped: {why}"));

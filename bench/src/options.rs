@@ -41,7 +41,8 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     pub rounds: u32,
 
-    /// Each workload once, very shortly, on few rows: whether all of it works
+    /// Each workload once, very shortly, on few rows: whether all of it works.
+    /// Installs nothing
     #[arg(long, conflicts_with_all = ["seconds", "rounds", "write_docs"])]
     pub quick: bool,
 

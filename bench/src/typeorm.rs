@@ -8,12 +8,15 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("typeorm")
 }
 
-/// The script for Node.js, after its packages were installed where they are
-/// missing; or why there is none.
-pub(crate) fn script() -> Result<PathBuf, String> {
+/// The script for Node.js, or why there is none. Packages that are missing are
+/// installed, if that may be done.
+pub(crate) fn script(may_install: bool) -> Result<PathBuf, String> {
     output(Command::new("node").arg("--version")).map_err(|_| "node is not there".to_owned())?;
     let folder = folder();
     if !folder.join("node_modules/typeorm/package.json").exists() {
+        if !may_install {
+            return Err("its packages are not installed (npm ci in bench/typeorm)".to_owned());
+        }
         terminal::aside("installing TypeORM's packages with npm ci …");
         let mut install = Command::new("npm");
         install
