@@ -281,6 +281,41 @@ impl Handle {
     }
 }
 
+/// The methods that the filters of all managed tables have, for their `text`,
+/// `deleted`, `sort` and `descending`.
+macro_rules! managed_filter {
+    ($sort:ty, $searched:literal) => {
+        #[doc = concat!("Those whose ", $searched, " holds this text, without ASCII case.")]
+        #[must_use]
+        pub fn text(mut self, text: impl Into<String>) -> Self {
+            self.text = Some(text.into());
+            self
+        }
+
+        /// Deleted ones too, or only those.
+        #[must_use]
+        pub fn deleted(mut self, deleted: Deleted) -> Self {
+            self.deleted = deleted;
+            self
+        }
+
+        /// In this order.
+        #[must_use]
+        pub fn sort(mut self, sort: $sort) -> Self {
+            self.sort = sort;
+            self
+        }
+
+        /// In the opposite order.
+        #[must_use]
+        pub fn descending(mut self) -> Self {
+            self.descending = true;
+            self
+        }
+    };
+}
+pub(crate) use managed_filter;
+
 /// Whether a column holds this text, without ASCII case. Nothing in the text
 /// means anything but itself.
 pub(crate) fn holds<C: ColumnTrait>(column: C, text: &str) -> SimpleExpr {

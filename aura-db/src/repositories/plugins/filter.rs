@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::engine::run::undecoded;
 use crate::error::Error;
-use crate::page::{Deleted, MAX_SEARCH, Sorted, holds};
+use crate::page::{Deleted, MAX_SEARCH, Sorted, holds, managed_filter};
 use crate::validate::Check;
 
 /// A plugin without the schema of its configs.
@@ -108,33 +108,7 @@ impl PluginFilter {
         self
     }
 
-    /// Those whose name or description holds this text, without ASCII case.
-    #[must_use]
-    pub fn text(mut self, text: impl Into<String>) -> Self {
-        self.text = Some(text.into());
-        self
-    }
-
-    /// Deleted ones too, or only those.
-    #[must_use]
-    pub fn deleted(mut self, deleted: Deleted) -> Self {
-        self.deleted = deleted;
-        self
-    }
-
-    /// In this order.
-    #[must_use]
-    pub fn sort(mut self, sort: PluginSort) -> Self {
-        self.sort = sort;
-        self
-    }
-
-    /// In the opposite order.
-    #[must_use]
-    pub fn descending(mut self) -> Self {
-        self.descending = true;
-        self
-    }
+    managed_filter!(PluginSort, "name or description");
 
     pub(super) fn select(&self) -> Result<Select<plugins::Entity>, Error> {
         let mut check = Check::default();

@@ -4,7 +4,7 @@ use entity::{Role, users};
 use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, Select};
 
 use crate::error::Error;
-use crate::page::{Deleted, MAX_SEARCH, Sorted, holds};
+use crate::page::{Deleted, MAX_SEARCH, Sorted, holds, managed_filter};
 use crate::validate::Check;
 
 /// Which users, and in which order.
@@ -55,33 +55,7 @@ impl UserFilter {
         self
     }
 
-    /// Those whose name or address holds this text, without ASCII case.
-    #[must_use]
-    pub fn text(mut self, text: impl Into<String>) -> Self {
-        self.text = Some(text.into());
-        self
-    }
-
-    /// Deleted ones too, or only those.
-    #[must_use]
-    pub fn deleted(mut self, deleted: Deleted) -> Self {
-        self.deleted = deleted;
-        self
-    }
-
-    /// In this order.
-    #[must_use]
-    pub fn sort(mut self, sort: UserSort) -> Self {
-        self.sort = sort;
-        self
-    }
-
-    /// In the opposite order.
-    #[must_use]
-    pub fn descending(mut self) -> Self {
-        self.descending = true;
-        self
-    }
+    managed_filter!(UserSort, "name or address");
 
     pub(super) fn select(&self) -> Result<Select<users::Entity>, Error> {
         let mut check = Check::default();
