@@ -20,6 +20,9 @@ use crate::workload::{Backend, Durability, Operation, Unit, Workload};
 
 /// What the peak memory is read after.
 const MEMORY_OF: Operation = Operation::Mixed;
+/// So many seconds each peer runs before it is measured, however short the
+/// rounds are: Node.js compiles what runs often only after a while.
+const WARM_UP: f64 = 2.0;
 
 /// How a run goes.
 struct Plan<'a> {
@@ -29,6 +32,7 @@ struct Plan<'a> {
     shape: Shape,
     seconds: f64,
     rounds: u32,
+    warm_up: f64,
 }
 
 impl Plan<'_> {
@@ -132,10 +136,10 @@ fn plan(options: &Options) -> Result<Plan<'_>> {
             }
         }
     }
-    let (shape, seconds, rounds) = if options.quick {
-        (Shape::QUICK, 0.02, 1)
+    let (shape, seconds, rounds, warm_up) = if options.quick {
+        (Shape::QUICK, 0.02, 1, 0.01)
     } else {
-        (Shape::FULL, options.seconds, options.rounds)
+        (Shape::FULL, options.seconds, options.rounds, WARM_UP)
     };
     if !options.quick && cfg!(debug_assertions) {
         terminal::aside("this is not a release build: the figures say little");
@@ -147,6 +151,7 @@ fn plan(options: &Options) -> Result<Plan<'_>> {
         shape,
         seconds,
         rounds,
+        warm_up,
     })
 }
 
@@ -334,7 +339,7 @@ async fn rounds(
     let mut run = Run {
         operation: workload.operation,
         tasks: workload.tasks,
-        seconds: plan.seconds * 0.3,
+        seconds: plan.warm_up,
         seed: 0,
     };
     // What is not measured: caches fill, statements are prepared, code is
