@@ -181,18 +181,16 @@ mod tests {
     use super::*;
     use crate::{Database, NewUser, Role};
 
-    testdb::both!(migrated: sees_what_is_committed);
-
     #[derive(FromQueryResult)]
     struct Level {
         transaction_isolation: String,
     }
 
-    /// Also where the server's default is another.
-    async fn sees_what_is_committed(test: TestDb) {
-        if test.backend() != Backend::Postgres {
-            return;
-        }
+    /// Also where the server's default is another. SQLite has no levels to
+    /// choose from.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn sees_what_is_committed() {
+        let test = TestDb::migrated(Backend::Postgres).await;
         let name = test.lines("SELECT current_database()::text AS line").await;
         let default = "SET default_transaction_isolation = 'serializable'";
         test.execute(&format!("ALTER DATABASE {} {default}", name[0]))
