@@ -12,8 +12,9 @@ use sea_orm::{
 use secrecy::SecretString;
 
 use crate::clock::{Clock, SystemClock};
+use crate::engine::embedded::Embedded;
+use crate::engine::fetch::Fetch;
 use crate::engine::handle::Gates;
-use crate::engine::run::Fetch;
 use crate::engine::stats::DatabaseStats;
 use crate::engine::transaction::{self, Isolation, Pool};
 use crate::engine::{Handle, Shared};
@@ -133,6 +134,7 @@ impl Database {
         let connections = connection::connect(&config).await?;
         Ok(Self {
             handle: Handle::new(Shared {
+                engine: Embedded::of(&config),
                 gates: Gates::of(&config),
                 config: Arc::new(config),
                 connections,
@@ -237,7 +239,12 @@ impl Database {
     /// Waits for statements under way and closes every connection, for all
     /// clones of this database.
     pub async fn close(self) {
-        self.handle.shared.connections.clone().close().await;
+        let shared = &*self.handle.shared;
+        // First: whoever leaves a SQLite file last folds its WAL back into it.
+        if let Some(engine) = &shared.engine {
+            engine.close().await;
+        }
+        shared.connections.clone().close().await;
     }
 
     /// The same database on behalf of a user, who is noted as `created_by` and
@@ -319,7 +326,7 @@ impl Database {
         T: Send,
     {
         self.handle
-            .transact(Pool::Writer, isolation, |handle| {
+            .transact(Pool::Caller, isolation, |handle| {
                 run(Transaction { handle })
             })
             .await
@@ -361,7 +368,7 @@ impl Transaction {
         T: Send,
     {
         self.handle
-            .transact(Pool::Writer, Isolation::Default, |handle| {
+            .transact(Pool::Caller, Isolation::Default, |handle| {
                 run(Self { handle })
             })
             .await
@@ -379,7 +386,7 @@ impl Restricted {
         T: Send,
     {
         self.handle
-            .transact(Pool::Writer, Isolation::Default, |handle| {
+            .transact(Pool::Caller, Isolation::Default, |handle| {
                 run(Self { handle })
             })
             .await
@@ -411,15 +418,14 @@ macro_rules! queries {
                 &self,
                 query: Q,
             ) -> Result<Option<Q::Row>, Error> {
-                self.handle.fetch_optional(query).await
+                Ok(self.handle.fetch_all(query).await?.into_iter().next())
             }
 
             /// The first row of a query of your own.
             ///
             /// Fails with [`Error::NotFound`] when there is none.
             pub async fn fetch_one<Q: Fetch>(&self, query: Q) -> Result<Q::Row, Error> {
-                self.handle
-                    .fetch_optional(query)
+                self.fetch_optional(query)
                     .await?
                     .ok_or_else(|| Error::not_found("row", "of the query"))
             }

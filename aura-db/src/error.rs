@@ -289,7 +289,16 @@ impl Error {
             _ => return Self::Other { doing, source },
         };
         match &*driver {
-            sqlx::Error::Database(error) => Self::said(doing, error.as_ref(), source),
+            sqlx::Error::Database(error) => {
+                let code = error.code().unwrap_or_default();
+                let said = Said {
+                    code: &code,
+                    message: error.message(),
+                    table: error.table(),
+                    constraint: error.constraint(),
+                };
+                Self::said(doing, &said, source)
+            }
             sqlx::Error::PoolTimedOut => Self::Busy {
                 doing,
                 source: Some(source),
@@ -306,16 +315,54 @@ impl Error {
         }
     }
 
+    /// What a failure of the engine means for who asked.
+    pub(crate) fn of_engine(doing: &'static str, error: sqlite_engine::Error) -> Self {
+        use sqlite_engine::Error as Engine;
+        let source = |error: Engine| {
+            let said = match std::error::Error::source(&error) {
+                Some(cause) => cause.to_string(),
+                None => error.to_string(),
+            };
+            DbErr::Exec(RuntimeErr::Internal(said))
+        };
+        match error {
+            Engine::WriterHeld(_) | Engine::ReadersHeld(_) => Self::Busy {
+                doing,
+                source: None,
+            },
+            Engine::TimedOut(_) => Self::Timeout {
+                doing,
+                source: source(error),
+            },
+            Engine::Ended | Engine::Undone => Self::Aborted,
+            Engine::Closed => Self::Unavailable {
+                doing,
+                source: Box::new(error),
+            },
+            error => {
+                let code = error.code().map(|code| code.to_string());
+                let source = source(error);
+                let message = source.to_string();
+                let said = Said {
+                    code: code.as_deref().unwrap_or_default(),
+                    message: &message,
+                    table: None,
+                    constraint: None,
+                };
+                Self::said(doing, &said, source)
+            }
+        }
+    }
+
     /// What the database itself said.
-    fn said(doing: &'static str, error: &dyn DatabaseError, source: DbErr) -> Self {
-        let code = error.code().unwrap_or_default();
-        match code.as_ref() {
+    fn said(doing: &'static str, error: &Said<'_>, source: DbErr) -> Self {
+        match error.code {
             // unique_violation; SQLite's unique, primary key and rowid.
             "23505" | "2067" | "1555" | "2579" => unique(error),
             // foreign_key_violation; SQLite's doesn't say which.
             "23503" | "787" => Self::ForeignKey {
-                table: error.table().unwrap_or("the row").to_owned(),
-                constraint: error.constraint().unwrap_or("foreign key").to_owned(),
+                table: error.table.unwrap_or("the row").to_owned(),
+                constraint: error.constraint.unwrap_or("foreign key").to_owned(),
             },
             // serialization_failure, deadlock_detected, lock_not_available
             "40001" | "40P01" | "55P03" => Self::Busy {
@@ -362,10 +409,19 @@ impl Error {
     }
 }
 
+/// What a database says of a failure.
+struct Said<'a> {
+    /// The SQLSTATE, or SQLite's extended result code.
+    code: &'a str,
+    message: &'a str,
+    table: Option<&'a str>,
+    constraint: Option<&'a str>,
+}
+
 /// Which columns a unique index of ours is about. PostgreSQL tells its name,
 /// `uq_table_column`; SQLite the columns, in the message.
-fn unique(error: &dyn DatabaseError) -> Error {
-    if let (Some(table), Some(constraint)) = (error.table(), error.constraint()) {
+fn unique(error: &Said<'_>) -> Error {
+    if let (Some(table), Some(constraint)) = (error.table, error.constraint) {
         let columns = constraint
             .strip_prefix(&format!("uq_{table}_"))
             .unwrap_or(constraint);
@@ -379,7 +435,7 @@ fn unique(error: &dyn DatabaseError) -> Error {
             deleted: false,
         };
     }
-    let message = error.message();
+    let message = error.message;
     let list = message.rsplit(": ").next().unwrap_or(message);
     let pairs: Vec<_> = list
         .split(", ")

@@ -99,7 +99,7 @@ mod validate;
 pub use clock::{Clock, SystemClock};
 pub use connection::{Config, Environment, Pool, Postgres, Source, Target, Tls, TlsMode};
 pub use database::{Database, Restricted, Transaction};
-pub use engine::run::Fetch;
+pub use engine::fetch::Fetch;
 pub use engine::stats::{DatabaseStats, OperationStats};
 pub use engine::transaction::Isolation;
 pub use entity::{

@@ -23,12 +23,13 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use chrono::{DateTime, SecondsFormat, Utc};
 use sea_orm::sea_query::{Expr, LikeExpr, Order, SimpleExpr};
 use sea_orm::{
-    ColumnTrait, ColumnType, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QueryResult,
-    QuerySelect, QueryTrait, Select, Value,
+    ColumnTrait, ColumnType, DbErr, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect,
+    QueryTrait, Select, Value,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::engine::Handle;
+use crate::engine::row::{Cells, Shape};
 use crate::error::Error;
 
 /// The most rows that one page has.
@@ -121,6 +122,15 @@ impl FromStr for Cursor {
 /// which take up to six bytes each in JSON, and a third more in base64.
 const MAX_CURSOR: usize = 4_096;
 
+/// Where a row stands in its list: by its key and its id.
+struct Place(Key, i64);
+
+enum Key {
+    None,
+    Time(DateTime<Utc>),
+    Text(String),
+}
+
 /// What a cursor says: the list's order, and the row that it stands at.
 #[derive(Serialize, Deserialize)]
 struct Mark(String, String, i64);
@@ -160,17 +170,20 @@ impl<C: ColumnTrait> Sorted<C> {
         self.by.as_str() == self.id.as_str()
     }
 
+    fn by_time(self) -> bool {
+        *self.by.def().get_column_type() == ColumnType::TimestampWithTimeZone
+    }
+
     fn after(self, mark: &Mark) -> Option<SimpleExpr> {
         let column = |column: C| Expr::col((column.entity_name(), column));
         let id = Expr::val(mark.2);
         let (left, right) = if self.by_id() {
             (column(self.id), id)
         } else {
-            let key: Value = match self.by.def().get_column_type() {
-                ColumnType::TimestampWithTimeZone => {
-                    DateTime::parse_from_rfc3339(&mark.1).ok()?.to_utc().into()
-                }
-                _ => mark.1.clone().into(),
+            let key: Value = if self.by_time() {
+                DateTime::parse_from_rfc3339(&mark.1).ok()?.to_utc().into()
+            } else {
+                mark.1.clone().into()
             };
             (
                 Expr::tuple([column(self.by), column(self.id)]),
@@ -184,17 +197,27 @@ impl<C: ColumnTrait> Sorted<C> {
         })
     }
 
-    fn mark(self, row: &QueryResult) -> Result<Cursor, sea_orm::DbErr> {
-        let id: i64 = row.try_get("", "cursor_id")?;
+    /// Reads a row and its place in the list.
+    fn read<T: Shape>(self, cells: &mut Cells<'_>) -> Result<(T, Place), DbErr> {
+        let item = T::read(cells)?;
+        let id = cells.next()?;
         let key = if self.by_id() {
-            String::new()
-        } else if *self.by.def().get_column_type() == ColumnType::TimestampWithTimeZone {
-            let time: DateTime<Utc> = row.try_get("", "cursor_key")?;
-            time.to_rfc3339_opts(SecondsFormat::Micros, true)
+            Key::None
+        } else if self.by_time() {
+            Key::Time(cells.next()?)
         } else {
-            row.try_get("", "cursor_key")?
+            Key::Text(cells.next()?)
         };
-        Ok(Cursor::encode(&Mark(self.name(), key, id)))
+        Ok((item, Place(key, id)))
+    }
+
+    fn mark(self, Place(key, id): Place) -> Cursor {
+        let key = match key {
+            Key::None => String::new(),
+            Key::Time(time) => time.to_rfc3339_opts(SecondsFormat::Micros, true),
+            Key::Text(text) => text,
+        };
+        Cursor::encode(&Mark(self.name(), key, id))
     }
 }
 
@@ -205,11 +228,10 @@ impl Handle {
         select: Select<E>,
         sorted: Sorted<E::Column>,
         page: Page,
-        read: fn(&QueryResult) -> Result<T, Error>,
     ) -> Result<List<T>, Error>
     where
         E: EntityTrait,
-        T: Send,
+        T: Shape,
     {
         if !(1..=MAX_PAGE).contains(&page.size) {
             return Err(Error::field(
@@ -263,19 +285,15 @@ impl Handle {
                 total = Some(self.count(select).await?);
             }
         }
-        let mut rows = self.read_rows(query.into_query()).await?;
+        let read = move |cells: &mut Cells<'_>| sorted.read(cells);
+        let mut rows = self.read_rows(query.into_query(), read).await?;
         let more = rows.len() > size;
         rows.truncate(size);
-        let next = match rows.last() {
-            Some(last) if more => Some(sorted.mark(last).map_err(|source| Error::Other {
-                doing: "marking the place in a list",
-                source,
-            })?),
-            _ => None,
-        };
+        let (items, mut places): (Vec<T>, Vec<_>) = rows.into_iter().unzip();
+        let last = places.pop().filter(|_| more);
         Ok(List {
-            items: rows.iter().map(read).collect::<Result<_, _>>()?,
-            next,
+            items,
+            next: last.map(|place| sorted.mark(place)),
             total,
         })
     }

@@ -20,11 +20,17 @@ const OLDEST_ENGINE: [u32; 3] = [3, 51, 3];
 /// How long opening may wait for other processes that open the same new file.
 const OPEN_PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long SQLite waits for another process's lock.
+#[must_use]
+pub fn busy_timeout(config: &Config) -> Duration {
+    config
+        .lock_timeout
+        .unwrap_or(Duration::from_millis(i32::MAX as u64))
+}
+
 pub(crate) async fn connect(config: &Config, path: &Path) -> Result<Connections, Error> {
     prepare_file(path)?;
-    let busy = config
-        .lock_timeout
-        .unwrap_or(Duration::from_millis(i32::MAX as u64));
+    let busy = busy_timeout(config);
     let writer = open(writer_options(config, path, true, busy), path, config).await?;
     let reader = SqlitePoolOptions::new()
         .max_connections(config.pool.max)

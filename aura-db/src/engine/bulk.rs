@@ -4,6 +4,8 @@ use std::iter::Peekable;
 
 use sea_orm::{ActiveModelTrait, EntityTrait, Insert, Iterable, QueryTrait, StatementBuilder};
 
+use sqlite_engine::Pace;
+
 use crate::engine::Handle;
 use crate::engine::json::as_written;
 use crate::error::Error;
@@ -33,7 +35,9 @@ impl Handle {
             let batch = batch(&mut rows, size);
             let insert = Insert::many(batch).into_query();
             let statement = StatementBuilder::build(&insert, &self.backend());
-            count += self.count_touched(as_written(statement)).await?;
+            count += self
+                .count_touched(as_written(statement), Pace::Long)
+                .await?;
         }
         Ok(count)
     }

@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 use tracing::Instrument;
 
 use crate::clock::Clock;
+use crate::engine::embedded::Embedded;
 use crate::engine::stats::Stats;
 use crate::engine::transaction::{Isolation, Pool, Scope};
 use crate::error::Error;
@@ -22,6 +23,8 @@ use crate::error::Error;
 pub(crate) struct Shared {
     pub(crate) config: Arc<Config>,
     pub(crate) connections: Connections,
+    /// Runs the repositories' statements on a SQLite file.
+    pub(crate) engine: Option<Embedded>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) stats: Arc<Stats>,
     pub(crate) gates: Gates,

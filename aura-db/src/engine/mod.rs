@@ -3,15 +3,21 @@
 //!
 //! * [`handle`]: the handle, its permissions, and the frame around each
 //!   operation (span, numbers, transaction when it needs one).
+//! * [`row`]: rows of either driver, read by position.
 //! * [`run`]: the narrow waist. Every statement of this crate goes through it;
 //!   nothing else calls `.one(db)` or `.all(db)`.
 //! * [`transaction`]: begin, commit, savepoints, retries.
 //! * [`stats`]: the numbers.
 
 mod bulk;
+pub(crate) mod embedded;
+pub(crate) mod fetch;
 pub(crate) mod handle;
 mod json;
+pub(crate) mod row;
 pub(crate) mod run;
+mod session;
+mod shapes;
 pub(crate) mod stats;
 pub(crate) mod transaction;
 

@@ -4,156 +4,231 @@
 //! reader, writes on the writer, both on the transaction's connection inside
 //! one. Everything that a statement can end with becomes an [`Error`] here.
 
+use std::marker::PhantomData;
+use std::time::Instant;
+
 use sea_orm::sea_query::{
     DeleteStatement, InsertStatement, OnConflict, Query, SelectStatement, UpdateStatement,
 };
 use sea_orm::{
-    ActiveModelTrait, ConnectionTrait, DbBackend, DbErr, EntityTrait, FromQueryResult, Insert,
-    Iterable, QueryResult, QueryTrait, RuntimeErr, Select, Selector, SelectorRaw, SelectorTrait,
-    Statement, StatementBuilder, TryGetable, Value,
+    ActiveModelTrait, ConnectionTrait, DatabaseConnection, DbBackend, DbErr, EntityTrait, Insert,
+    Iterable, QueryTrait, Select, Statement, StatementBuilder, Value,
 };
+use sqlite_engine::{Pace, Write};
+use tokio::sync::Semaphore;
 
 use crate::engine::Handle;
+use crate::engine::embedded::{Embedded, Logged};
+use crate::engine::fetch::Fetch;
 use crate::engine::json::as_written;
+use crate::engine::row::{Cells, Shape};
+use crate::engine::session::{doing, embedded, read_all, reading};
 use crate::error::{Doing, Error};
 
-/// A query whose rows have a type: [`Select`] of an entity,
-/// `.into_model::<M>()` and `.into_tuple::<T>()` of one, and the same of raw
-/// SQL with bound values.
-pub trait Fetch: Send {
+/// A query whose rows this crate knows how to read.
+pub(crate) trait Known: Send {
     /// What a row is read as.
-    type Row: Send;
+    type Row: Shape;
 
     /// The statement for this backend.
     fn statement(self, backend: DbBackend) -> Statement;
-
-    /// Reads a row.
-    fn decode(row: QueryResult) -> Result<Self::Row, Error>;
 }
 
-impl<E: EntityTrait> Fetch for Select<E>
+impl<E: EntityTrait> Known for Select<E>
 where
-    E::Model: Send,
+    E::Model: Shape,
 {
     type Row = E::Model;
 
     fn statement(self, backend: DbBackend) -> Statement {
         self.build(backend)
     }
-
-    fn decode(row: QueryResult) -> Result<E::Model, Error> {
-        entity_row::<E>(&row)
-    }
 }
 
-impl<S> Fetch for Selector<S>
-where
-    S: SelectorTrait + Send,
-    S::Item: Send,
-{
-    type Row = S::Item;
-
-    fn statement(self, backend: DbBackend) -> Statement {
-        self.into_statement(backend)
-    }
-
-    fn decode(row: QueryResult) -> Result<S::Item, Error> {
-        let id = row.try_get("", "id").ok();
-        S::from_raw_query_result(row).map_err(|source| undecoded("a query", None, id, source))
-    }
+/// A query of chosen columns.
+pub(crate) struct Rows<S> {
+    query: Source,
+    shape: PhantomData<fn() -> S>,
 }
 
-impl<S> Fetch for SelectorRaw<S>
-where
-    S: SelectorTrait + Send,
-    S::Item: Send,
-{
-    type Row = S::Item;
-
-    fn statement(self, _: DbBackend) -> Statement {
-        self.into_statement()
-    }
-
-    fn decode(row: QueryResult) -> Result<S::Item, Error> {
-        <Selector<S> as Fetch>::decode(row)
-    }
+enum Source {
+    Select(Box<SelectStatement>),
+    Sql(Statement),
 }
 
-/// A select of chosen columns into a type of this crate.
-pub(crate) struct Rows<M> {
-    pub(crate) table: &'static str,
-    pub(crate) query: SelectStatement,
-    pub(crate) row: std::marker::PhantomData<fn() -> M>,
-}
-
-impl<M> Rows<M> {
-    pub(crate) fn of(table: &'static str, query: SelectStatement) -> Self {
+impl<S: Shape> Rows<S> {
+    /// A select, whose columns are in the order of the shape.
+    pub(crate) fn of(select: SelectStatement) -> Self {
         Self {
-            table,
-            query,
-            row: std::marker::PhantomData,
+            query: Source::Select(Box::new(select)),
+            shape: PhantomData,
+        }
+    }
+
+    /// SQL of this crate's own, whose columns are in the order of the shape.
+    pub(crate) fn sql(statement: Statement) -> Self {
+        Self {
+            query: Source::Sql(statement),
+            shape: PhantomData,
         }
     }
 }
 
-/// A row of this crate's own shape.
-pub(crate) trait Shape: Sized + Send {
-    fn read(row: &QueryResult) -> Result<Self, DbErr>;
-}
+impl<S: Shape> Known for Rows<S> {
+    type Row = S;
 
-impl<M: Shape> Rows<M> {
-    fn decode(table: &'static str, row: &QueryResult) -> Result<M, Error> {
-        M::read(row).map_err(|source| undecoded(table, None, row.try_get("", "id").ok(), source))
+    fn statement(self, backend: DbBackend) -> Statement {
+        match self.query {
+            Source::Select(select) => StatementBuilder::build(&*select, &backend),
+            Source::Sql(statement) => statement,
+        }
     }
 }
 
 impl Handle {
-    /// Runs a statement that returns rows.
-    async fn rows(&self, statement: Statement, writes: bool) -> Result<Vec<QueryResult>, Error> {
-        let doing = if writes { "writing" } else { "reading" };
+    /// Runs a statement and reads its rows.
+    async fn rows<T, R>(&self, statement: Statement, pace: Pace, read: R) -> Result<Vec<T>, Error>
+    where
+        R: Fn(&mut Cells<'_>) -> Result<T, DbErr> + Clone + Send + 'static,
+        T: Send + 'static,
+    {
+        let mut logged = self.logged(&statement);
         let rows = if let Some(scope) = &self.scope {
-            let guard = scope.open.transaction.read().await;
-            let transaction = guard.as_ref().ok_or(Error::Ended)?;
+            let guard = scope.open.session.read().await;
+            let session = guard.as_ref().ok_or(Error::Ended)?;
             let running = scope.open.enter(scope)?;
-            let result = transaction.query_all_raw(statement).await.doing(doing);
-            let changed = |rows: &Vec<QueryResult>| if writes { rows.len() as u64 } else { 0 };
-            running.done(result.as_ref().map(changed));
-            result?
+            let rows = session.query(statement, pace, read).await;
+            let changed = |rows: &Vec<T>| {
+                if pace == Pace::Read {
+                    0
+                } else {
+                    rows.len() as u64
+                }
+            };
+            running.done(rows.as_ref().map(changed));
+            rows?
+        } else if let Some(engine) = &self.shared.engine {
+            if pace == Pace::Read {
+                let rows = engine.readers.query(embedded(statement), reading(read));
+                rows.await.doing("reading")?
+            } else {
+                self.written(engine, statement, pace, read).await?
+            }
         } else {
-            let (connection, gate) = self.pool(writes);
+            let (connection, gate) = self.pool(pace != Pace::Read);
             let _place = self.place(gate).await?;
-            connection.query_all_raw(statement).await.doing(doing)?
+            let rows = connection.query_all_raw(statement).await;
+            read_all(&rows.doing(doing(pace))?, read)?
         };
+        if let Some(logged) = &mut logged {
+            logged.rows(rows.len() as u64);
+        }
         self.count_rows(rows.len() as u64);
         Ok(rows)
     }
 
     /// Runs a statement that says how many rows it touched.
-    pub(super) async fn count_touched(&self, statement: Statement) -> Result<u64, Error> {
+    pub(super) async fn count_touched(
+        &self,
+        statement: Statement,
+        pace: Pace,
+    ) -> Result<u64, Error> {
+        let mut logged = self.logged(&statement);
         let touched = if let Some(scope) = &self.scope {
-            let guard = scope.open.transaction.read().await;
-            let transaction = guard.as_ref().ok_or(Error::Ended)?;
+            let guard = scope.open.session.read().await;
+            let session = guard.as_ref().ok_or(Error::Ended)?;
             let running = scope.open.enter(scope)?;
-            let result = transaction.execute_raw(statement).await.doing("writing");
-            running.done(result.as_ref().map(sea_orm::ExecResult::rows_affected));
-            result?
+            let touched = session.execute(statement, pace).await;
+            running.done(touched.as_ref().copied());
+            touched?
+        } else if let Some(engine) = &self.shared.engine {
+            self.executed(engine, embedded(statement), pace).await?
         } else {
             let (connection, gate) = self.pool(true);
             let _place = self.place(gate).await?;
-            connection.execute_raw(statement).await.doing("writing")?
+            let done = connection.execute_raw(statement).await.doing("writing")?;
+            done.rows_affected()
         };
-        let touched = touched.rows_affected();
+        if let Some(logged) = &mut logged {
+            logged.rows(touched);
+        }
         self.count_rows(touched);
         Ok(touched)
     }
 
-    pub(crate) fn pool(
+    /// Runs a write of its own and reads its rows; again, alone, when the commit
+    /// that it shared with others failed.
+    async fn written<T, R>(
         &self,
-        writes: bool,
-    ) -> (
-        &sea_orm::DatabaseConnection,
-        &std::sync::Arc<tokio::sync::Semaphore>,
-    ) {
+        engine: &Embedded,
+        statement: Statement,
+        pace: Pace,
+        read: R,
+    ) -> Result<Vec<T>, Error>
+    where
+        R: Fn(&mut Cells<'_>) -> Result<T, DbErr> + Clone + Send + 'static,
+        T: Send + 'static,
+    {
+        let statement = embedded(statement);
+        for alone in [false, true] {
+            let mut write = self.begin_write(engine, alone).await?;
+            let rows = write.query(statement.clone(), pace, reading(read.clone()));
+            let rows = rows.await.doing("writing")?;
+            if committed(write).await? {
+                return Ok(rows);
+            }
+        }
+        Err(Error::Aborted)
+    }
+
+    /// The same with a statement that has no rows.
+    async fn executed(
+        &self,
+        engine: &Embedded,
+        statement: sqlite_engine::Statement,
+        pace: Pace,
+    ) -> Result<u64, Error> {
+        for alone in [false, true] {
+            let mut write = self.begin_write(engine, alone).await?;
+            let touched = write.execute(statement.clone(), pace).await;
+            let touched = touched.map_err(|error| Error::of_engine("writing", error))?;
+            if committed(write).await? {
+                return Ok(touched);
+            }
+        }
+        Err(Error::Aborted)
+    }
+
+    /// Waits for the engine's writer.
+    pub(super) async fn begin_write(&self, engine: &Embedded, alone: bool) -> Result<Write, Error> {
+        let begun = self.waiting(engine, engine.writer.begin(alone)).await;
+        begun.map_err(|error| Error::of_engine("waiting for the writer", error))
+    }
+
+    /// Counts the wait for the engine's writer, if there is one.
+    pub(super) async fn waiting<T>(&self, engine: &Embedded, wait: impl Future<Output = T>) -> T {
+        if engine.writer.is_idle() {
+            return wait.await;
+        }
+        let started = Instant::now();
+        let done = wait.await;
+        self.shared.stats.waited(started.elapsed());
+        done
+    }
+
+    /// Notes a statement for the log: the engine's, because the driver logs its
+    /// own.
+    fn logged(&self, statement: &Statement) -> Option<Logged> {
+        let driver = self
+            .scope
+            .as_ref()
+            .is_some_and(|scope| scope.open.on_driver);
+        let engine = self.shared.engine.as_ref().filter(|_| !driver)?;
+        engine.begin(statement)
+    }
+
+    /// The driver's connections, and the gate in front of them.
+    pub(crate) fn pool(&self, writes: bool) -> (&DatabaseConnection, &std::sync::Arc<Semaphore>) {
         let shared = &*self.shared;
         if writes {
             (&shared.connections.writer, &shared.gates.writer)
@@ -162,63 +237,62 @@ impl Handle {
         }
     }
 
-    /// Every row of a query.
+    /// Every row of a query of the caller's, which the driver alone can read.
     pub(crate) async fn fetch_all<Q: Fetch>(&self, query: Q) -> Result<Vec<Q::Row>, Error> {
-        let rows = self.rows(query.statement(self.backend()), false).await?;
+        let statement = query.statement(self.backend());
+        let rows = if let Some(scope) = &self.scope {
+            let guard = scope.open.session.read().await;
+            let session = guard.as_ref().ok_or(Error::Ended)?;
+            let running = scope.open.enter(scope)?;
+            let rows = session.fetch(statement).await;
+            running.done(rows.as_ref().map(|_| 0));
+            rows?
+        } else {
+            let (connection, gate) = self.pool(false);
+            let _place = self.place(gate).await?;
+            connection.query_all_raw(statement).await.doing("reading")?
+        };
         rows.into_iter().map(Q::decode).collect()
     }
 
-    /// The first row, if there is one.
-    pub(crate) async fn fetch_optional<Q: Fetch>(&self, query: Q) -> Result<Option<Q::Row>, Error> {
-        let rows = self.rows(query.statement(self.backend()), false).await?;
-        rows.into_iter().next().map(Q::decode).transpose()
+    /// Every row of a query.
+    pub(crate) async fn all<Q: Known>(&self, query: Q) -> Result<Vec<Q::Row>, Error> {
+        let statement = query.statement(self.backend());
+        self.rows(statement, Pace::Read, Q::Row::read).await
     }
 
-    /// Every row of a select, not yet read.
-    pub(crate) async fn read_rows(
+    /// The first row, if there is one.
+    pub(crate) async fn optional<Q: Known>(&self, query: Q) -> Result<Option<Q::Row>, Error> {
+        Ok(self.all(query).await?.into_iter().next())
+    }
+
+    /// Every row of a select, read as is said.
+    pub(crate) async fn read_rows<T, R>(
         &self,
         query: SelectStatement,
-    ) -> Result<Vec<QueryResult>, Error> {
+        read: R,
+    ) -> Result<Vec<T>, Error>
+    where
+        R: Fn(&mut Cells<'_>) -> Result<T, DbErr> + Clone + Send + 'static,
+        T: Send + 'static,
+    {
         let statement = StatementBuilder::build(&query, &self.backend());
-        self.rows(statement, false).await
+        self.rows(statement, Pace::Read, read).await
     }
 
-    /// Every row of a query, in a shape of this crate's.
-    pub(crate) async fn shaped<M: Shape>(&self, query: Rows<M>) -> Result<Vec<M>, Error> {
-        let statement = StatementBuilder::build(&query.query, &self.backend());
-        let rows = self.rows(statement, false).await?;
-        rows.iter()
-            .map(|row| Rows::<M>::decode(query.table, row))
-            .collect()
-    }
-
-    /// The first column of the first row.
+    /// The first column of the first row, unless it is NULL.
     pub(crate) async fn scalar<T, E>(&self, query: Select<E>) -> Result<Option<T>, Error>
     where
-        T: TryGetable + Send,
+        Option<T>: Shape,
         E: EntityTrait,
     {
-        self.scalar_of(E::default().table_name(), query.into_query())
-            .await
-    }
-
-    /// The first column of the first row, which may be NULL.
-    pub(crate) async fn scalar_of<T>(
-        &self,
-        table: &'static str,
-        query: SelectStatement,
-    ) -> Result<Option<T>, Error>
-    where
-        T: TryGetable + Send,
-    {
-        let statement = StatementBuilder::build(&query, &self.backend());
-        let rows = self.rows(statement, false).await?;
-        let value = rows
-            .first()
-            .map(|row| row.try_get_by_index::<Option<T>>(0))
-            .transpose()
-            .map_err(|source| undecoded(table, None, None, source))?;
-        Ok(value.flatten())
+        let table = E::default().table_name();
+        let read = move |cells: &mut Cells<'_>| {
+            cells.of(table);
+            <Option<T>>::read(cells)
+        };
+        let found = self.read_rows(query.into_query(), read).await?;
+        Ok(found.into_iter().next().flatten())
     }
 
     /// How many rows a query has.
@@ -246,6 +320,7 @@ impl Handle {
     pub(crate) async fn insert<A>(&self, row: A) -> Result<<A::Entity as EntityTrait>::Model, Error>
     where
         A: ActiveModelTrait + Send,
+        <A::Entity as EntityTrait>::Model: Shape,
     {
         let mut rows = self.inserted::<A>(Insert::one(row).into_query()).await?;
         rows.pop().ok_or_else(nothing_returned)
@@ -258,6 +333,7 @@ impl Handle {
     ) -> Result<Option<<A::Entity as EntityTrait>::Model>, Error>
     where
         A: ActiveModelTrait + Send,
+        <A::Entity as EntityTrait>::Model: Shape,
     {
         let mut insert = Insert::one(row).into_query();
         insert.on_conflict(OnConflict::new().do_nothing().to_owned());
@@ -273,6 +349,7 @@ impl Handle {
     ) -> Result<Option<<A::Entity as EntityTrait>::Model>, Error>
     where
         A: ActiveModelTrait + Send,
+        <A::Entity as EntityTrait>::Model: Shape,
     {
         let mut insert = Insert::one(row).into_query();
         insert.on_conflict(conflict);
@@ -285,47 +362,74 @@ impl Handle {
     ) -> Result<Vec<<A::Entity as EntityTrait>::Model>, Error>
     where
         A: ActiveModelTrait,
+        <A::Entity as EntityTrait>::Model: Shape,
     {
         insert.returning(Query::returning().columns(<A::Entity as EntityTrait>::Column::iter()));
         let statement = StatementBuilder::build(&insert, &self.backend());
-        self.returned::<A::Entity>(statement).await
+        self.returned::<A::Entity>(statement, Pace::Quick).await
     }
 
     /// Inserts what a select finds, at most one row.
     pub(crate) async fn insert_selected<E: EntityTrait>(
         &self,
         mut insert: InsertStatement,
-    ) -> Result<Option<E::Model>, Error> {
+    ) -> Result<Option<E::Model>, Error>
+    where
+        E::Model: Shape,
+    {
         insert.returning(Query::returning().columns(E::Column::iter()));
         let statement = StatementBuilder::build(&insert, &self.backend());
-        Ok(self.returned::<E>(statement).await?.pop())
+        Ok(self.returned::<E>(statement, Pace::Quick).await?.pop())
     }
 
     /// Updates rows and returns them as they are now.
     pub(crate) async fn update_returning<E: EntityTrait>(
         &self,
         mut update: UpdateStatement,
-    ) -> Result<Vec<E::Model>, Error> {
+    ) -> Result<Vec<E::Model>, Error>
+    where
+        E::Model: Shape,
+    {
         update.returning(Query::returning().columns(E::Column::iter()));
         let statement = StatementBuilder::build(&update, &self.backend());
-        self.returned::<E>(statement).await
+        self.returned::<E>(statement, Pace::Quick).await
     }
 
-    async fn returned<E: EntityTrait>(&self, statement: Statement) -> Result<Vec<E::Model>, Error> {
-        let rows = self.rows(as_written(statement), true).await?;
-        rows.iter().map(entity_row::<E>).collect()
+    async fn returned<E: EntityTrait>(
+        &self,
+        statement: Statement,
+        pace: Pace,
+    ) -> Result<Vec<E::Model>, Error>
+    where
+        E::Model: Shape,
+    {
+        let statement = as_written(statement);
+        self.rows(statement, pace, E::Model::read).await
     }
 
-    /// Updates rows and returns how many.
+    /// Updates a few rows and returns how many.
     pub(crate) async fn update(&self, update: &UpdateStatement) -> Result<u64, Error> {
         let statement = StatementBuilder::build(update, &self.backend());
-        self.count_touched(as_written(statement)).await
+        self.count_touched(as_written(statement), Pace::Quick).await
     }
 
-    /// Deletes rows and returns how many.
+    /// Updates rows, of which there may be many, and returns how many.
+    pub(crate) async fn update_many(&self, update: &UpdateStatement) -> Result<u64, Error> {
+        let statement = StatementBuilder::build(update, &self.backend());
+        self.count_touched(as_written(statement), Pace::Long).await
+    }
+
+    /// Deletes a few rows and returns how many.
     pub(crate) async fn delete(&self, delete: &DeleteStatement) -> Result<u64, Error> {
         let statement = StatementBuilder::build(delete, &self.backend());
-        self.count_touched(statement).await
+        self.count_touched(statement, Pace::Quick).await
+    }
+
+    /// Deletes rows, of which there may be many, also in other tables, and
+    /// returns how many.
+    pub(crate) async fn delete_many(&self, delete: &DeleteStatement) -> Result<u64, Error> {
+        let statement = StatementBuilder::build(delete, &self.backend());
+        self.count_touched(statement, Pace::Long).await
     }
 
     /// Runs a statement of the caller's and returns how many rows it touched.
@@ -333,14 +437,21 @@ impl Handle {
         &self,
         statement: S,
     ) -> Result<u64, Error> {
-        self.count_touched(statement.build(&self.backend())).await
+        self.count_touched(statement.build(&self.backend()), Pace::Long)
+            .await
+    }
+
+    /// Runs an insert and returns how many rows it made.
+    pub(crate) async fn insert_rows(&self, insert: &InsertStatement) -> Result<u64, Error> {
+        let statement = StatementBuilder::build(insert, &self.backend());
+        self.count_touched(statement, Pace::Quick).await
     }
 
     /// Runs a statement of this crate's own SQL, and returns how many rows it
     /// touched.
     pub(crate) async fn sql(&self, sql: &'static str, values: Vec<Value>) -> Result<u64, Error> {
-        self.count_touched(Statement::from_sql_and_values(self.backend(), sql, values))
-            .await
+        let statement = Statement::from_sql_and_values(self.backend(), sql, values);
+        self.count_touched(statement, Pace::Long).await
     }
 
     /// Runs a statement of this crate's own SQL that writes, and returns its
@@ -349,9 +460,21 @@ impl Handle {
         &self,
         sql: &'static str,
         values: Vec<Value>,
-    ) -> Result<Vec<E::Model>, Error> {
-        self.returned::<E>(Statement::from_sql_and_values(self.backend(), sql, values))
-            .await
+    ) -> Result<Vec<E::Model>, Error>
+    where
+        E::Model: Shape,
+    {
+        let statement = Statement::from_sql_and_values(self.backend(), sql, values);
+        self.returned::<E>(statement, Pace::Long).await
+    }
+}
+
+/// Commits; `false` when it is to be tried again alone.
+async fn committed(write: Write) -> Result<bool, Error> {
+    match write.commit().await {
+        Ok(()) => Ok(true),
+        Err(sqlite_engine::Error::Undone) => Ok(false),
+        Err(error) => Err(Error::of_engine("committing", error)),
     }
 }
 
@@ -359,65 +482,5 @@ fn nothing_returned() -> Error {
     Error::Other {
         doing: "writing",
         source: DbErr::RecordNotInserted,
-    }
-}
-
-pub(crate) fn entity_row<E: EntityTrait>(row: &QueryResult) -> Result<E::Model, Error> {
-    entity_part::<E>(row, "")
-}
-
-/// One entity of a row that has several, each with a prefix.
-pub(crate) fn entity_part<E: EntityTrait>(
-    row: &QueryResult,
-    prefix: &str,
-) -> Result<E::Model, Error> {
-    E::Model::from_query_result(row, prefix).map_err(|source| {
-        let column = broken_column::<E>(row, prefix, &source);
-        let id = row.try_get(prefix, "id").ok();
-        undecoded(E::default().table_name(), column, id, source)
-    })
-}
-
-/// A row that can't be read.
-pub(crate) fn undecoded(
-    table: &'static str,
-    column: Option<String>,
-    id: Option<i64>,
-    source: DbErr,
-) -> Error {
-    Error::Inconsistent {
-        table: table.to_owned(),
-        column,
-        id,
-        source,
-    }
-}
-
-/// Which column a row's error is about. The driver names it; an enum's error
-/// only quotes the word that it doesn't know.
-fn broken_column<E: EntityTrait>(row: &QueryResult, prefix: &str, error: &DbErr) -> Option<String> {
-    use sea_orm::{ColumnTrait, Iden};
-    if let DbErr::Query(RuntimeErr::SqlxError(error)) = error
-        && let sqlx::Error::ColumnDecode { index, .. } = &**error
-    {
-        let name = index.trim_matches('"');
-        return Some(name.strip_prefix(prefix).unwrap_or(name).to_owned());
-    }
-    let message = error.to_string();
-    E::Column::iter().find_map(|column| {
-        let word: String = row.try_get(prefix, &column.to_string()).ok()?;
-        let closed_set = column.def().get_column_type().is_closed_set();
-        (closed_set && message.contains(&word)).then(|| column.to_string())
-    })
-}
-
-/// Whether a column holds one of our words.
-trait ClosedSet {
-    fn is_closed_set(&self) -> bool;
-}
-
-impl ClosedSet for sea_orm::ColumnType {
-    fn is_closed_set(&self) -> bool {
-        matches!(self, Self::String(sea_orm::sea_query::StringLen::N(16)))
     }
 }

@@ -16,14 +16,16 @@ use std::time::{Duration, Instant};
 
 use rand::RngExt;
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DatabaseTransaction, IsolationLevel,
-    SqliteTransactionMode, TransactionOptions, TransactionTrait,
+    DatabaseConnection, DatabaseTransaction, IsolationLevel, SqliteTransactionMode,
+    TransactionOptions, TransactionTrait,
 };
 use tokio::sync::{OwnedSemaphorePermit, RwLock, Semaphore};
 
 use crate::engine::handle::Handle;
+use crate::engine::session::{Session, Unfinished};
 use crate::error::{Doing, Error};
 
+const BEGINNING: &str = "beginning a transaction";
 /// So often is a transaction run that collides with others.
 const ATTEMPTS: u32 = 10;
 /// The first pause is at most so long, and each is up to twice the one before.
@@ -61,6 +63,9 @@ pub enum Isolation {
 pub(crate) enum Pool {
     Reader,
     Writer,
+    /// The writer, through the driver: its statements may be the caller's own,
+    /// and wants its own rows.
+    Caller,
 }
 
 /// Where in a transaction a handle stands.
@@ -75,7 +80,9 @@ pub(crate) struct Scope {
 pub(crate) struct Open {
     /// `None` when it has ended. Statements hold it for reading, so that the
     /// end waits for those under way.
-    pub(crate) transaction: RwLock<Option<DatabaseTransaction>>,
+    pub(crate) session: RwLock<Option<Session>>,
+    /// It is the driver's.
+    pub(crate) on_driver: bool,
     state: Mutex<State>,
 }
 
@@ -159,7 +166,7 @@ impl Open {
 
     /// Ends it: commits, unless a statement failed, or undoes everything.
     async fn end(&self, commit: bool) -> Result<(), Error> {
-        let Some(transaction) = self.transaction.write().await.take() else {
+        let Some(session) = self.session.write().await.take() else {
             return Err(Error::Ended);
         };
         // Only now: another task's statement may have failed during the wait.
@@ -169,27 +176,29 @@ impl Open {
             (state.permit.take(), state.failed.is_some())
         };
         let (wanted, commit) = (commit, commit && !spoilt);
-        let task = tokio::spawn(async move {
+        let end = async move {
             let _permit = permit;
-            if commit {
-                transaction.commit().await
-            } else {
-                transaction.rollback().await
-            }
-        });
-        let ended = task.await;
+            session.end(commit).await
+        };
+        // The engine's goes on to its end by itself.
+        let ended = if self.on_driver {
+            tokio::spawn(end).await
+        } else {
+            Ok(end.await)
+        };
         if wanted && spoilt {
             return Err(Error::Aborted);
         }
         let ended = ended.map_err(|source| Error::CommitUnknown {
             source: Box::new(source),
         })?;
-        match ended.doing("committing") {
-            Err(Error::Unavailable { source, .. }) if commit => {
-                Err(Error::CommitUnknown { source })
+        ended.map_err(|unfinished| match unfinished {
+            Unfinished::Failed(error) => error,
+            Unfinished::Undone => {
+                self.fail(true);
+                Error::Aborted
             }
-            ended => ended,
-        }
+        })
     }
 }
 
@@ -258,8 +267,53 @@ impl Handle {
         }
     }
 
-    async fn begin(&self, pool: Pool, isolation: Isolation) -> Result<Arc<Open>, Error> {
-        let (connection, gate) = self.pool(pool == Pool::Writer);
+    async fn begin(
+        &self,
+        pool: Pool,
+        isolation: Isolation,
+        alone: bool,
+    ) -> Result<Arc<Open>, Error> {
+        let engine = self.shared.engine.as_ref();
+        let (session, permit) = match (engine, pool) {
+            (Some(engine), Pool::Reader) => {
+                let permit = self.place(&self.shared.gates.reader).await?;
+                let snapshot = engine.readers.snapshot();
+                let snapshot = snapshot.map_err(|error| Error::of_engine(BEGINNING, error))?;
+                (Session::Snapshot(snapshot.into()), Some(permit))
+            }
+            (Some(engine), Pool::Writer) => {
+                let write = self.begin_write(engine, alone).await?;
+                (Session::Write(write.into()), None)
+            }
+            _ => self.begin_driver(pool, isolation).await?,
+        };
+        Ok(Arc::new(Open {
+            on_driver: matches!(session, Session::Driver(..)),
+            session: RwLock::new(Some(session)),
+            state: Mutex::new(State {
+                levels: vec![0],
+                next: 1,
+                failed: None,
+                changed: 0,
+                appended: false,
+                permit,
+            }),
+        }))
+    }
+
+    async fn begin_driver(
+        &self,
+        pool: Pool,
+        isolation: Isolation,
+    ) -> Result<(Session, Option<OwnedSemaphorePermit>), Error> {
+        let excluded = match &self.shared.engine {
+            Some(engine) => {
+                let excluded = self.waiting(engine, engine.writer.exclude()).await;
+                Some(excluded.map_err(|error| Error::of_engine(BEGINNING, error))?)
+            }
+            None => None,
+        };
+        let (connection, gate) = self.pool(pool != Pool::Reader);
         let permit = self.place(gate).await?;
         let options = TransactionOptions {
             isolation_level: match isolation {
@@ -273,22 +327,12 @@ impl Handle {
             // locked" when it reads before it writes.
             sqlite_transaction_mode: Some(match pool {
                 Pool::Reader => SqliteTransactionMode::Deferred,
-                Pool::Writer => SqliteTransactionMode::Immediate,
+                _ => SqliteTransactionMode::Immediate,
             }),
             ..TransactionOptions::default()
         };
         let transaction = begin(connection.clone(), options).await?;
-        Ok(Arc::new(Open {
-            transaction: RwLock::new(Some(transaction)),
-            state: Mutex::new(State {
-                levels: vec![0],
-                next: 1,
-                failed: None,
-                changed: 0,
-                appended: false,
-                permit: Some(permit),
-            }),
-        }))
+        Ok((Session::Driver(transaction, excluded), Some(permit)))
     }
 
     /// Runs a closure in a transaction of its own, or in a savepoint when the
@@ -310,7 +354,7 @@ impl Handle {
         }
         let stats = &self.shared.stats;
         for attempt in 1.. {
-            let open = self.begin(pool, isolation).await?;
+            let open = self.begin(pool, isolation, attempt > 1).await?;
             let mut undo = UndoOnDrop(Some(open.clone()));
             let scope = Scope {
                 open: open.clone(),
@@ -393,15 +437,12 @@ impl Handle {
     }
 
     async fn raw(&self, scope: &Scope, sql: &'static str) -> Result<(), Error> {
-        let guard = scope.open.transaction.read().await;
-        let transaction = guard.as_ref().ok_or(Error::Ended)?;
+        let guard = scope.open.session.read().await;
+        let session = guard.as_ref().ok_or(Error::Ended)?;
         let running = scope.open.enter(scope)?;
-        let result = transaction
-            .execute_unprepared(sql)
-            .await
-            .doing("working with a savepoint");
-        running.done(result.as_ref().map(|_| 0));
-        result.map(|_| ())
+        let result = session.control(sql).await;
+        running.done(result.as_ref().map(|()| 0));
+        result
     }
 
     /// Runs a part of the transaction that the handle is in. When it fails
@@ -437,10 +478,10 @@ pub(crate) async fn begin(
     begun
         .await
         .map_err(|source| Error::Unavailable {
-            doing: "beginning a transaction",
+            doing: BEGINNING,
             source: Box::new(source),
         })?
-        .doing("beginning a transaction")
+        .doing(BEGINNING)
 }
 
 /// A random pause that grows, so that those who collided don't meet again.

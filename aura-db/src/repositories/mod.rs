@@ -3,9 +3,10 @@
 use chrono::{DateTime, NaiveDate, SubsecRound, TimeDelta, Utc};
 use entity::Live;
 use sea_orm::sea_query::{Expr, Query, SimpleExpr, UpdateStatement};
-use sea_orm::{ColumnTrait, DbBackend, DbErr, QueryFilter, QueryResult, Value};
+use sea_orm::{ColumnTrait, DbBackend, DbErr, QueryFilter, Value};
 
 use crate::engine::Handle;
+use crate::engine::row::Cells;
 use crate::error::Error;
 
 pub mod agents;
@@ -34,7 +35,7 @@ pub(crate) async fn purge<E: Live>(h: &Handle, what: &'static str, id: i64) -> R
         .and_where(E::ID.eq(id))
         .and_where(E::DELETED_AT.is_not_null())
         .take();
-    if h.delete(&delete).await? > 0 {
+    if h.delete_many(&delete).await? > 0 {
         return Ok(());
     }
     if h.exists(E::find().filter(E::ID.eq(id))).await? {
@@ -87,16 +88,16 @@ pub(crate) fn day<C: ColumnTrait>(column: C, backend: DbBackend) -> SimpleExpr {
     })
 }
 
-/// The column `day` of a row.
-pub(crate) fn day_of(row: &QueryResult) -> Result<NaiveDate, DbErr> {
-    let day: String = row.try_get("", "day")?;
+/// A [`day`].
+pub(crate) fn read_day(cells: &mut Cells<'_>) -> Result<NaiveDate, DbErr> {
+    let day: String = cells.next()?;
     day.parse()
         .map_err(|_| DbErr::Type(format!("`{day}` is not a day")))
 }
 
 /// A number that is not negative. (A clock that was set back between start and
 /// end makes a time so.)
-pub(crate) fn unsigned(row: &QueryResult, name: &str) -> Result<u64, DbErr> {
-    let number: i64 = row.try_get("", name)?;
+pub(crate) fn read_unsigned(cells: &mut Cells<'_>) -> Result<u64, DbErr> {
+    let number: i64 = cells.next()?;
     Ok(u64::try_from(number).unwrap_or(0))
 }

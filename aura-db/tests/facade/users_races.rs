@@ -76,7 +76,16 @@ async fn a_password_changed_in_between_wins(test: TestDb) {
     let new = (users::Column::HashedPassword, new.0.into());
     let inside = db.clone();
     let meanwhile = async move { login(&inside, "ada", PASSWORD).await };
-    let answer = change_while(&test, &db, ada, new, true, "login_lookup", meanwhile).await;
+    let answer = change_while(
+        &test,
+        &db,
+        ada,
+        new,
+        true,
+        "login_lookup",
+        Box::pin(meanwhile),
+    )
+    .await;
     assert_error!(answer, Error::Credentials);
     assert!(db.sessions().list(ada).await.expect("rows").is_empty());
     login(&db, "ada", "new").await.expect("the new one");
@@ -91,7 +100,16 @@ async fn an_old_hash_changed_in_between_wins(test: TestDb) {
     let value = (users::Column::HashedPassword, new.0.clone().into());
     let inside = db.clone();
     let meanwhile = async move { login(&inside, "ada", PASSWORD).await };
-    let answer = change_while(&test, &db, ada, value, true, "login_lookup", meanwhile).await;
+    let answer = change_while(
+        &test,
+        &db,
+        ada,
+        value,
+        true,
+        "login_lookup",
+        Box::pin(meanwhile),
+    )
+    .await;
     assert_error!(answer, Error::Credentials);
     assert_eq!(
         crate::people::stored_hash(&db, ada).await,
@@ -107,7 +125,16 @@ async fn a_lock_out_in_between_wins(test: TestDb) {
     let off = || (users::Column::IsActive, false.into());
     let inside = db.clone();
     let meanwhile = async move { login(&inside, "ada", PASSWORD).await };
-    let answer = change_while(&test, &db, ada, off(), true, "login_lookup", meanwhile).await;
+    let answer = change_while(
+        &test,
+        &db,
+        ada,
+        off(),
+        true,
+        "login_lookup",
+        Box::pin(meanwhile),
+    )
+    .await;
     assert_error!(answer, Error::Credentials);
 
     db.users().activate(ada).await.expect("activated");
@@ -118,7 +145,7 @@ async fn a_lock_out_in_between_wins(test: TestDb) {
             .issue(ada, SessionRequest::default())
             .await
     };
-    let answer = change_while(&test, &db, ada, off(), true, "", meanwhile).await;
+    let answer = change_while(&test, &db, ada, off(), true, "", Box::pin(meanwhile)).await;
     assert_error!(
         answer,
         Error::NotFound {
@@ -135,7 +162,16 @@ async fn an_undone_change_is_none(test: TestDb) {
     let off = (users::Column::IsActive, false.into());
     let inside = db.clone();
     let meanwhile = async move { login(&inside, "ada", PASSWORD).await };
-    let issued = change_while(&test, &db, ada, off, false, "login_lookup", meanwhile).await;
+    let issued = change_while(
+        &test,
+        &db,
+        ada,
+        off,
+        false,
+        "login_lookup",
+        Box::pin(meanwhile),
+    )
+    .await;
     assert!(opens(&db, &issued.expect("a session")).await);
 }
 

@@ -2,20 +2,17 @@
 
 use chrono::{DateTime, Utc};
 use entity::{AgentId, UserId, agents};
-use sea_orm::{
-    ColumnTrait, Condition, EntityTrait, FromQueryResult, QueryFilter, QueryResult, QuerySelect,
-    Select,
-};
+use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, Select};
 use serde::Serialize;
 
 use crate::engine::Handle;
-use crate::engine::run::undecoded;
+use crate::engine::row::summary;
 use crate::error::Error;
 use crate::page::{Deleted, MAX_SEARCH, Sorted, holds, managed_filter};
 use crate::validate::Check;
 
 /// An agent without its settings.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, FromQueryResult)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct AgentSummary {
     /// The key.
@@ -42,29 +39,9 @@ pub struct AgentSummary {
     pub updated_by: Option<UserId>,
 }
 
-impl AgentSummary {
-    pub(super) fn columns(select: Select<agents::Entity>) -> Select<agents::Entity> {
-        use agents::Column;
-        select.select_only().columns([
-            Column::Id,
-            Column::Name,
-            Column::Description,
-            Column::Model,
-            Column::IsEnabled,
-            Column::OwnerId,
-            Column::CreatedAt,
-            Column::UpdatedAt,
-            Column::DeletedAt,
-            Column::CreatedBy,
-            Column::UpdatedBy,
-        ])
-    }
-
-    pub(super) fn read(row: &QueryResult) -> Result<Self, Error> {
-        Self::from_query_result(row, "")
-            .map_err(|source| undecoded("agents", None, row.try_get("", "id").ok(), source))
-    }
-}
+summary!(AgentSummary of agents {
+    id: Id, name: Name, description: Description, model: Model, is_enabled: IsEnabled, owner_id: OwnerId, created_at: CreatedAt, updated_at: UpdatedAt, deleted_at: DeletedAt, created_by: CreatedBy, updated_by: UpdatedBy,
+});
 
 /// Which agents, and in which order.
 #[derive(Debug, Clone, Default)]

@@ -23,10 +23,10 @@ use entity::{Action, AgentId, Live, Resource, UserId, agents};
 use sea_orm::sea_query::{LockType, UpdateStatement};
 use sea_orm::{
     ActiveValue::{NotSet, Set},
-    ColumnTrait, Condition, DbBackend, EntityTrait, QueryFilter, QuerySelect, Select,
+    ColumnTrait, Condition, DbBackend, EntityTrait, QueryFilter, QuerySelect, QueryTrait, Select,
 };
 
-use crate::engine::run::entity_row;
+use crate::engine::run::Rows;
 use crate::engine::{Handle, Op};
 use crate::error::Error;
 use crate::page::{List, Page};
@@ -107,7 +107,7 @@ impl Agents {
         self.0
             .read(op, |h| async move {
                 let agent = h
-                    .fetch_optional(agents::Entity::live().filter(agents::COLUMN.id.eq(id)))
+                    .optional(agents::Entity::live().filter(agents::COLUMN.id.eq(id)))
                     .await?;
                 if let Some(agent) = &agent {
                     h.owned(op, agent.owner_id)?;
@@ -132,8 +132,7 @@ impl Agents {
         self.0
             .read(op("list", Action::Read), |h| async move {
                 let select = AgentSummary::columns(filter.select(&h)?);
-                h.page(select, filter.sorted(), page.clone(), AgentSummary::read)
-                    .await
+                h.page(select, filter.sorted(), page.clone()).await
             })
             .await
     }
@@ -145,8 +144,7 @@ impl Agents {
         let (filter, page) = (&filter, &page);
         self.0
             .read(op("list_full", Action::Read), |h| async move {
-                let read = entity_row::<agents::Entity>;
-                h.page(filter.select(&h)?, filter.sorted(), page.clone(), read)
+                h.page(filter.select(&h)?, filter.sorted(), page.clone())
                     .await
             })
             .await
@@ -254,7 +252,7 @@ impl Agents {
                 let agent = lock_any(&h, op, id).await?;
                 if !agent.deleted {
                     let live = agents::Entity::live().filter(agents::COLUMN.id.eq(id));
-                    return h.fetch_optional(live).await?.ok_or_else(|| missing(id));
+                    return h.optional(live).await?.ok_or_else(|| missing(id));
                 }
                 match hold_owner(&h, agent.owner).await {
                     Err(Error::NotFound { .. }) => {
@@ -305,9 +303,9 @@ struct Held {
 async fn held(h: &Handle, agent: Select<agents::Entity>) -> Result<Option<Held>, Error> {
     let agent = agent
         .select_only()
-        .columns([agents::Column::OwnerId, agents::Column::DeletedAt])
-        .into_tuple::<(UserId, Option<DateTime<Utc>>)>();
-    let held = h.fetch_optional(agent).await?;
+        .columns([agents::Column::OwnerId, agents::Column::DeletedAt]);
+    let held: Rows<(UserId, Option<DateTime<Utc>>)> = Rows::of(agent.into_query());
+    let held = h.optional(held).await?;
     Ok(held.map(|(owner, deleted_at)| Held {
         owner,
         deleted: deleted_at.is_some(),

@@ -2,21 +2,18 @@
 
 use chrono::{DateTime, Utc};
 use entity::{ExecutionId, ExecutionMode, ExecutionStatus, WorkflowId, executions, workflows};
-use sea_orm::{
-    ColumnTrait, Condition, EntityTrait, FromQueryResult, QueryFilter, QueryResult, QuerySelect,
-    QueryTrait, Select,
-};
+use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, QuerySelect, QueryTrait, Select};
 use serde::Serialize;
 
 use crate::engine::Handle;
-use crate::engine::run::undecoded;
+use crate::engine::row::summary;
 use crate::error::Error;
 use crate::page::Sorted;
 use crate::repositories::moment;
 use crate::validate::Check;
 
 /// An execution without its documents.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, FromQueryResult)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct ExecutionSummary {
     /// The key.
@@ -43,29 +40,9 @@ pub struct ExecutionSummary {
     pub created_at: DateTime<Utc>,
 }
 
-impl ExecutionSummary {
-    pub(super) fn columns(select: Select<executions::Entity>) -> Select<executions::Entity> {
-        use executions::Column;
-        select.select_only().columns([
-            Column::Id,
-            Column::WorkflowId,
-            Column::WorkflowVersion,
-            Column::Mode,
-            Column::Status,
-            Column::WorkerId,
-            Column::LeaseUntil,
-            Column::WaitUntil,
-            Column::StartedAt,
-            Column::FinishedAt,
-            Column::CreatedAt,
-        ])
-    }
-
-    pub(super) fn read(row: &QueryResult) -> Result<Self, Error> {
-        Self::from_query_result(row, "")
-            .map_err(|source| undecoded("executions", None, row.try_get("", "id").ok(), source))
-    }
-}
+summary!(ExecutionSummary of executions {
+    id: Id, workflow_id: WorkflowId, workflow_version: WorkflowVersion, mode: Mode, status: Status, worker_id: WorkerId, lease_until: LeaseUntil, wait_until: WaitUntil, started_at: StartedAt, finished_at: FinishedAt, created_at: CreatedAt,
+});
 
 /// Which executions; newest first, unless asked otherwise.
 #[derive(Debug, Clone, Default)]

@@ -41,7 +41,6 @@ pub use self::lease::Outcome;
 pub use self::stats::{ExecutionDay, ExecutionStats};
 pub use entity::executions::Model as Execution;
 
-use crate::engine::run::entity_row;
 use crate::engine::{Handle, Op};
 use crate::error::Error;
 use crate::page::{List, MAX_PAGE, Page};
@@ -195,7 +194,7 @@ impl Executions {
                     .filter(logs::COLUMN.execution_id.eq(id))
                     .order_by_desc(logs::Column::Id)
                     .limit(entries);
-                Ok((execution, h.fetch_all(newest).await?))
+                Ok((execution, h.all(newest).await?))
             })
             .await
     }
@@ -212,8 +211,7 @@ impl Executions {
         self.0
             .read(op("list", Action::Read), |h| async move {
                 let select = ExecutionSummary::columns(filter.select(&h)?);
-                let read = ExecutionSummary::read;
-                h.page(select, filter.sorted(), page.clone(), read).await
+                h.page(select, filter.sorted(), page.clone()).await
             })
             .await
     }
@@ -229,8 +227,7 @@ impl Executions {
         let (filter, page) = (&filter, &page);
         self.0
             .read(op("list_full", Action::Read), |h| async move {
-                let read = entity_row::<executions::Entity>;
-                h.page(filter.select(&h)?, filter.sorted(), page.clone(), read)
+                h.page(filter.select(&h)?, filter.sorted(), page.clone())
                     .await
             })
             .await
@@ -242,7 +239,7 @@ impl Executions {
     pub async fn prune(&self, before: DateTime<Utc>, limit: u64) -> Result<u64, Error> {
         self.0
             .write(op("prune", Action::Delete), |h| async move {
-                h.delete(&ended(h.backend(), before, limit)).await
+                h.delete_many(&ended(h.backend(), before, limit)).await
             })
             .await
     }
@@ -294,7 +291,7 @@ fn missing(id: ExecutionId) -> Error {
 
 async fn find(h: &Handle, op: Op, id: ExecutionId) -> Result<Option<Execution>, Error> {
     let execution = executions::Entity::find().filter(executions::COLUMN.id.eq(id));
-    let execution = h.fetch_optional(execution).await?;
+    let execution = h.optional(execution).await?;
     if let Some(execution) = &execution {
         owned(h, op, execution.workflow_id).await?;
     }

@@ -6,15 +6,15 @@ use chrono::NaiveDate;
 use entity::{Action, ExecutionStatus, executions};
 use sea_orm::sea_query::{Expr, Query, SelectStatement, SimpleExpr};
 use sea_orm::{
-    ColumnTrait, DbBackend, DbErr, ExprTrait, Order, QueryFilter, QueryResult, QuerySelect,
-    QueryTrait,
+    ColumnTrait, DbBackend, DbErr, ExprTrait, Order, QueryFilter, QuerySelect, QueryTrait,
 };
 use serde::Serialize;
 
 use super::{ExecutionFilter, Executions, op};
-use crate::engine::run::{Rows, Shape};
+use crate::engine::row::{Cells, Shape};
+use crate::engine::run::Rows;
 use crate::error::Error;
-use crate::repositories::{day, day_of, unsigned};
+use crate::repositories::{day, read_day, read_unsigned};
 
 /// Numbers about executions.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
@@ -65,7 +65,7 @@ impl Executions {
                     .group_by(executions::Column::Status)
                     .into_query();
                 let mut by_status: Vec<_> = h
-                    .shaped::<OfStatus>(Rows::of("executions", by_status))
+                    .all(Rows::<OfStatus>::of(by_status))
                     .await?
                     .into_iter()
                     .map(|row| (row.0, row.1))
@@ -77,10 +77,7 @@ impl Executions {
                     .filter(executions::COLUMN.started_at.is_not_null())
                     .filter(executions::COLUMN.finished_at.is_not_null())
                     .into_query();
-                let times = h
-                    .shaped::<Times>(Rows::of("executions", times(took, backend)))
-                    .await?
-                    .pop();
+                let times = h.all(Rows::<Times>::of(times(took, backend))).await?.pop();
 
                 let per_day = select()?
                     .expr_as(day(executions::Column::CreatedAt, backend), "day")
@@ -96,7 +93,7 @@ impl Executions {
                     by_status,
                     average: times.as_ref().map(|times| times.average),
                     p95: times.as_ref().map(|times| times.p95),
-                    per_day: h.shaped(Rows::of("executions", per_day)).await?,
+                    per_day: h.all(Rows::of(per_day)).await?,
                 })
             })
             .await
@@ -149,7 +146,7 @@ fn times(took: SelectStatement, backend: DbBackend) -> SelectStatement {
         .from_subquery(took, "times")
         .take();
     Query::select()
-        .columns(["took", "n", "total"])
+        .columns(["total", "n", "took"])
         .from_subquery(ranked, "ranked")
         .and_where(Expr::cust("place = (95 * n + 99) / 100"))
         .take()
@@ -158,8 +155,8 @@ fn times(took: SelectStatement, backend: DbBackend) -> SelectStatement {
 struct OfStatus(ExecutionStatus, u64);
 
 impl Shape for OfStatus {
-    fn read(row: &QueryResult) -> Result<Self, DbErr> {
-        Ok(Self(row.try_get("", "status")?, unsigned(row, "n")?))
+    fn read(cells: &mut Cells<'_>) -> Result<Self, DbErr> {
+        Ok(Self(cells.next()?, read_unsigned(cells)?))
     }
 }
 
@@ -169,22 +166,22 @@ struct Times {
 }
 
 impl Shape for Times {
-    fn read(row: &QueryResult) -> Result<Self, DbErr> {
-        let (total, n) = (unsigned(row, "total")?, unsigned(row, "n")?);
+    fn read(cells: &mut Cells<'_>) -> Result<Self, DbErr> {
+        let (total, n) = (read_unsigned(cells)?, read_unsigned(cells)?);
         Ok(Self {
             average: Duration::from_micros(total / std::cmp::Ord::max(n, 1)),
-            p95: Duration::from_micros(unsigned(row, "took")?),
+            p95: Duration::from_micros(read_unsigned(cells)?),
         })
     }
 }
 
 impl Shape for ExecutionDay {
-    fn read(row: &QueryResult) -> Result<Self, DbErr> {
+    fn read(cells: &mut Cells<'_>) -> Result<Self, DbErr> {
         Ok(Self {
-            day: day_of(row)?,
-            total: unsigned(row, "n")?,
-            success: unsigned(row, "success")?,
-            error: unsigned(row, "error")?,
+            day: read_day(cells)?,
+            total: read_unsigned(cells)?,
+            success: read_unsigned(cells)?,
+            error: read_unsigned(cells)?,
         })
     }
 }

@@ -31,7 +31,7 @@ use entity::{
 use sea_orm::sea_query::{Expr, LockType, Query};
 use sea_orm::{
     ActiveValue::{NotSet, Set},
-    ColumnTrait, DbBackend, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
+    ColumnTrait, DbBackend, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait,
 };
 
 pub use self::filter::LogFilter;
@@ -39,7 +39,7 @@ pub use self::stats::{LogDay, LogStats};
 pub use self::tail::{Tail, TailFrom, TailPosition};
 pub use entity::logs::Model as Log;
 
-use crate::engine::run::entity_row;
+use crate::engine::run::Rows;
 use crate::engine::{Handle, Op};
 use crate::error::Error;
 use crate::page::{List, Page};
@@ -226,7 +226,7 @@ impl Logs {
         self.0
             .read(FIND, |h| async move {
                 let log = logs::Entity::find().filter(logs::COLUMN.id.eq(id));
-                let log = h.fetch_optional(log).await?;
+                let log = h.optional(log).await?;
                 if let Some(log) = &log {
                     owned(&h, FIND, log.workflow_id).await?;
                 }
@@ -251,8 +251,7 @@ impl Logs {
         let (filter, page) = (&filter, &page);
         self.0
             .read(op("list", Action::Read), |h| async move {
-                let read = entity_row::<logs::Entity>;
-                h.page(filter.select(&h)?, filter.sorted(), page.clone(), read)
+                h.page(filter.select(&h)?, filter.sorted(), page.clone())
                     .await
             })
             .await
@@ -321,7 +320,7 @@ async fn unknown(
         if h.backend() == DbBackend::Postgres {
             known = known.lock(LockType::KeyShare);
         }
-        for id in h.fetch_all(known.into_tuple::<WorkflowId>()).await? {
+        for id in h.all(Rows::<WorkflowId>::of(known.into_query())).await? {
             missing.remove(&id);
         }
     }
@@ -340,9 +339,11 @@ async fn strangers(h: &Handle, entries: &[NewLog]) -> Result<(), Error> {
         let known = executions::Entity::find()
             .select_only()
             .columns([executions::Column::Id, executions::Column::WorkflowId])
-            .filter(executions::COLUMN.id.is_in(ids.iter().copied()))
-            .into_tuple::<(ExecutionId, WorkflowId)>();
-        for pair in h.fetch_all(known).await? {
+            .filter(executions::COLUMN.id.is_in(ids.iter().copied()));
+        for pair in h
+            .all(Rows::<(ExecutionId, WorkflowId)>::of(known.into_query()))
+            .await?
+        {
             missing.remove(&pair);
         }
     }

@@ -24,14 +24,16 @@ use std::collections::BTreeSet;
 
 use entity::logs;
 use sea_orm::{
-    ColumnTrait, Condition, DbBackend, EntityTrait, FromQueryResult, QueryFilter, QueryOrder,
-    QuerySelect, Statement,
+    ColumnTrait, Condition, DbBackend, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
+    Statement,
 };
 use serde::{Deserialize, Serialize};
 
 use super::tail::TailPosition;
 use super::{Log, LogFilter};
 use crate::engine::Handle;
+use crate::engine::row::{Cells, Shape};
+use crate::engine::run::Rows;
 use crate::error::Error;
 
 /// Entries that are given at once at the most.
@@ -73,15 +75,19 @@ pub(super) struct Seen {
 }
 
 /// Ids that were not to be seen, from the first to the last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, FromQueryResult)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Gap {
     first: i64,
     last: i64,
 }
 
-#[derive(FromQueryResult)]
-struct Writer {
-    writer: String,
+impl Shape for Gap {
+    fn read(cells: &mut Cells<'_>) -> Result<Self, DbErr> {
+        Ok(Self {
+            first: cells.next()?,
+            last: cells.next()?,
+        })
+    }
 }
 
 impl Seen {
@@ -188,7 +194,7 @@ impl Seen {
                 .filter(within)
                 .order_by_asc(logs::Column::Id)
                 .limit((BATCH - late.len()) as u64);
-            late.extend(h.fetch_all(found).await?);
+            late.extend(h.all(found).await?);
             if late.len() == BATCH {
                 break;
             }
@@ -230,7 +236,7 @@ impl Seen {
             .filter(logs::COLUMN.id.lte(to))
             .order_by_asc(logs::Column::Id)
             .limit(room as u64);
-        let next = h.fetch_all(next).await?;
+        let next = h.all(next).await?;
         self.high = match next.last() {
             Some(last) if next.len() == room => last.id.0,
             _ => to,
@@ -291,13 +297,12 @@ async fn writers(h: &Handle) -> Result<BTreeSet<String>, Error> {
         return Ok(BTreeSet::new());
     }
     let writers = Statement::from_string(DbBackend::Postgres, WRITERS);
-    let writers = h.fetch_all(Writer::find_by_statement(writers)).await?;
-    Ok(writers.into_iter().map(|row| row.writer).collect())
+    Ok(h.all(Rows::sql(writers)).await?.into_iter().collect())
 }
 
 /// Only where there are writers beside each other, so on PostgreSQL.
 async fn gaps(h: &Handle, after: i64, to: i64) -> Result<Vec<Gap>, Error> {
     let values = [after.into(), to.into()];
     let gaps = Statement::from_sql_and_values(DbBackend::Postgres, GAPS, values);
-    h.fetch_all(Gap::find_by_statement(gaps)).await
+    h.all(Rows::sql(gaps)).await
 }

@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use chrono::NaiveDate;
 use entity::{Action, LogLevel, logs};
 use sea_orm::sea_query::Expr;
-use sea_orm::{DbErr, ExprTrait, QueryResult, QuerySelect, QueryTrait};
+use sea_orm::{DbErr, ExprTrait, QuerySelect, QueryTrait};
 use serde::Serialize;
 
 use super::{LogFilter, Logs, op};
-use crate::engine::run::{Rows, Shape};
+use crate::engine::row::{Cells, Shape};
+use crate::engine::run::Rows;
 use crate::error::Error;
-use crate::repositories::{day, day_of, unsigned};
+use crate::repositories::{day, read_day, read_unsigned};
 
 /// Numbers about log entries.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
@@ -58,7 +59,7 @@ impl Logs {
                 let mut total = 0;
                 let mut levels = BTreeMap::new();
                 let mut days = BTreeMap::new();
-                for Counted { level, day, n } in h.shaped(Rows::of("logs", counts)).await? {
+                for Counted { level, day, n } in h.all(Rows::of(counts)).await? {
                     total += n;
                     levels.entry(level as u8).or_insert((level, 0)).1 += n;
                     *days.entry(day).or_insert(0) += n;
@@ -83,11 +84,11 @@ struct Counted {
 }
 
 impl Shape for Counted {
-    fn read(row: &QueryResult) -> Result<Self, DbErr> {
+    fn read(cells: &mut Cells<'_>) -> Result<Self, DbErr> {
         Ok(Self {
-            level: row.try_get("", "level")?,
-            day: day_of(row)?,
-            n: unsigned(row, "n")?,
+            level: cells.next()?,
+            day: read_day(cells)?,
+            n: read_unsigned(cells)?,
         })
     }
 }

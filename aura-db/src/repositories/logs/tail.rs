@@ -175,16 +175,12 @@ impl Tail {
 
 #[cfg(test)]
 mod tests {
-    use sea_orm::{DbBackend, FromQueryResult, Statement};
+    use sea_orm::{DbBackend, Statement};
     use testdb::{Backend, TestDb};
 
     use super::*;
+    use crate::engine::run::Rows;
     use crate::{Database, NewUser, Role};
-
-    #[derive(FromQueryResult)]
-    struct Level {
-        transaction_isolation: String,
-    }
 
     /// Also where the server's default is another. SQLite has no levels to
     /// choose from.
@@ -203,8 +199,7 @@ mod tests {
         let Logs(handle) = db.restricted_to(&ada.expect("an admin")).logs();
         let level = |h: Handle| async move {
             let show = Statement::from_string(DbBackend::Postgres, "SHOW transaction_isolation");
-            let level = h.fetch_optional(Level::find_by_statement(show)).await?;
-            Ok(level.map(|level| level.transaction_isolation))
+            h.optional(Rows::<String>::sql(show)).await
         };
         let read = handle.read(op("tail", Action::Read), level).await;
         assert_eq!(read.expect("a level").as_deref(), Some("serializable"));

@@ -2,18 +2,16 @@
 
 use chrono::{DateTime, Utc};
 use entity::{PluginId, UserId, plugins};
-use sea_orm::{
-    Condition, EntityTrait, FromQueryResult, QueryFilter, QueryResult, QuerySelect, Select,
-};
+use sea_orm::{Condition, EntityTrait, QueryFilter, Select};
 use serde::Serialize;
 
-use crate::engine::run::undecoded;
+use crate::engine::row::summary;
 use crate::error::Error;
 use crate::page::{Deleted, MAX_SEARCH, Sorted, holds, managed_filter};
 use crate::validate::Check;
 
 /// A plugin without the schema of its configs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, FromQueryResult)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct PluginSummary {
     /// The key.
@@ -40,29 +38,9 @@ pub struct PluginSummary {
     pub updated_by: Option<UserId>,
 }
 
-impl PluginSummary {
-    pub(super) fn columns(select: Select<plugins::Entity>) -> Select<plugins::Entity> {
-        use plugins::Column;
-        select.select_only().columns([
-            Column::Id,
-            Column::Name,
-            Column::Description,
-            Column::Version,
-            Column::Author,
-            Column::IsEnabled,
-            Column::CreatedAt,
-            Column::UpdatedAt,
-            Column::DeletedAt,
-            Column::CreatedBy,
-            Column::UpdatedBy,
-        ])
-    }
-
-    pub(super) fn read(row: &QueryResult) -> Result<Self, Error> {
-        Self::from_query_result(row, "")
-            .map_err(|source| undecoded("plugins", None, row.try_get("", "id").ok(), source))
-    }
-}
+summary!(PluginSummary of plugins {
+    id: Id, name: Name, description: Description, version: Version, author: Author, is_enabled: IsEnabled, created_at: CreatedAt, updated_at: UpdatedAt, deleted_at: DeletedAt, created_by: CreatedBy, updated_by: UpdatedBy,
+});
 
 /// Which plugins, and in which order.
 #[derive(Debug, Clone, Default)]

@@ -29,7 +29,6 @@ use sea_orm::{
 };
 
 use crate::config_schema::{self, AnyDepth, ConfigProblem, SchemaProblem};
-use crate::engine::run::entity_row;
 use crate::engine::{Handle, Op};
 use crate::error::Error;
 use crate::page::{List, Page};
@@ -167,7 +166,7 @@ impl Plugins {
     pub async fn find(&self, id: PluginId) -> Result<Option<Plugin>, Error> {
         self.0
             .read(op("find", Action::Read), |h| async move {
-                h.fetch_optional(plugins::Entity::live().filter(plugins::COLUMN.id.eq(id)))
+                h.optional(plugins::Entity::live().filter(plugins::COLUMN.id.eq(id)))
                     .await
             })
             .await
@@ -187,7 +186,7 @@ impl Plugins {
         }
         self.0
             .read(op("find_by_name", Action::Read), |h| async move {
-                h.fetch_optional(plugins::Entity::live().filter(plugins::COLUMN.name.eq(name)))
+                h.optional(plugins::Entity::live().filter(plugins::COLUMN.name.eq(name)))
                     .await
             })
             .await
@@ -215,8 +214,7 @@ impl Plugins {
         self.0
             .read(op("list", Action::Read), |h| async move {
                 let select = PluginSummary::columns(filter.select()?);
-                h.page(select, filter.sorted(), page.clone(), PluginSummary::read)
-                    .await
+                h.page(select, filter.sorted(), page.clone()).await
             })
             .await
     }
@@ -229,8 +227,7 @@ impl Plugins {
         let (filter, page) = (&filter, &page);
         self.0
             .read(op("list_full", Action::Read), |h| async move {
-                let read = entity_row::<plugins::Entity>;
-                h.page(filter.select()?, filter.sorted(), page.clone(), read)
+                h.page(filter.select()?, filter.sorted(), page.clone())
                     .await
             })
             .await
@@ -328,7 +325,7 @@ impl Plugins {
                 match h.update_returning::<plugins::Entity>(update).await?.pop() {
                     Some(plugin) => Ok(plugin),
                     None => h
-                        .fetch_optional(plugins::Entity::live().filter(plugins::COLUMN.id.eq(id)))
+                        .optional(plugins::Entity::live().filter(plugins::COLUMN.id.eq(id)))
                         .await?
                         .ok_or_else(|| missing(id)),
                 }

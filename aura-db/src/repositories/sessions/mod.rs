@@ -29,7 +29,7 @@ use sea_orm::{
 };
 use serde::Serialize;
 
-use crate::engine::run::entity_part;
+use crate::engine::run::Rows;
 use crate::engine::{Handle, Op};
 use crate::error::Error;
 use crate::repositories::moment;
@@ -123,27 +123,16 @@ impl Sessions {
         self.0
             .read(op("authenticate", Action::Read), |h| async move {
                 let now = h.now();
-                let mut select = sessions::Entity::find()
+                let select = sessions::Entity::find()
                     .select_only()
-                    .join(JoinType::InnerJoin, sessions::Relation::Users.def());
-                for column in sessions::Column::iter() {
-                    select = select.column_as(column, format!("s_{}", name_of(column)));
-                }
-                for column in users::Column::iter() {
-                    select = select.column_as(column, format!("u_{}", name_of(column)));
-                }
-                let select = select
+                    .columns(sessions::Column::iter())
+                    .columns(users::Column::iter())
+                    .join(JoinType::InnerJoin, sessions::Relation::Users.def())
                     .filter(sessions::COLUMN.token.eq(hash.clone()))
                     .filter(valid(now, idle))
                     .filter(able());
-                let rows = h.read_rows(select.into_query()).await?;
-                let Some(row) = rows.first() else {
-                    return Ok(None);
-                };
-                Ok(Some(Authenticated {
-                    session: entity_part::<sessions::Entity>(row, "s_")?,
-                    user: entity_part::<users::Entity>(row, "u_")?,
-                }))
+                let found = h.optional(Rows::of(select.into_query())).await?;
+                Ok(found.map(|(session, user)| Authenticated { user, session }))
             })
             .await
     }
@@ -159,7 +148,7 @@ impl Sessions {
                     .filter(sessions::COLUMN.id.eq(id))
                     .filter(valid(now, None))
                     .filter(able());
-                let Some(session) = h.fetch_optional(session).await? else {
+                let Some(session) = h.optional(session).await? else {
                     return Ok(false);
                 };
                 let interval = TimeDelta::from_std(TOUCH_INTERVAL).unwrap_or_default();
@@ -187,7 +176,7 @@ impl Sessions {
         self.0
             .read(LIST, |h| async move {
                 h.owned(LIST, user)?;
-                h.fetch_all(
+                h.all(
                     sessions::Entity::find()
                         .join(JoinType::InnerJoin, sessions::Relation::Users.def())
                         .filter(sessions::COLUMN.user_id.eq(user))
@@ -223,7 +212,7 @@ impl Sessions {
                     .and_where(sessions::COLUMN.user_id.eq(user))
                     .and_where_option(but.map(|but| sessions::COLUMN.id.ne(but)))
                     .take();
-                h.delete(&delete).await
+                h.delete_many(&delete).await
             })
             .await
     }
@@ -268,14 +257,10 @@ impl Sessions {
                     .from_table(sessions::Entity)
                     .and_where(sessions::COLUMN.expires_at.lte(h.now()))
                     .take();
-                h.delete(&delete).await
+                h.delete_many(&delete).await
             })
             .await
     }
-}
-
-fn name_of<C: sea_orm::IdenStatic>(column: C) -> &'static str {
-    column.as_str()
 }
 
 /// Users who may log in.

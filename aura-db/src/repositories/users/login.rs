@@ -99,7 +99,7 @@ impl Users {
                 let user = users::Entity::find()
                     .filter(users::COLUMN.email.eq(email.clone()))
                     .filter(able());
-                h.fetch_optional(user).await
+                h.optional(user).await
             })
             .await?;
         Ok(user.map(|user| (user.id, user.hashed_password)))

@@ -136,7 +136,7 @@ impl Users {
     pub async fn find(&self, id: UserId) -> Result<Option<User>, Error> {
         self.0
             .read(op("find", Action::Read), |h| async move {
-                h.fetch_optional(users::Entity::live().filter(users::COLUMN.id.eq(id)))
+                h.optional(users::Entity::live().filter(users::COLUMN.id.eq(id)))
                     .await
             })
             .await
@@ -158,10 +158,8 @@ impl Users {
         };
         self.0
             .read(op("find_by_email", Action::Read), |h| async move {
-                h.fetch_optional(
-                    users::Entity::live().filter(users::COLUMN.email.eq(email.clone())),
-                )
-                .await
+                h.optional(users::Entity::live().filter(users::COLUMN.email.eq(email.clone())))
+                    .await
             })
             .await
     }
@@ -182,13 +180,8 @@ impl Users {
         let (filter, page) = (&filter, &page);
         self.0
             .read(op("list", Action::Read), |h| async move {
-                h.page(
-                    filter.select()?,
-                    filter.sorted(),
-                    page.clone(),
-                    crate::engine::run::entity_row::<users::Entity>,
-                )
-                .await
+                h.page(filter.select()?, filter.sorted(), page.clone())
+                    .await
             })
             .await
     }
@@ -225,7 +218,7 @@ impl Users {
         self.0
             .atomic(op("update", Action::Update), |h| async move {
                 let user = users::Entity::live().filter(users::COLUMN.id.eq(id));
-                let user = h.fetch_optional(user).await?;
+                let user = h.optional(user).await?;
                 let user = user.ok_or_else(|| Error::not_found("user", id))?;
                 if name.is_none() && email.is_none() {
                     return Ok(user);
@@ -301,7 +294,7 @@ async fn taken(h: &Handle, email: &str, except: Option<UserId>) -> Result<Option
     let holder = users::Entity::find()
         .filter(users::COLUMN.email.eq(email.to_owned()))
         .filter(Condition::all().add_option(except.map(|id| users::COLUMN.id.ne(id))));
-    let holder = h.fetch_optional(holder).await?;
+    let holder = h.optional(holder).await?;
     Ok(holder.map(|holder| conflict(holder.deleted_at.is_some())))
 }
 

@@ -60,7 +60,7 @@ impl Users {
                 update
                     .value(users::Column::DeletedAt, now)
                     .and_where(users::COLUMN.id.eq(id));
-                h.update(&update).await?;
+                h.update_many(&update).await?;
                 end_sessions(&h, id).await
             })
             .await
@@ -97,7 +97,7 @@ impl Users {
                 let Some(user) = h.update_returning::<users::Entity>(update).await?.pop() else {
                     let there = users::Entity::live().filter(users::COLUMN.id.eq(id));
                     return h
-                        .fetch_optional(there)
+                        .optional(there)
                         .await?
                         .ok_or_else(|| Error::not_found("user", id));
                 };
@@ -107,14 +107,14 @@ impl Users {
                     .value(workflows::Column::DeletedWithOwner, false)
                     .and_where(workflows::COLUMN.owner_id.eq(id))
                     .and_where(workflows::COLUMN.deleted_with_owner.eq(true));
-                h.update(&update).await?;
+                h.update_many(&update).await?;
                 let mut update = h.amend::<agents::Entity>(h.now());
                 update
                     .value(agents::Column::DeletedAt, Option::<DateTime<Utc>>::None)
                     .value(agents::Column::DeletedWithOwner, false)
                     .and_where(agents::COLUMN.owner_id.eq(id))
                     .and_where(agents::COLUMN.deleted_with_owner.eq(true));
-                h.update(&update).await?;
+                h.update_many(&update).await?;
                 Ok(user)
             })
             .await
@@ -195,7 +195,7 @@ async fn transfer(h: &Handle, from: UserId, to: UserId) -> Result<Transferred, E
         .filter(agents::COLUMN.name.in_subquery(mine.into_query()))
         // One that is not deleted says more.
         .order_by_desc(agents::COLUMN.deleted_at.is_null());
-    if let Some(same) = h.fetch_optional(same).await? {
+    if let Some(same) = h.optional(same).await? {
         return Err(Error::Conflict {
             table: "agents".to_owned(),
             columns: vec!["owner_id".to_owned(), "name".to_owned()],
@@ -207,13 +207,13 @@ async fn transfer(h: &Handle, from: UserId, to: UserId) -> Result<Transferred, E
         .value(workflows::Column::OwnerId, to)
         .and_where(workflows::COLUMN.owner_id.eq(from))
         .and_where(workflows::COLUMN.deleted_at.is_null());
-    let workflows = h.update(&update).await?;
+    let workflows = h.update_many(&update).await?;
     let mut update = h.amend::<agents::Entity>(h.now());
     update
         .value(agents::Column::OwnerId, to)
         .and_where(agents::COLUMN.owner_id.eq(from))
         .and_where(agents::COLUMN.deleted_at.is_null());
-    let agents = h.update(&update).await?;
+    let agents = h.update_many(&update).await?;
     Ok(Transferred { workflows, agents })
 }
 
@@ -225,12 +225,12 @@ async fn delete_owned(h: &Handle, id: UserId) -> Result<(), Error> {
         .value(workflows::Column::DeletedWithOwner, true)
         .and_where(workflows::COLUMN.owner_id.eq(id))
         .and_where(workflows::COLUMN.deleted_at.is_null());
-    h.update(&update).await?;
+    h.update_many(&update).await?;
     let mut update = h.amend::<agents::Entity>(now);
     update
         .value(agents::Column::DeletedAt, now)
         .value(agents::Column::DeletedWithOwner, true)
         .and_where(agents::COLUMN.owner_id.eq(id))
         .and_where(agents::COLUMN.deleted_at.is_null());
-    h.update(&update).await.map(|_| ())
+    h.update_many(&update).await.map(|_| ())
 }

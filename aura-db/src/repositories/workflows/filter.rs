@@ -4,19 +4,18 @@ use chrono::{DateTime, Utc};
 use entity::{PluginId, UserId, WorkflowId, WorkflowStatus, workflow_plugins, workflows};
 use sea_orm::sea_query::{Expr, SimpleExpr};
 use sea_orm::{
-    ColumnTrait, Condition, DbBackend, EntityTrait, FromQueryResult, QueryFilter, QueryResult,
-    QuerySelect, QueryTrait, Select,
+    ColumnTrait, Condition, DbBackend, EntityTrait, QueryFilter, QuerySelect, QueryTrait, Select,
 };
 use serde::Serialize;
 
 use crate::engine::Handle;
-use crate::engine::run::undecoded;
+use crate::engine::row::summary;
 use crate::error::Error;
 use crate::page::{Deleted, MAX_SEARCH, Sorted, holds, managed_filter};
 use crate::validate::Check;
 
 /// A workflow without its documents.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, FromQueryResult)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct WorkflowSummary {
     /// The key.
@@ -43,29 +42,9 @@ pub struct WorkflowSummary {
     pub updated_by: Option<UserId>,
 }
 
-impl WorkflowSummary {
-    pub(super) fn columns(select: Select<workflows::Entity>) -> Select<workflows::Entity> {
-        use workflows::Column;
-        select.select_only().columns([
-            Column::Id,
-            Column::Name,
-            Column::Description,
-            Column::Status,
-            Column::Version,
-            Column::OwnerId,
-            Column::CreatedAt,
-            Column::UpdatedAt,
-            Column::DeletedAt,
-            Column::CreatedBy,
-            Column::UpdatedBy,
-        ])
-    }
-
-    pub(super) fn read(row: &QueryResult) -> Result<Self, Error> {
-        Self::from_query_result(row, "")
-            .map_err(|source| undecoded("workflows", None, row.try_get("", "id").ok(), source))
-    }
-}
+summary!(WorkflowSummary of workflows {
+    id: Id, name: Name, description: Description, status: Status, version: Version, owner_id: OwnerId, created_at: CreatedAt, updated_at: UpdatedAt, deleted_at: DeletedAt, created_by: CreatedBy, updated_by: UpdatedBy,
+});
 
 /// What workflows are sorted by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

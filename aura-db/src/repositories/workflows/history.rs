@@ -4,14 +4,11 @@ use chrono::{DateTime, Utc};
 use entity::{Action, UserId, WorkflowId, workflow_versions, workflows};
 use sea_orm::ActiveValue::{NotSet, Set};
 use sea_orm::sea_query::{Expr, LockType, Query};
-use sea_orm::{
-    ColumnTrait, DbBackend, EntityTrait, ExprTrait, FromQueryResult, QueryFilter, QueryResult,
-    QuerySelect,
-};
+use sea_orm::{ColumnTrait, DbBackend, EntityTrait, ExprTrait, QueryFilter, QuerySelect};
 use serde::Serialize;
 
 use super::{Workflow, WorkflowChange, WorkflowVersion, Workflows, guard, lock, op};
-use crate::engine::run::undecoded;
+use crate::engine::row::summary;
 use crate::engine::{Handle, Op};
 use crate::error::Error;
 use crate::page::{List, Page, Sorted};
@@ -20,7 +17,7 @@ use crate::page::{List, Page, Sorted};
 pub const HISTORY: i64 = 100;
 
 /// An earlier version, without its documents.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, FromQueryResult)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct WorkflowVersionSummary {
     /// The version.
@@ -35,12 +32,10 @@ pub struct WorkflowVersionSummary {
     pub created_by: Option<UserId>,
 }
 
-impl WorkflowVersionSummary {
-    fn read(row: &QueryResult) -> Result<Self, Error> {
-        Self::from_query_result(row, "")
-            .map_err(|source| undecoded("workflow_versions", None, None, source))
-    }
-}
+summary!(WorkflowVersionSummary of workflow_versions {
+    version: Version, name: Name, description: Description, created_at: CreatedAt,
+    created_by: CreatedBy,
+});
 
 impl Workflows {
     /// Changes name, description and documents of the version that the caller
@@ -82,23 +77,16 @@ impl Workflows {
         self.0
             .read(op, |h| async move {
                 known(&h, op, id).await?;
-                let select = workflow_versions::Entity::find()
-                    .select_only()
-                    .columns([
-                        Column::Version,
-                        Column::Name,
-                        Column::Description,
-                        Column::CreatedAt,
-                        Column::CreatedBy,
-                    ])
-                    .filter(workflow_versions::COLUMN.workflow_id.eq(id));
+                let select = WorkflowVersionSummary::columns(
+                    workflow_versions::Entity::find()
+                        .filter(workflow_versions::COLUMN.workflow_id.eq(id)),
+                );
                 let newest = Sorted {
                     by: Column::Version,
                     id: Column::Version,
                     descending: true,
                 };
-                h.page(select, newest, page.clone(), WorkflowVersionSummary::read)
-                    .await
+                h.page(select, newest, page.clone()).await
             })
             .await
     }
@@ -193,7 +181,7 @@ async fn earlier(h: &Handle, id: WorkflowId, version: i64) -> Result<WorkflowVer
     let found = workflow_versions::Entity::find()
         .filter(workflow_versions::COLUMN.workflow_id.eq(id))
         .filter(workflow_versions::COLUMN.version.eq(version));
-    h.fetch_optional(found)
+    h.optional(found)
         .await?
         .ok_or_else(|| Error::not_found("earlier version", format!("{version} of workflow {id}")))
 }
@@ -247,7 +235,7 @@ async fn archive(h: &Handle, id: WorkflowId, version: i64) -> Result<bool, Error
     insert
         .select_from(from)
         .map_err(crate::repositories::unbuilt)?;
-    Ok(h.execute(insert).await? > 0)
+    Ok(h.insert_rows(&insert).await? > 0)
 }
 
 async fn revise(

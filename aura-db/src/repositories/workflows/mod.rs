@@ -44,7 +44,7 @@ use sea_orm::sea_query::{LockType, Query};
 use sea_orm::{
     ActiveValue::{NotSet, Set},
     ColumnTrait, DbBackend, EntityTrait, JoinType, QueryFilter, QueryOrder, QuerySelect,
-    RelationTrait,
+    QueryTrait, RelationTrait,
 };
 use serde::Serialize;
 
@@ -55,7 +55,7 @@ pub use self::status::StatusChange;
 pub use entity::workflow_versions::Model as WorkflowVersion;
 pub use entity::workflows::Model as Workflow;
 
-use crate::engine::run::entity_row;
+use crate::engine::run::Rows;
 use crate::engine::{Handle, Op};
 use crate::error::Error;
 use crate::page::{List, Page};
@@ -111,7 +111,7 @@ impl Workflows {
         self.0
             .read(op, |h| async move {
                 let workflow = h
-                    .fetch_optional(workflows::Entity::live().filter(workflows::COLUMN.id.eq(id)))
+                    .optional(workflows::Entity::live().filter(workflows::COLUMN.id.eq(id)))
                     .await?;
                 if let Some(workflow) = &workflow {
                     h.owned(op, workflow.owner_id)?;
@@ -139,13 +139,13 @@ impl Workflows {
             .read(op, |h| async move {
                 let workflow = workflows::Entity::live().filter(workflows::COLUMN.id.eq(id));
                 let workflow = h
-                    .fetch_optional(workflow)
+                    .optional(workflow)
                     .await?
                     .ok_or_else(|| Error::not_found("workflow", id))?;
                 h.owned(op, workflow.owner_id)?;
                 let owner = users::Entity::live().filter(users::COLUMN.id.eq(workflow.owner_id));
                 let owner = h
-                    .fetch_optional(owner)
+                    .optional(owner)
                     .await?
                     // Deleted between the two statements, workflow and all.
                     .ok_or_else(|| Error::not_found("workflow", id))?;
@@ -157,7 +157,7 @@ impl Workflows {
                     .filter(workflow_plugins::COLUMN.workflow_id.eq(id))
                     .order_by_asc(entity::plugins::Column::Name);
                 Ok(WorkflowDetails {
-                    plugins: h.fetch_all(plugins).await?,
+                    plugins: h.all(plugins).await?,
                     workflow,
                     owner,
                 })
@@ -177,8 +177,7 @@ impl Workflows {
         self.0
             .read(op("list", Action::Read), |h| async move {
                 let select = WorkflowSummary::columns(filter.select(&h)?);
-                h.page(select, filter.sorted(), page.clone(), WorkflowSummary::read)
-                    .await
+                h.page(select, filter.sorted(), page.clone()).await
             })
             .await
     }
@@ -195,13 +194,7 @@ impl Workflows {
         self.0
             .read(op("list_full", Action::Read), |h| async move {
                 let select = filter.select(&h)?;
-                h.page(
-                    select,
-                    filter.sorted(),
-                    page.clone(),
-                    entity_row::<workflows::Entity>,
-                )
-                .await
+                h.page(select, filter.sorted(), page.clone()).await
             })
             .await
     }
@@ -246,7 +239,7 @@ impl Workflows {
                     .select_from(plugins)
                     .map_err(crate::repositories::unbuilt)?
                     .take();
-                h.execute(attach).await?;
+                h.insert_rows(&attach).await?;
                 Ok(copy)
             })
             .await
@@ -356,7 +349,9 @@ async fn lock_any(h: &Handle, op: Op, id: WorkflowId) -> Result<Held, Error> {
         workflow = workflow.lock(LockType::NoKeyUpdate);
     }
     let (owner, version, deleted_at) = h
-        .fetch_optional(workflow.into_tuple::<(UserId, i64, Option<DateTime<Utc>>)>())
+        .optional(Rows::<(UserId, i64, Option<DateTime<Utc>>)>::of(
+            workflow.into_query(),
+        ))
         .await?
         .ok_or_else(|| Error::not_found("workflow", id))?;
     h.owned(op, owner)?;
@@ -383,7 +378,7 @@ async fn lock_whole(h: &Handle, op: Op, id: WorkflowId) -> Result<Workflow, Erro
 }
 
 async fn whole(h: &Handle, id: WorkflowId) -> Result<Workflow, Error> {
-    h.fetch_optional(workflows::Entity::live().filter(workflows::COLUMN.id.eq(id)))
+    h.optional(workflows::Entity::live().filter(workflows::COLUMN.id.eq(id)))
         .await?
         .ok_or_else(|| Error::not_found("workflow", id))
 }

@@ -36,7 +36,7 @@ impl Workflows {
                     .values_panic([id.0.into(), plugin.0.into()])
                     .on_conflict(OnConflict::new().do_nothing().to_owned())
                     .take();
-                let attached = h.execute(attach).await? > 0;
+                let attached = h.insert_rows(&attach).await? > 0;
                 if attached {
                     note(&h, id).await?;
                 }

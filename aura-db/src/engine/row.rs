@@ -1,0 +1,203 @@
+//! Rows, read by position from either driver.
+//!
+//! A row is read cell by cell, in the order in which its columns were selected;
+//! no name is looked up. What a type needs is its [`Shape`].
+
+use sea_orm::sea_query::{Nullable, ValueType};
+use sea_orm::{DbErr, QueryResult, TryGetable};
+use sqlite_engine::ValueRef;
+
+use crate::error::Error;
+
+/// A row of either driver.
+pub(crate) enum Row<'r> {
+    /// `SeaORM`'s.
+    Driver(&'r QueryResult),
+    /// The engine's.
+    Embedded(&'r sqlite_engine::Row<'r>),
+}
+
+/// The cells of a row, from the first to the last.
+pub(crate) struct Cells<'r> {
+    row: Row<'r>,
+    next: usize,
+    /// Whose cells are being read, for errors.
+    table: &'static str,
+    /// The first of them.
+    first: usize,
+}
+
+/// What a row, or a part of one, is read as.
+pub(crate) trait Shape: Sized + Send + 'static {
+    /// Reads it from the next cells.
+    fn read(cells: &mut Cells<'_>) -> Result<Self, DbErr>;
+}
+
+/// What one cell is read as.
+pub(crate) trait Cell: ValueType + Nullable + TryGetable + Send + 'static {}
+
+impl<'r> Cells<'r> {
+    /// Reads a row.
+    ///
+    /// Fails with [`Error::Inconsistent`].
+    pub(crate) fn read<T>(
+        row: Row<'r>,
+        read: impl Fn(&mut Self) -> Result<T, DbErr>,
+    ) -> Result<T, Error> {
+        let mut cells = Self {
+            row,
+            next: 0,
+            table: "a query",
+            first: 0,
+        };
+        read(&mut cells).map_err(|source| cells.unreadable(source))
+    }
+
+    /// From here on the cells are a row of this table, the key first.
+    pub(crate) fn of(&mut self, table: &'static str) {
+        self.table = table;
+        self.first = self.next;
+    }
+
+    /// Reads the next cell.
+    pub(crate) fn next<T: ValueType + TryGetable>(&mut self) -> Result<T, DbErr> {
+        let at = self.next;
+        self.next += 1;
+        match self.row {
+            Row::Driver(row) => row.try_get_by_index(at),
+            Row::Embedded(row) => embedded(row, at),
+        }
+    }
+
+    fn unreadable(mut self, source: DbErr) -> Error {
+        let at = self.next.saturating_sub(1);
+        let name = |index: usize| match self.row {
+            Row::Driver(row) => row.column_names().get(index).cloned(),
+            Row::Embedded(row) => row.as_ref().column_name(index).ok().map(ToOwned::to_owned),
+        };
+        let column = name(at);
+        let keyed = name(self.first).is_some_and(|name| name == "id");
+        self.next = self.first;
+        Error::Inconsistent {
+            table: self.table.to_owned(),
+            column,
+            id: keyed.then(|| self.next().ok()).flatten(),
+            source,
+        }
+    }
+}
+
+/// A cell of the engine's.
+fn embedded<T: ValueType>(row: &sqlite_engine::Row<'_>, at: usize) -> Result<T, DbErr> {
+    let cell = row
+        .get_ref(at)
+        .map_err(|error| DbErr::Type(error.to_string()))?;
+    let value = sqlite_engine::value(cell, &T::array_type()).ok_or_else(|| mismatch::<T>(cell))?;
+    T::try_from(value).map_err(|_| mismatch::<T>(cell))
+}
+
+/// Says what is there, and not its content, which may be a secret. (A word that
+/// none of ours is no secret, and helps.)
+fn mismatch<T: ValueType>(cell: ValueRef<'_>) -> DbErr {
+    DbErr::Type(match cell {
+        ValueRef::Null => format!("NULL where a {} is needed", T::type_name()),
+        cell => format!("{} that is no {}", cell.data_type(), T::type_name()),
+    })
+}
+
+macro_rules! cells {
+    ($($type:ty),+ $(,)?) => {
+        $(
+            impl Cell for $type {}
+
+            impl Shape for $type {
+                fn read(cells: &mut Cells<'_>) -> Result<Self, DbErr> {
+                    cells.next()
+                }
+            }
+        )+
+    };
+}
+
+cells!(
+    bool,
+    i64,
+    String,
+    chrono::DateTime<chrono::Utc>,
+    entity::AgentId,
+    entity::ExecutionId,
+    entity::ExecutionStatus,
+    entity::LogId,
+    entity::LogLevel,
+    entity::PasswordHash,
+    entity::PluginId,
+    entity::Role,
+    entity::UserId,
+    entity::WorkflowId,
+);
+
+impl<T: Cell> Shape for Option<T>
+where
+    Self: ValueType + TryGetable,
+{
+    fn read(cells: &mut Cells<'_>) -> Result<Self, DbErr> {
+        cells.next()
+    }
+}
+
+macro_rules! tuples {
+    ($(($($part:ident),+)),+) => {
+        $(impl<$($part: Shape),+> Shape for ($($part,)+) {
+            fn read(cells: &mut Cells<'_>) -> Result<Self, DbErr> {
+                Ok(($($part::read(cells)?,)+))
+            }
+        })+
+    };
+}
+
+tuples!((A, B), (A, B, C), (A, B, C, D));
+
+/// How structs are read: their fields in this order, as the columns are
+/// selected. Says their names too, so that a test can compare the two.
+macro_rules! shapes {
+    ($($table:literal: $type:ty { $($field:ident),+ $(,)? })+) => {
+        $(impl $crate::engine::row::Shape for $type {
+            fn read(cells: &mut $crate::engine::row::Cells<'_>) -> Result<Self, sea_orm::DbErr> {
+                cells.of($table);
+                Ok(Self { $($field: cells.next()?,)+ })
+            }
+        })+
+
+        /// Each type with its columns.
+        #[cfg(test)]
+        pub(crate) fn columns() -> Vec<(&'static str, Vec<&'static str>)> {
+            vec![$(($table, vec![$(stringify!($field)),+])),+]
+        }
+    };
+}
+pub(crate) use shapes;
+
+/// A part of a table's columns, in a type of its own: how they are selected,
+/// and read.
+macro_rules! summary {
+    ($type:ident of $table:ident { $($field:ident: $column:ident),+ $(,)? }) => {
+        impl $type {
+            pub(super) fn columns(
+                select: sea_orm::Select<$table::Entity>,
+            ) -> sea_orm::Select<$table::Entity> {
+                sea_orm::QuerySelect::columns(
+                    sea_orm::QuerySelect::select_only(select),
+                    [$($table::Column::$column),+],
+                )
+            }
+        }
+
+        impl $crate::engine::row::Shape for $type {
+            fn read(cells: &mut $crate::engine::row::Cells<'_>) -> Result<Self, sea_orm::DbErr> {
+                cells.of(stringify!($table));
+                Ok(Self { $($field: cells.next()?,)+ })
+            }
+        }
+    };
+}
+pub(crate) use summary;

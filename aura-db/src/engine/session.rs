@@ -1,0 +1,197 @@
+//! An open transaction, on either driver.
+
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr, QueryResult, Statement};
+use sqlite_engine::{Exclusion, Pace, Snapshot, Write};
+use tokio::sync::Mutex;
+
+use crate::engine::row::{Cells, Row};
+use crate::error::{Doing, Error};
+
+/// An open transaction. Statements of several tasks follow one another in it.
+#[derive(Debug)]
+pub(crate) enum Session {
+    /// `SeaORM`'s. On a SQLite file nobody writes through the engine meanwhile.
+    Driver(DatabaseTransaction, Option<Exclusion>),
+    /// The engine's, for reading.
+    Snapshot(Mutex<Snapshot>),
+    /// The engine's, for writing.
+    Write(Mutex<Write>),
+}
+
+/// Why a transaction is not committed.
+pub(super) enum Unfinished {
+    /// This went wrong.
+    Failed(Error),
+    /// The commit that it shared with others failed; alone it may succeed.
+    Undone,
+}
+
+/// Why the engine has no rows.
+#[derive(Debug)]
+pub(super) enum Failure {
+    Engine(sqlite_engine::Error),
+    Row(Box<Error>),
+}
+
+impl From<sqlite_engine::Error> for Failure {
+    fn from(error: sqlite_engine::Error) -> Self {
+        Self::Engine(error)
+    }
+}
+
+impl sqlite_engine::AsEngine for Failure {
+    fn as_engine(&self) -> Option<&sqlite_engine::Error> {
+        match self {
+            Self::Engine(error) => Some(error),
+            Self::Row(_) => None,
+        }
+    }
+}
+
+impl<T> Doing<T> for Result<T, Failure> {
+    fn doing(self, doing: &'static str) -> Result<T, Error> {
+        self.map_err(|failure| match failure {
+            Failure::Engine(error) => Error::of_engine(doing, error),
+            Failure::Row(error) => *error,
+        })
+    }
+}
+
+/// A statement for the engine.
+pub(super) fn embedded(statement: Statement) -> sqlite_engine::Statement {
+    let values = statement.values.map(|values| values.0).unwrap_or_default();
+    sqlite_engine::Statement::new(statement.sql, values)
+}
+
+/// How the engine reads a row of its.
+pub(super) fn reading<T>(
+    read: impl Fn(&mut Cells<'_>) -> Result<T, DbErr>,
+) -> impl Fn(&sqlite_engine::Row<'_>) -> Result<T, Failure> {
+    move |row| Cells::read(Row::Embedded(row), &read).map_err(|error| Failure::Row(Box::new(error)))
+}
+
+/// Reads the rows of the driver.
+pub(super) fn read_all<T>(
+    rows: &[QueryResult],
+    read: impl Fn(&mut Cells<'_>) -> Result<T, DbErr>,
+) -> Result<Vec<T>, Error> {
+    rows.iter()
+        .map(|row| Cells::read(Row::Driver(row), &read))
+        .collect()
+}
+
+impl Session {
+    /// Runs a statement and reads its rows.
+    pub(super) async fn query<T, R>(
+        &self,
+        statement: Statement,
+        pace: Pace,
+        read: R,
+    ) -> Result<Vec<T>, Error>
+    where
+        R: Fn(&mut Cells<'_>) -> Result<T, DbErr> + Send + 'static,
+        T: Send + 'static,
+    {
+        let doing = doing(pace);
+        match self {
+            Self::Driver(transaction, _) => {
+                let rows = transaction.query_all_raw(statement).await.doing(doing)?;
+                read_all(&rows, read)
+            }
+            Self::Snapshot(snapshot) => {
+                let mut snapshot = snapshot.lock().await;
+                let rows = snapshot.query(embedded(statement), reading(read)).await;
+                rows.doing(doing)
+            }
+            Self::Write(write) => {
+                let mut write = write.lock().await;
+                let rows = write.query(embedded(statement), pace, reading(read)).await;
+                rows.doing(doing)
+            }
+        }
+    }
+
+    /// Runs a query of the caller's, which the driver alone can read.
+    pub(super) async fn fetch(&self, statement: Statement) -> Result<Vec<QueryResult>, Error> {
+        match self {
+            Self::Driver(transaction, _) => {
+                transaction.query_all_raw(statement).await.doing("reading")
+            }
+            // No transaction of the caller's is on the engine.
+            Self::Snapshot(_) | Self::Write(_) => Err(Error::Ended),
+        }
+    }
+
+    /// Runs a statement and says how many rows it touched.
+    pub(super) async fn execute(&self, statement: Statement, pace: Pace) -> Result<u64, Error> {
+        match self {
+            Self::Driver(transaction, _) => {
+                let done = transaction.execute_raw(statement).await.doing("writing")?;
+                Ok(done.rows_affected())
+            }
+            Self::Snapshot(_) => Err(Error::Other {
+                doing: "writing",
+                source: DbErr::Custom("this transaction only reads".to_owned()),
+            }),
+            Self::Write(write) => {
+                let done = write.lock().await.execute(embedded(statement), pace).await;
+                done.map_err(|error| Error::of_engine("writing", error))
+            }
+        }
+    }
+
+    /// Works with a savepoint.
+    pub(super) async fn control(&self, sql: &'static str) -> Result<(), Error> {
+        const DOING: &str = "working with a savepoint";
+        let done = match self {
+            Self::Driver(transaction, _) => {
+                return transaction
+                    .execute_unprepared(sql)
+                    .await
+                    .doing(DOING)
+                    .map(|_| ());
+            }
+            Self::Snapshot(snapshot) => snapshot.lock().await.control(sql),
+            Self::Write(write) => write.lock().await.control(sql).await,
+        };
+        done.map_err(|error| Error::of_engine(DOING, error))
+    }
+
+    /// Ends it.
+    pub(super) async fn end(self, commit: bool) -> Result<(), Unfinished> {
+        match self {
+            Self::Driver(transaction, _excluded) => {
+                let ended = if commit {
+                    transaction.commit().await
+                } else {
+                    transaction.rollback().await
+                };
+                ended.doing("committing").map_err(|error| match error {
+                    Error::Unavailable { source, .. } if commit => {
+                        Unfinished::Failed(Error::CommitUnknown { source })
+                    }
+                    error => Unfinished::Failed(error),
+                })
+            }
+            Self::Write(write) if commit => {
+                write
+                    .into_inner()
+                    .commit()
+                    .await
+                    .map_err(|error| match error {
+                        sqlite_engine::Error::Undone => Unfinished::Undone,
+                        error => Unfinished::Failed(Error::of_engine("committing", error)),
+                    })
+            }
+            Self::Snapshot(_) | Self::Write(_) => Ok(()),
+        }
+    }
+}
+
+pub(super) fn doing(pace: Pace) -> &'static str {
+    if pace == Pace::Read {
+        "reading"
+    } else {
+        "writing"
+    }
+}

@@ -1,0 +1,132 @@
+//! Statements, and their values on the way to SQLite.
+
+use std::borrow::Cow;
+
+use chrono::SecondsFormat;
+use rusqlite::ToSql;
+use rusqlite::types::{Null, ToSqlOutput, Value as Owned, ValueRef};
+use sea_orm::Value;
+
+use crate::error::Error;
+
+/// SQL with the values of its placeholders.
+#[derive(Debug, Clone)]
+pub struct Statement {
+    pub(crate) sql: Cow<'static, str>,
+    pub(crate) values: Vec<Value>,
+}
+
+impl Statement {
+    /// A statement. It is prepared once for each connection.
+    pub fn new(sql: impl Into<Cow<'static, str>>, values: Vec<Value>) -> Self {
+        Self {
+            sql: sql.into(),
+            values,
+        }
+    }
+
+    /// Runs it, and reads its rows.
+    ///
+    /// Fails with [`Error::Refused`] and [`Error::Unsupported`].
+    pub fn query<T, E: From<Error>>(
+        &self,
+        connection: &rusqlite::Connection,
+        mut read: impl FnMut(&rusqlite::Row<'_>) -> Result<T, E>,
+    ) -> Result<Vec<T>, E> {
+        let mut prepared = self.prepared(connection)?;
+        let mut rows = prepared.raw_query();
+        let mut all = Vec::new();
+        while let Some(row) = rows.next().map_err(Error::from)? {
+            all.push(read(row)?);
+        }
+        Ok(all)
+    }
+
+    /// Runs it, and says how many rows it touched.
+    ///
+    /// Fails with [`Error::Refused`] and [`Error::Unsupported`].
+    pub fn execute(&self, connection: &rusqlite::Connection) -> Result<u64, Error> {
+        let mut prepared = self.prepared(connection)?;
+        Ok(prepared.raw_execute()? as u64)
+    }
+
+    fn prepared<'c>(
+        &self,
+        connection: &'c rusqlite::Connection,
+    ) -> Result<rusqlite::CachedStatement<'c>, Error> {
+        let mut prepared = connection.prepare_cached(&self.sql)?;
+        for (index, value) in self.values.iter().enumerate() {
+            let value = Bound::of(value)?;
+            prepared.raw_bind_parameter(index + 1, value)?;
+        }
+        Ok(prepared)
+    }
+}
+
+/// A value as SQLite stores it: the same forms as sqlx, so that rows of both
+/// compare.
+struct Bound<'a>(ToSqlOutput<'a>);
+
+impl<'a> Bound<'a> {
+    fn of(value: &'a Value) -> Result<Self, Error> {
+        fn int<'a, T: Into<i64>>(value: Option<T>) -> ToSqlOutput<'a> {
+            ToSqlOutput::Owned(value.map_or(Owned::Null, |value| Owned::Integer(value.into())))
+        }
+        fn real<'a, T: Into<f64>>(value: Option<T>) -> ToSqlOutput<'a> {
+            ToSqlOutput::Owned(value.map_or(Owned::Null, |value| Owned::Real(value.into())))
+        }
+        fn text<'a>(value: Option<String>) -> ToSqlOutput<'a> {
+            ToSqlOutput::Owned(value.map_or(Owned::Null, Owned::Text))
+        }
+        fn borrowed(value: Option<ValueRef<'_>>) -> ToSqlOutput<'_> {
+            ToSqlOutput::Borrowed(value.unwrap_or(ValueRef::Null))
+        }
+        Ok(Self(match value {
+            Value::Bool(value) => int(*value),
+            Value::TinyInt(value) => int(*value),
+            Value::SmallInt(value) => int(*value),
+            Value::Int(value) => int(*value),
+            Value::BigInt(value) => int(*value),
+            Value::TinyUnsigned(value) => int(*value),
+            Value::SmallUnsigned(value) => int(*value),
+            Value::Unsigned(value) => int(*value),
+            Value::BigUnsigned(value) => {
+                let value = value.map(i64::try_from).transpose();
+                int(value.map_err(|_| Error::Unsupported("integers beyond 63 bits"))?)
+            }
+            Value::Float(value) => real(*value),
+            Value::Double(value) => real(*value),
+            Value::String(value) => {
+                borrowed(value.as_ref().map(|text| ValueRef::Text(text.as_bytes())))
+            }
+            Value::Char(value) => text(value.map(String::from)),
+            Value::Bytes(value) => borrowed(value.as_deref().map(ValueRef::Blob)),
+            Value::Json(value) => text(value.as_ref().map(ToString::to_string)),
+            Value::ChronoDate(value) => text(value.map(|date| date.format("%F").to_string())),
+            Value::ChronoTime(value) => text(value.map(|time| time.format("%T%.f").to_string())),
+            Value::ChronoDateTime(value) => {
+                text(value.map(|time| time.format("%F %T%.f").to_string()))
+            }
+            Value::ChronoDateTimeUtc(value) => {
+                text(value.map(|time| time.to_rfc3339_opts(SecondsFormat::AutoSi, false)))
+            }
+            Value::ChronoDateTimeLocal(value) => {
+                text(value.map(|time| time.to_rfc3339_opts(SecondsFormat::AutoSi, false)))
+            }
+            Value::ChronoDateTimeWithTimeZone(value) => {
+                text(value.map(|time| time.to_rfc3339_opts(SecondsFormat::AutoSi, false)))
+            }
+            _ => return Err(Error::Unsupported("column for a value of this type")),
+        }))
+    }
+}
+
+impl ToSql for Bound<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(match &self.0 {
+            ToSqlOutput::Borrowed(value) => ToSqlOutput::Borrowed(*value),
+            ToSqlOutput::Owned(value) => ToSqlOutput::Borrowed(value.into()),
+            _ => Null.into(),
+        })
+    }
+}

@@ -1,0 +1,112 @@
+//! One connection, and the limit of what it may take.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags};
+
+use crate::error::Error;
+
+/// What a database is opened with.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The file. It exists, and is in WAL mode.
+    pub path: PathBuf,
+    /// How long another process's lock is waited for.
+    pub busy_timeout: Duration,
+    /// How long a read may take; any time without one.
+    pub statement_timeout: Option<Duration>,
+    /// So many reads that block run at once.
+    pub blocking_reads: usize,
+    /// How long a connection is waited for that others have.
+    pub patience: Duration,
+}
+
+/// So many statements stay prepared on each connection: more than the
+/// repositories have.
+const STATEMENTS: usize = 256;
+/// Between two looks at the clock SQLite makes about so many steps, a few
+/// microseconds' worth.
+const STEPS: i32 = 1_000;
+
+/// So long may a read keep a thread of the runtime.
+pub(crate) const BUDGET: Duration = Duration::from_millis(1);
+
+/// Until when the statement that runs may go on. Looked at by SQLite itself
+/// every so many steps.
+#[derive(Debug)]
+pub(crate) struct Limit {
+    born: Instant,
+    /// Nanoseconds after `born`; 0 is never.
+    until: AtomicU64,
+    /// Which run of the connection this is, so that nobody ends another's.
+    run: AtomicU64,
+    /// The run that nobody waits for any more.
+    given_up: AtomicU64,
+}
+
+impl Limit {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            born: Instant::now(),
+            until: AtomicU64::new(0),
+            run: AtomicU64::new(0),
+            given_up: AtomicU64::new(0),
+        })
+    }
+
+    /// Ends what runs next so long from now, at the latest, and says which run
+    /// it is.
+    pub(crate) fn set(&self, most: Option<Duration>) -> u64 {
+        let until = most.map_or(0, |most| {
+            let nanos = (self.born.elapsed() + most).as_nanos();
+            u64::try_from(nanos).unwrap_or(u64::MAX)
+        });
+        self.until.store(until, Ordering::Relaxed);
+        self.run.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Nobody waits for this run any more.
+    pub(crate) fn give_up(&self, run: u64) {
+        self.given_up.store(run, Ordering::Relaxed);
+    }
+
+    fn is_over(&self) -> bool {
+        if self.given_up.load(Ordering::Relaxed) == self.run.load(Ordering::Relaxed) {
+            return self.run.load(Ordering::Relaxed) != 0;
+        }
+        let until = self.until.load(Ordering::Relaxed);
+        until != 0 && self.born.elapsed().as_nanos() > u128::from(until)
+    }
+}
+
+/// A connection that only reads.
+pub(crate) fn reader(options: &Options) -> Result<(Connection, Arc<Limit>), Error> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(&options.path, flags)?;
+    limited(connection)
+}
+
+/// The connection that writes. Durable: a commit waits for the disk.
+pub(crate) fn writer(options: &Options) -> Result<(Connection, Arc<Limit>), Error> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(&options.path, flags)?;
+    connection.busy_timeout(options.busy_timeout)?;
+    connection.execute_batch("PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON")?;
+    limited(connection)
+}
+
+fn limited(connection: Connection) -> Result<(Connection, Arc<Limit>), Error> {
+    // Who waits for a lock does it where it may block.
+    connection.busy_timeout(Duration::ZERO)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    // Without it a bound LIMIT has the statement prepared anew at each run.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+    let limit = Limit::new();
+    let watched = limit.clone();
+    connection.progress_handler(STEPS, Some(move || watched.is_over()))?;
+    Ok((connection, limit))
+}

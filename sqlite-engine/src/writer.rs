@@ -1,0 +1,375 @@
+//! The connection that writes, and the line of those who wait for it.
+//!
+//! A commit waits for the disk, and costs far more than the statements before
+//! it. So who has finished leaves the transaction open when the next in line may
+//! go on in it, and waits; the last in line commits for all. Nobody waits for
+//! company: alone, a write is committed alone.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rusqlite::Connection;
+use tokio::sync::oneshot;
+
+use crate::connection::{self, Limit, Options};
+use crate::error::Error;
+use crate::write::Write;
+
+/// So many writes share one commit at most, so that none waits for long.
+const TOGETHER: usize = 128;
+
+/// The connection that writes. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Writer(Arc<Shared>);
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) options: Options,
+    line: Mutex<Line>,
+}
+
+#[derive(Debug)]
+struct Line {
+    desk: Desk,
+    waiting: VecDeque<Waiting>,
+}
+
+/// Where the connection is.
+#[derive(Debug)]
+enum Desk {
+    Free(Box<Core>),
+    Taken,
+    /// Taken, and to be closed by whoever has it.
+    Closing(oneshot::Sender<()>),
+    Closed,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    /// Shares its commit with nobody.
+    alone: bool,
+    turn: oneshot::Sender<Held>,
+}
+
+/// The connection, and the transaction that those share who went before.
+#[derive(Debug, Default)]
+pub(crate) struct Core {
+    connection: Option<(Connection, Arc<Limit>)>,
+    /// A transaction is open in it.
+    open: bool,
+    /// Nobody else may go on in it.
+    full: bool,
+    /// Those who have finished, and wait for the commit.
+    finished: Vec<oneshot::Sender<Result<(), Error>>>,
+}
+
+/// The connection, to whoever has it. Dropping it undoes what was not finished,
+/// and hands it to the next.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) shared: Arc<Shared>,
+    core: Option<Box<Core>>,
+    /// Its holder has begun.
+    inside: bool,
+}
+
+impl Writer {
+    /// The writer of this database. Its connection is opened when it is needed.
+    #[must_use]
+    pub fn new(options: Options) -> Self {
+        Self(Arc::new(Shared {
+            options,
+            line: Mutex::new(Line {
+                desk: Desk::Free(Box::default()),
+                waiting: VecDeque::new(),
+            }),
+        }))
+    }
+
+    /// Begins a write. `alone` shares its commit with nobody.
+    ///
+    /// Fails with [`Error::Refused`], with [`Error::WriterHeld`] when others
+    /// have the connection for too long, and with [`Error::Closed`].
+    pub async fn begin(&self, alone: bool) -> Result<Write, Error> {
+        Write::begin(self.held(alone).await?, alone).await
+    }
+
+    /// Keeps everybody else from writing while it lives, without a transaction
+    /// of its own: for who writes through another connection.
+    ///
+    /// Fails with [`Error::WriterHeld`] and [`Error::Closed`].
+    pub async fn exclude(&self) -> Result<Exclusion, Error> {
+        Ok(Exclusion(Mutex::new(self.held(true).await?)))
+    }
+
+    /// Whether nobody has the connection.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        matches!(self.0.line().desk, Desk::Free(_))
+    }
+
+    /// Closes the connection when it is free, and turns away who waits for it.
+    pub async fn close(&self) {
+        let done = {
+            let mut line = self.0.line();
+            line.waiting.clear();
+            match std::mem::replace(&mut line.desk, Desk::Closed) {
+                Desk::Free(_) | Desk::Closed => return,
+                Desk::Taken | Desk::Closing(_) => {
+                    let (closed, done) = oneshot::channel();
+                    line.desk = Desk::Closing(closed);
+                    done
+                }
+            }
+        };
+        // Whoever has it tells, or is gone with it.
+        let _ = done.await;
+    }
+
+    async fn held(&self, alone: bool) -> Result<Held, Error> {
+        let turn = {
+            let mut line = self.0.line();
+            match std::mem::replace(&mut line.desk, Desk::Taken) {
+                Desk::Free(core) => return Ok(Held::of(self.0.clone(), core)),
+                Desk::Taken => {}
+                closed => {
+                    line.desk = closed;
+                    return Err(Error::Closed);
+                }
+            }
+            let (sender, turn) = oneshot::channel();
+            line.waiting.push_back(Waiting {
+                alone,
+                turn: sender,
+            });
+            turn
+        };
+        let patience = self.0.options.patience;
+        match tokio::time::timeout(patience, turn).await {
+            Ok(held) => held.map_err(|_| Error::Closed),
+            Err(_) => Err(Error::WriterHeld(patience)),
+        }
+    }
+}
+
+/// Nobody else writes. See [`Writer::exclude`].
+#[derive(Debug)]
+pub struct Exclusion(
+    // A mutex only so that it may be looked at from several threads.
+    #[expect(dead_code, reason = "held until it is dropped")] Mutex<Held>,
+);
+
+impl Shared {
+    fn line(&self) -> MutexGuard<'_, Line> {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands the connection to the next in line; commits first, unless the next
+    /// may go on in the transaction.
+    fn pass_on(self: Arc<Self>, mut core: Box<Core>) {
+        loop {
+            let next = {
+                let mut line = self.line();
+                let alone = line.waiting.front().map(|next| next.alone);
+                if core.open && (core.is_full() || alone != Some(false)) {
+                    drop(line);
+                    return self.commit(core);
+                }
+                match line.waiting.pop_front() {
+                    Some(next) => next,
+                    None => return line.put(core),
+                }
+            };
+            let held = Held::of(self.clone(), core);
+            match next.turn.send(held) {
+                Ok(()) => return,
+                // It has stopped waiting.
+                Err(mut held) => core = held.core.take().unwrap_or_default(),
+            }
+        }
+    }
+
+    /// Commits where it may block, and hands the connection on.
+    fn commit(self: Arc<Self>, mut core: Box<Core>) {
+        let commit = move || {
+            core.commit();
+            self.pass_on(core);
+        };
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(commit)),
+            Err(_) => commit(),
+        }
+    }
+}
+
+impl Line {
+    /// Leaves the connection to who comes next.
+    fn put(&mut self, core: Box<Core>) {
+        match std::mem::replace(&mut self.desk, Desk::Closed) {
+            Desk::Taken => self.desk = Desk::Free(core),
+            Desk::Closing(closed) => {
+                drop(core);
+                let _ = closed.send(());
+            }
+            Desk::Free(_) | Desk::Closed => {}
+        }
+    }
+}
+
+impl Core {
+    fn is_full(&self) -> bool {
+        self.full || self.finished.len() >= TOGETHER
+    }
+
+    /// The connection; opens it when it is not.
+    pub(crate) fn connection(
+        &mut self,
+        options: &Options,
+    ) -> Result<&(Connection, Arc<Limit>), Error> {
+        if self.connection.is_none() {
+            self.connection = Some(connection::writer(options)?);
+        }
+        self.connection.as_ref().ok_or(Error::Closed)
+    }
+
+    fn control(&self, sql: &str) -> Result<(), Error> {
+        let (connection, limit) = self.connection.as_ref().ok_or(Error::Closed)?;
+        limit.set(None);
+        connection.prepare_cached(sql)?.raw_execute()?;
+        Ok(())
+    }
+
+    /// Commits what was finished, and tells who waits for it. When that fails
+    /// nobody's is done, and with several it isn't known whose fault that is.
+    fn commit(&mut self) {
+        let done = self.control("COMMIT");
+        if done.is_err() {
+            self.undo();
+        }
+        self.open = false;
+        self.full = false;
+        let mut finished = std::mem::take(&mut self.finished);
+        // Who has hung up doesn't need to be told.
+        if finished.len() == 1 {
+            let _ = finished.pop().map(|only| only.send(done));
+            return;
+        }
+        for waiting in finished {
+            let _ = waiting.send(if done.is_ok() {
+                Ok(())
+            } else {
+                Err(Error::Undone)
+            });
+        }
+    }
+
+    /// Leaves no transaction open.
+    fn undo(&mut self) {
+        if let Some((connection, _)) = &self.connection
+            && !connection.is_autocommit()
+            && self.control("ROLLBACK").is_err()
+        {
+            // What it would do next is not known.
+            self.connection = None;
+        }
+        self.open = false;
+        self.full = false;
+    }
+
+    /// SQLite has undone everything: nobody was told anything, so all can do it
+    /// again.
+    fn lost(&mut self) {
+        self.undo();
+        for waiting in self.finished.drain(..) {
+            let _ = waiting.send(Err(Error::Undone));
+        }
+    }
+
+    /// Undoes what its holder did.
+    fn undo_last(&mut self) {
+        if self.finished.is_empty() {
+            self.undo();
+        } else if self.control("ROLLBACK TO member").is_err()
+            || self.control("RELEASE member").is_err()
+        {
+            self.lost();
+        }
+    }
+}
+
+impl Held {
+    fn of(shared: Arc<Shared>, core: Box<Core>) -> Self {
+        Self {
+            shared,
+            core: Some(core),
+            inside: false,
+        }
+    }
+
+    pub(crate) fn connection(&mut self) -> Result<&(Connection, Arc<Limit>), Error> {
+        let core = self.core.as_mut().ok_or(Error::Ended)?;
+        core.connection(&self.shared.options)
+    }
+
+    /// Begins, in the transaction of those who went before or with one of its
+    /// own.
+    pub(crate) fn enter(&mut self) -> Result<(), Error> {
+        let core = self.core.as_mut().ok_or(Error::Ended)?;
+        core.connection(&self.shared.options)?;
+        if core.open {
+            core.control("SAVEPOINT member")?;
+        } else {
+            core.control("BEGIN IMMEDIATE")?;
+            core.open = true;
+        }
+        self.inside = true;
+        Ok(())
+    }
+
+    /// Whether SQLite has undone the transaction, of which then nothing is left.
+    pub(crate) fn is_lost(&mut self) -> bool {
+        let Some(core) = self.core.as_mut().filter(|_| self.inside) else {
+            return true;
+        };
+        let gone = core
+            .connection
+            .as_ref()
+            .is_none_or(|(connection, _)| connection.is_autocommit());
+        if gone {
+            self.inside = false;
+            core.lost();
+        }
+        gone
+    }
+
+    /// Ends well: what it did is committed with what others do.
+    pub(crate) fn finish(
+        mut self,
+        alone: bool,
+        told: oneshot::Sender<Result<(), Error>>,
+    ) -> Result<(), Error> {
+        if self.is_lost() {
+            return Err(Error::Ended);
+        }
+        let core = self.core.as_mut().ok_or(Error::Ended)?;
+        if !core.finished.is_empty() {
+            core.control("RELEASE member")?;
+        }
+        core.full |= alone;
+        core.finished.push(told);
+        self.inside = false;
+        Ok(())
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let Some(mut core) = self.core.take() else {
+            return;
+        };
+        if self.inside {
+            core.undo_last();
+        }
+        self.shared.clone().pass_on(core);
+    }
+}
