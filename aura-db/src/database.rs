@@ -157,6 +157,10 @@ impl Database {
         }
     }
 
+    pub(crate) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
     async fn prepare_schema(&self) -> Result<(), Error> {
         let state = self.schema_state().await?;
         if state == State::Current {

@@ -4,11 +4,12 @@ use std::time::Instant;
 
 use connection::Target;
 use migration::State;
-use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, Statement};
+use sea_orm::{DatabaseConnection, DbBackend, Statement};
 use serde::Serialize;
 
 use crate::database::Database;
-use crate::error::{Doing, Error};
+use crate::engine::run::Rows;
+use crate::error::Error;
 
 /// How the database is. Holds no secret, so it may be served as JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -64,7 +65,7 @@ impl Database {
     ///
     /// Fails when it doesn't answer.
     pub async fn health(&self) -> Result<Health, Error> {
-        let backend = self.reader().get_database_backend();
+        let backend = self.handle().backend();
         let (name, sql) = match backend {
             DbBackend::Postgres => (
                 "postgres",
@@ -73,13 +74,9 @@ impl Database {
             _ => ("sqlite", "SELECT sqlite_version() AS version"),
         };
         let started = Instant::now();
-        let row = self
-            .reader()
-            .query_one_raw(Statement::from_string(backend, sql))
-            .await
-            .doing("asking for the server's version")?;
+        let version = Rows::<String>::sql(Statement::from_string(backend, sql));
+        let version = self.handle().optional(version).await?;
         let latency_micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-        let version = row.map_or(Ok(String::new()), |row| row.try_get("", "version"));
         let schema = match self.schema_state().await? {
             State::Current => SchemaHealth::Current,
             State::Ahead { unknown } => SchemaHealth::Ahead { unknown },
@@ -87,21 +84,41 @@ impl Database {
                 message: other.to_string(),
             },
         };
-        let max = self.config().pool.max;
-        let (reader_max, writer_max) = match self.config().target {
-            Target::Sqlite { .. } => (max, 1),
-            Target::Memory => (1, 1),
-            _ => (max, max),
+        let max = match self.config().target {
+            Target::Memory => 1,
+            _ => self.config().pool.max,
+        };
+        let (reader, writer) = match &self.handle().shared.engine {
+            Some(engine) => {
+                let (size, idle) = engine.readers.size();
+                let busy = u32::from(!engine.writer.is_idle());
+                let reader = PoolHealth {
+                    size: narrow(size),
+                    idle: narrow(idle),
+                    max,
+                };
+                let writer = PoolHealth {
+                    size: 1,
+                    idle: 1 - busy,
+                    max: 1,
+                };
+                (reader, writer)
+            }
+            None => (pool(self.reader(), max), pool(self.writer(), max)),
         };
         Ok(Health {
             backend: name,
-            server_version: version.doing("asking for the server's version")?,
+            server_version: version.unwrap_or_default(),
             schema,
-            reader: pool(self.reader(), reader_max),
-            writer: pool(self.writer(), writer_max),
+            reader,
+            writer,
             latency_micros,
         })
     }
+}
+
+fn narrow(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 fn pool(connection: &DatabaseConnection, max: u32) -> PoolHealth {
@@ -114,7 +131,7 @@ fn pool(connection: &DatabaseConnection, max: u32) -> PoolHealth {
     };
     PoolHealth {
         size,
-        idle: u32::try_from(idle).unwrap_or(u32::MAX),
+        idle: narrow(idle),
         max,
     }
 }

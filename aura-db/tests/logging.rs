@@ -4,8 +4,8 @@
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 
-use aura_db::Database;
 use aura_db::sea_orm::{ConnectionTrait, Statement};
+use aura_db::{Database, LogFilter};
 use testdb::{Backend, TestDb};
 
 #[derive(Clone, Default)]
@@ -95,6 +95,23 @@ async fn statements_are_logged_with_their_time_and_without_their_values() {
                 .any(|line| line.contains("WARN") && line.contains("slow statement")),
             "{backend:?}: {logged}"
         );
+        assert!(
+            !logged.contains("canary-7261"),
+            "{backend:?}: a bound value is in the log"
+        );
+        // What the repositories do is logged in the same way.
+        let variables = [("DB_LOGGING", "true")];
+        let db = Database::connect(test.config_with(&variables)).await;
+        let db = db.expect("it connects");
+        let filter = LogFilter::new().text("canary-7261");
+        db.logs().stats(filter).await.expect("numbers");
+        db.close().await;
+        let logged = log.take();
+        let line = logged
+            .lines()
+            .find(|line| line.contains("sqlx::query") && line.contains("\"logs\""))
+            .unwrap_or_else(|| panic!("{backend:?}: {logged}"));
+        assert!(line.contains("elapsed"), "{backend:?}: {line}");
         assert!(
             !logged.contains("canary-7261"),
             "{backend:?}: a bound value is in the log"

@@ -28,6 +28,10 @@ pub struct Config {
     pub idle_in_transaction_timeout: Option<Duration>,
     /// A statement that takes longer is logged as a warning.
     pub slow_query: Option<Duration>,
+    /// SQLite: a commit waits until the disk has it (`synchronous = FULL`).
+    /// Without it (NORMAL) a power cut may undo the last commits, though never a
+    /// part of one: for tests, and for what can be made again.
+    pub durable: bool,
     /// How often a refused connection is tried again while the server starts.
     pub connect_retries: u32,
     /// Log every statement with its time, never with its values.
@@ -210,6 +214,7 @@ impl Config {
             lock_timeout: Some(Duration::from_secs(10)),
             idle_in_transaction_timeout: Some(Duration::from_mins(1)),
             slow_query: Some(Duration::from_secs(1)),
+            durable: true,
             connect_retries: 5,
             logging: false,
             synchronize: false,

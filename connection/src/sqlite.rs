@@ -118,7 +118,11 @@ fn writer_options(
 ) -> SqliteConnectOptions {
     let options = file_options(path)
         .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(SqliteSynchronous::Full)
+        .synchronous(if config.durable {
+            SqliteSynchronous::Full
+        } else {
+            SqliteSynchronous::Normal
+        })
         .foreign_keys(foreign_keys)
         .busy_timeout(busy);
     with_logging(options, config)

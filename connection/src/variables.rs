@@ -127,7 +127,7 @@ pub const VARIABLES: &[Variable] = &[
     plain(
         "DB_STATEMENT_TIMEOUT",
         "60000",
-        "PostgreSQL: ms after which a statement is cancelled, 0 is never; migrations and seed are exempt",
+        "ms after which a statement is cancelled, 0 is never; on SQLite what reads; migrations and seed are exempt",
     ),
     plain(
         "DB_SLOW_QUERY",

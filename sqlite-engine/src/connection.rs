@@ -15,6 +15,9 @@ use crate::error::Error;
 pub struct Options {
     /// The file. It exists, and is in WAL mode.
     pub path: PathBuf,
+    /// A commit waits until the disk has it (`synchronous = FULL`). Without it a
+    /// power cut may undo the last commits.
+    pub durable: bool,
     /// How long another process's lock is waited for.
     pub busy_timeout: Duration,
     /// How long a read may take; any time without one.
@@ -90,12 +93,14 @@ pub(crate) fn reader(options: &Options) -> Result<(Connection, Arc<Limit>), Erro
     limited(connection)
 }
 
-/// The connection that writes. Durable: a commit waits for the disk.
+/// The connection that writes.
 pub(crate) fn writer(options: &Options) -> Result<(Connection, Arc<Limit>), Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(&options.path, flags)?;
     connection.busy_timeout(options.busy_timeout)?;
-    connection.execute_batch("PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON")?;
+    let synchronous = if options.durable { "FULL" } else { "NORMAL" };
+    connection.pragma_update(None, "synchronous", synchronous)?;
+    connection.pragma_update(None, "foreign_keys", true)?;
     limited(connection)
 }
 

@@ -35,6 +35,7 @@ fn engine_with(change: impl FnOnce(&mut Options)) -> Engine {
     drop(setup);
     let mut options = Options {
         path,
+        durable: true,
         busy_timeout: Duration::from_secs(5),
         statement_timeout: None,
         blocking_reads: 2,
@@ -427,6 +428,21 @@ async fn after_closing_everybody_is_told() {
         !std::path::Path::new(&beside).exists(),
         "the WAL is folded in"
     );
+}
+
+/// A commit waits for the disk, unless asked otherwise; references are checked.
+#[tokio::test]
+async fn what_a_connection_is_opened_with() {
+    for (durable, synchronous) in [(true, 2), (false, 1)] {
+        let engine = engine_with(|options| options.durable = durable);
+        let mut write = engine.begin().await;
+        for (pragma, value) in [("synchronous", synchronous), ("foreign_keys", 1)] {
+            let ask = Statement::new(format!("PRAGMA {pragma}"), Vec::new());
+            let read = |row: &sqlite_engine::Row<'_>| row.get::<_, i64>(0).map_err(Error::from);
+            let said = write.query(ask, Pace::Read, read).await;
+            assert_eq!(said.expect("an answer"), [value], "{pragma}");
+        }
+    }
 }
 
 /// The limit of one statement isn't the next one's.

@@ -25,6 +25,7 @@ impl Embedded {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let options = Options {
             path: path.clone(),
+            durable: config.durable,
             busy_timeout: connection::busy_timeout(config),
             statement_timeout: config.statement_timeout,
             // They compute; more than there are cores only wait for each other.

@@ -5,6 +5,7 @@ mod access;
 mod agents;
 mod audit;
 mod beside;
+mod budget;
 mod contention;
 mod errors;
 mod execution_leases;

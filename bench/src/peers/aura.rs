@@ -6,7 +6,6 @@ use aura_db::{
     Config, Cursor, Database, LogFilter, LogLevel, NewLog, Page, Target as Place, TlsMode, Token,
     UserId, WorkflowChange, WorkflowFilter, WorkflowId, WorkflowSort, WorkflowSummary,
 };
-use sea_orm::ConnectionTrait;
 use tokio::sync::OnceCell;
 
 use crate::Result;
@@ -78,13 +77,9 @@ impl From<WorkflowSummary> for Summary {
 
 impl crate::peer::Peer for Peer {
     async fn open(setup: &Setup) -> Result<Self> {
-        let db = Database::connect(config(&setup.target, setup.connections)).await?;
-        if setup.durability == Durability::Normal {
-            // No setting: its writer is one connection.
-            db.writer()
-                .execute_unprepared("PRAGMA synchronous = NORMAL")
-                .await?;
-        }
+        let mut config = config(&setup.target, setup.connections);
+        config.durable = setup.durability == Durability::Full;
+        let db = Database::connect(config).await?;
         Ok(Self {
             db,
             backend: match setup.target {

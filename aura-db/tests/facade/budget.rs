@@ -1,0 +1,95 @@
+//! How long statements may take, and what others notice of it.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use aura_db::{Database, Error, LogFilter, LogLevel, LogStats, NewLog, NewWorkflow};
+use testdb::TestDb;
+
+use crate::support::{assert_error, open, user};
+
+testdb::both!(
+    migrated: a_read_ends_in_its_time,
+    a_long_read_leaves_others_alone,
+    a_read_that_is_dropped_leaves_the_pool_whole,
+);
+
+/// So many entries that counting them is no matter of a millisecond.
+async fn filled(test: &TestDb) -> Database {
+    let db = open(test).await;
+    let ada = user(&db, "ada").await.id;
+    let workflow = db
+        .workflows()
+        .create(NewWorkflow::new("w").owner(ada))
+        .await;
+    let workflow = workflow.expect("created").id;
+    let long = "x".repeat(1_000);
+    let entry = |_| NewLog::new(workflow, LogLevel::Info, long.as_str());
+    for _ in 0..5 {
+        let entries = (0..4_000).map(entry).collect();
+        db.logs().append_many(entries).await.expect("appended");
+    }
+    db
+}
+
+async fn count(db: &Database) -> Result<LogStats, Error> {
+    db.logs().stats(LogFilter::new().text("y")).await
+}
+
+async fn a_read_ends_in_its_time(test: TestDb) {
+    filled(&test).await.close().await;
+    let mut config = test.plain_config();
+    config.statement_timeout = Some(Duration::from_millis(5));
+    let db = Database::connect(config).await.expect("it connects");
+    assert_error!(
+        count(&db).await,
+        Error::Timeout {
+            doing: "reading",
+            ..
+        }
+    );
+    user(&db, "bob").await;
+}
+
+/// One that scans doesn't keep the runtime's only thread.
+async fn a_long_read_leaves_others_alone(test: TestDb) {
+    let db = filled(&test).await;
+    let done = AtomicBool::new(false);
+    let scans = async {
+        for _ in 0..10 {
+            count(&db).await.expect("numbers");
+        }
+        done.store(true, Ordering::Relaxed);
+    };
+    let lookups = async {
+        let mut lookups = 0;
+        while !done.load(Ordering::Relaxed) {
+            let found = db.users().find(1.into()).await;
+            assert!(found.expect("an answer").is_some());
+            lookups += 1;
+            tokio::task::yield_now().await;
+        }
+        lookups
+    };
+    let ((), lookups) = tokio::join!(scans, lookups);
+    assert!(lookups >= 10, "only {lookups} lookups beside ten scans");
+}
+
+async fn a_read_that_is_dropped_leaves_the_pool_whole(test: TestDb) {
+    let db = filled(&test).await;
+    let started = Instant::now();
+    for _ in 0..40 {
+        let given_up = tokio::time::timeout(Duration::from_micros(200), count(&db));
+        drop(given_up.await);
+    }
+    assert_eq!(count(&db).await.expect("numbers").total, 0);
+    // PostgreSQL's connections first read what nobody waits for any more.
+    loop {
+        let health = db.health().await.expect("it is well");
+        if health.reader.idle == health.reader.size {
+            break;
+        }
+        assert!(started.elapsed() < Duration::from_secs(30), "{health:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
