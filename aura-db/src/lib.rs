@@ -97,7 +97,9 @@ pub mod testing;
 mod validate;
 
 pub use clock::{Clock, SystemClock};
-pub use connection::{Config, Environment, Pool, Postgres, Source, Target, Tls, TlsMode};
+pub use connection::{
+    Config, Durability, Environment, Pool, Postgres, Source, Target, Tls, TlsMode,
+};
 pub use database::{Database, Restricted, Transaction};
 pub use engine::fetch::Fetch;
 pub use engine::stats::{DatabaseStats, OperationStats};

@@ -28,10 +28,8 @@ pub struct Config {
     pub idle_in_transaction_timeout: Option<Duration>,
     /// A statement that takes longer is logged as a warning.
     pub slow_query: Option<Duration>,
-    /// SQLite: a commit waits until the disk has it (`synchronous = FULL`).
-    /// Without it (NORMAL) a power cut may undo the last commits, though never a
-    /// part of one: for tests, and for what can be made again.
-    pub durable: bool,
+    /// What a power cut may undo; on SQLite. (On PostgreSQL the server decides.)
+    pub durability: Durability,
     /// How often a refused connection is tried again while the server starts.
     pub connect_retries: u32,
     /// Log every statement with its time, never with its values.
@@ -130,6 +128,19 @@ impl TlsMode {
     }
 }
 
+/// What a power cut may undo of a SQLite file. What was committed survives the
+/// end of the process in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// Nothing that was committed: a commit waits until the disk has it
+    /// (`synchronous = FULL`).
+    #[default]
+    Full,
+    /// The last commits, though never a part of one (`synchronous = NORMAL`):
+    /// for tests, and for what can be made again.
+    Normal,
+}
+
 /// How many connections, and how long they live.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -214,7 +225,7 @@ impl Config {
             lock_timeout: Some(Duration::from_secs(10)),
             idle_in_transaction_timeout: Some(Duration::from_mins(1)),
             slow_query: Some(Duration::from_secs(1)),
-            durable: true,
+            durability: Durability::Full,
             connect_retries: 5,
             logging: false,
             synchronize: false,

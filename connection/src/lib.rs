@@ -28,7 +28,7 @@ mod sqlite;
 mod url;
 mod variables;
 
-pub use config::{Config, Pool, Postgres, Target, Tls, TlsMode};
+pub use config::{Config, Durability, Pool, Postgres, Target, Tls, TlsMode};
 pub use describe::Setting;
 pub use environment::{Environment, Source};
 pub use error::{Error, Problem, causes};

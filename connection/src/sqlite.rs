@@ -9,7 +9,7 @@ use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
 
-use crate::config::Config;
+use crate::config::{Config, Durability};
 use crate::error::Error;
 use crate::open::{Connections, with_logging};
 
@@ -118,10 +118,9 @@ fn writer_options(
 ) -> SqliteConnectOptions {
     let options = file_options(path)
         .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(if config.durable {
-            SqliteSynchronous::Full
-        } else {
-            SqliteSynchronous::Normal
+        .synchronous(match config.durability {
+            Durability::Full => SqliteSynchronous::Full,
+            Durability::Normal => SqliteSynchronous::Normal,
         })
         .foreign_keys(foreign_keys)
         .busy_timeout(busy);

@@ -25,6 +25,18 @@ impl Statement {
         }
     }
 
+    /// The SQL.
+    #[must_use]
+    pub fn sql(&self) -> &Cow<'static, str> {
+        &self.sql
+    }
+
+    /// The SQL, and the values of its placeholders.
+    #[must_use]
+    pub fn into_parts(self) -> (Cow<'static, str>, Vec<Value>) {
+        (self.sql, self.values)
+    }
+
     /// Runs it, and reads its rows.
     ///
     /// Fails with [`Error::Refused`] and [`Error::Unsupported`].

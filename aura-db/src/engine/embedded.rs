@@ -1,10 +1,10 @@
 //! The engine of a SQLite file, as the settings want it.
 
+use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
-use connection::{Config, Target};
-use sea_orm::Statement;
-use sqlite_engine::{Options, Readers, Writer};
+use connection::{Config, Durability, Target};
+use sqlite_engine::{Options, Readers, Statement, Writer};
 
 /// The engine. Only for files: what is in memory lives in one connection.
 #[derive(Debug, Clone)]
@@ -25,7 +25,7 @@ impl Embedded {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let options = Options {
             path: path.clone(),
-            durable: config.durable,
+            durable: config.durability == Durability::Full,
             busy_timeout: connection::busy_timeout(config),
             statement_timeout: config.statement_timeout,
             // They compute; more than there are cores only wait for each other.
@@ -48,7 +48,7 @@ impl Embedded {
     /// Notes a statement for the log, when somebody may want it there.
     pub(super) fn begin(&self, statement: &Statement) -> Option<Logged> {
         (self.logging || self.slow.is_some()).then(|| Logged {
-            sql: statement.sql.clone(),
+            sql: statement.sql().clone(),
             started: Instant::now(),
             rows: 0,
             logging: self.logging,
@@ -61,7 +61,7 @@ impl Embedded {
 /// it: under the same name, so that one filter is for both, and never with the
 /// values.
 pub(super) struct Logged {
-    sql: String,
+    sql: Cow<'static, str>,
     started: Instant,
     rows: u64,
     logging: bool,
@@ -77,7 +77,7 @@ impl Logged {
 impl Drop for Logged {
     fn drop(&mut self) {
         let elapsed = self.started.elapsed();
-        let (sql, rows) = (self.sql.as_str(), self.rows);
+        let (sql, rows) = (&*self.sql, self.rows);
         if let Some(threshold) = self.slow.filter(|slow| elapsed >= *slow) {
             tracing::warn!(
                 target: "sqlx::query",

@@ -12,6 +12,7 @@
 mod bulk;
 pub(crate) mod embedded;
 pub(crate) mod fetch;
+pub(crate) mod fixed;
 pub(crate) mod handle;
 mod json;
 pub(crate) mod row;

@@ -14,7 +14,7 @@ use sea_orm::{
     ActiveModelTrait, ConnectionTrait, DatabaseConnection, DbBackend, DbErr, EntityTrait, Insert,
     Iterable, QueryTrait, Select, Statement, StatementBuilder, Value,
 };
-use sqlite_engine::{Pace, Write};
+use sqlite_engine::{Pace, Statement as Prepared, Write};
 use tokio::sync::Semaphore;
 
 use crate::engine::Handle;
@@ -22,7 +22,7 @@ use crate::engine::embedded::{Embedded, Logged};
 use crate::engine::fetch::Fetch;
 use crate::engine::json::as_written;
 use crate::engine::row::{Cells, Shape};
-use crate::engine::session::{doing, embedded, read_all, reading};
+use crate::engine::session::{built, doing, driven, read_all, reading};
 use crate::error::{Doing, Error};
 
 /// A query whose rows this crate knows how to read.
@@ -31,7 +31,7 @@ pub(crate) trait Known: Send {
     type Row: Shape;
 
     /// The statement for this backend.
-    fn statement(self, backend: DbBackend) -> Statement;
+    fn statement(self, backend: DbBackend) -> Prepared;
 }
 
 impl<E: EntityTrait> Known for Select<E>
@@ -40,8 +40,8 @@ where
 {
     type Row = E::Model;
 
-    fn statement(self, backend: DbBackend) -> Statement {
-        self.build(backend)
+    fn statement(self, backend: DbBackend) -> Prepared {
+        built(self.build(backend))
     }
 }
 
@@ -77,17 +77,17 @@ impl<S: Shape> Rows<S> {
 impl<S: Shape> Known for Rows<S> {
     type Row = S;
 
-    fn statement(self, backend: DbBackend) -> Statement {
-        match self.query {
+    fn statement(self, backend: DbBackend) -> Prepared {
+        built(match self.query {
             Source::Select(select) => StatementBuilder::build(&*select, &backend),
             Source::Sql(statement) => statement,
-        }
+        })
     }
 }
 
 impl Handle {
     /// Runs a statement and reads its rows.
-    async fn rows<T, R>(&self, statement: Statement, pace: Pace, read: R) -> Result<Vec<T>, Error>
+    async fn rows<T, R>(&self, statement: Prepared, pace: Pace, read: R) -> Result<Vec<T>, Error>
     where
         R: Fn(&mut Cells<'_>) -> Result<T, DbErr> + Clone + Send + 'static,
         T: Send + 'static,
@@ -109,7 +109,7 @@ impl Handle {
             rows?
         } else if let Some(engine) = &self.shared.engine {
             if pace == Pace::Read {
-                let rows = engine.readers.query(embedded(statement), reading(read));
+                let rows = engine.readers.query(statement, reading(read));
                 rows.await.doing("reading")?
             } else {
                 self.written(engine, statement, pace, read).await?
@@ -117,6 +117,7 @@ impl Handle {
         } else {
             let (connection, gate) = self.pool(pace != Pace::Read);
             let _place = self.place(gate).await?;
+            let statement = driven(statement, self.backend());
             let rows = connection.query_all_raw(statement).await;
             read_all(&rows.doing(doing(pace))?, read)?
         };
@@ -133,6 +134,7 @@ impl Handle {
         statement: Statement,
         pace: Pace,
     ) -> Result<u64, Error> {
+        let statement = built(statement);
         let mut logged = self.logged(&statement);
         let touched = if let Some(scope) = &self.scope {
             let guard = scope.open.session.read().await;
@@ -142,10 +144,11 @@ impl Handle {
             running.done(touched.as_ref().copied());
             touched?
         } else if let Some(engine) = &self.shared.engine {
-            self.executed(engine, embedded(statement), pace).await?
+            self.executed(engine, statement, pace).await?
         } else {
             let (connection, gate) = self.pool(true);
             let _place = self.place(gate).await?;
+            let statement = driven(statement, self.backend());
             let done = connection.execute_raw(statement).await.doing("writing")?;
             done.rows_affected()
         };
@@ -161,7 +164,7 @@ impl Handle {
     async fn written<T, R>(
         &self,
         engine: &Embedded,
-        statement: Statement,
+        statement: Prepared,
         pace: Pace,
         read: R,
     ) -> Result<Vec<T>, Error>
@@ -169,7 +172,6 @@ impl Handle {
         R: Fn(&mut Cells<'_>) -> Result<T, DbErr> + Clone + Send + 'static,
         T: Send + 'static,
     {
-        let statement = embedded(statement);
         for alone in [false, true] {
             let mut write = self.begin_write(engine, alone).await?;
             let rows = write.query(statement.clone(), pace, reading(read.clone()));
@@ -185,7 +187,7 @@ impl Handle {
     async fn executed(
         &self,
         engine: &Embedded,
-        statement: sqlite_engine::Statement,
+        statement: Prepared,
         pace: Pace,
     ) -> Result<u64, Error> {
         for alone in [false, true] {
@@ -218,7 +220,7 @@ impl Handle {
 
     /// Notes a statement for the log: the engine's, because the driver logs its
     /// own.
-    fn logged(&self, statement: &Statement) -> Option<Logged> {
+    fn logged(&self, statement: &Prepared) -> Option<Logged> {
         let driver = self
             .scope
             .as_ref()
@@ -277,7 +279,7 @@ impl Handle {
         T: Send + 'static,
     {
         let statement = StatementBuilder::build(&query, &self.backend());
-        self.rows(statement, Pace::Read, read).await
+        self.rows(built(statement), Pace::Read, read).await
     }
 
     /// The first column of the first row, unless it is NULL.
@@ -404,7 +406,7 @@ impl Handle {
         E::Model: Shape,
     {
         let statement = as_written(statement);
-        self.rows(statement, pace, E::Model::read).await
+        self.rows(built(statement), pace, E::Model::read).await
     }
 
     /// Updates a few rows and returns how many.

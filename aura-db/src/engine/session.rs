@@ -1,7 +1,7 @@
 //! An open transaction, on either driver.
 
-use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr, QueryResult, Statement};
-use sqlite_engine::{Exclusion, Pace, Snapshot, Write};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, QueryResult, Statement};
+use sqlite_engine::{Exclusion, Pace, Snapshot, Statement as Prepared, Write};
 use tokio::sync::Mutex;
 
 use crate::engine::row::{Cells, Row};
@@ -57,10 +57,16 @@ impl<T> Doing<T> for Result<T, Failure> {
     }
 }
 
-/// A statement for the engine.
-pub(super) fn embedded(statement: Statement) -> sqlite_engine::Statement {
+/// A statement for either driver.
+pub(super) fn built(statement: Statement) -> Prepared {
     let values = statement.values.map(|values| values.0).unwrap_or_default();
-    sqlite_engine::Statement::new(statement.sql, values)
+    Prepared::new(statement.sql, values)
+}
+
+/// A statement for `SeaORM`'s driver.
+pub(super) fn driven(statement: Prepared, backend: DbBackend) -> Statement {
+    let (sql, values) = statement.into_parts();
+    Statement::from_sql_and_values(backend, sql, values)
 }
 
 /// How the engine reads a row of its.
@@ -84,7 +90,7 @@ impl Session {
     /// Runs a statement and reads its rows.
     pub(super) async fn query<T, R>(
         &self,
-        statement: Statement,
+        statement: Prepared,
         pace: Pace,
         read: R,
     ) -> Result<Vec<T>, Error>
@@ -95,17 +101,18 @@ impl Session {
         let doing = doing(pace);
         match self {
             Self::Driver(transaction, _) => {
+                let statement = driven(statement, transaction.get_database_backend());
                 let rows = transaction.query_all_raw(statement).await.doing(doing)?;
                 read_all(&rows, read)
             }
             Self::Snapshot(snapshot) => {
                 let mut snapshot = snapshot.lock().await;
-                let rows = snapshot.query(embedded(statement), reading(read)).await;
+                let rows = snapshot.query(statement, reading(read)).await;
                 rows.doing(doing)
             }
             Self::Write(write) => {
                 let mut write = write.lock().await;
-                let rows = write.query(embedded(statement), pace, reading(read)).await;
+                let rows = write.query(statement, pace, reading(read)).await;
                 rows.doing(doing)
             }
         }
@@ -123,9 +130,10 @@ impl Session {
     }
 
     /// Runs a statement and says how many rows it touched.
-    pub(super) async fn execute(&self, statement: Statement, pace: Pace) -> Result<u64, Error> {
+    pub(super) async fn execute(&self, statement: Prepared, pace: Pace) -> Result<u64, Error> {
         match self {
             Self::Driver(transaction, _) => {
+                let statement = driven(statement, transaction.get_database_backend());
                 let done = transaction.execute_raw(statement).await.doing("writing")?;
                 Ok(done.rows_affected())
             }
@@ -134,7 +142,7 @@ impl Session {
                 source: DbErr::Custom("this transaction only reads".to_owned()),
             }),
             Self::Write(write) => {
-                let done = write.lock().await.execute(embedded(statement), pace).await;
+                let done = write.lock().await.execute(statement, pace).await;
                 done.map_err(|error| Error::of_engine("writing", error))
             }
         }

@@ -78,7 +78,10 @@ impl From<WorkflowSummary> for Summary {
 impl crate::peer::Peer for Peer {
     async fn open(setup: &Setup) -> Result<Self> {
         let mut config = config(&setup.target, setup.connections);
-        config.durable = setup.durability == Durability::Full;
+        config.durability = match setup.durability {
+            Durability::Full => connection::Durability::Full,
+            Durability::Normal => connection::Durability::Normal,
+        };
         let db = Database::connect(config).await?;
         Ok(Self {
             db,

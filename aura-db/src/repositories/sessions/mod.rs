@@ -29,6 +29,7 @@ use sea_orm::{
 };
 use serde::Serialize;
 
+use crate::engine::fixed::Fixed;
 use crate::engine::run::Rows;
 use crate::engine::{Handle, Op};
 use crate::error::Error;
@@ -122,16 +123,25 @@ impl Sessions {
         let hash = &token.hash();
         self.0
             .read(op("authenticate", Action::Read), |h| async move {
+                static AUTHENTICATE: Fixed = Fixed::new();
                 let now = h.now();
-                let select = sessions::Entity::find()
-                    .select_only()
-                    .columns(sessions::Column::iter())
-                    .columns(users::Column::iter())
-                    .join(JoinType::InnerJoin, sessions::Relation::Users.def())
-                    .filter(sessions::COLUMN.token.eq(hash.clone()))
-                    .filter(valid(now, idle))
-                    .filter(able());
-                let found = h.optional(Rows::of(select.into_query())).await?;
+                let select = || {
+                    let select = sessions::Entity::find()
+                        .select_only()
+                        .columns(sessions::Column::iter())
+                        .columns(users::Column::iter())
+                        .join(JoinType::InnerJoin, sessions::Relation::Users.def())
+                        .filter(sessions::COLUMN.token.eq(hash.clone()))
+                        .filter(valid(now, idle))
+                        .filter(able());
+                    Rows::<(Session, User)>::of(select.into_query())
+                };
+                let found = if idle.is_some() {
+                    h.optional(select()).await?
+                } else {
+                    let values = vec![hash.clone().into(), now.into(), true.into()];
+                    h.optional(AUTHENTICATE.with(values, select)).await?
+                };
                 Ok(found.map(|(session, user)| Authenticated { user, session }))
             })
             .await

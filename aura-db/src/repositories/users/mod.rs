@@ -26,6 +26,8 @@ use sea_orm::{
 };
 use secrecy::SecretString;
 
+use crate::engine::fixed::Fixed;
+use crate::engine::run::Known;
 use crate::engine::{Handle, Op};
 use crate::error::Error;
 use crate::page::{List, Page};
@@ -136,8 +138,7 @@ impl Users {
     pub async fn find(&self, id: UserId) -> Result<Option<User>, Error> {
         self.0
             .read(op("find", Action::Read), |h| async move {
-                h.optional(users::Entity::live().filter(users::COLUMN.id.eq(id)))
-                    .await
+                h.optional(live_by_id(id)).await
             })
             .await
     }
@@ -217,8 +218,7 @@ impl Users {
         let (name, email) = (&change.name, &email);
         self.0
             .atomic(op("update", Action::Update), |h| async move {
-                let user = users::Entity::live().filter(users::COLUMN.id.eq(id));
-                let user = h.optional(user).await?;
+                let user = h.optional(live_by_id(id)).await?;
                 let user = user.ok_or_else(|| Error::not_found("user", id))?;
                 if name.is_none() && email.is_none() {
                     return Ok(user);
@@ -322,4 +322,12 @@ async fn end_sessions(h: &Handle, id: UserId) -> Result<(), Error> {
         .and_where(sessions::COLUMN.user_id.eq(id))
         .take();
     h.delete(&delete).await.map(|_| ())
+}
+
+/// A user who is not deleted.
+pub(crate) fn live_by_id(id: UserId) -> impl Known<Row = User> {
+    static LIVE: Fixed = Fixed::new();
+    LIVE.with(vec![id.into()], move || {
+        users::Entity::live().filter(users::COLUMN.id.eq(id))
+    })
 }

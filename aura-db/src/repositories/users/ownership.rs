@@ -95,9 +95,8 @@ impl Users {
                     .and_where(users::COLUMN.id.eq(id))
                     .and_where(users::COLUMN.deleted_at.is_not_null());
                 let Some(user) = h.update_returning::<users::Entity>(update).await?.pop() else {
-                    let there = users::Entity::live().filter(users::COLUMN.id.eq(id));
                     return h
-                        .optional(there)
+                        .optional(super::live_by_id(id))
                         .await?
                         .ok_or_else(|| Error::not_found("user", id));
                 };

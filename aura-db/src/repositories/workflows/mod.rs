@@ -38,7 +38,7 @@ mod status;
 
 use chrono::{DateTime, Utc};
 use entity::{
-    Action, Live, Resource, UserId, WorkflowId, WorkflowStatus, users, workflow_plugins, workflows,
+    Action, Live, Resource, UserId, WorkflowId, WorkflowStatus, workflow_plugins, workflows,
 };
 use sea_orm::sea_query::{LockType, Query};
 use sea_orm::{
@@ -55,7 +55,8 @@ pub use self::status::StatusChange;
 pub use entity::workflow_versions::Model as WorkflowVersion;
 pub use entity::workflows::Model as Workflow;
 
-use crate::engine::run::Rows;
+use crate::engine::fixed::Fixed;
+use crate::engine::run::{Known, Rows};
 use crate::engine::{Handle, Op};
 use crate::error::Error;
 use crate::page::{List, Page};
@@ -110,9 +111,7 @@ impl Workflows {
         let op = op("find", Action::Read);
         self.0
             .read(op, |h| async move {
-                let workflow = h
-                    .optional(workflows::Entity::live().filter(workflows::COLUMN.id.eq(id)))
-                    .await?;
+                let workflow = h.optional(live_by_id(id)).await?;
                 if let Some(workflow) = &workflow {
                     h.owned(op, workflow.owner_id)?;
                 }
@@ -137,25 +136,26 @@ impl Workflows {
         let op = op("get_details", Action::Read);
         self.0
             .read(op, |h| async move {
-                let workflow = workflows::Entity::live().filter(workflows::COLUMN.id.eq(id));
+                static PLUGINS: Fixed = Fixed::new();
                 let workflow = h
-                    .optional(workflow)
+                    .optional(live_by_id(id))
                     .await?
                     .ok_or_else(|| Error::not_found("workflow", id))?;
                 h.owned(op, workflow.owner_id)?;
-                let owner = users::Entity::live().filter(users::COLUMN.id.eq(workflow.owner_id));
                 let owner = h
-                    .optional(owner)
+                    .optional(crate::repositories::users::live_by_id(workflow.owner_id))
                     .await?
                     // Deleted between the two statements, workflow and all.
                     .ok_or_else(|| Error::not_found("workflow", id))?;
-                let plugins = entity::plugins::Entity::live()
-                    .join(
-                        JoinType::InnerJoin,
-                        workflow_plugins::Relation::Plugins.def().rev(),
-                    )
-                    .filter(workflow_plugins::COLUMN.workflow_id.eq(id))
-                    .order_by_asc(entity::plugins::Column::Name);
+                let plugins = PLUGINS.with(vec![id.into()], || {
+                    entity::plugins::Entity::live()
+                        .join(
+                            JoinType::InnerJoin,
+                            workflow_plugins::Relation::Plugins.def().rev(),
+                        )
+                        .filter(workflow_plugins::COLUMN.workflow_id.eq(id))
+                        .order_by_asc(entity::plugins::Column::Name)
+                });
                 Ok(WorkflowDetails {
                     plugins: h.all(plugins).await?,
                     workflow,
@@ -378,7 +378,7 @@ async fn lock_whole(h: &Handle, op: Op, id: WorkflowId) -> Result<Workflow, Erro
 }
 
 async fn whole(h: &Handle, id: WorkflowId) -> Result<Workflow, Error> {
-    h.optional(workflows::Entity::live().filter(workflows::COLUMN.id.eq(id)))
+    h.optional(live_by_id(id))
         .await?
         .ok_or_else(|| Error::not_found("workflow", id))
 }
@@ -420,4 +420,12 @@ impl NewWorkflow {
             metadata: Set(self.metadata.clone()),
         }
     }
+}
+
+/// A workflow that is not deleted.
+fn live_by_id(id: WorkflowId) -> impl Known<Row = Workflow> {
+    static LIVE: Fixed = Fixed::new();
+    LIVE.with(vec![id.into()], move || {
+        workflows::Entity::live().filter(workflows::COLUMN.id.eq(id))
+    })
 }
