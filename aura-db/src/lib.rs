@@ -105,9 +105,9 @@ pub use engine::fetch::Fetch;
 pub use engine::stats::{DatabaseStats, OperationStats};
 pub use engine::transaction::Isolation;
 pub use entity::{
-    self, Action, AgentId, Document, ExecutionId, ExecutionMode, ExecutionStatus, LogId, LogLevel,
-    PluginId, Reach, Resource, Role, SessionId, UserId, WorkflowId, WorkflowStatus,
-    WorkflowVersionId,
+    self, Action, AgentId, Document, DocumentError, ExecutionId, ExecutionMode, ExecutionStatus,
+    LogId, LogLevel, PluginId, Reach, Resource, Role, SessionId, UserId, WorkflowId,
+    WorkflowStatus, WorkflowVersionId,
 };
 pub use error::{Error, FieldError};
 pub use graph::{GraphEdge, GraphNode, GraphProblem, WorkflowGraph};

@@ -1,9 +1,7 @@
 //! What an input must be before it comes near the database: the same on both
 //! backends, every field at once.
 
-use std::io;
-
-use entity::Document;
+use entity::{Document, Outline};
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::error::{Error, FieldError};
@@ -14,6 +12,10 @@ pub const MAX_DOCUMENT_BYTES: usize = 16 * 1024 * 1024;
 /// The deepest JSON document: so many arrays and objects inside each other. It
 /// is what `serde_json` reads; a deeper one could be written and never read.
 pub const MAX_DOCUMENT_DEPTH: usize = 127;
+/// The longest number in a document that is searched, in digits written out;
+/// every `f64` has fewer. PostgreSQL's `jsonb` writes numbers out, so that a few
+/// short ones could become more text than it can send.
+const MAX_SEARCHABLE_DIGITS: usize = 350;
 /// The longest text without a limit of its own (a description, a message), in
 /// bytes.
 pub const MAX_TEXT_BYTES: usize = 1024 * 1024;
@@ -110,31 +112,47 @@ impl Check {
 
     /// A JSON document within the limits.
     pub(crate) fn document(&mut self, field: &'static str, document: Option<&Document>) {
-        let Some(Document(json)) = document else {
-            return;
-        };
-        if holds_nul(json) {
-            self.refuse(
-                field,
-                "must not hold the character U+0000, which PostgreSQL can't store",
-            );
-        }
-        if depth(json) > MAX_DOCUMENT_DEPTH {
-            self.refuse(field, "must be nested at most 127 deep");
-            // Serializing recurses.
-            return;
-        }
-        if serde_json::to_writer(Counter(0), json).is_err() {
-            self.refuse(field, "must have at most 16 MiB");
+        if let Some(document) = document {
+            self.outlined(field, document, document.outline());
         }
     }
 
     /// A JSON document that is an object or an array.
     pub(crate) fn container(&mut self, field: &'static str, document: Option<&Document>) {
-        if document.is_some_and(|Document(json)| !json.is_object() && !json.is_array()) {
-            self.refuse(field, "must be an object or an array");
+        if let Some(document) = document {
+            let outline = document.outline();
+            if !outline.container {
+                self.refuse(field, "must be an object or an array");
+            }
+            self.outlined(field, document, outline);
         }
-        self.document(field, document);
+    }
+
+    /// A JSON document for a column that is searched, whose numbers PostgreSQL
+    /// writes out.
+    pub(crate) fn searchable(&mut self, field: &'static str, document: Option<&Document>) {
+        if let Some(document) = document {
+            let outline = document.outline();
+            if outline.digits > MAX_SEARCHABLE_DIGITS {
+                self.refuse(field, "must not hold a number of more than 350 digits");
+            }
+            self.outlined(field, document, outline);
+        }
+    }
+
+    fn outlined(&mut self, field: &'static str, document: &Document, outline: Outline) {
+        if outline.nul {
+            self.refuse(
+                field,
+                "must not hold the character U+0000, which PostgreSQL can't store",
+            );
+        }
+        if outline.depth > MAX_DOCUMENT_DEPTH {
+            self.refuse(field, "must be nested at most 127 deep");
+        }
+        if document.as_str().len() > MAX_DOCUMENT_BYTES {
+            self.refuse(field, "must have at most 16 MiB");
+        }
     }
 
     /// Fails with everything that was refused.
@@ -150,69 +168,4 @@ impl Check {
 /// An e-mail address as it is stored and compared.
 pub(crate) fn normal_email(email: &str) -> String {
     email.trim().to_ascii_lowercase()
-}
-
-/// How many bytes a document has, written; one that is too large has about as
-/// many as are allowed.
-pub(crate) fn written(document: &Document) -> usize {
-    let mut counted = Counter(0);
-    // It ends early when there are too many, which is enough to know.
-    let _ = serde_json::to_writer(&mut counted, &document.0);
-    counted.0
-}
-
-/// Counts bytes up to the limit of a document.
-struct Counter(usize);
-
-impl io::Write for Counter {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0 += bytes.len();
-        if self.0 > MAX_DOCUMENT_BYTES {
-            return Err(io::Error::other("too large"));
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Looks at every value, without recursion, until one is true.
-fn any(json: &serde_json::Value, mut is: impl FnMut(&serde_json::Value, usize) -> bool) -> bool {
-    let mut rest = vec![(json, 1)];
-    while let Some((value, depth)) = rest.pop() {
-        if is(value, depth) {
-            return true;
-        }
-        match value {
-            serde_json::Value::Array(values) => {
-                rest.extend(values.iter().map(|value| (value, depth + 1)));
-            }
-            serde_json::Value::Object(members) => {
-                rest.extend(members.values().map(|value| (value, depth + 1)));
-            }
-            _ => {}
-        }
-    }
-    false
-}
-
-fn depth(json: &serde_json::Value) -> usize {
-    let mut deepest = 0;
-    any(json, |value, depth| {
-        if value.is_array() || value.is_object() {
-            deepest = deepest.max(depth);
-        }
-        deepest > MAX_DOCUMENT_DEPTH
-    });
-    deepest
-}
-
-fn holds_nul(json: &serde_json::Value) -> bool {
-    any(json, |value, _| match value {
-        serde_json::Value::String(text) => text.contains('\0'),
-        serde_json::Value::Object(members) => members.keys().any(|key| key.contains('\0')),
-        _ => false,
-    })
 }

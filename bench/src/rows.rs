@@ -7,6 +7,8 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
+use crate::Result;
+
 /// A moment in a row.
 pub(crate) type Time = DateTime<Utc>;
 
@@ -29,6 +31,14 @@ impl From<String> for Json {
 }
 
 impl Json {
+    /// Parses what is there as text.
+    pub(crate) fn parse(json: &mut Option<Self>) -> Result<()> {
+        if let Some(Self::Text(text)) = json {
+            *json = Some(Self::Value(serde_json::from_str(text)?));
+        }
+        Ok(())
+    }
+
     /// As it would be stored.
     pub(crate) fn into_text(self) -> String {
         match self {

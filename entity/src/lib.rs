@@ -15,6 +15,7 @@
 //! ```
 
 mod access;
+mod document;
 mod live;
 #[expect(
     missing_docs,
@@ -24,6 +25,7 @@ pub mod tables;
 pub mod types;
 
 pub use access::{Action, Reach, Resource};
+pub use document::{DocumentError, Outline};
 pub use live::Live;
 pub use tables::*;
 pub use types::*;

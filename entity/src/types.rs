@@ -2,8 +2,10 @@
 
 use std::fmt;
 
-use sea_orm::entity::prelude::{DeriveActiveEnum, DeriveValueType, EnumIter, Json, StringLen};
+use sea_orm::entity::prelude::{DeriveActiveEnum, DeriveValueType, EnumIter, StringLen};
 use serde::{Deserialize, Serialize};
+
+pub use crate::document::Document;
 
 macro_rules! ids {
     ($($(#[doc = $about:literal])* $name:ident),+ $(,)?) => {
@@ -172,16 +174,4 @@ hashes! {
     PasswordHash,
     /// The SHA-256 of a session's token, in hexadecimal digits.
     TokenHash,
-}
-
-/// A JSON document that is read and written whole: a workflow's nodes, an
-/// execution's data.
-#[derive(Clone, Debug, PartialEq, Eq, DeriveValueType, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Document(pub Json);
-
-impl From<Json> for Document {
-    fn from(json: Json) -> Self {
-        Self(json)
-    }
 }

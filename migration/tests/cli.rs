@@ -21,11 +21,11 @@ async fn up_applies_all_and_then_finds_nothing_to_do(db: TestDb) {
     let first = migration(&db, &["up"]);
     assert_eq!(
         first.stdout.matches("  applied   m2").count(),
-        10,
+        11,
         "{first:?}"
     );
     assert!(
-        first.stdout.contains("10 migrations applied in "),
+        first.stdout.contains("11 migrations applied in "),
         "{first:?}"
     );
     assert!(
@@ -42,9 +42,9 @@ async fn up_and_down_take_a_number(db: TestDb) {
     assert!(up.stdout.contains("3 migrations applied in "), "{up:?}");
     let status = migration(&db, &["status"]).stdout;
     let counts = ["  applied  ", "  pending  "].map(|word| status.matches(word).count());
-    assert_eq!(counts, [3, 7], "{status}");
+    assert_eq!(counts, [3, 8], "{status}");
     assert!(
-        status.contains("the schema is behind by 7 migrations"),
+        status.contains("the schema is behind by 8 migrations"),
         "{status}"
     );
 
@@ -52,13 +52,13 @@ async fn up_and_down_take_a_number(db: TestDb) {
         (["down"].as_slice(), "1 migration reversed in "),
         (&["revert", "-n", "5"], "2 migrations reversed in "),
         (&["down"], "Nothing to do: no migration is applied.\n"),
-        (&["refresh"], "10 migrations applied in "),
+        (&["refresh"], "11 migrations applied in "),
         (
             &["refresh"],
-            "10 migrations reversed, 10 migrations applied in ",
+            "11 migrations reversed, 11 migrations applied in ",
         ),
-        (&["fresh"], "10 migrations applied in "),
-        (&["reset"], "10 migrations reversed in "),
+        (&["fresh"], "11 migrations applied in "),
+        (&["reset"], "11 migrations reversed in "),
         (
             &["reset"],
             "No migration was applied; the history is removed.\n",
@@ -84,7 +84,7 @@ async fn status_creates_nothing(db: TestDb) {
     let status = migration(&db, &["status"]);
     assert_eq!(
         status.stdout.matches("  pending  ").count(),
-        10,
+        11,
         "{status:?}"
     );
     assert!(status.stdout.contains("has no schema yet"), "{status:?}");
@@ -130,7 +130,7 @@ async fn json_is_one_object(db: TestDb) {
     let target = db.config().target_name();
     let status = json(&["status"]);
     assert_eq!(status["state"], "empty");
-    assert_eq!(status["pending"].as_array().map(Vec::len), Some(10));
+    assert_eq!(status["pending"].as_array().map(Vec::len), Some(11));
     let script = json(&["up", "--dry-run"]);
     assert_eq!(script["dry_run"][0]["step"], "aura_migrations, the history");
     assert!(

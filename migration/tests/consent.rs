@@ -21,10 +21,10 @@ async fn rows_are_lost_with_consent_only(db: TestDb) {
     let before = db.dump(&Runner::default().owned()).await;
     for (arguments, lost) in [
         (
-            ["down", "-n", "2"].as_slice(),
+            ["down", "-n", "3"].as_slice(),
             [("agents", true), ("users", false)],
         ),
-        (&["down", "-n", "10"], [("agents", true), ("users", true)]),
+        (&["down", "-n", "11"], [("agents", true), ("users", true)]),
         (&["reset"], [("agents", true), ("users", true)]),
         (&["refresh"], [("agents", true), ("users", true)]),
         (&["fresh"], [("agents", true), ("users", true)]),
@@ -46,7 +46,7 @@ async fn rows_are_lost_with_consent_only(db: TestDb) {
             "{arguments:?}"
         );
     }
-    for plan in [Plan::Down(2), Plan::Refresh, Plan::Fresh, Plan::Reset] {
+    for plan in [Plan::Down(3), Plan::Refresh, Plan::Fresh, Plan::Reset] {
         if db.state().await != State::Current {
             migration(&db, &["up", "--json"]);
         }
@@ -57,7 +57,7 @@ async fn rows_are_lost_with_consent_only(db: TestDb) {
             Plan::Refresh => ["refresh", "--yes"].as_slice(),
             Plan::Fresh => &["fresh", "-y"],
             Plan::Reset => &["reset", "--yes"],
-            _ => &["down", "--yes", "-n", "2"],
+            _ => &["down", "--yes", "-n", "3"],
         };
         let agreed = migration(&db, arguments);
         let line = format!("  {:<20} {:>12} row\n", "agents", 1);
@@ -74,7 +74,7 @@ async fn production_wants_force(db: TestDb) {
     db.fill().await;
     let production = [("AURA_ENV", "production")];
     let before = db.dump(&Runner::default().owned()).await;
-    for plan in ["down -n 2", "reset", "refresh", "fresh"] {
+    for plan in ["down -n 3", "reset", "refresh", "fresh"] {
         for consent in [["--yes", ""], ["--force", ""]] {
             let arguments: Vec<&str> = plan
                 .split(' ')

@@ -27,9 +27,9 @@ async fn a_dry_run_is_a_script_that_does_the_same(db: TestDb) {
         assert_eq!(db.rows(&Runner::default().owned()).await, "", "{plan}");
         migration(&db, &["check"]);
     }
-    let script = migration(&db, &["down", "-n", "2", "--dry-run"]).stdout;
+    let script = migration(&db, &["down", "-n", "3", "--dry-run"]).stdout;
     shell(&db, &script);
-    assert!(matches!(db.state().await, State::Behind { pending } if pending.len() == 2));
+    assert!(matches!(db.state().await, State::Behind { pending } if pending.len() == 3));
     let script = migration(&db, &["reset", "--dry-run"]).stdout;
     shell(&db, &script);
     assert_eq!(db.tables().await, [""; 0]);

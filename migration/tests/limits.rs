@@ -39,7 +39,7 @@ async fn more_than_was_agreed_to_is_not_deleted(db: TestDb) {
     // Another process has run steps back in between: this one would now drop a
     // table that nobody was shown.
     runner
-        .run(&db.config(), Plan::Down(2), |_| {})
+        .run(&db.config(), Plan::Down(3), |_| {})
         .await
         .expect("reversed");
     let shown = [Loss {
@@ -73,7 +73,7 @@ async fn rows_that_dangled_before_do_not_stop_a_run() {
         INSERT INTO app_b VALUES (1);";
     outside.execute_unprepared(sql).await.expect("written");
     outside.close().await.expect("it closes");
-    for (plan, steps) in [(Plan::Down(1), 1), (Plan::Up(None), 1), (Plan::Fresh, 10)] {
+    for (plan, steps) in [(Plan::Down(1), 1), (Plan::Up(None), 1), (Plan::Fresh, 11)] {
         let done = Runner::default().run(&db.config(), plan, |_| {}).await;
         assert_eq!(done.expect("it runs").len(), steps);
     }
@@ -93,11 +93,11 @@ async fn time_limits_of_the_server_do_not_stop_a_run() {
     other.execute_unprepared(held).await.expect("it begins");
     let config = db.config_with(&[("DB_PREPARED_STATEMENTS", "false")]);
     let run =
-        tokio::spawn(async move { Runner::default().run(&config, Plan::Down(1), |_| {}).await });
+        tokio::spawn(async move { Runner::default().run(&config, Plan::Down(2), |_| {}).await });
     tokio::time::sleep(Duration::from_millis(1500)).await;
     assert!(!run.is_finished(), "it waits");
     other.execute_unprepared("COMMIT").await.expect("it ends");
     let done = run.await.expect("no panic");
-    assert_eq!(done.expect("it only had to wait").len(), 1);
+    assert_eq!(done.expect("it only had to wait").len(), 2);
     other.close().await.expect("it closes");
 }

@@ -165,7 +165,7 @@ async fn tables_of_an_application_survive(db: TestDb) {
     for plan in [
         Plan::Refresh,
         Plan::Fresh,
-        Plan::Down(2),
+        Plan::Down(3),
         Plan::Reset,
         Plan::Up(None),
     ] {
@@ -186,7 +186,7 @@ async fn a_table_that_refers_to_ours_keeps_ours(db: TestDb) {
     for rows in ["", "INSERT INTO badges VALUES (1, 2)"] {
         db.execute(rows).await;
         let before = dump(&db).await;
-        for plan in [Plan::Down(2), Plan::Reset, Plan::Refresh, Plan::Fresh] {
+        for plan in [Plan::Down(3), Plan::Reset, Plan::Refresh, Plan::Fresh] {
             let error = refused(&Runner::default(), &db, plan).await;
             assert!(matches!(error, Error::Referenced(_)), "{plan:?}: {error:?}");
             assert!(error.to_string().contains("badges to agents"), "{error}");
@@ -194,7 +194,7 @@ async fn a_table_that_refers_to_ours_keeps_ours(db: TestDb) {
         }
     }
     db.execute("DROP TABLE badges").await;
-    run(&db, Plan::Down(2)).await;
+    run(&db, Plan::Down(3)).await;
 }
 
 async fn dangling_rows_of_an_application_are_its_own(db: TestDb) {

@@ -172,14 +172,16 @@ impl Demo {
             updated_at: Set(self.now),
             created_by: Set(Some(owner)),
             updated_by: Set(Some(owner)),
-            nodes: Set(Some(Document(json!({
+            nodes: Set(Some(Document::from(json!({
                 "githubTrigger": { "type": "trigger", "options": { "event": "issue.created" } },
                 "slackNotifier": { "type": "action", "options": { "channel": "#alerts" } },
             })))),
-            connections: Set(Some(Document(
+            connections: Set(Some(Document::from(
                 json!({ "githubTrigger": ["slackNotifier"] }),
             ))),
-            settings: Set(Some(Document(json!({ "retry": { "maxAttempts": 3 } })))),
+            settings: Set(Some(Document::from(
+                json!({ "retry": { "maxAttempts": 3 } }),
+            ))),
             ..Default::default()
         };
         let workflow = workflow.insert(&self.transaction).await?;
@@ -209,7 +211,9 @@ impl Demo {
             message: Set(message.to_owned()),
             workflow_id: Set(workflow),
             created_at: Set(self.now),
-            metadata: Set(Some(Document(json!({ "environment": "development" })))),
+            metadata: Set(Some(Document::from(
+                json!({ "environment": "development" }),
+            ))),
             ..Default::default()
         };
         entry.insert(&self.transaction).await?;

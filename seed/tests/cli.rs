@@ -22,7 +22,7 @@ async fn one_command_migrates_and_seeds_and_the_next_changes_nothing(test: TestD
     let first = seed(&test, &["--migrate"], &[]);
     assert!(first.status.success(), "{first:?}");
     assert!(
-        first.stdout.contains("10 migrations applied"),
+        first.stdout.contains("11 migrations applied"),
         "{}",
         first.stdout
     );

@@ -104,20 +104,15 @@ async fn the_demo_is_what_the_old_package_promised(test: TestDb) {
     );
     assert_eq!(owner.email, "admin@aura.local");
     let shown = |document: &Option<aura_db::entity::Document>| {
-        document.as_ref().expect("a document").0.to_string()
+        document.as_ref().expect("a document").to_string()
     };
     assert_eq!(
         shown(&flow.connections),
         r#"{"githubTrigger":["slackNotifier"]}"#
     );
     assert_eq!(shown(&flow.settings), r#"{"retry":{"maxAttempts":3}}"#);
-    let nodes = flow
-        .nodes
-        .as_ref()
-        .expect("nodes")
-        .0
-        .as_object()
-        .expect("an object");
+    let nodes = flow.nodes.as_ref().expect("nodes").json().expect("JSON");
+    let nodes = nodes.as_object().expect("an object");
     assert_eq!(
         nodes.keys().collect::<Vec<_>>(),
         ["githubTrigger", "slackNotifier"]

@@ -122,8 +122,8 @@ impl TestDb {
     ///
     /// When the database can't be read.
     pub async fn dump(&self, tables: &[&str]) -> String {
-        let catalog = self.catalog(tables).await;
-        format!("{catalog:#?}\n{}", self.rows(tables).await)
+        let schema = self.catalog(tables).await.tables;
+        format!("{schema:#?}\n{}", self.rows(tables).await)
     }
 
     /// All rows of those of these tables that exist, as text in the order of

@@ -72,6 +72,9 @@ const RELATIONS: &[(&str, &[(&str, &str)])] = &[
 /// Types that are secrets, and stay out of what is serialized.
 const SECRETS: &[&str] = &["PasswordHash", "TokenHash"];
 
+/// Types whose values are bound as text and cast to what the column takes.
+const CAST: &[(&str, &str)] = &[("Document", "json_text")];
+
 fn of(
     table: &str,
     list: &[(&str, &[(&'static str, &'static str)])],
@@ -128,7 +131,11 @@ pub(crate) fn refine(file: &str, code: &str) -> Result<String, Failure> {
         } else {
             ""
         };
-        format!("{secret}    pub {name}: {kind},")
+        let cast = CAST.iter().find(|(cast, _)| kind.contains(cast));
+        let cast = cast.map_or(String::new(), |(_, to)| {
+            format!("    #[sea_orm(save_as = \"{to}\")]\n")
+        });
+        format!("{secret}{cast}    pub {name}: {kind},")
     });
     let refined = lines.collect::<Vec<_>>().join("\n") + "\n";
     for (name, _) in columns.iter().chain(&relations) {

@@ -7,7 +7,6 @@ use sea_orm::{ActiveModelTrait, EntityTrait, Insert, Iterable, QueryTrait, State
 use sqlite_engine::Pace;
 
 use crate::engine::Handle;
-use crate::engine::json::as_written;
 use crate::error::Error;
 
 /// A statement has no more bytes of values, unless one row has: it is copied a
@@ -35,9 +34,7 @@ impl Handle {
             let batch = batch(&mut rows, size);
             let insert = Insert::many(batch).into_query();
             let statement = StatementBuilder::build(&insert, &self.backend());
-            count += self
-                .count_touched(as_written(statement), Pace::Long)
-                .await?;
+            count += self.count_touched(statement, Pace::Long).await?;
         }
         Ok(count)
     }

@@ -14,7 +14,6 @@ pub(crate) mod embedded;
 pub(crate) mod fetch;
 pub(crate) mod fixed;
 pub(crate) mod handle;
-mod json;
 pub(crate) mod row;
 pub(crate) mod run;
 mod session;

@@ -20,7 +20,6 @@ use tokio::sync::Semaphore;
 use crate::engine::Handle;
 use crate::engine::embedded::{Embedded, Logged};
 use crate::engine::fetch::Fetch;
-use crate::engine::json::as_written;
 use crate::engine::row::{Cells, Shape};
 use crate::engine::session::{built, doing, driven, read_all, reading};
 use crate::error::{Doing, Error};
@@ -405,20 +404,19 @@ impl Handle {
     where
         E::Model: Shape,
     {
-        let statement = as_written(statement);
         self.rows(built(statement), pace, E::Model::read).await
     }
 
     /// Updates a few rows and returns how many.
     pub(crate) async fn update(&self, update: &UpdateStatement) -> Result<u64, Error> {
         let statement = StatementBuilder::build(update, &self.backend());
-        self.count_touched(as_written(statement), Pace::Quick).await
+        self.count_touched(statement, Pace::Quick).await
     }
 
     /// Updates rows, of which there may be many, and returns how many.
     pub(crate) async fn update_many(&self, update: &UpdateStatement) -> Result<u64, Error> {
         let statement = StatementBuilder::build(update, &self.backend());
-        self.count_touched(as_written(statement), Pace::Long).await
+        self.count_touched(statement, Pace::Long).await
     }
 
     /// Deletes a few rows and returns how many.

@@ -28,6 +28,7 @@ mod tests;
 
 use std::fmt;
 
+use entity::{Document, DocumentError};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -153,9 +154,35 @@ impl WorkflowGraph {
     /// missing document is a draft's, and no problem.
     #[must_use]
     pub fn parse(nodes: Option<&Value>, connections: Option<&Value>) -> Self {
+        Self::of(Ok(nodes), Ok(connections))
+    }
+
+    /// Parses the documents and reads them like [`WorkflowGraph::parse`]. One
+    /// that holds what Rust has no type for, such as the number 1e400, is a
+    /// problem too.
+    #[must_use]
+    pub fn read(nodes: Option<&Document>, connections: Option<&Document>) -> Self {
+        let parsed = |document: Option<&Document>| document.map(Document::json).transpose();
+        let (nodes, connections) = (parsed(nodes), parsed(connections));
+        Self::of(
+            nodes.as_ref().map(Option::as_ref),
+            connections.as_ref().map(Option::as_ref),
+        )
+    }
+
+    fn of(
+        nodes: Result<Option<&Value>, &DocumentError>,
+        connections: Result<Option<&Value>, &DocumentError>,
+    ) -> Self {
         let mut reader = shapes::Reader::default();
-        reader.nodes(nodes);
-        reader.connections(connections);
+        match nodes {
+            Ok(nodes) => reader.nodes(nodes),
+            Err(error) => reader.unparsed("nodes", error),
+        }
+        match connections {
+            Ok(connections) => reader.connections(connections),
+            Err(error) => reader.unparsed("connections", error),
+        }
         let (nodes, edges, mut problems) = reader.finish();
         for cycle in cycles::find(nodes.len(), &edges) {
             problems.report(|| GraphProblem::Cycle {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt::Display;
 
+use entity::DocumentError;
 use serde_json::{Map, Value};
 
 use super::problems::Problems;
@@ -61,6 +62,11 @@ const TARGET: &str = "the name or id of a node, or an object with a `node` or `t
 impl Reader {
     pub(super) fn finish(self) -> (Vec<GraphNode>, Vec<GraphEdge>, Problems) {
         (self.nodes, self.edges, self.problems)
+    }
+
+    pub(super) fn unparsed(&mut self, document: &str, error: &DocumentError) {
+        let expected = format!("a document that can be parsed ({error})");
+        self.unreadable(Place::Root(document), &expected);
     }
 
     pub(super) fn nodes(&mut self, document: Option<&Value>) {

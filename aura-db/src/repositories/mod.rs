@@ -1,7 +1,7 @@
 //! The repositories, one module each.
 
 use chrono::{DateTime, NaiveDate, SubsecRound, TimeDelta, Utc};
-use entity::Live;
+use entity::{Document, DocumentError, Live};
 use sea_orm::sea_query::{Expr, Query, SimpleExpr, UpdateStatement};
 use sea_orm::{ColumnTrait, DbBackend, DbErr, QueryFilter, Value};
 
@@ -64,6 +64,50 @@ pub(crate) fn moment(time: DateTime<Utc>) -> DateTime<Utc> {
     let first = DateTime::UNIX_EPOCH - TimeDelta::days(719_162);
     let last = DateTime::UNIX_EPOCH + TimeDelta::days(2_932_897) - TimeDelta::microseconds(1);
     whole.unwrap_or(last).clamp(first, last)
+}
+
+/// A document as the value of its column: SeaORM casts it by itself only where
+/// it builds the statement from a row.
+pub(crate) fn document<C: ColumnTrait>(column: C, document: Option<&Document>) -> SimpleExpr {
+    column.save_as(Expr::val(document.cloned()))
+}
+
+/// Sets a column to a document.
+pub(crate) fn put<C: ColumnTrait>(
+    update: &mut UpdateStatement,
+    column: C,
+    json: Option<&Document>,
+) {
+    update.value(column, document(column, json));
+}
+
+/// A document of a row, parsed.
+pub(crate) fn parsed<C: ColumnTrait>(
+    column: C,
+    id: i64,
+    document: &Document,
+) -> Result<serde_json::Value, Error> {
+    document
+        .json()
+        .map_err(|error| unreadable(column, id, &error))
+}
+
+/// Refuses a document of a row that is no JSON at all, which something else
+/// wrote around the database's own check.
+pub(crate) fn valid<C: ColumnTrait>(column: C, id: i64, document: &Document) -> Result<(), Error> {
+    document
+        .read::<serde::de::IgnoredAny>()
+        .map(|_| ())
+        .map_err(|error| unreadable(column, id, &error))
+}
+
+fn unreadable<C: ColumnTrait>(column: C, id: i64, error: &DocumentError) -> Error {
+    Error::Inconsistent {
+        table: column.entity_name().to_string(),
+        column: Some(column.as_str().to_owned()),
+        id: Some(id),
+        source: DbErr::Json(error.to_string()),
+    }
 }
 
 /// A statement that can't be built: a mistake of ours.

@@ -163,7 +163,10 @@ async fn the_service_ends_while_it_is_followed(test: TestDb) {
         let claimed = db.executions().claim("another", lease).await;
         let claimed = claimed.expect("claimed").expect("one");
         assert_eq!(claimed.id, ExecutionId(id));
-        assert_eq!(claimed.data, Some(Document(json!({ "why": "a test" }))));
+        assert_eq!(
+            claimed.data,
+            Some(Document::from(json!({ "why": "a test" })))
+        );
     }
     db.close().await;
 }

@@ -57,7 +57,7 @@ async fn finished_by_its_holder_only(db: TestDb) {
         .claim_many("w", LEASE, 2)
         .await
         .expect("an answer");
-    let result = Outcome::success(Some(json!({"sum": 3})));
+    let result = Outcome::success(Some(json!({"sum": 3}).into()));
     assert_error!(
         executions.finish(one, "x", result.clone()).await,
         Error::LeaseLost { .. }
@@ -76,7 +76,7 @@ async fn finished_by_its_holder_only(db: TestDb) {
     );
     assert_eq!(
         (done.data, done.error),
-        (Some(Document(json!({"sum": 3}))), None)
+        (Some(Document::from(json!({"sum": 3}))), None)
     );
     assert_error!(
         executions.finish(one, "w", result).await,
@@ -88,8 +88,8 @@ async fn finished_by_its_holder_only(db: TestDb) {
         .await
         .expect("finished");
     assert_eq!(done.status, ExecutionStatus::Error);
-    assert_eq!(done.error, Some(Document(json!({"message": "no"}))));
-    assert_eq!(done.data, Some(Document(json!([1]))));
+    assert_eq!(done.error, Some(Document::from(json!({"message": "no"}))));
+    assert_eq!(done.data, Some(Document::from(json!([1]))));
     assert_error!(
         executions.finish(4711.into(), "w", failed).await,
         Error::NotFound { .. }
@@ -120,7 +120,7 @@ async fn a_late_holder_is_refused(db: TestDb) {
         second.started_at, first.started_at,
         "the first start counts"
     );
-    let late = Outcome::success(Some(json!("late")));
+    let late = Outcome::success(Some(json!("late").into()));
     assert_error!(
         executions.finish(id, "old", late).await,
         Error::LeaseLost { .. }
@@ -129,9 +129,9 @@ async fn a_late_holder_is_refused(db: TestDb) {
         executions.wait(id, "old", None, None).await,
         Error::LeaseLost { .. }
     );
-    let right = Outcome::success(Some(json!("right")));
+    let right = Outcome::success(Some(json!("right").into()));
     let done = executions.finish(id, "new", right).await.expect("finished");
-    assert_eq!(done.data, Some(Document(json!("right"))));
+    assert_eq!(done.data, Some(Document::from(json!("right"))));
 }
 
 async fn waiting_ends_by_time_or_by_event(db: TestDb) {
@@ -145,7 +145,7 @@ async fn waiting_ends_by_time_or_by_event(db: TestDb) {
         .expect("an answer");
     let until = db.now() + Duration::from_secs(100);
     let waiting = executions
-        .wait(timed, "w", Some(until), Some(json!({"step": 2})))
+        .wait(timed, "w", Some(until), Some(json!({"step": 2}).into()))
         .await;
     let waiting = waiting.expect("waiting");
     assert_eq!(waiting.status, ExecutionStatus::Waiting);
@@ -153,7 +153,7 @@ async fn waiting_ends_by_time_or_by_event(db: TestDb) {
         (waiting.wait_until, &waiting.worker_id),
         (Some(until), &None)
     );
-    assert_eq!(waiting.data, Some(Document(json!({"step": 2}))));
+    assert_eq!(waiting.data, Some(Document::from(json!({"step": 2}))));
     executions
         .wait(event, "w", None, None)
         .await

@@ -49,7 +49,10 @@ async fn queued_at_the_present_version(db: TestDb) {
     assert_eq!(execution.mode, ExecutionMode::Webhook);
     assert_eq!(execution.status, ExecutionStatus::Queued);
     assert_eq!(execution.created_at, db.now());
-    assert_eq!(execution.data, Some(Document(json!({"b": 1, "a": [2]}))));
+    assert_eq!(
+        execution.data,
+        Some(Document::from(json!({"b": 1, "a": [2]})))
+    );
     assert_eq!((&execution.worker_id, execution.started_at), (&None, None));
     assert_eq!(
         db.executions().get(execution.id).await.expect("there"),
@@ -136,7 +139,7 @@ async fn each_goes_to_one_worker(db: TestDb) {
                     }
                     for execution in some {
                         assert_eq!(execution.worker_id.as_ref(), Some(&worker));
-                        let outcome = Outcome::success(Some(json!(worker)));
+                        let outcome = Outcome::success(Some(json!(worker).into()));
                         executions
                             .finish(execution.id, &worker, outcome)
                             .await

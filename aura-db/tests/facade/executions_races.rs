@@ -106,7 +106,7 @@ async fn recover_and_finish_meet(db: TestDb) {
         assert_eq!(claim(&db).await, Some(id));
         clock.advance(LEASE);
         let (finished, recovered) = tokio::join!(
-            executions.finish(id, "w", Outcome::success(Some(json!("done")))),
+            executions.finish(id, "w", Outcome::success(Some(json!("done").into()))),
             executions.recover(10)
         );
         let recovered = recovered.expect("an answer").len();

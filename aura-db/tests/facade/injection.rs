@@ -161,9 +161,9 @@ async fn documents(db: TestDb) {
         .metadata(json!([[written.clone()]]));
     let flow = db.workflows().create(new).await.expect("created");
     let read = db.workflows().get(flow.id).await.expect("there");
-    assert_eq!(read.nodes.map(|nodes| nodes.0), Some(written.clone()));
-    assert_eq!(read.connections.map(|list| list.0), Some(list));
-    assert_eq!(read.metadata.map(|list| list.0), Some(json!([[written]])));
+    assert_eq!(read.nodes, Some(written.clone().into()));
+    assert_eq!(read.connections, Some(list.into()));
+    assert_eq!(read.metadata, Some(json!([[written]]).into()));
     db.workflows().check(flow.id).await.expect("checked");
     db.workflows().activate(flow.id).await.expect("active");
     let scheduled = db
@@ -414,15 +414,18 @@ async fn executions_and_logs(db: TestDb) {
             .finish(execution.id, &worker, outcome)
             .await
             .expect("held");
-        assert_eq!(done.error.map(|error| error.0), Some(document.clone()));
-        assert_eq!(done.data.map(|data| data.0), Some(document.clone()));
+        assert_eq!(done.error, Some(document.clone().into()));
+        assert_eq!(done.data, Some(document.clone().into()));
 
         let new = NewLog::new(flow, LogLevel::Info, *text)
             .execution(execution.id)
             .metadata(document.clone());
         let log = db.logs().append(new.clone()).await.expect("appended");
         assert_eq!(
-            (log.message.as_str(), log.metadata.map(|json| json.0)),
+            (
+                log.message.as_str(),
+                log.metadata.map(|json| json.json().expect("JSON"))
+            ),
             (*text, Some(document))
         );
         db.logs().append_many(vec![new]).await.expect("appended");

@@ -7,6 +7,7 @@ mod audit;
 mod beside;
 mod budget;
 mod contention;
+mod documents;
 mod errors;
 mod execution_leases;
 mod execution_stats;

@@ -16,7 +16,7 @@ use crate::support::{assert_error, open, open_at, refused, user};
 testdb::both!(migrated:
     registered_once, registered_by_many_at_once, registering_restores, found_while_live,
     lists_and_filters, switched, configs_are_checked, schemas_are_checked, deleted_restored_purged,
-    bad_input, the_deepest_schema_can_be_read, unreadable_ones_can_be_deleted,
+    bad_input, the_deepest_schema_can_be_read, schemas_that_cannot_be_parsed,
     configs_of_any_depth, an_editor_does_not_restore,
 );
 
@@ -64,7 +64,7 @@ async fn registered_once(db: TestDb) {
         .expect("registered");
     assert_eq!((second.id, second.version.as_str()), (first.id, "2.0.0"));
     assert_eq!((second.description.as_str(), &second.author), ("", &None));
-    assert_eq!(second.config_schema, Some(Document(schema)));
+    assert_eq!(second.config_schema, Some(Document::from(schema)));
     assert!(!second.is_enabled, "whoever disabled it had a reason");
     assert_eq!(
         (second.created_at, second.updated_at),
@@ -346,7 +346,7 @@ async fn the_deepest_schema_can_be_read(db: TestDb) {
     let plugin = db.plugins().register(new(deepest.clone())).await;
     let id = plugin.expect("registered").id;
     let read = db.plugins().get(id).await.expect("readable");
-    assert_eq!(read.config_schema, Some(Document(deepest.clone())));
+    assert_eq!(read.config_schema, Some(Document::from(deepest.clone())));
     let deeper = json!({ "default": [deepest["default"]] });
     assert_eq!(
         refused(db.plugins().register(new(deeper)).await),
@@ -355,18 +355,24 @@ async fn the_deepest_schema_can_be_read(db: TestDb) {
     assert_eq!(names(&db, PluginFilter::new()).await, ["http"]);
 }
 
-/// Another tool may have stored a number that Rust has no type for.
-async fn unreadable_ones_can_be_deleted(db: TestDb) {
+/// Another tool may have stored a number that Rust has no type for: that is for
+/// who parses it.
+async fn schemas_that_cannot_be_parsed(db: TestDb) {
     let db = open(&db).await;
     let id = register(&db, "http").await.id;
     let sql = "UPDATE plugins SET config_schema = '[1e999]'";
     let writer = db.writer();
     writer.execute_unprepared(sql).await.expect("spoilt");
-    assert_error!(db.plugins().get(id).await, Error::Inconsistent { .. });
-    assert_eq!(listed(&db).await, ["http"], "without schemas");
-    let full = db.plugins();
-    let full = full.list_full(PluginFilter::new(), Page::first(9)).await;
-    assert_error!(full, Error::Inconsistent { .. });
+    let read = db.plugins().get(id).await.expect("readable").config_schema;
+    assert_eq!(read.expect("a schema").as_str(), "[1e999]");
+    assert_error!(
+        db.plugins().validate_config(id, json!({})).await,
+        Error::Inconsistent { id: Some(found), .. } if found == id.0
+    );
+    let schema: Document = "[1e999]".parse().expect("JSON");
+    let new = NewPlugin::new("other", "1").config_schema(schema);
+    assert_eq!(refused(db.plugins().register(new).await), ["config_schema"]);
+    assert_eq!(listed(&db).await, ["http"]);
     db.plugins().delete(id).await.expect("deleted");
     db.plugins().purge(id).await.expect("purged");
 }

@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use aura_db::Deleted;
 use aura_db::sea_orm::ActiveValue::{self, NotSet, Set};
 use aura_db::sea_orm::sea_query;
+use aura_db::{Deleted, Document};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 
@@ -170,7 +170,11 @@ impl<'a> Draw<'a> {
     }
 
     /// A JSON document, also one that can't be stored.
-    pub(crate) fn json(&mut self) -> Value {
+    pub(crate) fn json(&mut self) -> Document {
+        self.value().into()
+    }
+
+    fn value(&mut self) -> Value {
         match self.byte() % 16 {
             0..3 => json!({"b": [1, 1.5, true, null], "a": {"'; --": "\"\\\u{2028}🦀"}}),
             3 => json!([]),

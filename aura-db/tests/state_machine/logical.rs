@@ -132,19 +132,23 @@ impl Logical for Log {
         self.workflow_id = ids.handle(self.workflow_id);
         self.execution_id = self.execution_id.map(|id| ids.handle(id));
         // PostgreSQL sorts the members of what it can search.
-        self.metadata = self.metadata.map(|Document(json)| Document(sorted(json)));
+        self.metadata = self.metadata.as_ref().map(sorted);
         self
     }
 }
 
-/// With the members of every object in order.
-pub(crate) fn sorted(json: Value) -> Value {
+/// With the members of every object in order, and no blanks.
+pub(crate) fn sorted(document: &Document) -> Document {
+    in_order(document.json().expect("JSON")).into()
+}
+
+fn in_order(json: Value) -> Value {
     match json {
-        Value::Array(values) => values.into_iter().map(sorted).collect(),
+        Value::Array(values) => values.into_iter().map(in_order).collect(),
         Value::Object(members) => {
             let mut members: Vec<_> = members
                 .into_iter()
-                .map(|(name, value)| (name, sorted(value)))
+                .map(|(name, value)| (name, in_order(value)))
                 .collect();
             members.sort_by(|left, right| left.0.cmp(&right.0));
             Value::Object(members.into_iter().collect())

@@ -170,9 +170,7 @@ impl crate::peer::Peer for Peer {
     async fn update(&self, workflow: i64, name: String) -> Result<i64> {
         let workflows = self.db.workflows();
         let read = workflows.get(WorkflowId(workflow)).await?;
-        let change = WorkflowChange::new()
-            .name(name)
-            .nodes(read.nodes.map(|nodes| nodes.0));
+        let change = WorkflowChange::new().name(name).nodes(read.nodes);
         Ok(workflows
             .update(read.id, read.version, change)
             .await?

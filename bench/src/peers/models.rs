@@ -6,9 +6,10 @@ use entity::{Document, logs, plugins, sessions, users, workflows};
 
 use crate::rows::{Json, Log, Plugin, Session, Summary, User, Workflow};
 
+/// aura-db hands the text over, as it is stored.
 impl From<Document> for Json {
     fn from(document: Document) -> Self {
-        Self::Value(document.0)
+        Self::Text(document.into())
     }
 }
 

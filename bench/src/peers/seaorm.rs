@@ -11,7 +11,7 @@ use sea_orm::{
 use crate::Result;
 use crate::data::{self, Entry, PAGE, Shape};
 use crate::peer::{BUSY, Setup, Target};
-use crate::rows::{Account, Details, Log, Summary, Time, Workflow};
+use crate::rows::{Account, Details, Json, Log, Plugin, Summary, Time, Workflow};
 use crate::workload::{Backend, Durability};
 
 /// Plain SeaORM.
@@ -133,9 +133,32 @@ fn model(entry: Entry) -> logs::ActiveModel {
         message: Set(entry.message),
         workflow_id: Set(WorkflowId(entry.workflow)),
         created_at: Set(data::now()),
-        metadata: Set(Some(Document(entry.metadata))),
+        metadata: Set(Some(Document::from(entry.metadata))),
         ..Default::default()
     }
+}
+
+/// Its book's models hold documents parsed; those of `entity` don't, so that is
+/// done here, wherever a row was read.
+fn whole(row: workflows::Model) -> Result<Workflow> {
+    let mut workflow = Workflow::from(row);
+    Json::parse(&mut workflow.settings)?;
+    Json::parse(&mut workflow.connections)?;
+    Json::parse(&mut workflow.nodes)?;
+    Json::parse(&mut workflow.metadata)?;
+    Ok(workflow)
+}
+
+fn plugin(row: plugins::Model) -> Result<Plugin> {
+    let mut plugin = Plugin::from(row);
+    Json::parse(&mut plugin.config_schema)?;
+    Ok(plugin)
+}
+
+fn log(row: logs::Model) -> Result<Log> {
+    let mut log = Log::from(row);
+    Json::parse(&mut log.metadata)?;
+    Ok(log)
 }
 
 impl crate::peer::Peer for Peer {
@@ -190,9 +213,9 @@ impl crate::peer::Peer for Peer {
             .all(&self.db)
             .await?;
         Ok(Some(Details {
-            workflow: workflow.into(),
+            workflow: whole(workflow)?,
             owner: owner.into(),
-            plugins: plugins.into_iter().map(Into::into).collect(),
+            plugins: plugins.into_iter().map(plugin).collect::<Result<_>>()?,
         }))
     }
 
@@ -221,7 +244,7 @@ impl crate::peer::Peer for Peer {
 
     async fn documents(&self, owner: i64) -> Result<Vec<Workflow>> {
         let rows = workflows_of(owner).all(&self.db).await?;
-        Ok(rows.into_iter().map(Into::into).collect())
+        rows.into_iter().map(whole).collect()
     }
 
     async fn logs(&self, place: i64) -> Result<Vec<Log>> {
@@ -232,11 +255,11 @@ impl crate::peer::Peer for Peer {
             .all(&self.db)
             .await?;
         // The cursor tells them oldest first.
-        Ok(rows.into_iter().rev().map(Into::into).collect())
+        rows.into_iter().rev().map(log).collect()
     }
 
     async fn append(&self, entry: Entry) -> Result<i64> {
-        Ok(model(entry).insert(&self.db).await?.id.0)
+        Ok(log(model(entry).insert(&self.db).await?)?.id)
     }
 
     async fn append_many(&self, entries: Vec<Entry>) -> Result<u64> {
@@ -252,20 +275,25 @@ impl crate::peer::Peer for Peer {
             .one(&self.db)
             .await?
             .ok_or("no such workflow")?;
+        let (id, version) = (read.id, read.version);
+        let nodes = match whole(read)?.nodes {
+            Some(Json::Value(nodes)) => Some(nodes.into()),
+            _ => None,
+        };
         let updated = workflows::Entity::update_many()
             .set(workflows::ActiveModel {
                 name: Set(name),
-                nodes: Set(read.nodes),
-                version: Set(read.version + 1),
+                nodes: Set(nodes),
+                version: Set(version + 1),
                 updated_at: Set(data::now()),
                 ..Default::default()
             })
-            .filter(workflows::COLUMN.id.eq(read.id))
-            .filter(workflows::COLUMN.version.eq(read.version))
+            .filter(workflows::COLUMN.id.eq(id))
+            .filter(workflows::COLUMN.version.eq(version))
             .exec(&self.db)
             .await?;
         match updated.rows_affected {
-            1 => Ok(read.version + 1),
+            1 => Ok(version + 1),
             _ => Err("the version is stale".into()),
         }
     }

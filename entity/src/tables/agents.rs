@@ -25,6 +25,7 @@ pub struct Model {
     pub deleted_at: Option<DateTimeUtc>,
     pub created_by: Option<UserId>,
     pub updated_by: Option<UserId>,
+    #[sea_orm(save_as = "json_text")]
     pub config: Option<Document>,
     #[sea_orm(
         belongs_to,

@@ -21,7 +21,9 @@ pub struct Model {
     pub started_at: Option<DateTimeUtc>,
     pub finished_at: Option<DateTimeUtc>,
     pub created_at: DateTimeUtc,
+    #[sea_orm(save_as = "json_text")]
     pub data: Option<Document>,
+    #[sea_orm(save_as = "json_text")]
     pub error: Option<Document>,
     #[sea_orm(has_many)]
     pub logs: HasMany<super::logs::Entity>,

@@ -18,6 +18,7 @@ pub struct Model {
     pub execution_id: Option<ExecutionId>,
     pub created_at: DateTimeUtc,
     #[sea_orm(column_type = "JsonBinary", nullable)]
+    #[sea_orm(save_as = "json_text")]
     pub metadata: Option<Document>,
     #[sea_orm(
         belongs_to,

@@ -22,6 +22,7 @@ pub struct Model {
     pub deleted_at: Option<DateTimeUtc>,
     pub created_by: Option<UserId>,
     pub updated_by: Option<UserId>,
+    #[sea_orm(save_as = "json_text")]
     pub config_schema: Option<Document>,
     #[sea_orm(has_many, via = "workflow_plugins")]
     pub workflows: HasMany<super::workflows::Entity>,

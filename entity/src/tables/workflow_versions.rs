@@ -20,8 +20,11 @@ pub struct Model {
     pub description: Option<String>,
     pub created_at: DateTimeUtc,
     pub created_by: Option<UserId>,
+    #[sea_orm(save_as = "json_text")]
     pub settings: Option<Document>,
+    #[sea_orm(save_as = "json_text")]
     pub connections: Option<Document>,
+    #[sea_orm(save_as = "json_text")]
     pub nodes: Option<Document>,
     #[sea_orm(
         belongs_to,

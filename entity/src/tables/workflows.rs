@@ -23,9 +23,13 @@ pub struct Model {
     pub deleted_at: Option<DateTimeUtc>,
     pub created_by: Option<UserId>,
     pub updated_by: Option<UserId>,
+    #[sea_orm(save_as = "json_text")]
     pub settings: Option<Document>,
+    #[sea_orm(save_as = "json_text")]
     pub connections: Option<Document>,
+    #[sea_orm(save_as = "json_text")]
     pub nodes: Option<Document>,
+    #[sea_orm(save_as = "json_text")]
     pub metadata: Option<Document>,
     #[sea_orm(has_many)]
     pub executions: HasMany<super::executions::Entity>,

@@ -12,10 +12,10 @@ use super::{Catalog, Column, ForeignKey, Index, Table};
 pub struct Difference {
     /// Missing, extra or different.
     pub kind: Kind,
-    /// The table.
+    /// The table, or the domain.
     pub table: String,
     /// What of the table: `column role`, `index uq_users_email`; empty for the
-    /// table itself.
+    /// table itself, `domain` for a domain.
     pub what: String,
     /// How it is, and how it should be.
     pub detail: String,
@@ -72,6 +72,14 @@ pub fn differences(live: &Catalog, expected: &Catalog) -> Vec<Difference> {
         .filter(|name| !expected.tables.contains_key(*name))
     {
         found.push(difference(Kind::Extra, name, String::new(), String::new()));
+    }
+    for (name, kind) in &expected.domains {
+        let (what, detail) = match live.domains.get(name) {
+            Some(live) if live == kind => continue,
+            Some(live) => (Kind::Different, change(live, kind)),
+            None => (Kind::Missing, String::new()),
+        };
+        found.push(difference(what, name, "domain".to_owned(), detail));
     }
     found
 }

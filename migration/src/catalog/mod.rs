@@ -23,6 +23,10 @@ use crate::error::{Doing, Error};
 pub struct Catalog {
     /// The tables, by name.
     pub tables: BTreeMap<String, Table>,
+    /// The domains that our steps make, by name, and the types that they stand
+    /// for. SQLite has none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub domains: BTreeMap<String, String>,
 }
 
 /// One table.

@@ -37,7 +37,26 @@ pub(super) async fn read<C: ConnectionTrait>(
             add(&row, put).doing("reading the schema")?;
         }
     }
+    for row in rows(connection, domains()).await? {
+        let (name, kind) = domain(&row).doing("reading the schema")?;
+        catalog.domains.insert(name, kind);
+    }
     Ok(catalog)
+}
+
+/// Only those that our steps make.
+fn domains() -> String {
+    "SELECT t.typname::text AS name, format_type(t.typbasetype, t.typtypmod) \
+       || CASE WHEN t.typnotnull THEN ' not null' ELSE '' END \
+       || coalesce((SELECT string_agg(' ' || pg_get_constraintdef(c.oid), '' ORDER BY c.conname) \
+            FROM pg_catalog.pg_constraint c WHERE c.contypid = t.oid AND c.contype = 'c'), '') AS kind \
+     FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace \
+     WHERE n.nspname = current_schema() AND t.typtype = 'd' AND t.typname = 'json_text'"
+        .to_owned()
+}
+
+fn domain(row: &QueryResult) -> Result<(String, String), DbErr> {
+    Ok((row.try_get("", "name")?, row.try_get("", "kind")?))
 }
 
 fn columns() -> String {

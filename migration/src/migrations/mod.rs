@@ -13,6 +13,7 @@ mod m20261122_000007_create_executions;
 mod m20261122_000008_create_logs;
 mod m20261122_000009_create_agents;
 mod m20261123_000010_index_executions;
+mod m20261123_000011_create_json_text;
 
 /// All steps, in the order in which they are applied.
 #[must_use]
@@ -28,5 +29,6 @@ pub(crate) fn all() -> Vec<Box<dyn Change>> {
         Box::new(m20261122_000008_create_logs::Migration),
         Box::new(m20261122_000009_create_agents::Migration),
         Box::new(m20261123_000010_index_executions::Migration),
+        Box::new(m20261123_000011_create_json_text::Migration),
     ]
 }

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use aura_db::logs::{Log, Tail, TailFrom, TailPosition};
-use aura_db::{Error, ExecutionId, ExecutionMode, ExecutionStatus, LogFilter, NewExecution};
+use aura_db::{
+    Document, Error, ExecutionId, ExecutionMode, ExecutionStatus, LogFilter, NewExecution,
+};
 use aura_db::{Restricted, WorkflowId};
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -11,7 +13,7 @@ use axum::response::IntoResponse;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::{BoxError, Json};
 use futures_util::{Stream, StreamExt, stream};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::auth::Caller;
 use super::{ApiError, App, Stopping};
@@ -24,10 +26,10 @@ pub(crate) async fn start(
     State(app): State<App>,
     caller: Caller,
     Path(id): Path<WorkflowId>,
-    body: Option<Json<Value>>,
+    body: Option<Json<Document>>,
 ) -> Result<impl IntoResponse, ApiError> {
     let mut new = NewExecution::new(id, ExecutionMode::Manual);
-    new.data = body.map(|Json(data)| data.into());
+    new.data = body.map(|Json(data)| data);
     let execution = caller.db.executions().enqueue(new).await?;
     app.queued.notify_one();
     let location = format!("/executions/{}/logs", execution.id);

@@ -89,11 +89,7 @@ async fn graph(db: &Database, execution: &Execution) -> Result<WorkflowGraph, Er
         let earlier = db.workflows().version(id, version).await?;
         (earlier.nodes, earlier.connections)
     };
-    let (nodes, connections) = (nodes.as_ref(), connections.as_ref());
-    Ok(WorkflowGraph::parse(
-        nodes.map(|document| &document.0),
-        connections.map(|document| &document.0),
-    ))
+    Ok(WorkflowGraph::read(nodes.as_ref(), connections.as_ref()))
 }
 
 /// A stand-in for what nodes do.

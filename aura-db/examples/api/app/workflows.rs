@@ -1,7 +1,9 @@
 //! Workflows. What the caller may see and do is decided by the database handle
 //! of the [`Caller`], so no handler can forget to ask.
 
-use aura_db::{Cursor, List, NewWorkflow, Page, Workflow, WorkflowChange, WorkflowFilter};
+use aura_db::{
+    Cursor, Document, List, NewWorkflow, Page, Workflow, WorkflowChange, WorkflowFilter,
+};
 use aura_db::{WorkflowId, WorkflowSummary};
 use axum::Json;
 use axum::extract::rejection::JsonRejection;
@@ -9,7 +11,6 @@ use axum::extract::{Path, Query};
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use serde::Deserialize;
-use serde_json::Value;
 
 use super::ApiError;
 use super::auth::Caller;
@@ -45,9 +46,9 @@ pub(crate) async fn read(
 pub(crate) struct Content {
     name: String,
     description: Option<String>,
-    settings: Option<Value>,
-    connections: Option<Value>,
-    nodes: Option<Value>,
+    settings: Option<Document>,
+    connections: Option<Document>,
+    nodes: Option<Document>,
 }
 
 pub(crate) async fn create(
@@ -57,9 +58,9 @@ pub(crate) async fn create(
     let Json(content) = body?;
     let mut new = NewWorkflow::new(content.name);
     new.description = content.description;
-    new.settings = content.settings.map(Into::into);
-    new.connections = content.connections.map(Into::into);
-    new.nodes = content.nodes.map(Into::into);
+    new.settings = content.settings;
+    new.connections = content.connections;
+    new.nodes = content.nodes;
     let flow = caller.db.workflows().create(new).await?;
     let location = [(header::LOCATION, format!("/workflows/{}", flow.id))];
     Ok((StatusCode::CREATED, location, Json(flow)))
@@ -69,8 +70,12 @@ pub(crate) async fn create(
 pub(crate) struct Save {
     /// The one that the client read and changed.
     version: i64,
-    #[serde(flatten)]
-    content: Content,
+    // Not flattened from `Content`: that would need the documents parsed.
+    name: String,
+    description: Option<String>,
+    settings: Option<Document>,
+    connections: Option<Document>,
+    nodes: Option<Document>,
 }
 
 pub(crate) async fn save(
@@ -78,14 +83,15 @@ pub(crate) async fn save(
     Path(id): Path<WorkflowId>,
     body: Result<Json<Save>, JsonRejection>,
 ) -> Result<Json<Workflow>, ApiError> {
-    let Json(Save { version, content }) = body?;
+    let Json(save) = body?;
     // PUT says all of it: what is missing is taken away.
     let change = WorkflowChange::new()
-        .name(content.name)
-        .description(content.description)
-        .settings(content.settings)
-        .connections(content.connections)
-        .nodes(content.nodes);
-    let saved = caller.db.workflows().update(id, version, change).await?;
+        .name(save.name)
+        .description(save.description)
+        .settings(save.settings)
+        .connections(save.connections)
+        .nodes(save.nodes);
+    let workflows = caller.db.workflows();
+    let saved = workflows.update(id, save.version, change).await?;
     Ok(Json(saved))
 }

@@ -39,8 +39,8 @@ impl NewAgent {
 
     /// With settings.
     #[must_use]
-    pub fn config(mut self, json: impl Into<serde_json::Value>) -> Self {
-        self.config = Some(Document(json.into()));
+    pub fn config(mut self, json: impl Into<Document>) -> Self {
+        self.config = Some(json.into());
         self
     }
 
@@ -91,8 +91,8 @@ impl AgentChange {
 
     /// Other settings, or none.
     #[must_use]
-    pub fn config(mut self, json: Option<serde_json::Value>) -> Self {
-        self.config = Set(json.map(Document));
+    pub fn config(mut self, json: Option<Document>) -> Self {
+        self.config = Set(json);
         self
     }
 }

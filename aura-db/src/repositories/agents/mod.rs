@@ -30,6 +30,7 @@ use crate::engine::run::Rows;
 use crate::engine::{Handle, Op};
 use crate::error::Error;
 use crate::page::{List, Page};
+use crate::repositories::put;
 use crate::repositories::users::hold_owner;
 use crate::validate::Check;
 
@@ -188,7 +189,7 @@ impl Agents {
                     update.value(agents::Column::Model, model.clone());
                 }
                 if let Set(config) = &change.config {
-                    update.value(agents::Column::Config, config.clone());
+                    put(&mut update, agents::Column::Config, config.as_ref());
                 }
                 changed(&h, id, update).await
             })

@@ -11,7 +11,7 @@ use super::{ENDED, Execution, Executions, find, missing, op, owned, run};
 use crate::engine::{Handle, Op};
 use crate::error::Error;
 use crate::page::MAX_PAGE;
-use crate::repositories::moment;
+use crate::repositories::{moment, put};
 use crate::validate::Check;
 
 /// The longest lease. Who works longer extends it.
@@ -28,28 +28,28 @@ pub struct Outcome {
 impl Outcome {
     /// It ended well, with this result; without one, its data stays.
     #[must_use]
-    pub fn success(data: Option<serde_json::Value>) -> Self {
+    pub fn success(data: Option<Document>) -> Self {
         Self {
             status: ExecutionStatus::Success,
-            data: data.map(Document),
+            data,
             error: None,
         }
     }
 
     /// It failed, and this is why.
     #[must_use]
-    pub fn error(error: impl Into<serde_json::Value>) -> Self {
+    pub fn error(error: impl Into<Document>) -> Self {
         Self {
             status: ExecutionStatus::Error,
             data: None,
-            error: Some(Document(error.into())),
+            error: Some(error.into()),
         }
     }
 
     /// With what it had done so far.
     #[must_use]
-    pub fn data(mut self, json: impl Into<serde_json::Value>) -> Self {
-        self.data = Some(Document(json.into()));
+    pub fn data(mut self, json: impl Into<Document>) -> Self {
+        self.data = Some(json.into());
         self
     }
 }
@@ -212,10 +212,10 @@ impl Executions {
                     .value(executions::Column::FinishedAt, h.now())
                     .value(executions::Column::LeaseUntil, no_time());
                 if let Some(data) = &outcome.data {
-                    update.value(executions::Column::Data, data.clone());
+                    put(&mut update, executions::Column::Data, Some(data));
                 }
                 if let Some(error) = &outcome.error {
-                    update.value(executions::Column::Error, error.clone());
+                    put(&mut update, executions::Column::Error, Some(error));
                 }
                 by_holder(&h, id, worker, update).await
             })
@@ -233,9 +233,8 @@ impl Executions {
         id: ExecutionId,
         worker: &str,
         until: Option<DateTime<Utc>>,
-        data: Option<serde_json::Value>,
+        data: Option<Document>,
     ) -> Result<Execution, Error> {
-        let data = data.map(Document);
         let mut check = Check::default();
         check.document("data", data.as_ref());
         if until.is_some_and(|until| !(1..=9999).contains(&until.year())) {
@@ -253,7 +252,7 @@ impl Executions {
                     .value(executions::Column::LeaseUntil, no_time())
                     .value(executions::Column::WaitUntil, until);
                 if let Some(data) = data {
-                    update.value(executions::Column::Data, data.clone());
+                    put(&mut update, executions::Column::Data, Some(data));
                 }
                 by_holder(&h, id, worker, update).await
             })

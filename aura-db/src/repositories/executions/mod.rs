@@ -44,7 +44,7 @@ pub use entity::executions::Model as Execution;
 use crate::engine::{Handle, Op};
 use crate::error::Error;
 use crate::page::{List, MAX_PAGE, Page};
-use crate::repositories::moment;
+use crate::repositories::{document, moment};
 use crate::validate::Check;
 
 /// An execution to be queued.
@@ -72,8 +72,8 @@ impl NewExecution {
 
     /// With data.
     #[must_use]
-    pub fn data(mut self, json: impl Into<serde_json::Value>) -> Self {
-        self.data = Some(Document(json.into()));
+    pub fn data(mut self, json: impl Into<Document>) -> Self {
+        self.data = Some(json.into());
         self
     }
 }
@@ -136,7 +136,7 @@ impl Executions {
                     .expr(Expr::val(new.mode))
                     .expr(Expr::val(ExecutionStatus::Queued))
                     .expr(Expr::val(h.now()))
-                    .expr(Expr::val(new.data.clone()))
+                    .expr(document(Column::Data, new.data.as_ref()))
                     .from(workflows::Entity)
                     .and_where(workflows::COLUMN.id.eq(new.workflow))
                     .and_where(workflows::COLUMN.deleted_at.is_null());

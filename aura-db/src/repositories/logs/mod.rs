@@ -44,8 +44,8 @@ use crate::engine::{Handle, Op};
 use crate::error::Error;
 use crate::page::{List, Page};
 use crate::repositories::executions::owned;
-use crate::repositories::moment;
-use crate::validate::{Check, written};
+use crate::repositories::{document, moment};
+use crate::validate::Check;
 
 /// The most entries that [`Logs::append_many`] takes at once.
 pub const MAX_BATCH: usize = 100_000;
@@ -87,21 +87,21 @@ impl NewLog {
 
     /// With details.
     #[must_use]
-    pub fn metadata(mut self, json: impl Into<serde_json::Value>) -> Self {
-        self.metadata = Some(Document(json.into()));
+    pub fn metadata(mut self, json: impl Into<Document>) -> Self {
+        self.metadata = Some(json.into());
         self
     }
 
     fn checked(&self) -> Result<(), Error> {
         let mut check = Check::default();
         check.long_text("message", &self.message);
-        check.document("metadata", self.metadata.as_ref());
+        check.searchable("metadata", self.metadata.as_ref());
         check.done()
     }
 
     /// About so many, as it is sent.
     fn bytes(&self) -> usize {
-        self.message.len() + self.metadata.as_ref().map_or(0, written)
+        self.message.len() + self.metadata.as_ref().map_or(0, |json| json.as_str().len())
     }
 
     fn row(&self, now: DateTime<Utc>) -> logs::ActiveModel {
@@ -147,7 +147,7 @@ impl Logs {
                     .column((workflows::Entity, workflows::Column::Id))
                     .expr(Expr::val(new.execution))
                     .expr(Expr::val(h.now()))
-                    .expr(Expr::val(new.metadata.clone()))
+                    .expr(document(Column::Metadata, new.metadata.as_ref()))
                     .from(workflows::Entity)
                     .and_where(workflows::COLUMN.id.eq(new.workflow));
                 if h.backend() == DbBackend::Postgres {

@@ -32,6 +32,7 @@ use crate::config_schema::{self, AnyDepth, ConfigProblem, SchemaProblem};
 use crate::engine::{Handle, Op};
 use crate::error::Error;
 use crate::page::{List, Page};
+use crate::repositories::parsed;
 use crate::validate::Check;
 
 pub use self::filter::{PluginFilter, PluginSort, PluginSummary};
@@ -81,8 +82,8 @@ impl NewPlugin {
 
     /// With a schema of its configs.
     #[must_use]
-    pub fn config_schema(mut self, schema: impl Into<serde_json::Value>) -> Self {
-        self.config_schema = Some(Document(schema.into()));
+    pub fn config_schema(mut self, schema: impl Into<Document>) -> Self {
+        self.config_schema = Some(schema.into());
         self
     }
 }
@@ -116,8 +117,11 @@ impl Plugins {
         check.optional("author", new.author.as_deref(), 160);
         check.document("config_schema", new.config_schema.as_ref());
         check.done()?;
-        if let Some(Document(schema)) = &new.config_schema {
-            config_schema::examine(schema.clone())
+        if let Some(schema) = &new.config_schema {
+            let schema = schema
+                .json()
+                .map_err(|problem| unusable("config_schema", &problem))?;
+            config_schema::examine(schema)
                 .await
                 .map_err(|problem| unusable("config_schema", &problem))?;
         }
@@ -272,9 +276,10 @@ impl Plugins {
     ) -> Result<Vec<ConfigProblem>, Error> {
         let config = AnyDepth(config);
         let plugin = self.get(id).await?;
-        let Some(Document(schema)) = plugin.config_schema else {
+        let Some(schema) = plugin.config_schema else {
             return Ok(Vec::new());
         };
+        let schema = parsed(plugins::Column::ConfigSchema, id.0, &schema)?;
         config_schema::check(schema, config.take())
             .await
             .map_err(|problem| match problem {
@@ -350,7 +355,7 @@ fn missing(id: PluginId) -> Error {
     Error::not_found("plugin", id)
 }
 
-fn unusable(field: &'static str, problem: &SchemaProblem) -> Error {
+fn unusable(field: &'static str, problem: &impl std::fmt::Display) -> Error {
     Error::field(field, format!("can't be used: {problem}"))
 }
 

@@ -67,29 +67,29 @@ impl NewWorkflow {
 
     /// With settings.
     #[must_use]
-    pub fn settings(mut self, json: impl Into<serde_json::Value>) -> Self {
-        self.settings = Some(Document(json.into()));
+    pub fn settings(mut self, json: impl Into<Document>) -> Self {
+        self.settings = Some(json.into());
         self
     }
 
     /// With connections.
     #[must_use]
-    pub fn connections(mut self, json: impl Into<serde_json::Value>) -> Self {
-        self.connections = Some(Document(json.into()));
+    pub fn connections(mut self, json: impl Into<Document>) -> Self {
+        self.connections = Some(json.into());
         self
     }
 
     /// With nodes.
     #[must_use]
-    pub fn nodes(mut self, json: impl Into<serde_json::Value>) -> Self {
-        self.nodes = Some(Document(json.into()));
+    pub fn nodes(mut self, json: impl Into<Document>) -> Self {
+        self.nodes = Some(json.into());
         self
     }
 
     /// With metadata.
     #[must_use]
-    pub fn metadata(mut self, json: impl Into<serde_json::Value>) -> Self {
-        self.metadata = Some(Document(json.into()));
+    pub fn metadata(mut self, json: impl Into<Document>) -> Self {
+        self.metadata = Some(json.into());
         self
     }
 
@@ -147,29 +147,29 @@ impl WorkflowChange {
 
     /// Other settings, or none.
     #[must_use]
-    pub fn settings(mut self, json: Option<serde_json::Value>) -> Self {
-        self.settings = Set(json.map(Document));
+    pub fn settings(mut self, json: Option<Document>) -> Self {
+        self.settings = Set(json);
         self
     }
 
     /// Other connections, or none.
     #[must_use]
-    pub fn connections(mut self, json: Option<serde_json::Value>) -> Self {
-        self.connections = Set(json.map(Document));
+    pub fn connections(mut self, json: Option<Document>) -> Self {
+        self.connections = Set(json);
         self
     }
 
     /// Other nodes, or none.
     #[must_use]
-    pub fn nodes(mut self, json: Option<serde_json::Value>) -> Self {
-        self.nodes = Set(json.map(Document));
+    pub fn nodes(mut self, json: Option<Document>) -> Self {
+        self.nodes = Set(json);
         self
     }
 
     /// Other metadata, or none. The history doesn't keep it.
     #[must_use]
-    pub fn metadata(mut self, json: Option<serde_json::Value>) -> Self {
-        self.metadata = Set(json.map(Document));
+    pub fn metadata(mut self, json: Option<Document>) -> Self {
+        self.metadata = Set(json);
         self
     }
 

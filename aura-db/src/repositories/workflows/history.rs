@@ -12,6 +12,7 @@ use crate::engine::row::summary;
 use crate::engine::{Handle, Op};
 use crate::error::Error;
 use crate::page::{List, Page, Sorted};
+use crate::repositories::put;
 
 /// So many earlier versions are kept of each workflow; the oldest go first.
 pub const HISTORY: i64 = 100;
@@ -272,14 +273,14 @@ async fn revise(
     if let Set(text) = &change.description {
         update.value(Column::Description, text.clone());
     }
-    for (column, document) in [
+    for (column, json) in [
         (Column::Settings, &change.settings),
         (Column::Connections, &change.connections),
         (Column::Nodes, &change.nodes),
         (Column::Metadata, &change.metadata),
     ] {
-        if let Set(document) = document {
-            update.value(column, document.clone());
+        if let Set(json) = json {
+            put(&mut update, column, json.as_ref());
         }
     }
     let workflow = h

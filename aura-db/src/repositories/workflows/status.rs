@@ -1,12 +1,13 @@
 //! Whether a workflow runs, and whether it could.
 
-use entity::{Action, Document, WorkflowId, WorkflowStatus, workflows};
+use entity::{Action, WorkflowId, WorkflowStatus, workflows};
 use sea_orm::ColumnTrait;
 use serde::Serialize;
 
 use super::{Workflow, Workflows, lock, op, whole};
 use crate::error::Error;
 use crate::graph::{GraphProblem, WorkflowGraph};
+use crate::repositories::valid;
 
 /// A workflow whose status was set.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -23,7 +24,7 @@ impl Workflows {
     ///
     /// Fails with [`Error::NotFound`].
     pub async fn check(&self, id: WorkflowId) -> Result<WorkflowGraph, Error> {
-        Ok(graph(&self.get(id).await?))
+        graph(&self.get(id).await?)
     }
 
     /// Sets the status; the version stays. A workflow that is made active may
@@ -76,7 +77,7 @@ impl Workflows {
                 lock(&h, op, id).await?;
                 let mut warnings = Vec::new();
                 if status == WorkflowStatus::Active {
-                    let graph = graph(&whole(&h, id).await?);
+                    let graph = graph(&whole(&h, id).await?)?;
                     if strict && !graph.is_sound() {
                         return Err(Error::Unsound {
                             workflow: id,
@@ -100,10 +101,16 @@ impl Workflows {
     }
 }
 
-fn graph(workflow: &Workflow) -> WorkflowGraph {
-    let json = |document: &Option<Document>| document.clone().map(|Document(json)| json);
-    WorkflowGraph::parse(
-        json(&workflow.nodes).as_ref(),
-        json(&workflow.connections).as_ref(),
-    )
+/// What is wrong in valid JSON is the graph's to tell.
+fn graph(workflow: &Workflow) -> Result<WorkflowGraph, Error> {
+    let (nodes, connections) = (workflow.nodes.as_ref(), workflow.connections.as_ref());
+    for (column, document) in [
+        (workflows::Column::Nodes, nodes),
+        (workflows::Column::Connections, connections),
+    ] {
+        if let Some(document) = document {
+            valid(column, workflow.id.0, document)?;
+        }
+    }
+    Ok(WorkflowGraph::read(nodes, connections))
 }

@@ -2,7 +2,7 @@
 
 use aura_db::agents::{Agent, AgentSort};
 use aura_db::sea_orm::ActiveValue::Set;
-use aura_db::{Action, AgentId, Document, NewAgent, Resource, UserId};
+use aura_db::{Action, AgentId, NewAgent, Resource, UserId};
 use serde_json::Value;
 
 use super::check::{Check, given, holds};
@@ -141,7 +141,7 @@ impl Model {
                 row.description.clone_from(text);
             }
             if let Set(json) = &change.config {
-                row.config = json.clone().map(Document);
+                row.config.clone_from(json);
             }
         })
     }
@@ -216,10 +216,7 @@ fn changeable(change: &Change) -> Result<(), Failed> {
     if let Some(model) = &change.model {
         check.name("model", model, 120);
     }
-    check.container(
-        "config",
-        given(&change.config).cloned().map(Document).as_ref(),
-    );
+    check.container("config", given(&change.config));
     check.done()
 }
 

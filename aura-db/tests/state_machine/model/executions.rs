@@ -118,7 +118,7 @@ impl Model {
         ctx: Ctx,
         workflow: WorkflowId,
         mode: ExecutionMode,
-        data: Option<&Value>,
+        data: Option<&Document>,
     ) -> Answer {
         let may_run = || self.enter(ctx, Action::Execute, Resource::Workflow);
         let mut check = Check::default();
@@ -138,7 +138,7 @@ impl Model {
             started_at: None,
             finished_at: None,
             created_at: now,
-            data: data.cloned().map(Document),
+            data: data.cloned(),
             error: None,
         })))
     }
@@ -177,8 +177,8 @@ impl Model {
         row.status = status;
         row.finished_at = Some(now);
         row.lease_until = None;
-        row.data = data.map(Document).or(row.data.take());
-        row.error = error.map(Document).or(row.error.take());
+        row.data = data.or(row.data.take());
+        row.error = error.or(row.error.take());
         Ok(json_of(&*row))
     }
 
@@ -188,7 +188,7 @@ impl Model {
         id: ExecutionId,
         worker: &str,
         until: Option<DateTime<Utc>>,
-        data: Option<&Value>,
+        data: Option<&Document>,
     ) -> Answer {
         let may = |action| self.enter(ctx, action, Resource::Execution);
         let mut check = Check::default();
@@ -202,7 +202,7 @@ impl Model {
         row.worker_id = None;
         row.lease_until = None;
         row.wait_until = until.map(micros);
-        row.data = data.cloned().map(Document).or(row.data.take());
+        row.data = data.cloned().or(row.data.take());
         Ok(json_of(&*row))
     }
 

@@ -3,7 +3,7 @@
 use aura_db::sea_orm::ActiveValue::{self, Set};
 use aura_db::workflows::{HISTORY, WorkflowVersion};
 use aura_db::{Action, Document, Resource, WorkflowId, WorkflowVersionId};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::check::{Check, given};
 use super::list::{page, without};
@@ -38,13 +38,12 @@ impl Model {
                 let row = self.own_workflow(may(Action::Update)?, *id)?;
                 stale(*id, *read, row.version)?;
                 let earlier = self.earlier(*id, *version)?.clone();
-                let json = |document: Option<Document>| document.map(|Document(json)| json);
                 let change = Change {
                     name: Some(earlier.name),
                     description: Set(earlier.description),
-                    settings: Set(json(earlier.settings)),
-                    connections: Set(json(earlier.connections)),
-                    nodes: Set(json(earlier.nodes)),
+                    settings: Set(earlier.settings),
+                    connections: Set(earlier.connections),
+                    nodes: Set(earlier.nodes),
                     metadata: ActiveValue::NotSet,
                 };
                 self.revise(ctx, *id, *read, &change)
@@ -81,9 +80,9 @@ impl Model {
         };
         self.versions.insert((id.0, read), before);
         self.keep_versions(id, usize::try_from(HISTORY).unwrap_or(0));
-        let set = |column: &mut Option<Document>, json: &ActiveValue<Option<Value>>| {
+        let set = |column: &mut Option<Document>, json: &ActiveValue<Option<Document>>| {
             if let Set(json) = json {
-                *column = json.clone().map(Document);
+                column.clone_from(json);
             }
         };
         self.amended(ctx, id, |row| {
@@ -138,7 +137,7 @@ fn storable(change: &Change) -> Result<(), Failed> {
         ("metadata", &change.metadata),
     ];
     for (field, json) in documents {
-        check.container(field, given(json).cloned().map(Document).as_ref());
+        check.container(field, given(json));
     }
     check.done()
 }

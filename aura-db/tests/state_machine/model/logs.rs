@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use aura_db::{Action, Document, Log, LogId, LogLevel, NewLog, Resource};
+use aura_db::{Action, Log, LogId, LogLevel, NewLog, Resource};
 use serde_json::{Value, json};
 
 use super::check::{Check, holds};
@@ -146,7 +146,7 @@ impl Model {
             workflow_id: new.workflow,
             execution_id: new.execution,
             created_at: now,
-            metadata: metadata.map(|Document(json)| Document(sorted(json))),
+            metadata: metadata.as_ref().map(sorted),
         })
     }
 
@@ -190,6 +190,6 @@ impl Model {
 fn storable(new: &NewLog) -> Result<(), Failed> {
     let mut check = Check::default();
     check.optional("message", Some(&new.message), usize::MAX);
-    check.json("metadata", new.metadata.as_ref().map(|Document(json)| json));
+    check.json("metadata", new.metadata.as_ref());
     check.done()
 }

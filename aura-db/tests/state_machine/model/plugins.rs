@@ -1,7 +1,7 @@
 //! Plugins.
 
 use aura_db::plugins::{Plugin, PluginSort};
-use aura_db::{Action, Document, NewPlugin, PluginId, Resource};
+use aura_db::{Action, NewPlugin, PluginId, Resource};
 use serde_json::{Value, json};
 
 use super::check::{Check, holds};
@@ -87,10 +87,10 @@ impl Model {
         check.text("description", &new.description, 240);
         check.name("version", &new.version, 32);
         check.optional("author", new.author.as_ref(), 160);
-        let json = new.config_schema.as_ref().map(|Document(json)| json);
+        let json = new.config_schema.as_ref();
         check.json("config_schema", json);
         check.done()?;
-        if json.is_some_and(|json| *json != schema()) {
+        if json.is_some_and(|json| *json != schema().into()) {
             return Err(Failed::validation(&["config_schema"]));
         }
         may(Action::Create)?;

@@ -307,18 +307,16 @@ fn storable(new: &NewWorkflow, ctx: Ctx) -> Result<UserId, Failed> {
 }
 
 fn graph(row: &Workflow) -> WorkflowGraph {
-    let json = |document: &Option<Document>| document.clone().map(|Document(json)| json);
-    WorkflowGraph::parse(json(&row.nodes).as_ref(), json(&row.connections).as_ref())
+    WorkflowGraph::read(row.nodes.as_ref(), row.connections.as_ref())
 }
 
 /// Active, unless another status is asked for, with a member `schedule` that is
 /// not null in its settings, or a node whose `type` speaks of a schedule or of
 /// cron.
 fn scheduled(row: &Workflow, any_status: bool) -> bool {
-    let schedule = row
-        .settings
-        .as_ref()
-        .and_then(|Document(json)| json.get("schedule"));
+    let json = |document: &Document| document.json().expect("JSON");
+    let settings = row.settings.as_ref().map(json);
+    let schedule = settings.as_ref().and_then(|json| json.get("schedule"));
     let speaks = |node: &Value| {
         let kind = node.get("type").filter(|kind| !kind.is_null());
         let kind = kind.map(|kind| {
@@ -327,7 +325,7 @@ fn scheduled(row: &Workflow, any_status: bool) -> bool {
         });
         kind.is_some_and(|kind| holds(&kind, "schedule") || holds(&kind, "cron"))
     };
-    let nodes = match row.nodes.as_ref().map(|Document(json)| json) {
+    let nodes = match row.nodes.as_ref().map(json) {
         Some(Value::Array(nodes)) => nodes.iter().any(speaks),
         Some(Value::Object(nodes)) => nodes.values().any(speaks),
         _ => false,

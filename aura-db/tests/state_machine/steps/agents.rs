@@ -3,7 +3,6 @@
 use aura_db::agents::AgentSort;
 use aura_db::sea_orm::ActiveValue::{self, Set};
 use aura_db::{AgentChange, AgentFilter, AgentId, Deleted, Document, NewAgent, UserId};
-use serde_json::Value;
 
 use super::Kinds;
 use super::pages::Pages;
@@ -33,7 +32,7 @@ pub(crate) struct Change {
     pub(crate) name: Option<String>,
     pub(crate) model: Option<String>,
     pub(crate) description: ActiveValue<Option<String>>,
-    pub(crate) config: ActiveValue<Option<Value>>,
+    pub(crate) config: ActiveValue<Option<Document>>,
 }
 
 impl Change {
@@ -146,7 +145,7 @@ pub(crate) const KINDS: Kinds = &[
         if draw.byte() % 8 != 7 {
             new.owner = Some(UserId(draw.handle(model.users.count())));
         }
-        new.config = draw.maybe(|draw| Document(draw.json()));
+        new.config = draw.maybe(Draw::json);
         new.description = draw.maybe(Draw::text);
         Call::Create(new)
     }),

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use aura_db::{
-    ExecutionFilter, ExecutionId, ExecutionMode, ExecutionStatus, NewExecution, WorkflowId,
+    Document, ExecutionFilter, ExecutionId, ExecutionMode, ExecutionStatus, NewExecution,
+    WorkflowId,
 };
 use chrono::{DateTime, Utc};
-use serde_json::Value;
 
 use super::Kinds;
 use super::pages::Pages;
@@ -17,7 +17,7 @@ use crate::side::{Door, Side};
 
 #[derive(Debug, Clone)]
 pub(crate) enum Call {
-    Enqueue(WorkflowId, ExecutionMode, Option<Value>),
+    Enqueue(WorkflowId, ExecutionMode, Option<Document>),
     Find(ExecutionId),
     Get(ExecutionId),
     GetWithLogs(ExecutionId, u64),
@@ -28,7 +28,7 @@ pub(crate) enum Call {
     ClaimMany(String, Duration, u64),
     Extend(ExecutionId, String, Duration),
     Finish(ExecutionId, String, End),
-    Wait(ExecutionId, String, Option<DateTime<Utc>>, Option<Value>),
+    Wait(ExecutionId, String, Option<DateTime<Utc>>, Option<Document>),
     Resume(ExecutionId),
     Cancel(ExecutionId),
     Recover(u64),
@@ -38,8 +38,8 @@ pub(crate) enum Call {
 /// An outcome that can be read.
 #[derive(Debug, Clone)]
 pub(crate) enum End {
-    Success(Option<Value>),
-    Error(Value, Option<Value>),
+    Success(Option<Document>),
+    Error(Document, Option<Document>),
 }
 
 /// A filter that can be read.
@@ -262,7 +262,7 @@ impl Call {
         match self {
             Self::Enqueue(workflow, mode, data) => {
                 let mut new = NewExecution::new(side.real(*workflow), *mode);
-                new.data = data.clone().map(aura_db::Document);
+                new.data = data.clone();
                 side.made(executions.enqueue(new).await, |row| row.id)
             }
             Self::Find(id) => side.told(executions.find(real(id)).await),

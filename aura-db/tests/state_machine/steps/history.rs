@@ -1,8 +1,7 @@
 //! Calls about the versions of workflows.
 
 use aura_db::sea_orm::ActiveValue::{self, Set};
-use aura_db::{WorkflowChange, WorkflowId};
-use serde_json::Value;
+use aura_db::{Document, WorkflowChange, WorkflowId};
 
 use super::Kinds;
 use super::pages::Pages;
@@ -25,10 +24,10 @@ pub(crate) enum Call {
 pub(crate) struct Change {
     pub(crate) name: Option<String>,
     pub(crate) description: ActiveValue<Option<String>>,
-    pub(crate) settings: ActiveValue<Option<Value>>,
-    pub(crate) connections: ActiveValue<Option<Value>>,
-    pub(crate) nodes: ActiveValue<Option<Value>>,
-    pub(crate) metadata: ActiveValue<Option<Value>>,
+    pub(crate) settings: ActiveValue<Option<Document>>,
+    pub(crate) connections: ActiveValue<Option<Document>>,
+    pub(crate) nodes: ActiveValue<Option<Document>>,
+    pub(crate) metadata: ActiveValue<Option<Document>>,
 }
 
 impl Change {

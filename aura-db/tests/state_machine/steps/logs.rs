@@ -3,7 +3,7 @@
 use std::sync::PoisonError;
 
 use aura_db::logs::TailFrom;
-use aura_db::{Document, Error, ExecutionId, LogFilter, LogId, LogLevel, NewLog, Page, WorkflowId};
+use aura_db::{Error, ExecutionId, LogFilter, LogId, LogLevel, NewLog, Page, WorkflowId};
 use chrono::{DateTime, Utc};
 
 use super::Kinds;
@@ -139,7 +139,7 @@ fn entry(draw: &mut Draw<'_>, model: &Model) -> NewLog {
     }
     let mut new = NewLog::new(id, level(draw), draw.text());
     new.execution = execution;
-    new.metadata = draw.maybe(|draw| Document(draw.json()));
+    new.metadata = draw.maybe(Draw::json);
     new
 }
 

@@ -119,9 +119,9 @@ pub(crate) const KINDS: Kinds = &[
         new.author = draw.maybe(|draw| draw.name(160));
         new.config_schema = match draw.byte() % 8 {
             0..3 => None,
-            3..6 => Some(Document(schema())),
-            6 => Some(Document(json!({"type": 7}))),
-            _ => Some(Document(json!({"k\0": 1}))),
+            3..6 => Some(Document::from(schema())),
+            6 => Some(Document::from(json!({"type": 7}))),
+            _ => Some(Document::from(json!({"k\0": 1}))),
         };
         Call::Register(new)
     }),

@@ -135,7 +135,7 @@ fn pair(draw: &mut Draw<'_>, model: &Model) -> (WorkflowId, PluginId) {
 }
 
 fn document(draw: &mut Draw<'_>) -> Option<Document> {
-    draw.maybe(|draw| Document(draw.json()))
+    draw.maybe(Draw::json)
 }
 
 pub(crate) fn create(draw: &mut Draw<'_>, model: &Model) -> super::Call {
