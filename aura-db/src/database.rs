@@ -12,11 +12,12 @@ use sea_orm::{
 use secrecy::SecretString;
 
 use crate::clock::{Clock, SystemClock};
+use crate::engine::begin::begin;
 use crate::engine::embedded::Embedded;
 use crate::engine::fetch::Fetch;
 use crate::engine::handle::Gates;
 use crate::engine::stats::DatabaseStats;
-use crate::engine::transaction::{self, Isolation, Pool};
+use crate::engine::transaction::{Isolation, Pool};
 use crate::engine::{Handle, Shared};
 use crate::error::{Doing, Error};
 use crate::repositories::sessions::{Issued, SessionRequest, Sessions};
@@ -229,7 +230,7 @@ impl Database {
             sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
             ..TransactionOptions::default()
         };
-        transaction::begin(self.writer().clone(), options).await
+        begin(self.writer().clone(), options).await
     }
 
     /// Whether both connections answer.

@@ -4,7 +4,13 @@ use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 use connection::{Config, Durability, Target};
-use sqlite_engine::{Options, Readers, Statement, Writer};
+use sea_orm::DbErr;
+use sqlite_engine::{Options, Pace, Readers, Statement, Write, Writer};
+
+use crate::engine::Handle;
+use crate::engine::row::Cells;
+use crate::engine::session::reading;
+use crate::error::{Doing, Error};
 
 /// The engine. Only for files: what is in memory lives in one connection.
 #[derive(Debug, Clone)]
@@ -90,5 +96,86 @@ impl Drop for Logged {
         } else if self.logging {
             tracing::info!(target: "sqlx::query", statement = sql, rows, ?elapsed);
         }
+    }
+}
+
+impl Handle {
+    /// Runs a write of its own and reads its rows; again, alone, when the commit
+    /// that it shared with others failed.
+    pub(super) async fn written<T, R>(
+        &self,
+        engine: &Embedded,
+        statement: Statement,
+        pace: Pace,
+        read: R,
+    ) -> Result<Vec<T>, Error>
+    where
+        R: Fn(&mut Cells<'_>) -> Result<T, DbErr> + Clone + Send + 'static,
+        T: Send + 'static,
+    {
+        for alone in [false, true] {
+            let mut write = self.begin_write(engine, alone).await?;
+            let rows = write.query(statement.clone(), pace, reading(read.clone()));
+            let rows = rows.await.doing("writing")?;
+            if committed(write).await? {
+                return Ok(rows);
+            }
+        }
+        Err(Error::Aborted)
+    }
+
+    /// The same with a statement that has no rows.
+    pub(super) async fn executed(
+        &self,
+        engine: &Embedded,
+        statement: Statement,
+        pace: Pace,
+    ) -> Result<u64, Error> {
+        for alone in [false, true] {
+            let mut write = self.begin_write(engine, alone).await?;
+            let touched = write.execute(statement.clone(), pace).await;
+            let touched = touched.map_err(|error| Error::of_engine("writing", error))?;
+            if committed(write).await? {
+                return Ok(touched);
+            }
+        }
+        Err(Error::Aborted)
+    }
+
+    /// Waits for the engine's writer.
+    pub(super) async fn begin_write(&self, engine: &Embedded, alone: bool) -> Result<Write, Error> {
+        let begun = self.waiting(engine, engine.writer.begin(alone)).await;
+        begun.map_err(|error| Error::of_engine("waiting for the writer", error))
+    }
+
+    /// Counts the wait for the engine's writer, if there is one.
+    pub(super) async fn waiting<T>(&self, engine: &Embedded, wait: impl Future<Output = T>) -> T {
+        if engine.writer.is_idle() {
+            return wait.await;
+        }
+        let started = Instant::now();
+        let done = wait.await;
+        self.shared.stats.waited(started.elapsed());
+        done
+    }
+
+    /// Notes a statement for the log: the engine's, because the driver logs its
+    /// own.
+    pub(super) fn logged(&self, statement: &Statement) -> Option<Logged> {
+        let driver = self
+            .scope
+            .as_ref()
+            .is_some_and(|scope| scope.open.on_driver);
+        let engine = self.shared.engine.as_ref().filter(|_| !driver)?;
+        engine.begin(statement)
+    }
+}
+
+/// Commits; `false` when it is to be tried again alone.
+async fn committed(write: Write) -> Result<bool, Error> {
+    match write.commit().await {
+        Ok(()) => Ok(true),
+        Err(sqlite_engine::Error::Undone) => Ok(false),
+        Err(error) => Err(Error::of_engine("committing", error)),
     }
 }

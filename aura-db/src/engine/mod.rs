@@ -9,6 +9,7 @@
 //! * [`transaction`]: begin, commit, savepoints, retries.
 //! * [`stats`]: the numbers.
 
+pub(crate) mod begin;
 mod bulk;
 pub(crate) mod embedded;
 pub(crate) mod fetch;

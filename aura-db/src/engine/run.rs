@@ -5,7 +5,6 @@
 //! one. Everything that a statement can end with becomes an [`Error`] here.
 
 use std::marker::PhantomData;
-use std::time::Instant;
 
 use sea_orm::sea_query::{
     DeleteStatement, InsertStatement, OnConflict, Query, SelectStatement, UpdateStatement,
@@ -14,11 +13,10 @@ use sea_orm::{
     ActiveModelTrait, ConnectionTrait, DatabaseConnection, DbBackend, DbErr, EntityTrait, Insert,
     Iterable, QueryTrait, Select, Statement, StatementBuilder, Value,
 };
-use sqlite_engine::{Pace, Statement as Prepared, Write};
+use sqlite_engine::{Pace, Statement as Prepared};
 use tokio::sync::Semaphore;
 
 use crate::engine::Handle;
-use crate::engine::embedded::{Embedded, Logged};
 use crate::engine::fetch::Fetch;
 use crate::engine::row::{Cells, Shape};
 use crate::engine::session::{built, doing, driven, read_all, reading};
@@ -156,76 +154,6 @@ impl Handle {
         }
         self.count_rows(touched);
         Ok(touched)
-    }
-
-    /// Runs a write of its own and reads its rows; again, alone, when the commit
-    /// that it shared with others failed.
-    async fn written<T, R>(
-        &self,
-        engine: &Embedded,
-        statement: Prepared,
-        pace: Pace,
-        read: R,
-    ) -> Result<Vec<T>, Error>
-    where
-        R: Fn(&mut Cells<'_>) -> Result<T, DbErr> + Clone + Send + 'static,
-        T: Send + 'static,
-    {
-        for alone in [false, true] {
-            let mut write = self.begin_write(engine, alone).await?;
-            let rows = write.query(statement.clone(), pace, reading(read.clone()));
-            let rows = rows.await.doing("writing")?;
-            if committed(write).await? {
-                return Ok(rows);
-            }
-        }
-        Err(Error::Aborted)
-    }
-
-    /// The same with a statement that has no rows.
-    async fn executed(
-        &self,
-        engine: &Embedded,
-        statement: Prepared,
-        pace: Pace,
-    ) -> Result<u64, Error> {
-        for alone in [false, true] {
-            let mut write = self.begin_write(engine, alone).await?;
-            let touched = write.execute(statement.clone(), pace).await;
-            let touched = touched.map_err(|error| Error::of_engine("writing", error))?;
-            if committed(write).await? {
-                return Ok(touched);
-            }
-        }
-        Err(Error::Aborted)
-    }
-
-    /// Waits for the engine's writer.
-    pub(super) async fn begin_write(&self, engine: &Embedded, alone: bool) -> Result<Write, Error> {
-        let begun = self.waiting(engine, engine.writer.begin(alone)).await;
-        begun.map_err(|error| Error::of_engine("waiting for the writer", error))
-    }
-
-    /// Counts the wait for the engine's writer, if there is one.
-    pub(super) async fn waiting<T>(&self, engine: &Embedded, wait: impl Future<Output = T>) -> T {
-        if engine.writer.is_idle() {
-            return wait.await;
-        }
-        let started = Instant::now();
-        let done = wait.await;
-        self.shared.stats.waited(started.elapsed());
-        done
-    }
-
-    /// Notes a statement for the log: the engine's, because the driver logs its
-    /// own.
-    fn logged(&self, statement: &Prepared) -> Option<Logged> {
-        let driver = self
-            .scope
-            .as_ref()
-            .is_some_and(|scope| scope.open.on_driver);
-        let engine = self.shared.engine.as_ref().filter(|_| !driver)?;
-        engine.begin(statement)
     }
 
     /// The driver's connections, and the gate in front of them.
@@ -466,15 +394,6 @@ impl Handle {
     {
         let statement = Statement::from_sql_and_values(self.backend(), sql, values);
         self.returned::<E>(statement, Pace::Long).await
-    }
-}
-
-/// Commits; `false` when it is to be tried again alone.
-async fn committed(write: Write) -> Result<bool, Error> {
-    match write.commit().await {
-        Ok(()) => Ok(true),
-        Err(sqlite_engine::Error::Undone) => Ok(false),
-        Err(error) => Err(Error::of_engine("committing", error)),
     }
 }
 

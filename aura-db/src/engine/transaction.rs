@@ -12,20 +12,15 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rand::RngExt;
-use sea_orm::{
-    DatabaseConnection, DatabaseTransaction, IsolationLevel, SqliteTransactionMode,
-    TransactionOptions, TransactionTrait,
-};
-use tokio::sync::{OwnedSemaphorePermit, RwLock, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, RwLock};
 
 use crate::engine::handle::Handle;
 use crate::engine::session::{Session, Unfinished};
-use crate::error::{Doing, Error};
+use crate::error::Error;
 
-const BEGINNING: &str = "beginning a transaction";
 /// So often is a transaction run that collides with others.
 const ATTEMPTS: u32 = 10;
 /// The first pause is at most so long, and each is up to twice the one before.
@@ -134,6 +129,21 @@ impl Drop for Running<'_> {
 }
 
 impl Open {
+    pub(super) fn new(session: Session, permit: Option<OwnedSemaphorePermit>) -> Arc<Self> {
+        Arc::new(Self {
+            on_driver: matches!(session, Session::Driver(..)),
+            session: RwLock::new(Some(session)),
+            state: Mutex::new(State {
+                levels: vec![0],
+                next: 1,
+                failed: None,
+                changed: 0,
+                appended: false,
+                permit,
+            }),
+        })
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -249,92 +259,6 @@ impl Drop for CloseLevel<'_> {
 }
 
 impl Handle {
-    /// Waits for a place in a pool.
-    pub(crate) async fn place(&self, gate: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Error> {
-        if let Ok(permit) = gate.clone().try_acquire_owned() {
-            return Ok(permit);
-        }
-        let started = Instant::now();
-        let limit = self.shared.config.pool.connection_timeout;
-        let permit = tokio::time::timeout(limit, gate.clone().acquire_owned()).await;
-        self.shared.stats.waited(started.elapsed());
-        match permit {
-            Ok(Ok(permit)) => Ok(permit),
-            _ => Err(Error::Busy {
-                doing: "waiting for a connection",
-                source: None,
-            }),
-        }
-    }
-
-    async fn begin(
-        &self,
-        pool: Pool,
-        isolation: Isolation,
-        alone: bool,
-    ) -> Result<Arc<Open>, Error> {
-        let engine = self.shared.engine.as_ref();
-        let (session, permit) = match (engine, pool) {
-            (Some(engine), Pool::Reader) => {
-                let permit = self.place(&self.shared.gates.reader).await?;
-                let snapshot = engine.readers.snapshot();
-                let snapshot = snapshot.map_err(|error| Error::of_engine(BEGINNING, error))?;
-                (Session::Snapshot(snapshot.into()), Some(permit))
-            }
-            (Some(engine), Pool::Writer) => {
-                let write = self.begin_write(engine, alone).await?;
-                (Session::Write(write.into()), None)
-            }
-            _ => self.begin_driver(pool, isolation).await?,
-        };
-        Ok(Arc::new(Open {
-            on_driver: matches!(session, Session::Driver(..)),
-            session: RwLock::new(Some(session)),
-            state: Mutex::new(State {
-                levels: vec![0],
-                next: 1,
-                failed: None,
-                changed: 0,
-                appended: false,
-                permit,
-            }),
-        }))
-    }
-
-    async fn begin_driver(
-        &self,
-        pool: Pool,
-        isolation: Isolation,
-    ) -> Result<(Session, Option<OwnedSemaphorePermit>), Error> {
-        let excluded = match &self.shared.engine {
-            Some(engine) => {
-                let excluded = self.waiting(engine, engine.writer.exclude()).await;
-                Some(excluded.map_err(|error| Error::of_engine(BEGINNING, error))?)
-            }
-            None => None,
-        };
-        let (connection, gate) = self.pool(pool != Pool::Reader);
-        let permit = self.place(gate).await?;
-        let options = TransactionOptions {
-            isolation_level: match isolation {
-                _ if self.backend() == sea_orm::DbBackend::Sqlite => None,
-                Isolation::Default => None,
-                Isolation::ReadCommitted => Some(IsolationLevel::ReadCommitted),
-                Isolation::RepeatableRead => Some(IsolationLevel::RepeatableRead),
-                Isolation::Serializable => Some(IsolationLevel::Serializable),
-            },
-            // Deferred, SQLite's own default, fails at once with "database is
-            // locked" when it reads before it writes.
-            sqlite_transaction_mode: Some(match pool {
-                Pool::Reader => SqliteTransactionMode::Deferred,
-                _ => SqliteTransactionMode::Immediate,
-            }),
-            ..TransactionOptions::default()
-        };
-        let transaction = begin(connection.clone(), options).await?;
-        Ok((Session::Driver(transaction, excluded), Some(permit)))
-    }
-
     /// Runs a closure in a transaction of its own, or in a savepoint when the
     /// handle is in one; again when it collided with others.
     pub(crate) async fn transact<T, E, F, Fut>(
@@ -464,24 +388,6 @@ impl Handle {
         }
         result
     }
-}
-
-/// Begins a transaction in a task of its own: a `begin` that is dropped halfway
-/// would put a PostgreSQL connection back into the pool inside of a
-/// transaction, where the next write would be acknowledged and lost. A
-/// transaction that arrives for nobody is rolled back.
-pub(crate) async fn begin(
-    connection: DatabaseConnection,
-    options: TransactionOptions,
-) -> Result<DatabaseTransaction, Error> {
-    let begun = tokio::spawn(async move { connection.begin_with_options(options).await });
-    begun
-        .await
-        .map_err(|source| Error::Unavailable {
-            doing: BEGINNING,
-            source: Box::new(source),
-        })?
-        .doing(BEGINNING)
 }
 
 /// A random pause that grows, so that those who collided don't meet again.
