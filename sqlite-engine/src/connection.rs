@@ -72,17 +72,28 @@ impl Limit {
         self.run.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Nobody waits for this run any more.
-    pub(crate) fn give_up(&self, run: u64) {
-        self.given_up.store(run, Ordering::Relaxed);
-    }
-
     fn is_over(&self) -> bool {
         if self.given_up.load(Ordering::Relaxed) == self.run.load(Ordering::Relaxed) {
             return self.run.load(Ordering::Relaxed) != 0;
         }
         let until = self.until.load(Ordering::Relaxed);
         until != 0 && self.born.elapsed().as_nanos() > u128::from(until)
+    }
+}
+
+/// Ends a read when its caller goes. Dropped after its end, it ends nothing.
+pub(crate) struct GiveUp(Arc<Limit>, u64);
+
+impl GiveUp {
+    /// Limits what runs next.
+    pub(crate) fn of(limit: &Arc<Limit>, most: Option<Duration>) -> Self {
+        Self(limit.clone(), limit.set(most))
+    }
+}
+
+impl Drop for GiveUp {
+    fn drop(&mut self) {
+        self.0.given_up.store(self.1, Ordering::Relaxed);
     }
 }
 

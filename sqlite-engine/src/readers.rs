@@ -7,7 +7,7 @@ use rusqlite::{Connection, Row};
 use tokio::sync::Semaphore;
 
 use crate::bind::Statement;
-use crate::connection::{self, BUDGET, Limit, Options};
+use crate::connection::{self, BUDGET, GiveUp, Limit, Options};
 use crate::error::{AsEngine, Error};
 
 /// The connections that read. Cheap to clone.
@@ -104,7 +104,7 @@ impl Lent {
             .map_err(|_| Error::ReadersHeld(patience))?
             .map_err(|_| Error::Closed)?;
         let (_, limit) = self.get()?;
-        let give_up = GiveUp(limit.clone(), limit.set(most));
+        let give_up = GiveUp::of(limit, most);
         let done = tokio::task::spawn_blocking(move || {
             let _place = place;
             let rows = self.get().map_err(E::from).and_then(|(connection, _)| {
@@ -140,15 +140,6 @@ impl Drop for Lent {
         if !connections.closed {
             connections.idle.extend(connection);
         }
-    }
-}
-
-/// Ends a read whose caller has gone.
-struct GiveUp(Arc<Limit>, u64);
-
-impl Drop for GiveUp {
-    fn drop(&mut self) {
-        self.0.give_up(self.1);
     }
 }
 

@@ -6,7 +6,7 @@ use rusqlite::{Connection, Row};
 use tokio::sync::oneshot;
 
 use crate::bind::Statement;
-use crate::connection::BUDGET;
+use crate::connection::{BUDGET, GiveUp};
 use crate::error::{AsEngine, Error};
 use crate::writer::Held;
 
@@ -105,10 +105,21 @@ impl Write {
                 done => return done,
             }
         }
-        let held = self.held.take().ok_or(Error::Ended)?;
+        let mut held = self.held.take().ok_or(Error::Ended)?;
         let most = held.shared.options.statement_timeout;
         let most = most.filter(|_| pace == Pace::Read);
-        let (held, done) = blocking(held, move |held| limited(held, most, &run)).await?;
+        // What writes goes on to its end, because to interrupt it would undo
+        // others' work; a read would only keep the connection from them.
+        let (_, limit) = held.connection()?;
+        let give_up = if pace == Pace::Read {
+            Some(GiveUp::of(limit, most))
+        } else {
+            limit.set(None);
+            None
+        };
+        let run = move |held: &mut Held| -> Result<T, E> { run(&held.connection()?.0) };
+        let (held, done) = blocking(held, run).await?;
+        drop(give_up);
         self.held = Some(held);
         match (done, most) {
             (Err(error), Some(most)) if error.interrupted() => Err(Error::TimedOut(most).into()),

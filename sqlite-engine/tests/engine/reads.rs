@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use sqlite_engine::{Error, Statement};
+use sqlite_engine::{Error, Pace, Statement};
 
 use crate::{endless, engine, engine_with};
 
@@ -63,14 +63,32 @@ async fn a_read_that_nobody_waits_for_ends() {
     assert!(started.elapsed() < Duration::from_secs(30));
 }
 
-/// The limit of one statement isn't the next one's.
+/// Also one in a write: it would keep the connection from all others.
+#[tokio::test]
+async fn a_read_of_a_write_that_nobody_waits_for_ends() {
+    let engine = engine_with(|options| options.patience = Duration::from_secs(20));
+    let mut write = engine.begin().await;
+    let read = write.query(endless(), Pace::Read, |row| {
+        row.get::<_, i64>(0).map_err(Error::from)
+    });
+    let given_up = tokio::time::timeout(Duration::from_millis(50), read).await;
+    assert!(given_up.is_err());
+    let ended = write.commit().await;
+    assert!(matches!(ended, Err(Error::Ended)), "{ended:?}");
+    engine.insert("x").await.expect("the connection is free");
+    assert_eq!(engine.list().await, ["x"]);
+}
+
+/// The limit of one statement isn't the next one's. SQLite looks at it every
+/// thousand steps, and counts them over all runs of a prepared statement.
 #[tokio::test]
 async fn a_limit_ends_with_its_statement() {
     let engine = engine();
     engine.insert("x").await.expect("inserted");
     assert_eq!(engine.list().await, ["x"]);
     std::thread::sleep(Duration::from_millis(5));
-    engine.readers.snapshot().expect("it begins");
-    std::thread::sleep(Duration::from_millis(5));
+    for _ in 0..1_000 {
+        engine.readers.snapshot().expect("it begins");
+    }
     assert_eq!(engine.list().await, ["x"]);
 }
