@@ -5,10 +5,7 @@ use std::sync::Arc;
 use connection::{Config, Target};
 use entity::UserId;
 use migration::{Runner, State};
-use sea_orm::{
-    DatabaseConnection, DatabaseTransaction, SqliteTransactionMode, StatementBuilder,
-    TransactionOptions,
-};
+use sea_orm::{DatabaseConnection, DatabaseTransaction, SqliteTransactionMode, StatementBuilder};
 use secrecy::SecretString;
 
 use crate::clock::{Clock, SystemClock};
@@ -16,6 +13,7 @@ use crate::engine::begin::begin;
 use crate::engine::embedded::Embedded;
 use crate::engine::fetch::Fetch;
 use crate::engine::handle::Gates;
+use crate::engine::server::Server;
 use crate::engine::stats::DatabaseStats;
 use crate::engine::transaction::{Isolation, Pool};
 use crate::engine::{Handle, Shared};
@@ -136,6 +134,8 @@ impl Database {
         Ok(Self {
             handle: Handle::new(Shared {
                 engine: Embedded::of(&config),
+                server: Server::of(&config, &connections),
+                appends: Arc::default(),
                 gates: Gates::of(&config),
                 config: Arc::new(config),
                 connections,
@@ -206,7 +206,7 @@ impl Database {
     /// [`entity::Live::live`].
     #[must_use]
     pub fn reader(&self) -> &DatabaseConnection {
-        &self.handle.shared.connections.reader
+        &self.handle.connections().reader
     }
 
     /// A plain SeaORM connection for statements of your own that write. On
@@ -214,7 +214,7 @@ impl Database {
     /// wait. For a transaction use [`Database::transaction`].
     #[must_use]
     pub fn writer(&self) -> &DatabaseConnection {
-        &self.handle.shared.connections.writer
+        &self.handle.connections().writer
     }
 
     /// Begins a plain SeaORM transaction that may write, for statements that
@@ -226,11 +226,7 @@ impl Database {
     /// Fails when no connection is free within the pool's timeout, or the file
     /// stays locked for longer than the lock timeout.
     pub async fn begin(&self) -> Result<DatabaseTransaction, Error> {
-        let options = TransactionOptions {
-            sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
-            ..TransactionOptions::default()
-        };
-        begin(self.writer().clone(), options).await
+        begin(self.writer().clone(), SqliteTransactionMode::Immediate).await
     }
 
     /// Whether both connections answer.
@@ -245,6 +241,9 @@ impl Database {
     /// clones of this database.
     pub async fn close(self) {
         let shared = &*self.handle.shared;
+        if let Some(server) = &shared.server {
+            server.close();
+        }
         // First: whoever leaves a SQLite file last folds its WAL back into it.
         if let Some(engine) = &shared.engine {
             engine.close().await;

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use connection::Target;
 use migration::State;
-use sea_orm::{DatabaseConnection, DbBackend, Statement};
+use sea_orm::{DbBackend, Statement};
 use serde::Serialize;
 
 use crate::database::Database;
@@ -88,23 +88,23 @@ impl Database {
             Target::Memory => 1,
             _ => self.config().pool.max,
         };
-        let (reader, writer) = match &self.handle().shared.engine {
-            Some(engine) => {
-                let (size, idle) = engine.readers.size();
-                let busy = u32::from(!engine.writer.is_idle());
-                let reader = PoolHealth {
-                    size: narrow(size),
-                    idle: narrow(idle),
-                    max,
-                };
-                let writer = PoolHealth {
-                    size: 1,
-                    idle: 1 - busy,
-                    max: 1,
-                };
-                (reader, writer)
-            }
-            None => (pool(self.reader(), max), pool(self.writer(), max)),
+        let shared = &self.handle().shared;
+        let of = |size, idle: usize, max| PoolHealth {
+            size,
+            idle: narrow(idle),
+            max,
+        };
+        let (reader, writer) = if let Some(engine) = &shared.engine {
+            let (size, idle) = engine.readers.size();
+            let free = usize::from(engine.writer.is_idle());
+            (of(narrow(size), idle, max), of(1, free, 1))
+        } else if let Some(server) = &shared.server {
+            let (size, idle) = server.size();
+            (of(size, idle, max), of(size, idle, max))
+        } else {
+            let pool = self.reader().get_sqlite_connection_pool();
+            let memory = of(pool.size(), pool.num_idle(), max);
+            (memory, memory)
         };
         Ok(Health {
             backend: name,
@@ -119,19 +119,4 @@ impl Database {
 
 fn narrow(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
-}
-
-fn pool(connection: &DatabaseConnection, max: u32) -> PoolHealth {
-    let (size, idle) = if connection.get_database_backend() == DbBackend::Postgres {
-        let pool = connection.get_postgres_connection_pool();
-        (pool.size(), pool.num_idle())
-    } else {
-        let pool = connection.get_sqlite_connection_pool();
-        (pool.size(), pool.num_idle())
-    };
-    PoolHealth {
-        size,
-        idle: narrow(idle),
-        max,
-    }
 }

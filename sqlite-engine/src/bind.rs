@@ -67,12 +67,31 @@ impl Statement {
         connection: &'c rusqlite::Connection,
     ) -> Result<rusqlite::CachedStatement<'c>, Error> {
         let mut prepared = connection.prepare_cached(&self.sql)?;
-        for (index, value) in self.values.iter().enumerate() {
-            let value = Bound::of(value)?;
-            prepared.raw_bind_parameter(index + 1, value)?;
-        }
+        bind(&mut prepared, &self.values)?;
         Ok(prepared)
     }
+}
+
+/// Runs SQL once for each row of values, and says how many rows it touched.
+pub(crate) fn execute_each(
+    connection: &rusqlite::Connection,
+    sql: &str,
+    rows: &[Vec<Value>],
+) -> Result<u64, Error> {
+    let mut prepared = connection.prepare_cached(sql)?;
+    let mut touched = 0;
+    for values in rows {
+        bind(&mut prepared, values)?;
+        touched += prepared.raw_execute()? as u64;
+    }
+    Ok(touched)
+}
+
+fn bind(prepared: &mut rusqlite::Statement<'_>, values: &[Value]) -> Result<(), Error> {
+    for (index, value) in values.iter().enumerate() {
+        prepared.raw_bind_parameter(index + 1, Bound::of(value)?)?;
+    }
+    Ok(())
 }
 
 /// A value as SQLite stores it: the same forms as sqlx, so that rows of both

@@ -35,6 +35,16 @@ const STATEMENTS: usize = 256;
 /// microseconds' worth.
 const STEPS: i32 = 1_000;
 
+/// After so many pages of 4 KiB the WAL is copied into the file, which waits for
+/// the disk twice and writes each page once, however often it was changed. SQLite's
+/// own 1,000 are few for rows whose indexes are all over the file.
+const CHECKPOINT: i64 = 4_096;
+
+/// So many changed pages of 4 KiB may a transaction hold in memory before they
+/// are written ahead of its commit, over and over. Only what is changed counts:
+/// the cache stays as it is.
+const SPILL: i64 = 8_192;
+
 /// So long may a read keep a thread of the runtime.
 pub(crate) const BUDGET: Duration = Duration::from_millis(1);
 
@@ -112,6 +122,8 @@ pub(crate) fn writer(options: &Options) -> Result<(Connection, Arc<Limit>), Erro
     let synchronous = if options.durable { "FULL" } else { "NORMAL" };
     connection.pragma_update(None, "synchronous", synchronous)?;
     connection.pragma_update(None, "foreign_keys", true)?;
+    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT)?;
+    connection.pragma_update(None, "cache_spill", SPILL)?;
     limited(connection)
 }
 

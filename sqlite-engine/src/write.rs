@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use rusqlite::{Connection, Row};
+use sea_orm::Value;
 use tokio::sync::oneshot;
 
-use crate::bind::Statement;
+use crate::bind::{self, Statement};
 use crate::connection::{BUDGET, GiveUp};
 use crate::error::{AsEngine, Error};
 use crate::writer::Held;
@@ -74,6 +75,17 @@ impl Write {
     pub async fn execute(&mut self, statement: Statement, pace: Pace) -> Result<u64, Error> {
         self.run(pace, move |connection| statement.execute(connection))
             .await
+    }
+
+    /// Runs SQL once for each row of values, where it may block, and says how
+    /// many rows it touched.
+    ///
+    /// Fails like [`Write::query`].
+    pub async fn execute_each(&mut self, sql: String, rows: Vec<Vec<Value>>) -> Result<u64, Error> {
+        self.run(Pace::Long, move |connection| {
+            bind::execute_each(connection, &sql, &rows)
+        })
+        .await
     }
 
     /// Runs SQL of the caller's own: savepoints.

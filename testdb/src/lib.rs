@@ -323,17 +323,30 @@ async fn template(connection: &DatabaseConnection) -> String {
 /// does both at once. The calling crate needs tokio.
 #[macro_export]
 macro_rules! both {
-    ($($make:ident: $($body:ident),+ $(,)?);+ $(;)?) => {
-        mod sqlite {
+    ($($bodies:tt)+) => {
+        $crate::on!(sqlite Sqlite $($bodies)+);
+        $crate::on!(postgres Postgres $($bodies)+);
+    };
+}
+
+/// Like [`both!`], for what only a server has: row locks, other levels of
+/// isolation, connections that it ends.
+#[macro_export]
+macro_rules! postgres {
+    ($($bodies:tt)+) => {
+        $crate::on!(postgres_only Postgres $($bodies)+);
+    };
+}
+
+/// The bodies on one backend, in a module of this name.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! on {
+    ($module:ident $backend:ident $($make:ident: $($body:ident),+ $(,)?);+ $(;)?) => {
+        mod $module {
             $($(#[tokio::test(flavor = "multi_thread")]
             async fn $body() {
-                super::$body($crate::TestDb::$make($crate::Backend::Sqlite).await).await;
-            })+)+
-        }
-        mod postgres {
-            $($(#[tokio::test(flavor = "multi_thread")]
-            async fn $body() {
-                super::$body($crate::TestDb::$make($crate::Backend::Postgres).await).await;
+                super::$body($crate::TestDb::$make($crate::Backend::$backend).await).await;
             })+)+
         }
     };

@@ -1,15 +1,16 @@
-//! How a transaction gets its connection.
+//! How statements and transactions get their connection.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use sea_orm::{
-    DatabaseConnection, DatabaseTransaction, IsolationLevel, SqliteTransactionMode,
-    TransactionOptions, TransactionTrait,
+    DatabaseConnection, DatabaseTransaction, DbErr, SqliteTransactionMode, TransactionOptions,
+    TransactionTrait,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::engine::handle::Handle;
+use crate::engine::server::{Lease, Server};
 use crate::engine::session::Session;
 use crate::engine::transaction::{Isolation, Open, Pool};
 use crate::error::{Doing, Error};
@@ -17,6 +18,28 @@ use crate::error::{Doing, Error};
 const BEGINNING: &str = "beginning a transaction";
 
 impl Handle {
+    /// Does something with a connection to the server.
+    pub(crate) async fn on_server<T>(
+        &self,
+        server: &Server,
+        doing: &'static str,
+        run: impl AsyncFnOnce(&mut Lease) -> Result<T, DbErr>,
+    ) -> Result<T, Error> {
+        let _place = self.place(&self.shared.gates.writer).await?;
+        let mut lease = server.lease().await.doing(doing)?;
+        run(&mut lease).await.doing(doing)
+    }
+
+    /// The driver's connections, and the gate in front of them.
+    pub(crate) fn pool(&self, writes: bool) -> (&DatabaseConnection, &Arc<Semaphore>) {
+        let shared = &*self.shared;
+        if writes {
+            (&shared.connections.writer, &shared.gates.writer)
+        } else {
+            (&shared.connections.reader, &shared.gates.reader)
+        }
+    }
+
     /// Waits for a place in a pool.
     pub(crate) async fn place(&self, gate: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Error> {
         if let Ok(permit) = gate.clone().try_acquire_owned() {
@@ -53,15 +76,23 @@ impl Handle {
                 let write = self.begin_write(engine, alone).await?;
                 (Session::Write(write.into()), None)
             }
-            _ => self.begin_driver(pool, isolation).await?,
+            _ => match &self.shared.server {
+                Some(server) => {
+                    let permit = self.place(&self.shared.gates.writer).await?;
+                    let mut lease = server.lease().await.doing(BEGINNING)?;
+                    lease.begin(isolation).await.doing(BEGINNING)?;
+                    (Session::Server(lease.into()), Some(permit))
+                }
+                None => self.begin_driver(pool).await?,
+            },
         };
         Ok(Open::new(session, permit))
     }
 
+    /// Begins on SQLite, whose transactions are all serializable.
     async fn begin_driver(
         &self,
         pool: Pool,
-        isolation: Isolation,
     ) -> Result<(Session, Option<OwnedSemaphorePermit>), Error> {
         let excluded = match &self.shared.engine {
             Some(engine) => {
@@ -72,23 +103,13 @@ impl Handle {
         };
         let (connection, gate) = self.pool(pool != Pool::Reader);
         let permit = self.place(gate).await?;
-        let options = TransactionOptions {
-            isolation_level: match isolation {
-                _ if self.backend() == sea_orm::DbBackend::Sqlite => None,
-                Isolation::Default => None,
-                Isolation::ReadCommitted => Some(IsolationLevel::ReadCommitted),
-                Isolation::RepeatableRead => Some(IsolationLevel::RepeatableRead),
-                Isolation::Serializable => Some(IsolationLevel::Serializable),
-            },
-            // Deferred, SQLite's own default, fails at once with "database is
-            // locked" when it reads before it writes.
-            sqlite_transaction_mode: Some(match pool {
-                Pool::Reader => SqliteTransactionMode::Deferred,
-                _ => SqliteTransactionMode::Immediate,
-            }),
-            ..TransactionOptions::default()
+        // Deferred, SQLite's own default, fails at once with "database is locked"
+        // when it reads before it writes.
+        let mode = match pool {
+            Pool::Reader => SqliteTransactionMode::Deferred,
+            _ => SqliteTransactionMode::Immediate,
         };
-        let transaction = begin(connection.clone(), options).await?;
+        let transaction = begin(connection.clone(), mode).await?;
         Ok((Session::Driver(transaction, excluded), Some(permit)))
     }
 }
@@ -99,8 +120,12 @@ impl Handle {
 /// transaction that arrives for nobody is rolled back.
 pub(crate) async fn begin(
     connection: DatabaseConnection,
-    options: TransactionOptions,
+    sqlite_transaction_mode: SqliteTransactionMode,
 ) -> Result<DatabaseTransaction, Error> {
+    let options = TransactionOptions {
+        sqlite_transaction_mode: Some(sqlite_transaction_mode),
+        ..TransactionOptions::default()
+    };
     let begun = tokio::spawn(async move { connection.begin_with_options(options).await });
     begun
         .await

@@ -1,7 +1,6 @@
-//! Queries that are always the same but for their values: built once.
+//! Statements that are always the same but for their values: built once.
 //!
-//! To build a statement takes as long as to run it, when it finds one row by its
-//! key.
+//! To build one takes as long as to run it, when it finds or makes one row.
 
 use std::sync::OnceLock;
 
@@ -9,14 +8,15 @@ use sea_orm::{DbBackend, Value};
 use sqlite_engine::Statement;
 
 use crate::engine::run::Known;
+use crate::error::Error;
 
-/// The SQL of a query, on each backend.
+/// The SQL of a statement, on each backend.
 pub(crate) struct Fixed {
     sqlite: OnceLock<String>,
     postgres: OnceLock<String>,
 }
 
-/// A fixed query with its values.
+/// A fixed statement with its values.
 pub(crate) struct With<B> {
     fixed: &'static Fixed,
     values: Vec<Value>,
@@ -31,11 +31,11 @@ impl Fixed {
         }
     }
 
-    /// The query with these values, in the order of its placeholders. What
+    /// The statement with these values, in the order of its placeholders. What
     /// builds it may depend on nothing but them.
     pub(crate) fn with<Q: Known, B>(&'static self, values: Vec<Value>, build: B) -> With<B>
     where
-        B: FnOnce() -> Q + Send,
+        B: FnOnce() -> Result<Q, Error> + Send,
     {
         With {
             fixed: self,
@@ -45,23 +45,23 @@ impl Fixed {
     }
 }
 
-impl<Q: Known, B: FnOnce() -> Q + Send> Known for With<B> {
+impl<Q: Known, B: FnOnce() -> Result<Q, Error> + Send> Known for With<B> {
     type Row = Q::Row;
 
-    fn statement(self, backend: DbBackend) -> Statement {
+    fn statement(self, backend: DbBackend) -> Result<Statement, Error> {
         let cached = match backend {
             DbBackend::Postgres => &self.fixed.postgres,
             _ => &self.fixed.sqlite,
         };
         if let Some(sql) = cached.get() {
-            return Statement::new(sql.as_str(), self.values);
+            return Ok(Statement::new(sql.as_str(), self.values));
         }
-        let (sql, values) = (self.build)().statement(backend).into_parts();
+        let (sql, values) = (self.build)()?.statement(backend)?.into_parts();
         // In another order they would go to the wrong places.
         debug_assert_eq!(values, self.values, "{sql}");
         if values == self.values {
             let _ = cached.set(sql.clone().into_owned());
         }
-        Statement::new(sql, values)
+        Ok(Statement::new(sql, values))
     }
 }

@@ -14,9 +14,12 @@ use tracing::Instrument;
 
 use crate::clock::Clock;
 use crate::engine::embedded::Embedded;
+use crate::engine::server::Server;
 use crate::engine::stats::Stats;
+use crate::engine::together::Together;
 use crate::engine::transaction::{Isolation, Pool, Scope};
 use crate::error::Error;
+use crate::repositories::logs::{Entry, Log};
 
 /// What all handles of one database share.
 #[derive(Debug, Clone)]
@@ -25,6 +28,10 @@ pub(crate) struct Shared {
     pub(crate) connections: Connections,
     /// Runs the repositories' statements on a SQLite file.
     pub(crate) engine: Option<Embedded>,
+    /// Runs all statements on a PostgreSQL server.
+    pub(crate) server: Option<Server>,
+    /// Entries that go to a PostgreSQL server together.
+    pub(crate) appends: Arc<Together<Entry, Log>>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) stats: Arc<Stats>,
     pub(crate) gates: Gates,
@@ -178,6 +185,14 @@ impl Handle {
             Some(scope) => scope.open.note_appended(),
             None => self.shared.news.send_replace(()),
         }
+    }
+
+    /// `SeaORM`'s connections, for who goes there without this crate.
+    pub(crate) fn connections(&self) -> &Connections {
+        if let Some(server) = &self.shared.server {
+            server.yield_idle();
+        }
+        &self.shared.connections
     }
 
     pub(crate) fn backend(&self) -> DbBackend {

@@ -6,6 +6,10 @@
 //! * [`row`]: rows of either driver, read by position.
 //! * [`run`]: the narrow waist. Every statement of this crate goes through it;
 //!   nothing else calls `.one(db)` or `.all(db)`.
+//! * [`embedded`] and [`server`]: the connections to a SQLite file and to
+//!   PostgreSQL. What is in memory, and what the caller begins on a file, goes
+//!   through `SeaORM`'s driver.
+//! * [`together`]: what several callers do at the same moment, done at once.
 //! * [`transaction`]: begin, commit, savepoints, retries.
 //! * [`stats`]: the numbers.
 
@@ -17,9 +21,11 @@ pub(crate) mod fixed;
 pub(crate) mod handle;
 pub(crate) mod row;
 pub(crate) mod run;
-mod session;
+pub(crate) mod server;
+pub(crate) mod session;
 mod shapes;
 pub(crate) mod stats;
+pub(crate) mod together;
 pub(crate) mod transaction;
 
 pub(crate) use handle::{Handle, Op, Shared};

@@ -145,6 +145,13 @@ where
     }
 }
 
+/// For statements without rows.
+impl Shape for () {
+    fn read(_: &mut Cells<'_>) -> Result<Self, DbErr> {
+        Ok(())
+    }
+}
+
 macro_rules! tuples {
     ($(($($part:ident),+)),+) => {
         $(impl<$($part: Shape),+> Shape for ($($part,)+) {

@@ -10,25 +10,25 @@ use sea_orm::sea_query::{
     DeleteStatement, InsertStatement, OnConflict, Query, SelectStatement, UpdateStatement,
 };
 use sea_orm::{
-    ActiveModelTrait, ConnectionTrait, DatabaseConnection, DbBackend, DbErr, EntityTrait, Insert,
-    Iterable, QueryTrait, Select, Statement, StatementBuilder, Value,
+    ActiveModelTrait, ConnectionTrait, DbBackend, DbErr, EntityTrait, Insert, Iterable, QueryTrait,
+    Select, Statement, StatementBuilder, Value,
 };
 use sqlite_engine::{Pace, Statement as Prepared};
-use tokio::sync::Semaphore;
 
 use crate::engine::Handle;
 use crate::engine::fetch::Fetch;
 use crate::engine::row::{Cells, Shape};
+use crate::engine::server::Lease;
 use crate::engine::session::{built, doing, driven, read_all, reading};
 use crate::error::{Doing, Error};
 
-/// A query whose rows this crate knows how to read.
+/// A statement whose rows this crate knows how to read.
 pub(crate) trait Known: Send {
     /// What a row is read as.
     type Row: Shape;
 
     /// The statement for this backend.
-    fn statement(self, backend: DbBackend) -> Prepared;
+    fn statement(self, backend: DbBackend) -> Result<Prepared, Error>;
 }
 
 impl<E: EntityTrait> Known for Select<E>
@@ -37,12 +37,12 @@ where
 {
     type Row = E::Model;
 
-    fn statement(self, backend: DbBackend) -> Prepared {
-        built(self.build(backend))
+    fn statement(self, backend: DbBackend) -> Result<Prepared, Error> {
+        Ok(built(self.build(backend)))
     }
 }
 
-/// A query of chosen columns.
+/// A statement with chosen columns.
 pub(crate) struct Rows<S> {
     query: Source,
     shape: PhantomData<fn() -> S>,
@@ -50,6 +50,7 @@ pub(crate) struct Rows<S> {
 
 enum Source {
     Select(Box<SelectStatement>),
+    Insert(Box<InsertStatement>),
     Sql(Statement),
 }
 
@@ -58,6 +59,14 @@ impl<S: Shape> Rows<S> {
     pub(crate) fn of(select: SelectStatement) -> Self {
         Self {
             query: Source::Select(Box::new(select)),
+            shape: PhantomData,
+        }
+    }
+
+    /// An insert, which returns columns in the order of the shape.
+    pub(crate) fn inserted(insert: InsertStatement) -> Self {
+        Self {
+            query: Source::Insert(Box::new(insert)),
             shape: PhantomData,
         }
     }
@@ -74,11 +83,12 @@ impl<S: Shape> Rows<S> {
 impl<S: Shape> Known for Rows<S> {
     type Row = S;
 
-    fn statement(self, backend: DbBackend) -> Prepared {
-        built(match self.query {
+    fn statement(self, backend: DbBackend) -> Result<Prepared, Error> {
+        Ok(built(match self.query {
             Source::Select(select) => StatementBuilder::build(&*select, &backend),
+            Source::Insert(insert) => StatementBuilder::build(&*insert, &backend),
             Source::Sql(statement) => statement,
-        })
+        }))
     }
 }
 
@@ -111,6 +121,12 @@ impl Handle {
             } else {
                 self.written(engine, statement, pace, read).await?
             }
+        } else if let Some(server) = &self.shared.server {
+            let rows = self.on_server(server, doing(pace), async |lease: &mut Lease| {
+                lease.query(statement).await
+            });
+            // Apart, so that a read of a SQLite file stays small.
+            read_all(&Box::pin(rows).await?, read)?
         } else {
             let (connection, gate) = self.pool(pace != Pace::Read);
             let _place = self.place(gate).await?;
@@ -128,10 +144,9 @@ impl Handle {
     /// Runs a statement that says how many rows it touched.
     pub(super) async fn count_touched(
         &self,
-        statement: Statement,
+        statement: Prepared,
         pace: Pace,
     ) -> Result<u64, Error> {
-        let statement = built(statement);
         let mut logged = self.logged(&statement);
         let touched = if let Some(scope) = &self.scope {
             let guard = scope.open.session.read().await;
@@ -142,6 +157,11 @@ impl Handle {
             touched?
         } else if let Some(engine) = &self.shared.engine {
             self.executed(engine, statement, pace).await?
+        } else if let Some(server) = &self.shared.server {
+            let touched = self.on_server(server, "writing", async |lease: &mut Lease| {
+                lease.execute(statement).await
+            });
+            Box::pin(touched).await?
         } else {
             let (connection, gate) = self.pool(true);
             let _place = self.place(gate).await?;
@@ -156,16 +176,6 @@ impl Handle {
         Ok(touched)
     }
 
-    /// The driver's connections, and the gate in front of them.
-    pub(crate) fn pool(&self, writes: bool) -> (&DatabaseConnection, &std::sync::Arc<Semaphore>) {
-        let shared = &*self.shared;
-        if writes {
-            (&shared.connections.writer, &shared.gates.writer)
-        } else {
-            (&shared.connections.reader, &shared.gates.reader)
-        }
-    }
-
     /// Every row of a query of the caller's, which the driver alone can read.
     pub(crate) async fn fetch_all<Q: Fetch>(&self, query: Q) -> Result<Vec<Q::Row>, Error> {
         let statement = query.statement(self.backend());
@@ -176,6 +186,11 @@ impl Handle {
             let rows = session.fetch(statement).await;
             running.done(rows.as_ref().map(|_| 0));
             rows?
+        } else if let Some(server) = &self.shared.server {
+            let rows = self.on_server(server, "reading", async |lease: &mut Lease| {
+                lease.query(built(statement)).await
+            });
+            Box::pin(rows).await?
         } else {
             let (connection, gate) = self.pool(false);
             let _place = self.place(gate).await?;
@@ -186,8 +201,20 @@ impl Handle {
 
     /// Every row of a query.
     pub(crate) async fn all<Q: Known>(&self, query: Q) -> Result<Vec<Q::Row>, Error> {
-        let statement = query.statement(self.backend());
+        let statement = query.statement(self.backend())?;
         self.rows(statement, Pace::Read, Q::Row::read).await
+    }
+
+    /// Every row that a statement returns that writes a few.
+    pub(crate) async fn write_rows<Q: Known>(&self, query: Q) -> Result<Vec<Q::Row>, Error> {
+        let statement = query.statement(self.backend())?;
+        self.rows(statement, Pace::Quick, Q::Row::read).await
+    }
+
+    /// How many rows a statement touched that writes a few.
+    pub(crate) async fn touch<Q: Known>(&self, query: Q) -> Result<u64, Error> {
+        let statement = query.statement(self.backend())?;
+        self.count_touched(statement, Pace::Quick).await
     }
 
     /// The first row, if there is one.
@@ -307,8 +334,7 @@ impl Handle {
         E::Model: Shape,
     {
         insert.returning(Query::returning().columns(E::Column::iter()));
-        let statement = StatementBuilder::build(&insert, &self.backend());
-        Ok(self.returned::<E>(statement, Pace::Quick).await?.pop())
+        Ok(self.write_rows(Rows::inserted(insert)).await?.pop())
     }
 
     /// Updates rows and returns them as they are now.
@@ -338,26 +364,26 @@ impl Handle {
     /// Updates a few rows and returns how many.
     pub(crate) async fn update(&self, update: &UpdateStatement) -> Result<u64, Error> {
         let statement = StatementBuilder::build(update, &self.backend());
-        self.count_touched(statement, Pace::Quick).await
+        self.count_touched(built(statement), Pace::Quick).await
     }
 
     /// Updates rows, of which there may be many, and returns how many.
     pub(crate) async fn update_many(&self, update: &UpdateStatement) -> Result<u64, Error> {
         let statement = StatementBuilder::build(update, &self.backend());
-        self.count_touched(statement, Pace::Long).await
+        self.count_touched(built(statement), Pace::Long).await
     }
 
     /// Deletes a few rows and returns how many.
     pub(crate) async fn delete(&self, delete: &DeleteStatement) -> Result<u64, Error> {
         let statement = StatementBuilder::build(delete, &self.backend());
-        self.count_touched(statement, Pace::Quick).await
+        self.count_touched(built(statement), Pace::Quick).await
     }
 
     /// Deletes rows, of which there may be many, also in other tables, and
     /// returns how many.
     pub(crate) async fn delete_many(&self, delete: &DeleteStatement) -> Result<u64, Error> {
         let statement = StatementBuilder::build(delete, &self.backend());
-        self.count_touched(statement, Pace::Long).await
+        self.count_touched(built(statement), Pace::Long).await
     }
 
     /// Runs a statement of the caller's and returns how many rows it touched.
@@ -365,21 +391,21 @@ impl Handle {
         &self,
         statement: S,
     ) -> Result<u64, Error> {
-        self.count_touched(statement.build(&self.backend()), Pace::Long)
-            .await
+        let statement = statement.build(&self.backend());
+        self.count_touched(built(statement), Pace::Long).await
     }
 
     /// Runs an insert and returns how many rows it made.
     pub(crate) async fn insert_rows(&self, insert: &InsertStatement) -> Result<u64, Error> {
         let statement = StatementBuilder::build(insert, &self.backend());
-        self.count_touched(statement, Pace::Quick).await
+        self.count_touched(built(statement), Pace::Quick).await
     }
 
     /// Runs a statement of this crate's own SQL, and returns how many rows it
     /// touched.
     pub(crate) async fn sql(&self, sql: &'static str, values: Vec<Value>) -> Result<u64, Error> {
         let statement = Statement::from_sql_and_values(self.backend(), sql, values);
-        self.count_touched(statement, Pace::Long).await
+        self.count_touched(built(statement), Pace::Long).await
     }
 
     /// Runs a statement of this crate's own SQL that writes, and returns its

@@ -1,10 +1,14 @@
 //! An open transaction, on either driver.
 
-use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, QueryResult, Statement};
+use sea_orm::{
+    ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, QueryResult, Statement, Value,
+};
 use sqlite_engine::{Exclusion, Pace, Snapshot, Statement as Prepared, Write};
 use tokio::sync::Mutex;
 
+use crate::engine::bulk::{copied, copy_from, insert_one};
 use crate::engine::row::{Cells, Row};
+use crate::engine::server::Lease;
 use crate::error::{Doing, Error};
 
 /// An open transaction. Statements of several tasks follow one another in it.
@@ -12,6 +16,8 @@ use crate::error::{Doing, Error};
 pub(crate) enum Session {
     /// `SeaORM`'s. On a SQLite file nobody writes through the engine meanwhile.
     Driver(DatabaseTransaction, Option<Exclusion>),
+    /// On a PostgreSQL server.
+    Server(Mutex<Lease>),
     /// The engine's, for reading.
     Snapshot(Mutex<Snapshot>),
     /// The engine's, for writing.
@@ -77,7 +83,7 @@ pub(super) fn reading<T>(
 }
 
 /// Reads the rows of the driver.
-pub(super) fn read_all<T>(
+pub(crate) fn read_all<T>(
     rows: &[QueryResult],
     read: impl Fn(&mut Cells<'_>) -> Result<T, DbErr>,
 ) -> Result<Vec<T>, Error> {
@@ -105,6 +111,10 @@ impl Session {
                 let rows = transaction.query_all_raw(statement).await.doing(doing)?;
                 read_all(&rows, read)
             }
+            Self::Server(lease) => {
+                let rows = lease.lock().await.query(statement).await.doing(doing)?;
+                read_all(&rows, read)
+            }
             Self::Snapshot(snapshot) => {
                 let mut snapshot = snapshot.lock().await;
                 let rows = snapshot.query(statement, reading(read)).await;
@@ -124,6 +134,10 @@ impl Session {
             Self::Driver(transaction, _) => {
                 transaction.query_all_raw(statement).await.doing("reading")
             }
+            Self::Server(lease) => {
+                let rows = lease.lock().await.query(built(statement)).await;
+                rows.doing("reading")
+            }
             // No transaction of the caller's is on the engine.
             Self::Snapshot(_) | Self::Write(_) => Err(Error::Ended),
         }
@@ -137,6 +151,10 @@ impl Session {
                 let done = transaction.execute_raw(statement).await.doing("writing")?;
                 Ok(done.rows_affected())
             }
+            Self::Server(lease) => {
+                let done = lease.lock().await.execute(statement).await;
+                done.doing("writing")
+            }
             Self::Snapshot(_) => Err(Error::Other {
                 doing: "writing",
                 source: DbErr::Custom("this transaction only reads".to_owned()),
@@ -145,6 +163,32 @@ impl Session {
                 let done = write.lock().await.execute(statement, pace).await;
                 done.map_err(|error| Error::of_engine("writing", error))
             }
+        }
+    }
+
+    /// Whether [`Session::insert`] works.
+    pub(super) fn takes_bulk(&self) -> bool {
+        matches!(self, Self::Server(_) | Self::Write(_))
+    }
+
+    /// Inserts rows, the values in the order of the columns, and says how many.
+    pub(super) async fn insert(
+        &self,
+        table: &str,
+        columns: &[&str],
+        rows: Vec<Vec<Value>>,
+    ) -> Result<u64, Error> {
+        match self {
+            Self::Server(lease) => {
+                let (copy, rows) = (copy_from(table, columns), copied(&rows)?);
+                lease.lock().await.copy(&copy, &rows).await.doing("writing")
+            }
+            Self::Write(write) => {
+                let insert = insert_one(table, columns);
+                let done = write.lock().await.execute_each(insert, rows).await;
+                done.map_err(|error| Error::of_engine("writing", error))
+            }
+            Self::Driver(..) | Self::Snapshot(_) => Err(Error::Ended),
         }
     }
 
@@ -159,6 +203,7 @@ impl Session {
                     .doing(DOING)
                     .map(|_| ());
             }
+            Self::Server(lease) => return lease.lock().await.control(sql).await.doing(DOING),
             Self::Snapshot(snapshot) => snapshot.lock().await.control(sql),
             Self::Write(write) => write.lock().await.control(sql).await,
         };
@@ -174,12 +219,11 @@ impl Session {
                 } else {
                     transaction.rollback().await
                 };
-                ended.doing("committing").map_err(|error| match error {
-                    Error::Unavailable { source, .. } if commit => {
-                        Unfinished::Failed(Error::CommitUnknown { source })
-                    }
-                    error => Unfinished::Failed(error),
-                })
+                ended.map_err(|error| unfinished(error, commit))
+            }
+            Self::Server(lease) => {
+                let ended = lease.into_inner().end(commit).await;
+                ended.map_err(|error| unfinished(error, commit))
             }
             Self::Write(write) if commit => {
                 write
@@ -194,6 +238,14 @@ impl Session {
             Self::Snapshot(_) | Self::Write(_) => Ok(()),
         }
     }
+}
+
+/// What it means that the driver failed to end a transaction.
+fn unfinished(error: DbErr, commit: bool) -> Unfinished {
+    Unfinished::Failed(match Error::of("committing", error) {
+        Error::Unavailable { source, .. } if commit => Error::CommitUnknown { source },
+        error => error,
+    })
 }
 
 pub(super) fn doing(pace: Pace) -> &'static str {

@@ -76,7 +76,7 @@ pub(crate) struct Open {
     /// `None` when it has ended. Statements hold it for reading, so that the
     /// end waits for those under way.
     pub(crate) session: RwLock<Option<Session>>,
-    /// It is the driver's.
+    /// It is not the engine's.
     pub(crate) on_driver: bool,
     state: Mutex<State>,
 }
@@ -131,7 +131,7 @@ impl Drop for Running<'_> {
 impl Open {
     pub(super) fn new(session: Session, permit: Option<OwnedSemaphorePermit>) -> Arc<Self> {
         Arc::new(Self {
-            on_driver: matches!(session, Session::Driver(..)),
+            on_driver: matches!(session, Session::Driver(..) | Session::Server(_)),
             session: RwLock::new(Some(session)),
             state: Mutex::new(State {
                 levels: vec![0],

@@ -16,8 +16,9 @@ use crate::support::{assert_error, open, user};
 testdb::both!(migrated:
     a_long_batch_that_was_open_at_the_start_comes, goes_on_from_anywhere,
     a_look_after_a_restart_finds_what_is_there,
-    an_open_writer_costs_little, an_error_is_not_repeated_at_once,
+    an_error_is_not_repeated_at_once,
 );
+testdb::postgres!(migrated: an_open_writer_costs_little);
 
 fn info(flow: WorkflowId, message: impl Into<String>) -> NewLog {
     NewLog::new(flow, LogLevel::Info, message)
@@ -144,9 +145,6 @@ async fn a_look_after_a_restart_finds_what_is_there(test: TestDb) {
 
 /// What a follower remembers is what is missing, not what it gave out.
 async fn an_open_writer_costs_little(test: TestDb) {
-    if test.backend() != Backend::Postgres {
-        return;
-    }
     let db = open(&test).await;
     let flow = flow(&db, "ada").await;
     let mut tail = tail(&db, TailFrom::Start).await;

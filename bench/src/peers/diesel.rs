@@ -199,10 +199,14 @@ impl crate::peer::Peer for Peer {
 
     async fn append(&self, entry: Entry) -> Result<i64> {
         self.call(move |connection| {
-            diesel::insert_into(logs::table)
+            // `get_result` would leave the statement after its first row, where
+            // SQLite doesn't think of a checkpoint, and the WAL would grow
+            // without limit.
+            let ids: Vec<i64> = diesel::insert_into(logs::table)
                 .values(row(entry))
                 .returning(logs::id)
-                .get_result(connection)
+                .load(connection)?;
+            ids.first().copied().ok_or(diesel::result::Error::NotFound)
         })
         .await
     }

@@ -149,7 +149,13 @@ fn insert(connection: &Connection, entry: &Entry) -> rusqlite::Result<i64> {
         entry.metadata.to_string(),
     ];
     let mut statement = connection.prepare_cached(sql::APPEND)?;
-    statement.query_row(values, |row| row.get(0))
+    let mut rows = statement.query(values)?;
+    let row = rows.next()?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+    let id = row.get(0)?;
+    // To its end, where SQLite thinks of a checkpoint: a statement that is left
+    // after its first row is committed, and the WAL grows without limit.
+    while rows.next()?.is_some() {}
+    Ok(id)
 }
 
 impl crate::peer::Peer for Peer {

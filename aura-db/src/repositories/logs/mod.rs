@@ -20,6 +20,7 @@ mod filter;
 mod seen;
 mod stats;
 mod tail;
+mod together;
 
 use std::collections::BTreeSet;
 
@@ -30,25 +31,39 @@ use entity::{
 };
 use sea_orm::sea_query::{Expr, LockType, Query};
 use sea_orm::{
-    ActiveValue::{NotSet, Set},
-    ColumnTrait, DbBackend, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait,
+    ColumnTrait, DbBackend, EntityTrait, Iterable, QueryFilter, QueryOrder, QuerySelect,
+    QueryTrait, Value,
 };
 
 pub use self::filter::LogFilter;
 pub use self::stats::{LogDay, LogStats};
 pub use self::tail::{Tail, TailFrom, TailPosition};
+pub(crate) use self::together::Entry;
 pub use entity::logs::Model as Log;
 
+use crate::engine::fixed::Fixed;
 use crate::engine::run::Rows;
+use crate::engine::together::Turn;
 use crate::engine::{Handle, Op};
 use crate::error::Error;
 use crate::page::{List, Page};
 use crate::repositories::executions::owned;
 use crate::repositories::{document, moment};
 use crate::validate::Check;
+use together::Append;
 
 /// The most entries that [`Logs::append_many`] takes at once.
 pub const MAX_BATCH: usize = 100_000;
+
+/// What an entry is made of; the database counts the ids.
+const COLUMNS: [logs::Column; 6] = [
+    logs::Column::Level,
+    logs::Column::Message,
+    logs::Column::WorkflowId,
+    logs::Column::ExecutionId,
+    logs::Column::CreatedAt,
+    logs::Column::Metadata,
+];
 
 /// A log entry to be appended. Its time is the database's clock.
 #[derive(Debug, Clone)]
@@ -104,16 +119,16 @@ impl NewLog {
         self.message.len() + self.metadata.as_ref().map_or(0, |json| json.as_str().len())
     }
 
-    fn row(&self, now: DateTime<Utc>) -> logs::ActiveModel {
-        logs::ActiveModel {
-            id: NotSet,
-            level: Set(self.level),
-            message: Set(self.message.clone()),
-            workflow_id: Set(self.workflow),
-            execution_id: Set(self.execution),
-            created_at: Set(now),
-            metadata: Set(self.metadata.clone()),
-        }
+    /// The values of [`COLUMNS`].
+    fn row(&self, now: DateTime<Utc>) -> Vec<Value> {
+        vec![
+            self.level.into(),
+            self.message.clone().into(),
+            self.workflow.into(),
+            self.execution.into(),
+            now.into(),
+            self.metadata.clone().into(),
+        ]
     }
 }
 
@@ -136,42 +151,11 @@ impl Logs {
     /// Fails with [`Error::NotFound`] when there is no such workflow, or it has
     /// no such execution, and with [`Error::Validation`].
     pub async fn append(&self, new: NewLog) -> Result<Log, Error> {
-        use logs::Column;
         new.checked()?;
         let new = &new;
         self.0
             .write(op("append", Action::Update), |h| async move {
-                let mut from = Query::select();
-                from.expr(Expr::val(new.level))
-                    .expr(Expr::val(new.message.clone()))
-                    .column((workflows::Entity, workflows::Column::Id))
-                    .expr(Expr::val(new.execution))
-                    .expr(Expr::val(h.now()))
-                    .expr(document(Column::Metadata, new.metadata.as_ref()))
-                    .from(workflows::Entity)
-                    .and_where(workflows::COLUMN.id.eq(new.workflow));
-                if h.backend() == DbBackend::Postgres {
-                    // Waits for who is purging it, so that it is missing and
-                    // not a broken reference, which would spoil the caller's
-                    // transaction. The entry holds it all the same.
-                    from.lock(LockType::KeyShare);
-                }
-                if let Some(execution) = new.execution {
-                    from.and_where(Expr::exists(its_execution(new.workflow, execution)));
-                }
-                let mut insert = Query::insert();
-                insert.into_table(logs::Entity).columns([
-                    Column::Level,
-                    Column::Message,
-                    Column::WorkflowId,
-                    Column::ExecutionId,
-                    Column::CreatedAt,
-                    Column::Metadata,
-                ]);
-                insert
-                    .select_from(from)
-                    .map_err(crate::repositories::unbuilt)?;
-                match h.insert_selected::<logs::Entity>(insert).await? {
+                match appending(&h, new).await? {
                     Some(log) => {
                         h.appended();
                         Ok(log)
@@ -213,7 +197,9 @@ impl Logs {
                 strangers(&h, entries).await?;
                 let now = h.now();
                 let rows = entries.iter().map(|entry| (entry.row(now), entry.bytes()));
-                let count = h.insert_bulk(Box::new(rows)).await?;
+                let count = h
+                    .insert_bulk::<logs::Entity>(&COLUMNS, Box::new(rows))
+                    .await?;
                 h.appended();
                 Ok(count)
             })
@@ -272,6 +258,72 @@ impl Logs {
             })
             .await
     }
+}
+
+/// Inserts an entry, when there is such a workflow, and it has the execution.
+async fn appending(h: &Handle, new: &NewLog) -> Result<Option<Log>, Error> {
+    let now = h.now();
+    if h.shared.server.is_none() || h.scope.is_some() {
+        return appending_alone(h, new, now).await;
+    }
+    let entry = || Entry::of(new, now);
+    match h.shared.appends.join(entry, Append(h.clone())).await {
+        Turn::Told(Some(log)) => {
+            h.count_rows(1);
+            Ok(Some(log))
+        }
+        // Others wait for a first one until its end.
+        _first_or_alone => appending_alone(h, new, now).await,
+    }
+}
+
+async fn appending_alone(
+    h: &Handle,
+    new: &NewLog,
+    now: DateTime<Utc>,
+) -> Result<Option<Log>, Error> {
+    static APPEND: Fixed = Fixed::new();
+    static OF_EXECUTION: Fixed = Fixed::new();
+    let mut values = new.row(now);
+    // The workflow's is the one that is found.
+    let workflow = values.remove(2);
+    values.push(workflow.clone());
+    let fixed = match new.execution {
+        None => &APPEND,
+        Some(execution) => {
+            values.extend([1.into(), execution.into(), workflow]);
+            &OF_EXECUTION
+        }
+    };
+    let insert = || {
+        let mut from = Query::select();
+        from.expr(Expr::val(new.level))
+            .expr(Expr::val(new.message.clone()))
+            .column((workflows::Entity, workflows::Column::Id))
+            .expr(Expr::val(new.execution))
+            .expr(Expr::val(now))
+            .expr(document(logs::Column::Metadata, new.metadata.as_ref()))
+            .from(workflows::Entity)
+            .and_where(workflows::COLUMN.id.eq(new.workflow));
+        if h.backend() == DbBackend::Postgres {
+            // Waits for who is purging it, so that it is missing and not a
+            // broken reference, which would spoil the caller's transaction.
+            // The entry holds it all the same.
+            from.lock(LockType::KeyShare);
+        }
+        if let Some(execution) = new.execution {
+            from.and_where(Expr::exists(its_execution(new.workflow, execution)));
+        }
+        let mut insert = Query::insert();
+        insert
+            .into_table(logs::Entity)
+            .columns(COLUMNS)
+            .returning(Query::returning().columns(logs::Column::iter()))
+            .select_from(from)
+            .map_err(crate::repositories::unbuilt)?;
+        Ok(Rows::<Log>::inserted(insert))
+    };
+    Ok(h.write_rows(fixed.with(values, insert)).await?.pop())
 }
 
 /// The ids are not in the order of time when a clock was ahead, so what is old

@@ -134,10 +134,10 @@ impl Sessions {
                         .filter(sessions::COLUMN.token.eq(hash.clone()))
                         .filter(valid(now, idle))
                         .filter(able());
-                    Rows::<(Session, User)>::of(select.into_query())
+                    Ok(Rows::<(Session, User)>::of(select.into_query()))
                 };
                 let found = if idle.is_some() {
-                    h.optional(select()).await?
+                    h.optional(select()?).await?
                 } else {
                     let values = vec![hash.clone().into(), now.into(), true.into()];
                     h.optional(AUTHENTICATE.with(values, select)).await?

@@ -328,6 +328,6 @@ async fn end_sessions(h: &Handle, id: UserId) -> Result<(), Error> {
 pub(crate) fn live_by_id(id: UserId) -> impl Known<Row = User> {
     static LIVE: Fixed = Fixed::new();
     LIVE.with(vec![id.into()], move || {
-        users::Entity::live().filter(users::COLUMN.id.eq(id))
+        Ok(users::Entity::live().filter(users::COLUMN.id.eq(id)))
     })
 }

@@ -8,7 +8,9 @@ use sea_orm::{ColumnTrait, DbBackend, EntityTrait, ExprTrait, QueryFilter, Query
 use serde::Serialize;
 
 use super::{Workflow, WorkflowChange, WorkflowVersion, Workflows, guard, lock, op};
+use crate::engine::fixed::Fixed;
 use crate::engine::row::summary;
+use crate::engine::run::Rows;
 use crate::engine::{Handle, Op};
 use crate::error::Error;
 use crate::page::{List, Page, Sorted};
@@ -202,41 +204,47 @@ async fn forget(h: &Handle, id: WorkflowId, last: i64) -> Result<u64, Error> {
 /// the second finds another.
 async fn archive(h: &Handle, id: WorkflowId, version: i64) -> Result<bool, Error> {
     use workflows::Column;
-    let mut from = Query::select();
-    from.columns([
-        Column::Id,
-        Column::Version,
-        Column::Name,
-        Column::Description,
-        Column::UpdatedAt,
-        Column::UpdatedBy,
-        Column::Settings,
-        Column::Connections,
-        Column::Nodes,
-    ])
-    .from(workflows::Entity)
-    .and_where(workflows::COLUMN.id.eq(id))
-    .and_where(workflows::COLUMN.version.eq(version))
-    .and_where(workflows::COLUMN.deleted_at.is_null());
-    if h.backend() == DbBackend::Postgres {
-        from.lock(LockType::NoKeyUpdate);
-    }
-    let mut insert = Query::insert();
-    insert.into_table(workflow_versions::Entity).columns([
-        workflow_versions::Column::WorkflowId,
-        workflow_versions::Column::Version,
-        workflow_versions::Column::Name,
-        workflow_versions::Column::Description,
-        workflow_versions::Column::CreatedAt,
-        workflow_versions::Column::CreatedBy,
-        workflow_versions::Column::Settings,
-        workflow_versions::Column::Connections,
-        workflow_versions::Column::Nodes,
-    ]);
-    insert
-        .select_from(from)
-        .map_err(crate::repositories::unbuilt)?;
-    Ok(h.insert_rows(&insert).await? > 0)
+    static ARCHIVE: Fixed = Fixed::new();
+    let insert = || {
+        let mut from = Query::select();
+        from.columns([
+            Column::Id,
+            Column::Version,
+            Column::Name,
+            Column::Description,
+            Column::UpdatedAt,
+            Column::UpdatedBy,
+            Column::Settings,
+            Column::Connections,
+            Column::Nodes,
+        ])
+        .from(workflows::Entity)
+        .and_where(workflows::COLUMN.id.eq(id))
+        .and_where(workflows::COLUMN.version.eq(version))
+        .and_where(workflows::COLUMN.deleted_at.is_null());
+        if h.backend() == DbBackend::Postgres {
+            from.lock(LockType::NoKeyUpdate);
+        }
+        let mut insert = Query::insert();
+        insert
+            .into_table(workflow_versions::Entity)
+            .columns([
+                workflow_versions::Column::WorkflowId,
+                workflow_versions::Column::Version,
+                workflow_versions::Column::Name,
+                workflow_versions::Column::Description,
+                workflow_versions::Column::CreatedAt,
+                workflow_versions::Column::CreatedBy,
+                workflow_versions::Column::Settings,
+                workflow_versions::Column::Connections,
+                workflow_versions::Column::Nodes,
+            ])
+            .select_from(from)
+            .map_err(crate::repositories::unbuilt)?;
+        Ok(Rows::<()>::inserted(insert))
+    };
+    let archive = ARCHIVE.with(vec![id.into(), version.into()], insert);
+    Ok(h.touch(archive).await? > 0)
 }
 
 async fn revise(

@@ -38,12 +38,12 @@ mod status;
 
 use chrono::{DateTime, Utc};
 use entity::{
-    Action, Live, Resource, UserId, WorkflowId, WorkflowStatus, workflow_plugins, workflows,
+    Action, Live, Resource, UserId, WorkflowId, WorkflowStatus, users, workflow_plugins, workflows,
 };
 use sea_orm::sea_query::{LockType, Query};
 use sea_orm::{
     ActiveValue::{NotSet, Set},
-    ColumnTrait, DbBackend, EntityTrait, JoinType, QueryFilter, QueryOrder, QuerySelect,
+    ColumnTrait, DbBackend, EntityTrait, Iterable, JoinType, QueryFilter, QueryOrder, QuerySelect,
     QueryTrait, RelationTrait,
 };
 use serde::Serialize;
@@ -136,25 +136,31 @@ impl Workflows {
         let op = op("get_details", Action::Read);
         self.0
             .read(op, |h| async move {
+                static WITH_OWNER: Fixed = Fixed::new();
                 static PLUGINS: Fixed = Fixed::new();
-                let workflow = h
-                    .optional(live_by_id(id))
+                let with_owner = WITH_OWNER.with(vec![id.into()], || {
+                    let select = workflows::Entity::live()
+                        .select_only()
+                        .columns(workflows::Column::iter())
+                        .columns(users::Column::iter())
+                        .join(JoinType::InnerJoin, workflows::Relation::Users.def())
+                        .filter(workflows::COLUMN.id.eq(id))
+                        .filter(users::COLUMN.deleted_at.is_null());
+                    Ok(Rows::<(Workflow, User)>::of(select.into_query()))
+                });
+                let (workflow, owner) = h
+                    .optional(with_owner)
                     .await?
                     .ok_or_else(|| Error::not_found("workflow", id))?;
                 h.owned(op, workflow.owner_id)?;
-                let owner = h
-                    .optional(crate::repositories::users::live_by_id(workflow.owner_id))
-                    .await?
-                    // Deleted between the two statements, workflow and all.
-                    .ok_or_else(|| Error::not_found("workflow", id))?;
                 let plugins = PLUGINS.with(vec![id.into()], || {
-                    entity::plugins::Entity::live()
+                    Ok(entity::plugins::Entity::live()
                         .join(
                             JoinType::InnerJoin,
                             workflow_plugins::Relation::Plugins.def().rev(),
                         )
                         .filter(workflow_plugins::COLUMN.workflow_id.eq(id))
-                        .order_by_asc(entity::plugins::Column::Name)
+                        .order_by_asc(entity::plugins::Column::Name))
                 });
                 Ok(WorkflowDetails {
                     plugins: h.all(plugins).await?,
@@ -426,6 +432,6 @@ impl NewWorkflow {
 fn live_by_id(id: WorkflowId) -> impl Known<Row = Workflow> {
     static LIVE: Fixed = Fixed::new();
     LIVE.with(vec![id.into()], move || {
-        workflows::Entity::live().filter(workflows::COLUMN.id.eq(id))
+        Ok(workflows::Entity::live().filter(workflows::COLUMN.id.eq(id)))
     })
 }

@@ -1,0 +1,287 @@
+//! The connections to a PostgreSQL server.
+//!
+//! The driver's pool asks the server for a sign of life whenever a connection
+//! comes back, which costs as much as a query. So a connection that was just
+//! used waits here for whoever comes next. It goes back to the pool when nobody
+//! came for a moment, when something about it is in doubt, and now and then.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use connection::{Config, Connections, Target};
+use sea_orm::sea_query::Values;
+use sea_orm::{DbErr, QueryResult, RuntimeErr};
+use sea_query_sqlx::SqlxValues;
+use sqlite_engine::Statement;
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::{PgConnection, PgPool, Postgres};
+use sqlx::query::Query;
+use sqlx::{AssertSqlSafe, Executor, IntoArguments};
+
+use crate::engine::transaction::Isolation;
+
+/// Who waits for longer goes back to the pool, which closes those that are idle
+/// for too long.
+const KEPT: Duration = Duration::from_secs(1);
+
+/// After so many uses a connection goes through the pool, which closes it at
+/// its greatest age, and gives it to whoever waits there.
+const USES: u32 = 64;
+
+/// The connections. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Server(Arc<Kept>);
+
+struct Kept {
+    pool: PgPool,
+    /// Where connections are given back, also by who is outside of it.
+    runtime: tokio::runtime::Handle,
+    idle: Mutex<Idle>,
+}
+
+#[derive(Default)]
+struct Idle {
+    /// The last used is the last.
+    connections: Vec<Waiting>,
+    /// Somebody gives back those who wait for too long.
+    watched: bool,
+    closed: bool,
+}
+
+struct Waiting {
+    connection: PoolConnection<Postgres>,
+    uses: u32,
+    since: Instant,
+}
+
+/// A connection in use.
+pub(crate) struct Lease {
+    kept: Arc<Kept>,
+    connection: Option<PoolConnection<Postgres>>,
+    uses: u32,
+    /// A statement was given up or has failed: the pool looks after it.
+    doubtful: bool,
+    /// A transaction was begun in it, and its end is not known.
+    open: bool,
+}
+
+impl fmt::Debug for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kept").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lease").finish_non_exhaustive()
+    }
+}
+
+impl Kept {
+    fn idle(&self) -> MutexGuard<'_, Idle> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives connections back to the pool, which does it in tasks.
+    fn give_back<T>(&self, connections: T) {
+        let _runtime = self.runtime.enter();
+        drop(connections);
+    }
+
+    /// Keeps a connection for who comes next.
+    fn keep(self: &Arc<Self>, waiting: Waiting) {
+        let mut idle = self.idle();
+        if idle.closed {
+            drop(idle);
+            return self.give_back(waiting);
+        }
+        idle.connections.push(waiting);
+        if !std::mem::replace(&mut idle.watched, true) {
+            self.runtime.spawn(watch(Arc::downgrade(self)));
+        }
+    }
+}
+
+/// Gives back those who wait for too long, until none is left.
+async fn watch(kept: Weak<Kept>) {
+    loop {
+        tokio::time::sleep(KEPT).await;
+        let Some(kept) = kept.upgrade() else {
+            return;
+        };
+        let mut idle = kept.idle();
+        let fresh = |waiting: &Waiting| waiting.since.elapsed() < KEPT;
+        let stale = idle.connections.partition_point(|waiting| !fresh(waiting));
+        let stale: Vec<_> = idle.connections.drain(..stale).collect();
+        let done = idle.connections.is_empty();
+        idle.watched = !done;
+        drop(idle);
+        drop(stale);
+        if done {
+            return;
+        }
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        let idle = std::mem::take(&mut *self.idle());
+        self.give_back(idle);
+    }
+}
+
+impl Server {
+    /// Takes its connections from `SeaORM`'s pool. Called inside of a runtime.
+    pub(crate) fn of(config: &Config, connections: &Connections) -> Option<Self> {
+        let Target::Postgres(_) = config.target else {
+            return None;
+        };
+        Some(Self(Arc::new(Kept {
+            pool: connections.writer.get_postgres_connection_pool().clone(),
+            runtime: tokio::runtime::Handle::current(),
+            idle: Mutex::default(),
+        })))
+    }
+
+    /// A connection.
+    pub(crate) async fn lease(&self) -> Result<Lease, DbErr> {
+        let waiting = self.0.idle().connections.pop();
+        let (connection, uses) = match waiting {
+            Some(waiting) => (waiting.connection, waiting.uses),
+            None => (self.0.pool.acquire().await.map_err(failed)?, 0),
+        };
+        Ok(Lease {
+            kept: self.0.clone(),
+            connection: Some(connection),
+            uses: uses + 1,
+            doubtful: false,
+            open: false,
+        })
+    }
+
+    /// Gives back what nobody uses, for who goes to the pool itself.
+    pub(crate) fn yield_idle(&self) {
+        let idle = std::mem::take(&mut self.0.idle().connections);
+        self.0.give_back(idle);
+    }
+
+    /// How many connections there are, and how many of them nobody uses.
+    pub(crate) fn size(&self) -> (u32, usize) {
+        let idle = self.0.idle().connections.len();
+        (self.0.pool.size(), self.0.pool.num_idle() + idle)
+    }
+
+    /// Keeps nothing any more.
+    pub(crate) fn close(&self) {
+        let mut idle = self.0.idle();
+        idle.closed = true;
+        let connections = std::mem::take(&mut idle.connections);
+        drop(idle);
+        self.0.give_back(connections);
+    }
+}
+
+impl Lease {
+    /// Runs a statement and returns its rows.
+    pub(crate) async fn query(&mut self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
+        self.fetch(bound(statement)).await
+    }
+
+    /// Runs a statement of the driver's own and returns its rows.
+    pub(crate) async fn fetch<A: IntoArguments<Postgres> + Send>(
+        &mut self,
+        query: Query<'static, Postgres, A>,
+    ) -> Result<Vec<QueryResult>, DbErr> {
+        let rows = self.run(async |connection| query.fetch_all(connection).await);
+        Ok(rows.await?.into_iter().map(QueryResult::from).collect())
+    }
+
+    /// Runs a statement and says how many rows it touched.
+    pub(crate) async fn execute(&mut self, statement: Statement) -> Result<u64, DbErr> {
+        let done = self.run(async |connection| connection.execute(bound(statement)).await);
+        Ok(done.await?.rows_affected())
+    }
+
+    /// Works with savepoints.
+    pub(crate) async fn control(&mut self, sql: &'static str) -> Result<(), DbErr> {
+        self.run(async |connection| connection.execute(sql).await)
+            .await
+            .map(drop)
+    }
+
+    /// Sends rows, in COPY's text format.
+    pub(crate) async fn copy(&mut self, sql: &str, rows: &[u8]) -> Result<u64, DbErr> {
+        self.run(async |connection| {
+            let mut copy = connection.copy_in_raw(sql).await?;
+            copy.send(rows).await?;
+            copy.finish().await
+        })
+        .await
+    }
+
+    /// Begins a transaction. Given up halfway, it takes its connection with it.
+    pub(crate) async fn begin(&mut self, isolation: Isolation) -> Result<(), DbErr> {
+        self.open = true;
+        self.control(match isolation {
+            Isolation::Default => "BEGIN",
+            Isolation::ReadCommitted => "BEGIN ISOLATION LEVEL READ COMMITTED",
+            Isolation::RepeatableRead => "BEGIN ISOLATION LEVEL REPEATABLE READ",
+            Isolation::Serializable => "BEGIN ISOLATION LEVEL SERIALIZABLE",
+        })
+        .await
+    }
+
+    /// Ends the transaction. Given up halfway, or when it fails, it takes its
+    /// connection with it.
+    pub(crate) async fn end(&mut self, commit: bool) -> Result<(), DbErr> {
+        self.control(if commit { "COMMIT" } else { "ROLLBACK" })
+            .await?;
+        self.open = false;
+        Ok(())
+    }
+
+    async fn run<T>(
+        &mut self,
+        run: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
+    ) -> Result<T, DbErr> {
+        let connection = self
+            .connection
+            .as_mut()
+            .ok_or_else(|| failed(sqlx::Error::PoolClosed))?;
+        let before = std::mem::replace(&mut self.doubtful, true);
+        let done = run(connection).await.map_err(failed)?;
+        self.doubtful = before;
+        Ok(done)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let Some(mut connection) = self.connection.take() else {
+            return;
+        };
+        if self.open {
+            // In the pool its next user would write into this transaction.
+            connection.close_on_drop();
+        }
+        if self.open || self.doubtful || self.uses >= USES {
+            return self.kept.give_back(connection);
+        }
+        self.kept.keep(Waiting {
+            connection,
+            uses: self.uses,
+            since: Instant::now(),
+        });
+    }
+}
+
+/// A statement with its values.
+fn bound(statement: Statement) -> Query<'static, Postgres, SqlxValues> {
+    let (sql, values) = statement.into_parts();
+    sqlx::query_with(AssertSqlSafe(sql), SqlxValues(Values(values)))
+}
+
+fn failed(error: sqlx::Error) -> DbErr {
+    DbErr::Query(RuntimeErr::SqlxError(Arc::new(error)))
+}
