@@ -19,7 +19,7 @@ use crate::engine::stats::Stats;
 use crate::engine::together::Together;
 use crate::engine::transaction::{Isolation, Pool, Scope};
 use crate::error::Error;
-use crate::repositories::logs::{Entry, Log};
+use crate::repositories::logs::{Appended, Entry};
 
 /// What all handles of one database share.
 #[derive(Debug, Clone)]
@@ -31,7 +31,7 @@ pub(crate) struct Shared {
     /// Runs all statements on a PostgreSQL server.
     pub(crate) server: Option<Server>,
     /// Entries that go to a PostgreSQL server together.
-    pub(crate) appends: Arc<Together<Entry, Log>>,
+    pub(crate) appends: Arc<Together<Entry, Appended>>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) stats: Arc<Stats>,
     pub(crate) gates: Gates,
@@ -241,6 +241,21 @@ impl Handle {
         T: Send,
     {
         self.observe(op, Touch::Atomic, run).await
+    }
+
+    /// Runs an operation that PostgreSQL does with a single statement, and SQLite
+    /// with several that belong together.
+    pub(crate) async fn atomic_on_sqlite<T, F, Fut>(&self, op: Op, run: F) -> Result<T, Error>
+    where
+        F: Fn(Self) -> Fut + Send + Sync,
+        Fut: Future<Output = Result<T, Error>> + Send,
+        T: Send,
+    {
+        let touch = match self.backend() {
+            DbBackend::Postgres => Touch::Write,
+            _ => Touch::Atomic,
+        };
+        self.observe(op, touch, run).await
     }
 
     async fn observe<T, F, Fut>(&self, op: Op, touch: Touch, run: F) -> Result<T, Error>

@@ -14,7 +14,7 @@
 //! * [`stats`]: the numbers.
 
 pub(crate) mod begin;
-mod bulk;
+pub(crate) mod bulk;
 pub(crate) mod embedded;
 pub(crate) mod fetch;
 pub(crate) mod fixed;

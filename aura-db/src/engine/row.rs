@@ -3,9 +3,12 @@
 //! A row is read cell by cell, in the order in which its columns were selected;
 //! no name is looked up. What a type needs is its [`Shape`].
 
-use sea_orm::sea_query::{Nullable, ValueType};
-use sea_orm::{DbErr, QueryResult, TryGetable};
+use chrono::DateTime;
+use sea_orm::sea_query::{ArrayType, Nullable, ValueType};
+use sea_orm::{DbErr, QueryResult, TryGetable, Value};
 use sqlite_engine::ValueRef;
+use sqlx::postgres::{PgRow, PgValueFormat};
+use sqlx::{Row as _, ValueRef as _};
 
 use crate::error::Error;
 
@@ -64,7 +67,10 @@ impl<'r> Cells<'r> {
         let at = self.next;
         self.next += 1;
         match self.row {
-            Row::Driver(row) => row.try_get_by_index(at),
+            Row::Driver(row) => match row.try_as_pg_row().and_then(|row| postgres(row, at)) {
+                Some(value) => Ok(value),
+                None => row.try_get_by_index(at),
+            },
             Row::Embedded(row) => embedded(row, at),
         }
     }
@@ -86,6 +92,58 @@ impl<'r> Cells<'r> {
         }
     }
 }
+
+/// A cell of PostgreSQL's, when it is of a type that the tables are made of: the
+/// driver and `SeaORM` look at it several times over. Nothing when it is anything
+/// else, of which they know what to say.
+fn postgres<T: ValueType>(row: &PgRow, at: usize) -> Option<T> {
+    let cell = row.try_get_raw(at).ok()?;
+    if cell.format() != PgValueFormat::Binary {
+        return None;
+    }
+    let oid = cell.type_info().oid()?.0;
+    let bytes = cell.as_bytes().ok();
+    let text = |bytes: Option<&[u8]>| {
+        let text = bytes.map(std::str::from_utf8).transpose().ok()?;
+        Some(Value::String(text.map(Into::into)))
+    };
+    let number = |bytes: Option<&[u8]>| -> Option<Option<i64>> {
+        let bytes = bytes.map(<[u8; 8]>::try_from).transpose().ok()?;
+        Some(bytes.map(i64::from_be_bytes))
+    };
+    let value = match (oid, T::array_type()) {
+        (INT8, ArrayType::BigInt) => Value::BigInt(number(bytes)?),
+        (TEXT | VARCHAR | JSON, ArrayType::String) => text(bytes)?,
+        // After the version of the format.
+        (JSONB, ArrayType::String) => match bytes {
+            Some([1, json @ ..]) => text(Some(json))?,
+            Some(_) => return None,
+            None => Value::String(None),
+        },
+        (BOOL, ArrayType::Bool) => Value::Bool(bytes.map(|bytes| bytes == [1])),
+        (TIMESTAMPTZ, ArrayType::ChronoDateTimeUtc) => match number(bytes)? {
+            Some(micros) => {
+                let micros = micros.checked_add(YEAR_2000)?;
+                Value::ChronoDateTimeUtc(Some(DateTime::from_timestamp_micros(micros)?))
+            }
+            None => Value::ChronoDateTimeUtc(None),
+        },
+        _ => return None,
+    };
+    T::try_from(value).ok()
+}
+
+// The object ids of PostgreSQL's own types (src/include/catalog/pg_type.dat).
+const BOOL: u32 = 16;
+const INT8: u32 = 20;
+const TEXT: u32 = 25;
+const JSON: u32 = 114;
+const VARCHAR: u32 = 1043;
+const TIMESTAMPTZ: u32 = 1184;
+const JSONB: u32 = 3802;
+
+/// PostgreSQL counts microseconds from there (src/include/datatype/timestamp.h).
+const YEAR_2000: i64 = 946_684_800_000_000;
 
 /// A cell of the engine's.
 fn embedded<T: ValueType>(row: &sqlite_engine::Row<'_>, at: usize) -> Result<T, DbErr> {

@@ -8,6 +8,7 @@ use std::marker::PhantomData;
 
 use sea_orm::sea_query::{
     DeleteStatement, InsertStatement, OnConflict, Query, SelectStatement, UpdateStatement,
+    WithClause, WithQuery,
 };
 use sea_orm::{
     ActiveModelTrait, ConnectionTrait, DbBackend, DbErr, EntityTrait, Insert, Iterable, QueryTrait,
@@ -51,6 +52,7 @@ pub(crate) struct Rows<S> {
 enum Source {
     Select(Box<SelectStatement>),
     Insert(Box<InsertStatement>),
+    With(Box<WithQuery>),
     Sql(Statement),
 }
 
@@ -71,6 +73,18 @@ impl<S: Shape> Rows<S> {
         }
     }
 
+    /// An update of an entity and what is done with it, for PostgreSQL.
+    pub(crate) fn updated<E: EntityTrait<Model = S>>(
+        mut update: UpdateStatement,
+        with: WithClause,
+    ) -> Self {
+        update.returning(Query::returning().columns(E::Column::iter()));
+        Self {
+            query: Source::With(Box::new(update.with(with))),
+            shape: PhantomData,
+        }
+    }
+
     /// SQL of this crate's own, whose columns are in the order of the shape.
     pub(crate) fn sql(statement: Statement) -> Self {
         Self {
@@ -87,6 +101,7 @@ impl<S: Shape> Known for Rows<S> {
         Ok(built(match self.query {
             Source::Select(select) => StatementBuilder::build(&*select, &backend),
             Source::Insert(insert) => StatementBuilder::build(&*insert, &backend),
+            Source::With(query) => StatementBuilder::build(&*query, &backend),
             Source::Sql(statement) => statement,
         }))
     }

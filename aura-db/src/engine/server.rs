@@ -17,7 +17,7 @@ use sqlite_engine::Statement;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnection, PgPool, Postgres};
 use sqlx::query::Query;
-use sqlx::{AssertSqlSafe, Executor, IntoArguments};
+use sqlx::{AssertSqlSafe, Executor};
 
 use crate::engine::transaction::Isolation;
 
@@ -185,15 +185,7 @@ impl Server {
 impl Lease {
     /// Runs a statement and returns its rows.
     pub(crate) async fn query(&mut self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        self.fetch(bound(statement)).await
-    }
-
-    /// Runs a statement of the driver's own and returns its rows.
-    pub(crate) async fn fetch<A: IntoArguments<Postgres> + Send>(
-        &mut self,
-        query: Query<'static, Postgres, A>,
-    ) -> Result<Vec<QueryResult>, DbErr> {
-        let rows = self.run(async |connection| query.fetch_all(connection).await);
+        let rows = self.run(async |connection| connection.fetch_all(bound(statement)).await);
         Ok(rows.await?.into_iter().map(QueryResult::from).collect())
     }
 
@@ -208,16 +200,6 @@ impl Lease {
         self.run(async |connection| connection.execute(sql).await)
             .await
             .map(drop)
-    }
-
-    /// Sends rows, in COPY's text format.
-    pub(crate) async fn copy(&mut self, sql: &str, rows: &[u8]) -> Result<u64, DbErr> {
-        self.run(async |connection| {
-            let mut copy = connection.copy_in_raw(sql).await?;
-            copy.send(rows).await?;
-            copy.finish().await
-        })
-        .await
     }
 
     /// Begins a transaction. Given up halfway, it takes its connection with it.

@@ -6,7 +6,6 @@ use sea_orm::{
 use sqlite_engine::{Exclusion, Pace, Snapshot, Statement as Prepared, Write};
 use tokio::sync::Mutex;
 
-use crate::engine::bulk::{copied, copy_from, insert_one};
 use crate::engine::row::{Cells, Row};
 use crate::engine::server::Lease;
 use crate::error::{Doing, Error};
@@ -168,28 +167,16 @@ impl Session {
 
     /// Whether [`Session::insert`] works.
     pub(super) fn takes_bulk(&self) -> bool {
-        matches!(self, Self::Server(_) | Self::Write(_))
+        matches!(self, Self::Write(_))
     }
 
-    /// Inserts rows, the values in the order of the columns, and says how many.
-    pub(super) async fn insert(
-        &self,
-        table: &str,
-        columns: &[&str],
-        rows: Vec<Vec<Value>>,
-    ) -> Result<u64, Error> {
-        match self {
-            Self::Server(lease) => {
-                let (copy, rows) = (copy_from(table, columns), copied(&rows)?);
-                lease.lock().await.copy(&copy, &rows).await.doing("writing")
-            }
-            Self::Write(write) => {
-                let insert = insert_one(table, columns);
-                let done = write.lock().await.execute_each(insert, rows).await;
-                done.map_err(|error| Error::of_engine("writing", error))
-            }
-            Self::Driver(..) | Self::Snapshot(_) => Err(Error::Ended),
-        }
+    /// Runs an insert for each row of values, and says how many it made.
+    pub(super) async fn insert(&self, sql: String, rows: Vec<Vec<Value>>) -> Result<u64, Error> {
+        let Self::Write(write) = self else {
+            return Err(Error::Ended);
+        };
+        let done = write.lock().await.execute_each(sql, rows).await;
+        done.map_err(|error| Error::of_engine("writing", error))
     }
 
     /// Works with a savepoint.

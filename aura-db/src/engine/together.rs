@@ -1,8 +1,8 @@
 //! What several callers do at the same moment, done at once.
 //!
-//! A commit waits for the disk, and a statement for the network. So while one is
+//! A commit waits for the disk, and a statement for the network. So while some are
 //! under way, those who want the same wait, and then go together. Nobody waits for
-//! company: who comes when nothing is under way goes alone, at once.
+//! company: who comes when few are under way goes alone, at once.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -11,6 +11,9 @@ use tokio::sync::oneshot;
 /// So many go together at most.
 const TOGETHER: usize = 128;
 
+/// So many are under way at once: a server merges the commits of several, too.
+const UNDER_WAY: usize = 2;
+
 /// Those who wait, each with what it wants, and is to be told.
 #[derive(Debug)]
 pub(crate) struct Together<T, R>(Mutex<Line<T, R>>);
@@ -18,13 +21,13 @@ pub(crate) struct Together<T, R>(Mutex<Line<T, R>>);
 #[derive(Debug)]
 struct Line<T, R> {
     waiting: Vec<(T, oneshot::Sender<Option<R>>)>,
-    /// One is under way, whose end is noticed.
-    busy: bool,
+    /// So many are under way, whose end is noticed.
+    under_way: usize,
 }
 
 /// How it goes on for who came.
 pub(crate) enum Turn<T: Send + 'static, R: Send + 'static, F: Run<T, R>> {
-    /// Alone. While this lives, others wait.
+    /// Alone. Until this is dropped it counts as under way.
     First(First<T, R, F>),
     /// It was done with others'; or not, and is to be done alone.
     Told(Option<R>),
@@ -36,7 +39,7 @@ pub(crate) trait Run<T, R>: Clone + Send + 'static {
     fn run(self, wanted: Vec<T>) -> impl Future<Output = Vec<Option<R>>> + Send;
 }
 
-/// One is under way. At its end the others go.
+/// One that is under way. At its end those who wait go.
 pub(crate) struct First<T: Send + 'static, R: Send + 'static, F: Run<T, R>> {
     together: Arc<Together<T, R>>,
     run: F,
@@ -46,7 +49,7 @@ impl<T, R> Default for Together<T, R> {
     fn default() -> Self {
         Self(Mutex::new(Line {
             waiting: Vec::new(),
-            busy: false,
+            under_way: 0,
         }))
     }
 }
@@ -56,7 +59,7 @@ impl<T: Send + 'static, R: Send + 'static> Together<T, R> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Goes at once when nothing is under way, and else with the others.
+    /// Goes at once when few are under way, and else with the others.
     pub(crate) async fn join<F: Run<T, R>>(
         self: &Arc<Self>,
         wanted: impl FnOnce() -> T,
@@ -64,7 +67,8 @@ impl<T: Send + 'static, R: Send + 'static> Together<T, R> {
     ) -> Turn<T, R, F> {
         let told = {
             let mut line = self.line();
-            if !std::mem::replace(&mut line.busy, true) {
+            if line.under_way < UNDER_WAY {
+                line.under_way += 1;
                 let together = self.clone();
                 return Turn::First(First { together, run });
             }
@@ -85,7 +89,7 @@ impl<T: Send + 'static, R: Send + 'static, F: Run<T, R>> Drop for First<T, R, F>
         let (false, Ok(runtime)) = (next.is_empty(), runtime) else {
             // Without a runtime nobody waits any more.
             line.waiting.clear();
-            line.busy = false;
+            line.under_way -= 1;
             return;
         };
         drop(line);
@@ -127,17 +131,20 @@ mod tests {
         }
     }
 
-    /// How many times it ran, and what was told to those who came during the
-    /// first; those at the odd places hang up.
+    /// How many times it ran, and what was told to those who came while as many
+    /// were under way as may; those at the odd places hang up.
     async fn those_after_the_first(wanted: &[u64]) -> (usize, Vec<Option<u64>>) {
         let together = Arc::new(Together::default());
         let runs = Arc::<AtomicUsize>::default();
-        let first = together.join(|| 1, Double(runs.clone())).await;
+        let mut first = Vec::new();
+        for _ in 0..UNDER_WAY {
+            first.push(together.join(|| 1, Double(runs.clone())).await);
+        }
         let waiting = wanted.iter().enumerate().map(|(place, &number)| {
             let (together, runs) = (together.clone(), runs.clone());
             let waiting = tokio::spawn(async move {
                 match together.join(|| number, Double(runs)).await {
-                    Turn::First(_) => panic!("another is under way"),
+                    Turn::First(_) => panic!("others are under way"),
                     Turn::Told(told) => told,
                 }
             });
@@ -155,7 +162,7 @@ mod tests {
         for (_, waiting) in waiting.into_iter().filter(|(place, _)| place % 2 == 0) {
             told.push(waiting.await.expect("no panic"));
         }
-        while together.line().busy {
+        while together.line().under_way > 0 {
             tokio::task::yield_now().await;
         }
         assert!(matches!(

@@ -11,9 +11,10 @@ use crate::people::session;
 use crate::support::{PASSWORD, assert_error, open, user};
 
 testdb::both!(migrated:
-    a_closed_database, a_connection_that_breaks, a_word_that_nobody_knows,
+    a_closed_database, a_word_that_nobody_knows,
     a_time_that_is_none, errors_show_no_secret,
 );
+testdb::postgres!(migrated: a_connection_that_breaks);
 
 async fn a_closed_database(db: TestDb) {
     let db = open(&db).await;
@@ -50,9 +51,6 @@ const KILL: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
 /// The server ends the connections (a fail-over, an administrator); the pool
 /// makes new ones.
 async fn a_connection_that_breaks(test: TestDb) {
-    if test.backend() == Backend::Sqlite {
-        return;
-    }
     let db = open(&test).await;
     let ada = user(&db, "ada").await.id;
     let outside = &test.outside().await;

@@ -14,7 +14,7 @@ use testdb::TestDb;
 use crate::support::{assert_error, open, user};
 
 testdb::both!(migrated: each_is_told_its_own);
-testdb::postgres!(migrated: one_that_waits_keeps_nobody);
+testdb::postgres!(migrated: one_that_waits_keeps_nobody, none_is_there_twice);
 
 async fn flow(db: &Database, name: &str) -> WorkflowId {
     let owner = user(db, name).await.id;
@@ -100,4 +100,47 @@ async fn one_that_waits_keeps_nobody(test: TestDb) {
     assert!(!waiting.is_finished());
     purging.rollback().await.expect("let go");
     waiting.await.expect("no panic").expect("appended");
+}
+
+/// The server ends connections while entries are on their way: who was told that
+/// it is there has it there once, and who was told nothing has it at most once.
+async fn none_is_there_twice(test: TestDb) {
+    let db = &open(&test).await;
+    let flow = flow(db, "ada").await;
+    let outside = test.outside().await;
+    let (mut told, mut refused) = (0, 0);
+    for round in 0..20 {
+        let appends = (0..40).map(|index| {
+            let db = db.clone();
+            async move {
+                let message = format!("{round}/{index}");
+                let new = NewLog::new(flow, LogLevel::Info, &message);
+                (message, db.logs().append(new).await)
+            }
+        });
+        let kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+             WHERE datname = current_database() AND pid <> pg_backend_pid()";
+        let (appended, killed) =
+            futures_util::join!(join_all(appends), outside.execute_unprepared(kill));
+        killed.expect("ended");
+        for (message, appended) in appended {
+            let filter = LogFilter::new().text(&message);
+            let found = loop {
+                // Connections that the server has ended may still be found.
+                match db.logs().list(filter.clone(), Page::first(1_000)).await {
+                    Ok(list) => break list.items,
+                    Err(error) => assert_error!(Err::<(), _>(error), Error::Unavailable { .. }),
+                }
+            };
+            let count = found.iter().filter(|log| log.message == message).count();
+            if let Ok(log) = appended {
+                told += 1;
+                assert_eq!((count, log.message), (1, message));
+            } else {
+                refused += 1;
+                assert!(count <= 1, "{message} is there {count} times");
+            }
+        }
+    }
+    assert!(told > 0, "{told} told, {refused} refused");
 }

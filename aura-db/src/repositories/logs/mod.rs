@@ -31,14 +31,14 @@ use entity::{
 };
 use sea_orm::sea_query::{Expr, LockType, Query};
 use sea_orm::{
-    ColumnTrait, DbBackend, EntityTrait, Iterable, QueryFilter, QueryOrder, QuerySelect,
-    QueryTrait, Value,
+    ColumnTrait, DbBackend, EntityTrait, Iterable, QueryFilter, QuerySelect, QueryTrait, Statement,
+    Value,
 };
 
 pub use self::filter::LogFilter;
 pub use self::stats::{LogDay, LogStats};
 pub use self::tail::{Tail, TailFrom, TailPosition};
-pub(crate) use self::together::Entry;
+pub(crate) use self::together::{Appended, Entry};
 pub use entity::logs::Model as Log;
 
 use crate::engine::fixed::Fixed;
@@ -268,9 +268,9 @@ async fn appending(h: &Handle, new: &NewLog) -> Result<Option<Log>, Error> {
     }
     let entry = || Entry::of(new, now);
     match h.shared.appends.join(entry, Append(h.clone())).await {
-        Turn::Told(Some(log)) => {
+        Turn::Told(Some(appended)) => {
             h.count_rows(1);
-            Ok(Some(log))
+            appended.map(Some)
         }
         // Others wait for a first one until its end.
         _first_or_alone => appending_alone(h, new, now).await,
@@ -362,23 +362,28 @@ async fn unknown(
     ids: impl IntoIterator<Item = WorkflowId>,
 ) -> Result<Option<Error>, Error> {
     let mut missing: BTreeSet<WorkflowId> = ids.into_iter().collect();
-    let ids: Vec<_> = missing.iter().copied().collect();
-    for ids in ids.chunks(1_000) {
-        let mut known = workflows::Entity::find()
-            .select_only()
-            .column(workflows::Column::Id)
-            .filter(workflows::COLUMN.id.is_in(ids.iter().copied()))
-            .order_by_asc(workflows::Column::Id);
-        if h.backend() == DbBackend::Postgres {
-            known = known.lock(LockType::KeyShare);
-        }
-        for id in h.all(Rows::<WorkflowId>::of(known.into_query())).await? {
-            missing.remove(&id);
-        }
+    for id in h.all(Rows::<WorkflowId>::sql(known(h, &missing))).await? {
+        missing.remove(&id);
     }
     let first = missing.first();
     Ok(first.map(|id| Error::not_found("workflow", id)))
 }
+
+/// A statement that is the same for any number of workflows.
+fn known(h: &Handle, ids: &BTreeSet<WorkflowId>) -> Statement {
+    let list: Vec<_> = ids.iter().map(ToString::to_string).collect();
+    let list = list.join(",");
+    let (sql, list) = match h.backend() {
+        DbBackend::Postgres => (KNOWN_POSTGRES, format!("{{{list}}}")),
+        _ => (KNOWN_SQLITE, format!("[{list}]")),
+    };
+    Statement::from_sql_and_values(h.backend(), sql, [list.into()])
+}
+
+const KNOWN_POSTGRES: &str =
+    "SELECT id FROM workflows WHERE id = ANY (CAST($1 AS bigint[])) ORDER BY id FOR KEY SHARE";
+
+const KNOWN_SQLITE: &str = "SELECT id FROM workflows WHERE id IN (SELECT value FROM json_each(?))";
 
 /// Refuses an execution that is not one of its entry's workflow.
 async fn strangers(h: &Handle, entries: &[NewLog]) -> Result<(), Error> {

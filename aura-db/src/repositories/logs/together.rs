@@ -1,9 +1,12 @@
 //! Entries of several callers in one statement, on PostgreSQL.
 
 use chrono::{DateTime, Utc};
+use sea_orm::{DbErr, RuntimeErr};
+use sqlite_engine::Statement;
 
 use super::{Log, NewLog};
 use crate::engine::Handle;
+use crate::engine::bulk::arrays;
 use crate::engine::row::Shape;
 use crate::engine::server::Lease;
 use crate::engine::session::read_all;
@@ -13,30 +16,24 @@ use crate::error::Error;
 /// An entry on its way.
 #[derive(Debug)]
 pub(crate) struct Entry {
-    level: &'static str,
-    message: String,
-    workflow: i64,
-    execution: Option<i64>,
+    new: NewLog,
     at: DateTime<Utc>,
-    metadata: Option<String>,
 }
 
 impl Entry {
     pub(super) fn of(new: &NewLog, at: DateTime<Utc>) -> Self {
-        Self {
-            level: new.level.as_str(),
-            message: new.message.clone(),
-            workflow: new.workflow.0,
-            execution: new.execution.map(|id| id.0),
-            at,
-            metadata: new.metadata.as_ref().map(|json| json.as_str().to_owned()),
-        }
+        let new = new.clone();
+        Self { new, at }
     }
 
     fn is(&self, log: &Log) -> bool {
-        let execution = log.execution_id.map(|id| id.0);
-        (self.workflow, self.execution) == (log.workflow_id.0, execution)
-            && self.message == log.message
+        let NewLog {
+            workflow,
+            execution,
+            message,
+            ..
+        } = &self.new;
+        (*workflow, *execution, message) == (log.workflow_id, log.execution_id, &log.message)
     }
 }
 
@@ -45,8 +42,9 @@ impl Entry {
 const APPEND: &str = "
 INSERT INTO logs (level, message, workflow_id, execution_id, created_at, metadata)
 SELECT i.level, i.message, w.id, i.execution_id, i.created_at, CAST(i.metadata AS jsonb)
-FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::timestamptz[], $6::text[])
-    WITH ORDINALITY
+FROM unnest(
+    CAST($1 AS text[]), CAST($2 AS text[]), CAST($3 AS bigint[]), CAST($4 AS bigint[]),
+    CAST($5 AS timestamptz[]), CAST($6 AS text[])) WITH ORDINALITY
     AS i (level, message, workflow_id, execution_id, created_at, metadata, place)
 JOIN workflows AS w ON w.id = i.workflow_id
 WHERE i.execution_id IS NULL OR EXISTS (
@@ -55,39 +53,75 @@ ORDER BY i.place
 FOR KEY SHARE OF w SKIP LOCKED
 RETURNING id, level, message, workflow_id, execution_id, created_at, metadata";
 
-/// Inserts entries, and tells each that it was.
+/// Inserts entries, and tells each what became of it.
 #[derive(Clone)]
 pub(super) struct Append(pub(super) Handle);
 
-impl Run<Entry, Log> for Append {
-    async fn run(self, entries: Vec<Entry>) -> Vec<Option<Log>> {
-        // Alone, each finds out what is wrong with its own.
-        let inserted = insert(&self.0, &entries).await.unwrap_or_default();
-        let mut inserted = inserted.into_iter().peekable();
-        // They come back in the order in which they were sent, some left out.
-        let told = entries
-            .iter()
-            .map(|entry| inserted.next_if(|log| entry.is(log)));
-        told.collect()
+/// What became of an entry that went with others.
+pub(crate) type Appended = Result<Log, Error>;
+
+impl Run<Entry, Appended> for Append {
+    async fn run(self, entries: Vec<Entry>) -> Vec<Option<Appended>> {
+        match insert(&self.0, &entries).await {
+            Ok(inserted) => {
+                let mut inserted = inserted.into_iter().peekable();
+                // They come back in the order in which they were sent, some left
+                // out.
+                let told = entries
+                    .iter()
+                    .map(|entry| inserted.next_if(|log| entry.is(log)).map(Ok));
+                told.collect()
+            }
+            Err(Failed::Undone) => entries.iter().map(|_| None).collect(),
+            Err(Failed::Unknown(error)) => {
+                let told = entries.iter().map(|_| {
+                    let source = error.to_string().into();
+                    let doing = "writing";
+                    Some(Err(Error::Unavailable { doing, source }))
+                });
+                told.collect()
+            }
+        }
     }
 }
 
-async fn insert(h: &Handle, entries: &[Entry]) -> Result<Vec<Log>, Error> {
-    fn all<T>(entries: &[Entry], of: impl Fn(&Entry) -> T) -> Vec<T> {
-        entries.iter().map(of).collect()
-    }
-    let Some(server) = &h.shared.server else {
-        return Ok(Vec::new());
-    };
-    let query = sqlx::query(APPEND)
-        .bind(all(entries, |entry| entry.level))
-        .bind(all(entries, |entry| entry.message.clone()))
-        .bind(all(entries, |entry| entry.workflow))
-        .bind(all(entries, |entry| entry.execution))
-        .bind(all(entries, |entry| entry.at))
-        .bind(all(entries, |entry| entry.metadata.clone()));
-    let rows = h.on_server(server, "writing", async |lease: &mut Lease| {
-        lease.fetch(query).await
+enum Failed {
+    /// Nothing was done. Alone, each finds out what is wrong with its own.
+    Undone,
+    /// It may have been done, and must not be done again.
+    Unknown(Error),
+}
+
+async fn insert(h: &Handle, entries: &[Entry]) -> Result<Vec<Log>, Failed> {
+    let server = h.shared.server.as_ref().ok_or(Failed::Undone)?;
+    let rows: Vec<_> = entries
+        .iter()
+        .map(|entry| entry.new.row(entry.at))
+        .collect();
+    let arrays = arrays(&rows).map_err(|_| Failed::Undone)?;
+    let statement = Statement::new(APPEND, arrays);
+    let sent = h.on_server(server, "writing", async |lease: &mut Lease| {
+        Ok(lease.query(statement).await)
     });
-    read_all(&rows.await?, Log::read)
+    let answer = sent.await.map_err(|_| Failed::Undone)?;
+    let rows = answer.map_err(|error| {
+        if refused(&error) {
+            Failed::Undone
+        } else {
+            Failed::Unknown(Error::of("writing", error))
+        }
+    })?;
+    read_all(&rows, Log::read).map_err(Failed::Unknown)
+}
+
+/// Whether the server itself says that it did not do it, and goes on.
+fn refused(error: &DbErr) -> bool {
+    let DbErr::Query(RuntimeErr::SqlxError(error)) = error else {
+        return false;
+    };
+    error.as_database_error().is_some_and(|error| {
+        // connection_exception, operator_intervention but query_canceled
+        let code = error.code().unwrap_or_default();
+        !code.starts_with("08") && !code.starts_with("57P")
+    })
 }

@@ -3,7 +3,10 @@
 use chrono::{DateTime, Utc};
 use entity::{Action, UserId, WorkflowId, workflow_versions, workflows};
 use sea_orm::ActiveValue::{NotSet, Set};
-use sea_orm::sea_query::{Expr, LockType, Query};
+use sea_orm::sea_query::{
+    CommonTableExpression, DeleteStatement, Expr, InsertStatement, LockType, Query,
+    QueryStatementBuilder, SelectStatement, UpdateStatement, WithClause,
+};
 use sea_orm::{ColumnTrait, DbBackend, EntityTrait, ExprTrait, QueryFilter, QuerySelect};
 use serde::Serialize;
 
@@ -58,7 +61,7 @@ impl Workflows {
         let change = &change;
         let op = op("update", Action::Update);
         self.0
-            .atomic(op, |h| async move {
+            .atomic_on_sqlite(op, |h| async move {
                 guard(&h, op, id).await?;
                 revise(&h, id, version, change).await
             })
@@ -191,60 +194,126 @@ async fn earlier(h: &Handle, id: WorkflowId, version: i64) -> Result<WorkflowVer
 
 /// Forgets the versions up to this one.
 async fn forget(h: &Handle, id: WorkflowId, last: i64) -> Result<u64, Error> {
-    let delete = Query::delete()
+    h.delete(&forgetting(id, last)).await
+}
+
+fn forgetting(id: WorkflowId, last: i64) -> DeleteStatement {
+    Query::delete()
         .from_table(workflow_versions::Entity)
         .and_where(workflow_versions::COLUMN.workflow_id.eq(id))
         .and_where(workflow_versions::COLUMN.version.lte(last))
-        .take();
-    h.delete(&delete).await
+        .take()
 }
 
-/// Copies the present state into the history, if it is at this version; on
-/// PostgreSQL the row stays locked, so that of two who read the same version
-/// the second finds another.
-async fn archive(h: &Handle, id: WorkflowId, version: i64) -> Result<bool, Error> {
-    use workflows::Column;
-    static ARCHIVE: Fixed = Fixed::new();
-    let insert = || {
-        let mut from = Query::select();
-        from.columns([
-            Column::Id,
-            Column::Version,
-            Column::Name,
-            Column::Description,
-            Column::UpdatedAt,
-            Column::UpdatedBy,
-            Column::Settings,
-            Column::Connections,
-            Column::Nodes,
-        ])
+/// What the history keeps of a workflow, in the order of [`KEPT`].
+const STATE: [workflows::Column; 9] = [
+    workflows::Column::Id,
+    workflows::Column::Version,
+    workflows::Column::Name,
+    workflows::Column::Description,
+    workflows::Column::UpdatedAt,
+    workflows::Column::UpdatedBy,
+    workflows::Column::Settings,
+    workflows::Column::Connections,
+    workflows::Column::Nodes,
+];
+
+const KEPT: [workflow_versions::Column; 9] = [
+    workflow_versions::Column::WorkflowId,
+    workflow_versions::Column::Version,
+    workflow_versions::Column::Name,
+    workflow_versions::Column::Description,
+    workflow_versions::Column::CreatedAt,
+    workflow_versions::Column::CreatedBy,
+    workflow_versions::Column::Settings,
+    workflow_versions::Column::Connections,
+    workflow_versions::Column::Nodes,
+];
+
+/// The present state, if it is at this version.
+fn state(id: WorkflowId, version: i64) -> SelectStatement {
+    Query::select()
+        .columns(STATE)
         .from(workflows::Entity)
         .and_where(workflows::COLUMN.id.eq(id))
         .and_where(workflows::COLUMN.version.eq(version))
-        .and_where(workflows::COLUMN.deleted_at.is_null());
-        if h.backend() == DbBackend::Postgres {
-            from.lock(LockType::NoKeyUpdate);
-        }
-        let mut insert = Query::insert();
-        insert
-            .into_table(workflow_versions::Entity)
-            .columns([
-                workflow_versions::Column::WorkflowId,
-                workflow_versions::Column::Version,
-                workflow_versions::Column::Name,
-                workflow_versions::Column::Description,
-                workflow_versions::Column::CreatedAt,
-                workflow_versions::Column::CreatedBy,
-                workflow_versions::Column::Settings,
-                workflow_versions::Column::Connections,
-                workflow_versions::Column::Nodes,
-            ])
-            .select_from(from)
-            .map_err(crate::repositories::unbuilt)?;
-        Ok(Rows::<()>::inserted(insert))
-    };
-    let archive = ARCHIVE.with(vec![id.into(), version.into()], insert);
-    Ok(h.touch(archive).await? > 0)
+        .and_where(workflows::COLUMN.deleted_at.is_null())
+        .take()
+}
+
+/// Copies what is selected into the history.
+fn archive(state: SelectStatement) -> Result<InsertStatement, Error> {
+    let mut insert = Query::insert();
+    insert
+        .into_table(workflow_versions::Entity)
+        .columns(KEPT)
+        .select_from(state)
+        .map_err(crate::repositories::unbuilt)?;
+    Ok(insert)
+}
+
+/// Changes a workflow that is at this version, and keeps its state before; `None`
+/// when it is not.
+async fn replace(
+    h: &Handle,
+    id: WorkflowId,
+    version: i64,
+    mut update: UpdateStatement,
+) -> Result<Option<Workflow>, Error> {
+    static ARCHIVE: Fixed = Fixed::new();
+    if h.backend() == DbBackend::Postgres {
+        update.and_where(
+            workflows::COLUMN
+                .id
+                .in_subquery(old(&[workflows::Column::Id])),
+        );
+        let with = at_once(id, version)?;
+        return Ok(h
+            .write_rows(Rows::updated::<workflows::Entity>(update, with))
+            .await?
+            .pop());
+    }
+    let archive = ARCHIVE.with(vec![id.into(), version.into()], || {
+        Ok(Rows::<()>::inserted(archive(state(id, version))?))
+    });
+    if h.touch(archive).await? == 0 {
+        return Ok(None);
+    }
+    update
+        .and_where(workflows::COLUMN.id.eq(id))
+        .and_where(workflows::COLUMN.version.eq(version));
+    let updated = h.update_returning::<workflows::Entity>(update).await?.pop();
+    if version > HISTORY {
+        forget(h, id, version - HISTORY).await?;
+    }
+    Ok(updated)
+}
+
+/// What PostgreSQL does together with the change, in one statement and one round
+/// trip: it locks the row, so that of two who read the same version the second
+/// finds another, and keeps the state that was locked.
+fn at_once(id: WorkflowId, version: i64) -> Result<WithClause, Error> {
+    fn named(name: &'static str, query: impl QueryStatementBuilder) -> CommonTableExpression {
+        let mut part = CommonTableExpression::new();
+        part.table_name(name).query(query);
+        part
+    }
+    let mut with = WithClause::new();
+    let locked = state(id, version).lock(LockType::NoKeyUpdate).take();
+    with.cte(named("old", locked));
+    with.cte(named("kept", archive(old(&STATE))?));
+    if version > HISTORY {
+        let mut forget = forgetting(id, version - HISTORY);
+        forget.and_where(Expr::exists(old(&[workflows::Column::Id])));
+        with.cte(named("forgotten", forget));
+    }
+    Ok(with)
+}
+
+/// Columns of the row that [`at_once`] locked.
+fn old(columns: &[workflows::Column]) -> SelectStatement {
+    let columns = columns.iter().copied();
+    Query::select().columns(columns).from("old").take()
 }
 
 async fn revise(
@@ -254,27 +323,8 @@ async fn revise(
     change: &WorkflowChange,
 ) -> Result<Workflow, Error> {
     use workflows::Column;
-    if !archive(h, id, version).await? {
-        let present = workflows::Entity::find()
-            .select_only()
-            .column(Column::Version)
-            .filter(workflows::COLUMN.id.eq(id))
-            .filter(workflows::COLUMN.deleted_at.is_null());
-        let found = h
-            .scalar(present)
-            .await?
-            .ok_or_else(|| Error::not_found("workflow", id))?;
-        return Err(Error::StaleVersion {
-            workflow: id,
-            read: version,
-            found,
-        });
-    }
     let mut update = h.amend::<workflows::Entity>(h.now());
-    update
-        .value(Column::Version, Expr::col(Column::Version).add(1))
-        .and_where(workflows::COLUMN.id.eq(id))
-        .and_where(workflows::COLUMN.version.eq(version));
+    update.value(Column::Version, Expr::col(Column::Version).add(1));
     if let Some(name) = &change.name {
         update.value(Column::Name, name.clone());
     }
@@ -291,13 +341,18 @@ async fn revise(
             put(&mut update, column, json.as_ref());
         }
     }
-    let workflow = h
-        .update_returning::<workflows::Entity>(update)
-        .await?
-        .pop()
-        .ok_or_else(|| Error::not_found("workflow", id))?;
-    if version > HISTORY {
-        forget(h, id, version - HISTORY).await?;
+    if let Some(workflow) = replace(h, id, version, update).await? {
+        return Ok(workflow);
     }
-    Ok(workflow)
+    let present = workflows::Entity::find()
+        .select_only()
+        .column(Column::Version)
+        .filter(workflows::COLUMN.id.eq(id))
+        .filter(workflows::COLUMN.deleted_at.is_null());
+    let found = h.scalar(present).await?;
+    Err(Error::StaleVersion {
+        workflow: id,
+        read: version,
+        found: found.ok_or_else(|| Error::not_found("workflow", id))?,
+    })
 }
