@@ -19,14 +19,19 @@ ci:
 entities:
     ./scripts/with-postgres cargo xtask generate
 
-# Many more kills and rounds than the tests make
+# Many more kills, rounds and callers who hang up than the tests make
 torture:
     AURA_KILLS=all AURA_ROUNDS=20 ./scripts/test --test crash --test concurrency
+    AURA_ABORTS=10000 ./scripts/test -p aura-db --test facade given_up
 
 # aura-db beside its peers, on SQLite and a throw-away PostgreSQL that waits for
 # its disk; `just bench --help` has more
 bench *arguments='--write-docs --json target/bench.json':
     ./scripts/with-postgres -o fsync=on cargo run --release -p bench -- {{ arguments }}
+
+# What is tuned, statement by statement
+micro *arguments:
+    cargo bench -p sqlite-engine -p entity --bench statements --bench documents -- {{ arguments }}
 
 # How much better the second of two runs is
 bench-compare before after:

@@ -16,6 +16,7 @@ mod executions;
 mod executions_access;
 mod executions_races;
 mod extremes;
+mod given_up;
 mod injection;
 mod logs;
 mod logs_follow;

@@ -1,0 +1,120 @@
+//! Callers who hang up anywhere: while they wait for a connection, in the middle
+//! of a statement, between two, in the commit.
+
+use std::time::Duration;
+
+use aura_db::{
+    Database, Error, LogFilter, LogLevel, NewLog, NewWorkflow, Page, WorkflowChange, WorkflowId,
+};
+use testdb::process::{asked, moment};
+use testdb::{Backend, TestDb};
+
+use crate::support::{open, user};
+
+testdb::both!(migrated: nothing_is_left_of_those_who_hang_up);
+
+/// What one caller does, which is all done or none of it.
+async fn operation(db: &Database, flow: WorkflowId, index: u32) -> Result<(), Error> {
+    let new = || NewLog::new(flow, LogLevel::Info, format!("<{index}>"));
+    match index % 4 {
+        0 => db.logs().append_many(vec![new(), new()]).await.map(drop),
+        1 => {
+            db.transaction(|tx| async move {
+                tx.logs().append(new()).await?;
+                tx.logs().append(new()).await.map(drop)
+            })
+            .await
+        }
+        2 => {
+            let read = db.workflows().get(flow).await?;
+            let change = WorkflowChange::new().name(index.to_string());
+            match db.workflows().update(flow, read.version, change).await {
+                Ok(_) | Err(Error::StaleVersion { .. }) => Ok(()),
+                Err(error) => Err(error),
+            }
+        }
+        _ => {
+            db.logs()
+                .list(LogFilter::workflow(flow), Page::first(20))
+                .await?;
+            let logs = db.logs();
+            let [first, second] = [new(), new()].map(|new| logs.append(new));
+            // Each by itself: two of them, or one, or none.
+            futures_util::try_join!(first, second).map(drop)
+        }
+    }
+}
+
+/// So many operations, eight at a time on a pool of four, nearly all of them given
+/// up, at moments from the first poll to their end. `AURA_ABORTS=10000` gives up
+/// as many.
+async fn nothing_is_left_of_those_who_hang_up(test: TestDb) {
+    let mut config = test.plain_config();
+    config.pool.max = 4;
+    let db = Database::connect(config).await.expect("it connects");
+    let owner = user(&db, "ada").await.id;
+    let new = NewWorkflow::new("0").owner(owner);
+    let flow = db.workflows().create(new).await.expect("created").id;
+    let aborts = asked("AURA_ABORTS").and_then(|aborts| aborts.parse().ok());
+    let aborts: u32 = aborts.unwrap_or(400);
+    let (mut finished, mut given_up) = (Vec::new(), 0);
+    for first in (0..aborts).step_by(8) {
+        let callers: Vec<_> = (first..first + 8)
+            .map(|index| {
+                let db = db.clone();
+                let caller = tokio::spawn(async move { operation(&db, flow, index).await });
+                (index, caller)
+            })
+            .collect();
+        for (index, caller) in callers {
+            tokio::time::sleep(Duration::from_micros(1_500).mul_f64(moment(index))).await;
+            caller.abort();
+            match caller.await {
+                Ok(done) => {
+                    done.expect("nobody is in the way");
+                    finished.push(index);
+                }
+                Err(error) => {
+                    assert!(error.is_cancelled(), "{error}");
+                    given_up += 1;
+                }
+            }
+        }
+    }
+    assert!(given_up > aborts / 10, "{given_up} given up");
+    assert!(!finished.is_empty(), "all were given up");
+    println!("{:?}: {given_up} given up", test.backend());
+
+    // All connections are there, and nothing is open in any.
+    let all = (0..16).map(|index| operation(&db, flow, aborts + index));
+    for done in futures_util::future::join_all(all).await {
+        done.expect("there is room for it");
+    }
+    if test.backend() == Backend::Postgres {
+        let open = "SELECT count(*)::text AS line FROM pg_stat_activity \
+             WHERE datname = current_database() AND state LIKE 'idle in transaction%'";
+        // One that was closed may still be seen.
+        let mut looks = 0;
+        while test.lines(open).await != ["0"] {
+            looks += 1;
+            assert!(looks < 200, "a transaction was left open");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    db.close().await;
+
+    let db = open(&test).await;
+    let count = async |index: u32| {
+        let text = LogFilter::workflow(flow).text(format!("<{index}>"));
+        let list = db.logs().list(text, Page::first(10)).await;
+        list.expect("a list").items.len()
+    };
+    for index in (0..aborts).filter(|index| index % 4 < 2) {
+        let there = count(index).await;
+        let whole = there == 2 || there == 0 && !finished.contains(&index);
+        assert!(whole, "{there} of two entries of operation {index}");
+    }
+    for index in finished.iter().copied().filter(|index| index % 4 == 3) {
+        assert_eq!(count(index).await, 2, "acknowledged, and not there");
+    }
+}
