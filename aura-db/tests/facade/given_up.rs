@@ -105,8 +105,8 @@ async fn nothing_is_left_of_those_who_hang_up(test: TestDb) {
 
     let db = open(&test).await;
     let count = async |index: u32| {
-        let text = LogFilter::workflow(flow).text(format!("<{index}>"));
-        let list = db.logs().list(text, Page::first(10)).await;
+        let filter = LogFilter::workflow(flow).text(format!("<{index}>"));
+        let list = db.logs().list(filter, Page::first(10)).await;
         list.expect("a list").items.len()
     };
     for index in (0..aborts).filter(|index| index % 4 < 2) {
