@@ -20,16 +20,16 @@ use std::str::FromStr;
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, SecondsFormat};
 use sea_orm::sea_query::{Expr, LikeExpr, Order, SimpleExpr};
 use sea_orm::{
-    ColumnTrait, ColumnType, DbErr, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect,
-    QueryTrait, Select, Value,
+    ColumnTrait, ColumnType, DbErr, EntityTrait, ExprTrait, ModelTrait, QueryFilter, QueryOrder,
+    QuerySelect, QueryTrait, Select, Value,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::engine::Handle;
-use crate::engine::row::{Cells, Shape};
+use crate::engine::row::Shape;
 use crate::error::Error;
 
 /// The most rows that one page has.
@@ -122,15 +122,6 @@ impl FromStr for Cursor {
 /// which take up to six bytes each in JSON, and a third more in base64.
 const MAX_CURSOR: usize = 4_096;
 
-/// Where a row stands in its list: by its key and its id.
-struct Place(Key, i64);
-
-enum Key {
-    None,
-    Time(DateTime<Utc>),
-    Text(String),
-}
-
 /// What a cursor says: the list's order, and the row that it stands at.
 #[derive(Serialize, Deserialize)]
 struct Mark(String, String, i64);
@@ -197,27 +188,39 @@ impl<C: ColumnTrait> Sorted<C> {
         })
     }
 
-    /// Reads a row and its place in the list.
-    fn read<T: Shape>(self, cells: &mut Cells<'_>) -> Result<(T, Place), DbErr> {
-        let item = T::read(cells)?;
-        let id = cells.next()?;
-        let key = if self.by_id() {
-            Key::None
-        } else if self.by_time() {
-            Key::Time(cells.next()?)
-        } else {
-            Key::Text(cells.next()?)
+    /// The place of a row.
+    fn mark<T: Listed<C>>(self, row: &T) -> Result<Cursor, Error> {
+        let key = match row.cell(self.by) {
+            _ if self.by_id() => String::new(),
+            Value::ChronoDateTimeUtc(Some(time)) => {
+                time.to_rfc3339_opts(SecondsFormat::Micros, true)
+            }
+            Value::String(Some(text)) => text,
+            _ => return Err(self.unmarked()),
         };
-        Ok((item, Place(key, id)))
+        let Value::BigInt(Some(id)) = row.cell(self.id) else {
+            return Err(self.unmarked());
+        };
+        Ok(Cursor::encode(&Mark(self.name(), key, id)))
     }
 
-    fn mark(self, Place(key, id): Place) -> Cursor {
-        let key = match key {
-            Key::None => String::new(),
-            Key::Time(time) => time.to_rfc3339_opts(SecondsFormat::Micros, true),
-            Key::Text(text) => text,
-        };
-        Cursor::encode(&Mark(self.name(), key, id))
+    fn unmarked(self) -> Error {
+        Error::Other {
+            doing: "marking a place in a list",
+            source: DbErr::Custom(format!("{} can't be a cursor", self.name())),
+        }
+    }
+}
+
+/// A row that can stand in a list.
+pub(crate) trait Listed<C>: Shape {
+    /// What is in a column of it.
+    fn cell(&self, column: C) -> Value;
+}
+
+impl<M: ModelTrait + Shape> Listed<<M::Entity as EntityTrait>::Column> for M {
+    fn cell(&self, column: <M::Entity as EntityTrait>::Column) -> Value {
+        self.get(column)
     }
 }
 
@@ -231,7 +234,7 @@ impl Handle {
     ) -> Result<List<T>, Error>
     where
         E: EntityTrait,
-        T: Shape,
+        T: Listed<E::Column>,
     {
         if !(1..=MAX_PAGE).contains(&page.size) {
             return Err(Error::field(
@@ -245,16 +248,9 @@ impl Handle {
         } else {
             Order::Asc
         };
-        let mut query = select
-            .clone()
-            .expr_as(Expr::col((sorted.id.entity_name(), sorted.id)), "cursor_id");
+        let mut query = select.clone();
         if !sorted.by_id() {
-            query = query
-                .expr_as(
-                    Expr::col((sorted.by.entity_name(), sorted.by)),
-                    "cursor_key",
-                )
-                .order_by(sorted.by, order.clone());
+            query = query.order_by(sorted.by, order.clone());
         }
         query = query.order_by(sorted.id, order).limit(page.size + 1);
         let mut total = None;
@@ -285,15 +281,13 @@ impl Handle {
                 total = Some(self.count(select).await?);
             }
         }
-        let read = move |cells: &mut Cells<'_>| sorted.read(cells);
-        let mut rows = self.read_rows(query.into_query(), read).await?;
-        let more = rows.len() > size;
-        rows.truncate(size);
-        let (items, mut places): (Vec<T>, Vec<_>) = rows.into_iter().unzip();
-        let last = places.pop().filter(|_| more);
+        let mut items = self.read_rows(query.into_query(), T::read).await?;
+        let more = items.len() > size;
+        items.truncate(size);
+        let last = items.last().filter(|_| more);
         Ok(List {
+            next: last.map(|row| sorted.mark(row)).transpose()?,
             items,
-            next: last.map(|place| sorted.mark(place)),
             total,
         })
     }

@@ -1,5 +1,6 @@
 //! One connection, and the limit of what it may take.
 
+use std::cell::Cell;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -38,7 +39,17 @@ const STEPS: i32 = 1_000;
 /// After so many pages of 4 KiB the WAL is copied into the file, which waits for
 /// the disk twice and writes each page once, however often it was changed. SQLite's
 /// own 1,000 are few for rows whose indexes are all over the file.
-const CHECKPOINT: i64 = 4_096;
+pub(crate) const CHECKPOINT: i32 = 4_096;
+
+thread_local! {
+    /// How many pages the WAL had after the last commit on this thread.
+    static PAGES: Cell<i32> = const { Cell::new(0) };
+}
+
+/// How many pages the WAL has after the commit that this thread has just made.
+pub(crate) fn wal_pages() -> i32 {
+    PAGES.take()
+}
 
 /// So many changed pages of 4 KiB may a transaction hold in memory before they
 /// are written ahead of its commit, over and over. Only what is changed counts:
@@ -122,7 +133,11 @@ pub(crate) fn writer(options: &Options) -> Result<(Connection, Arc<Limit>), Erro
     let synchronous = if options.durable { "FULL" } else { "NORMAL" };
     connection.pragma_update(None, "synchronous", synchronous)?;
     connection.pragma_update(None, "foreign_keys", true)?;
-    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT)?;
+    // In place of SQLite's own checkpoints, which keep a commit waiting.
+    connection.wal_hook(Some(|_, pages| {
+        PAGES.set(pages);
+        Ok(())
+    }));
     connection.pragma_update(None, "cache_spill", SPILL)?;
     limited(connection)
 }

@@ -118,6 +118,9 @@ impl Write {
             }
         }
         let mut held = self.held.take().ok_or(Error::Ended)?;
+        if pace == Pace::Long {
+            held.takes_long();
+        }
         let most = held.shared.options.statement_timeout;
         let most = most.filter(|_| pace == Pace::Read);
         // What writes goes on to its end, because to interrupt it would undo

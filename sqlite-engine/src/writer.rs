@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use crate::connection::{self, Limit, Options};
+use crate::connection::{self, CHECKPOINT, Limit, Options};
 use crate::error::Error;
 use crate::write::Write;
 
@@ -59,6 +59,10 @@ pub(crate) struct Core {
     open: bool,
     /// Nobody else may go on in it.
     full: bool,
+    /// It may have written many rows.
+    long: bool,
+    /// How many pages the WAL had after the last commit.
+    wal: i32,
     /// Those who have finished, and wait for the commit.
     finished: Vec<oneshot::Sender<Result<(), Error>>>,
 }
@@ -189,15 +193,28 @@ impl Shared {
         }
     }
 
-    /// Commits where it may block, and hands the connection on.
+    /// Commits, and hands the connection on. Without the disk a commit of few
+    /// rows takes less than the way to a thread that may block; what waits for
+    /// the disk goes there.
     fn commit(self: Arc<Self>, mut core: Box<Core>) {
-        let commit = move || {
+        let quick = !self.options.durable && !core.long;
+        if quick {
             core.commit();
+            if core.wal < CHECKPOINT {
+                return self.pass_on(core);
+            }
+        }
+        let wait = move || {
+            if !quick {
+                core.commit();
+            }
+            // Those whose commit it was have been told already.
+            core.checkpoint();
             self.pass_on(core);
         };
         match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn_blocking(commit)),
-            Err(_) => commit(),
+            Ok(runtime) => drop(runtime.spawn_blocking(wait)),
+            Err(_) => wait(),
         }
     }
 }
@@ -243,11 +260,11 @@ impl Core {
     /// nobody's is done, and with several it isn't known whose fault that is.
     fn commit(&mut self) {
         let done = self.control("COMMIT");
+        self.wal = connection::wal_pages();
         if done.is_err() {
             self.undo();
         }
-        self.open = false;
-        self.full = false;
+        self.closed();
         let mut finished = std::mem::take(&mut self.finished);
         // Who has hung up doesn't need to be told.
         if finished.len() == 1 {
@@ -272,8 +289,25 @@ impl Core {
             // What it would do next is not known.
             self.connection = None;
         }
+        self.closed();
+    }
+
+    /// No transaction is open any more.
+    fn closed(&mut self) {
         self.open = false;
         self.full = false;
+        self.long = false;
+    }
+
+    /// Copies the WAL into the file when it is long enough. Where that fails the
+    /// WAL has everything still, and the next commit tries again.
+    fn checkpoint(&mut self) {
+        if self.wal >= CHECKPOINT
+            && let Some((connection, limit)) = &self.connection
+        {
+            limit.set(None);
+            let _ = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+        }
     }
 
     /// SQLite has undone everything: nobody was told anything, so all can do it
@@ -324,6 +358,13 @@ impl Held {
         }
         self.inside = true;
         Ok(())
+    }
+
+    /// Its commit may take long.
+    pub(crate) fn takes_long(&mut self) {
+        if let Some(core) = &mut self.core {
+            core.long = true;
+        }
     }
 
     /// Whether SQLite has undone the transaction, of which then nothing is left.

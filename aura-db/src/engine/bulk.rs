@@ -11,7 +11,7 @@ use sea_orm::{
 use sqlite_engine::{Pace, Statement};
 
 use crate::engine::Handle;
-use crate::engine::session::built;
+use crate::engine::build::built;
 use crate::error::Error;
 
 /// So many rows are sent at once: SQLite takes 32,766 values in a statement, and

@@ -6,6 +6,7 @@ use sea_orm::{
     QueryResult, QueryTrait, RuntimeErr, Select, Selector, SelectorRaw, SelectorTrait, Statement,
 };
 
+use crate::engine::build::select;
 use crate::error::Error;
 
 /// A query whose rows have a type: [`Select`] of an entity,
@@ -29,7 +30,7 @@ where
     type Row = E::Model;
 
     fn statement(self, backend: DbBackend) -> Statement {
-        self.build(backend)
+        select(&self.into_query(), backend)
     }
 
     fn decode(row: QueryResult) -> Result<E::Model, Error> {

@@ -14,6 +14,7 @@
 //! * [`stats`]: the numbers.
 
 pub(crate) mod begin;
+mod build;
 pub(crate) mod bulk;
 pub(crate) mod embedded;
 pub(crate) mod fetch;

@@ -8,7 +8,7 @@ use sea_orm::sea_query::{ArrayType, Nullable, ValueType};
 use sea_orm::{DbErr, QueryResult, TryGetable, Value};
 use sqlite_engine::ValueRef;
 use sqlx::postgres::{PgRow, PgValueFormat};
-use sqlx::{Row as _, ValueRef as _};
+use sqlx::{Column as _, Row as _};
 
 use crate::error::Error;
 
@@ -75,6 +75,11 @@ impl<'r> Cells<'r> {
         }
     }
 
+    /// Leaves out so many cells.
+    pub(crate) fn skip(&mut self, cells: usize) {
+        self.next += cells;
+    }
+
     fn unreadable(mut self, source: DbErr) -> Error {
         let at = self.next.saturating_sub(1);
         let name = |index: usize| match self.row {
@@ -101,7 +106,7 @@ fn postgres<T: ValueType>(row: &PgRow, at: usize) -> Option<T> {
     if cell.format() != PgValueFormat::Binary {
         return None;
     }
-    let oid = cell.type_info().oid()?.0;
+    let oid = row.try_column(at).ok()?.type_info().oid()?.0;
     let bytes = cell.as_bytes().ok();
     let text = |bytes: Option<&[u8]>| {
         let text = bytes.map(std::str::from_utf8).transpose().ok()?;
@@ -261,6 +266,15 @@ macro_rules! summary {
             fn read(cells: &mut $crate::engine::row::Cells<'_>) -> Result<Self, sea_orm::DbErr> {
                 cells.of(stringify!($table));
                 Ok(Self { $($field: cells.next()?,)+ })
+            }
+        }
+
+        impl $crate::page::Listed<$table::Column> for $type {
+            fn cell(&self, column: $table::Column) -> sea_orm::Value {
+                match column {
+                    $($table::Column::$column => self.$field.clone().into(),)+
+                    _ => sea_orm::Value::Bool(None),
+                }
             }
         }
     };

@@ -17,10 +17,11 @@ use sea_orm::{
 use sqlite_engine::{Pace, Statement as Prepared};
 
 use crate::engine::Handle;
+use crate::engine::build::{built, driven, select};
 use crate::engine::fetch::Fetch;
 use crate::engine::row::{Cells, Shape};
 use crate::engine::server::Lease;
-use crate::engine::session::{built, doing, driven, read_all, reading};
+use crate::engine::session::{doing, read_all, reading};
 use crate::error::{Doing, Error};
 
 /// A statement whose rows this crate knows how to read.
@@ -39,7 +40,7 @@ where
     type Row = E::Model;
 
     fn statement(self, backend: DbBackend) -> Result<Prepared, Error> {
-        Ok(built(self.build(backend)))
+        Ok(built(select(&self.into_query(), backend)))
     }
 }
 
@@ -99,7 +100,7 @@ impl<S: Shape> Known for Rows<S> {
 
     fn statement(self, backend: DbBackend) -> Result<Prepared, Error> {
         Ok(built(match self.query {
-            Source::Select(select) => StatementBuilder::build(&*select, &backend),
+            Source::Select(query) => select(&query, backend),
             Source::Insert(insert) => StatementBuilder::build(&*insert, &backend),
             Source::With(query) => StatementBuilder::build(&*query, &backend),
             Source::Sql(statement) => statement,
@@ -138,10 +139,10 @@ impl Handle {
             }
         } else if let Some(server) = &self.shared.server {
             let rows = self.on_server(server, doing(pace), async |lease: &mut Lease| {
-                lease.query(statement).await
+                lease.query(statement, read).await
             });
             // Apart, so that a read of a SQLite file stays small.
-            read_all(&Box::pin(rows).await?, read)?
+            Box::pin(rows).await??
         } else {
             let (connection, gate) = self.pool(pace != Pace::Read);
             let _place = self.place(gate).await?;
@@ -203,7 +204,7 @@ impl Handle {
             rows?
         } else if let Some(server) = &self.shared.server {
             let rows = self.on_server(server, "reading", async |lease: &mut Lease| {
-                lease.query(built(statement)).await
+                lease.fetch(built(statement)).await
             });
             Box::pin(rows).await?
         } else {
@@ -247,7 +248,7 @@ impl Handle {
         R: Fn(&mut Cells<'_>) -> Result<T, DbErr> + Clone + Send + 'static,
         T: Send + 'static,
     {
-        let statement = StatementBuilder::build(&query, &self.backend());
+        let statement = select(&query, self.backend());
         self.rows(built(statement), Pace::Read, read).await
     }
 

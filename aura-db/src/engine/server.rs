@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use connection::{Config, Connections, Target};
+use futures_util::TryStreamExt;
 use sea_orm::sea_query::Values;
 use sea_orm::{DbErr, QueryResult, RuntimeErr};
 use sea_query_sqlx::SqlxValues;
@@ -17,9 +18,11 @@ use sqlite_engine::Statement;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnection, PgPool, Postgres};
 use sqlx::query::Query;
-use sqlx::{AssertSqlSafe, Executor};
+use sqlx::{AssertSqlSafe, Either, Executor};
 
+use crate::engine::row::{Cells, Row};
 use crate::engine::transaction::Isolation;
+use crate::error::Error;
 
 /// Who waits for longer goes back to the pool, which closes those that are idle
 /// for too long.
@@ -183,10 +186,48 @@ impl Server {
 }
 
 impl Lease {
+    /// Runs a statement and reads its rows as they arrive. The inner error is
+    /// the first row's that can't be read.
+    pub(crate) async fn query<T>(
+        &mut self,
+        statement: Statement,
+        read: impl Fn(&mut Cells<'_>) -> Result<T, DbErr>,
+    ) -> Result<Result<Vec<T>, Error>, DbErr> {
+        let mut read_all = Ok(Vec::new());
+        let arrived = |row: QueryResult| {
+            if let Ok(rows) = &mut read_all {
+                match Cells::read(Row::Driver(&row), &read) {
+                    Ok(row) => rows.push(row),
+                    Err(error) => read_all = Err(error),
+                }
+            }
+        };
+        self.rows(statement, arrived).await?;
+        Ok(read_all)
+    }
+
     /// Runs a statement and returns its rows.
-    pub(crate) async fn query(&mut self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        let rows = self.run(async |connection| connection.fetch_all(bound(statement)).await);
-        Ok(rows.await?.into_iter().map(QueryResult::from).collect())
+    pub(crate) async fn fetch(&mut self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
+        let mut all = Vec::new();
+        self.rows(statement, |row| all.push(row)).await?;
+        Ok(all)
+    }
+
+    async fn rows(
+        &mut self,
+        statement: Statement,
+        mut arrived: impl FnMut(QueryResult),
+    ) -> Result<(), DbErr> {
+        self.run(async |connection| {
+            let mut rows = connection.fetch_many(bound(statement));
+            while let Some(step) = rows.try_next().await? {
+                if let Either::Right(row) = step {
+                    arrived(row.into());
+                }
+            }
+            Ok(())
+        })
+        .await
     }
 
     /// Runs a statement and says how many rows it touched.

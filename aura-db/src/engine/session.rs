@@ -1,11 +1,10 @@
 //! An open transaction, on either driver.
 
-use sea_orm::{
-    ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, QueryResult, Statement, Value,
-};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr, QueryResult, Statement, Value};
 use sqlite_engine::{Exclusion, Pace, Snapshot, Statement as Prepared, Write};
 use tokio::sync::Mutex;
 
+use crate::engine::build::{built, driven};
 use crate::engine::row::{Cells, Row};
 use crate::engine::server::Lease;
 use crate::error::{Doing, Error};
@@ -62,18 +61,6 @@ impl<T> Doing<T> for Result<T, Failure> {
     }
 }
 
-/// A statement for either driver.
-pub(super) fn built(statement: Statement) -> Prepared {
-    let values = statement.values.map(|values| values.0).unwrap_or_default();
-    Prepared::new(statement.sql, values)
-}
-
-/// A statement for `SeaORM`'s driver.
-pub(super) fn driven(statement: Prepared, backend: DbBackend) -> Statement {
-    let (sql, values) = statement.into_parts();
-    Statement::from_sql_and_values(backend, sql, values)
-}
-
 /// How the engine reads a row of its.
 pub(super) fn reading<T>(
     read: impl Fn(&mut Cells<'_>) -> Result<T, DbErr>,
@@ -111,8 +98,8 @@ impl Session {
                 read_all(&rows, read)
             }
             Self::Server(lease) => {
-                let rows = lease.lock().await.query(statement).await.doing(doing)?;
-                read_all(&rows, read)
+                let rows = lease.lock().await.query(statement, read).await;
+                rows.doing(doing)?
             }
             Self::Snapshot(snapshot) => {
                 let mut snapshot = snapshot.lock().await;
@@ -134,7 +121,7 @@ impl Session {
                 transaction.query_all_raw(statement).await.doing("reading")
             }
             Self::Server(lease) => {
-                let rows = lease.lock().await.query(built(statement)).await;
+                let rows = lease.lock().await.fetch(built(statement)).await;
                 rows.doing("reading")
             }
             // No transaction of the caller's is on the engine.

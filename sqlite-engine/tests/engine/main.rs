@@ -105,9 +105,46 @@ async fn insert(mut write: Write, x: &'static str) -> Result<(), Error> {
     write.commit().await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn what_is_answered_is_committed() {
-    let engine = Arc::new(engine());
+/// Commits that wait for the disk, and commits that don't.
+macro_rules! either_way {
+    ($module:ident: $durable:literal) => {
+        mod $module {
+            use super::{Engine, engine_with};
+
+            fn engine() -> Engine {
+                engine_with(|options| options.durable = $durable)
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+            async fn what_is_answered_is_committed() {
+                super::what_is_answered_is_committed(engine()).await;
+            }
+
+            either_way!(
+                who_waits_together_is_committed_together,
+                an_error_or_a_panic_or_a_hang_up_touches_no_other,
+                a_write_that_undoes_all_leaves_nobody_with_a_wrong_answer,
+                a_commit_that_fails_is_nobodys,
+                alone_is_alone,
+                the_wal_stays_short
+            );
+        }
+    };
+    ($($test:ident),+) => {
+        $(
+            #[tokio::test]
+            async fn $test() {
+                super::$test(engine()).await;
+            }
+        )+
+    };
+}
+
+either_way!(durable: true);
+either_way!(quick: false);
+
+async fn what_is_answered_is_committed(engine: Engine) {
+    let engine = Arc::new(engine);
     let tasks: Vec<_> = (0..64)
         .map(|task| {
             let engine = engine.clone();
@@ -134,9 +171,8 @@ async fn what_is_answered_is_committed() {
 
 /// Whoever waits together shares one commit: of a hundred, all are visible at
 /// once, and none before.
-#[tokio::test]
-async fn who_waits_together_is_committed_together() {
-    let engine = Arc::new(engine());
+async fn who_waits_together_is_committed_together(engine: Engine) {
+    let engine = Arc::new(engine);
     let mut first = engine.begin().await;
     let mut others = Vec::new();
     for _ in 0..100 {
@@ -167,9 +203,8 @@ async fn who_waits_together_is_committed_together() {
     assert_eq!(seen.await.expect("it ends"), 101);
 }
 
-#[tokio::test]
-async fn an_error_or_a_panic_or_a_hang_up_touches_no_other() {
-    let engine = Arc::new(engine());
+async fn an_error_or_a_panic_or_a_hang_up_touches_no_other(engine: Engine) {
+    let engine = Arc::new(engine);
     engine.insert("taken").await.expect("inserted");
     let first = engine.begin().await;
     let before = engine.queued(|write| insert(write, "before")).await;
@@ -209,9 +244,8 @@ async fn an_error_or_a_panic_or_a_hang_up_touches_no_other() {
 
 /// SQLite answers some errors by rolling everything back: nobody was told
 /// anything, so the others can do it again.
-#[tokio::test]
-async fn a_write_that_undoes_all_leaves_nobody_with_a_wrong_answer() {
-    let engine = Arc::new(engine());
+async fn a_write_that_undoes_all_leaves_nobody_with_a_wrong_answer(engine: Engine) {
+    let engine = Arc::new(engine);
     engine.insert("taken").await.expect("inserted");
     let first = engine.begin().await;
     let before = engine.queued(|write| insert(write, "before")).await;
@@ -237,10 +271,9 @@ async fn a_write_that_undoes_all_leaves_nobody_with_a_wrong_answer() {
 
 /// So it is when the commit fails, here for a reference that leads nowhere. Who
 /// tries again alone is told what was wrong.
-#[tokio::test]
-async fn a_commit_that_fails_is_nobodys() {
+async fn a_commit_that_fails_is_nobodys(engine: Engine) {
     const NOWHERE: &str = "INSERT INTO t (x, of) VALUES ('nowhere', 4711)";
-    let engine = Arc::new(engine());
+    let engine = Arc::new(engine);
     let first = engine.begin().await;
     let good = engine.queued(|write| insert(write, "good")).await;
     let bad = engine
@@ -262,9 +295,8 @@ async fn a_commit_that_fails_is_nobodys() {
     engine.insert("x").await.expect("the connection is free");
 }
 
-#[tokio::test]
-async fn alone_is_alone() {
-    let engine = Arc::new(engine());
+async fn alone_is_alone(engine: Engine) {
+    let engine = Arc::new(engine);
     let mut alone = engine.writer.begin(true).await.expect("it begins");
     put(&mut alone, "a").await.expect("inserted");
     let waiting = engine.queued(|write| insert(write, "b")).await;
@@ -374,6 +406,30 @@ async fn after_closing_everybody_is_told() {
         !std::path::Path::new(&beside).exists(),
         "the WAL is folded in"
     );
+}
+
+/// It is copied into the file every 16 MiB, however it grows.
+async fn the_wal_stays_short(engine: Engine) {
+    let wal = engine.options.path.with_extension("db-wal");
+    let size = || std::fs::metadata(&wal).map_or(0, |wal| wal.len());
+    let long = "x".repeat(64 << 10);
+    for row in 0..600 {
+        let inserted = engine.insert(format!("{long}{row}")).await;
+        inserted.expect("inserted");
+    }
+    assert!((16..18).contains(&(size() >> 20)), "{} bytes", size());
+    // Many rows of one transaction are one commit.
+    let mut write = engine.begin().await;
+    let more = "INSERT INTO t (x) SELECT x || 'y' FROM t";
+    let more = Statement::new(more, Vec::new());
+    write.execute(more, Pace::Long).await.expect("inserted");
+    write.commit().await.expect("committed");
+    let grown = size();
+    for row in 600..800 {
+        let inserted = engine.insert(format!("{long}{row}")).await;
+        inserted.expect("inserted");
+    }
+    assert_eq!(size(), grown, "what was copied is written over");
 }
 
 /// A commit waits for the disk, unless asked otherwise; references are checked.

@@ -9,7 +9,6 @@ use crate::engine::Handle;
 use crate::engine::bulk::arrays;
 use crate::engine::row::Shape;
 use crate::engine::server::Lease;
-use crate::engine::session::read_all;
 use crate::engine::together::Run;
 use crate::error::Error;
 
@@ -101,17 +100,17 @@ async fn insert(h: &Handle, entries: &[Entry]) -> Result<Vec<Log>, Failed> {
     let arrays = arrays(&rows).map_err(|_| Failed::Undone)?;
     let statement = Statement::new(APPEND, arrays);
     let sent = h.on_server(server, "writing", async |lease: &mut Lease| {
-        Ok(lease.query(statement).await)
+        Ok(lease.query(statement, Log::read).await)
     });
     let answer = sent.await.map_err(|_| Failed::Undone)?;
-    let rows = answer.map_err(|error| {
+    let entries = answer.map_err(|error| {
         if refused(&error) {
             Failed::Undone
         } else {
             Failed::Unknown(Error::of("writing", error))
         }
     })?;
-    read_all(&rows, Log::read).map_err(Failed::Unknown)
+    entries.map_err(Failed::Unknown)
 }
 
 /// Whether the server itself says that it did not do it, and goes on.

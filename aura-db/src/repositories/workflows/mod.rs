@@ -31,6 +31,7 @@
 //! ```
 
 mod change;
+mod details;
 mod filter;
 mod history;
 mod plugins;
@@ -38,17 +39,17 @@ mod status;
 
 use chrono::{DateTime, Utc};
 use entity::{
-    Action, Live, Resource, UserId, WorkflowId, WorkflowStatus, users, workflow_plugins, workflows,
+    Action, Live, Resource, UserId, WorkflowId, WorkflowStatus, workflow_plugins, workflows,
 };
 use sea_orm::sea_query::{LockType, Query};
 use sea_orm::{
     ActiveValue::{NotSet, Set},
-    ColumnTrait, DbBackend, EntityTrait, Iterable, JoinType, QueryFilter, QueryOrder, QuerySelect,
-    QueryTrait, RelationTrait,
+    ColumnTrait, DbBackend, EntityTrait, QueryFilter, QuerySelect, QueryTrait,
 };
 use serde::Serialize;
 
 pub use self::change::{NewWorkflow, WorkflowChange};
+use self::details::{Detail, details};
 pub use self::filter::{WorkflowFilter, WorkflowSort, WorkflowSummary};
 pub use self::history::{HISTORY, WorkflowVersionSummary};
 pub use self::status::StatusChange;
@@ -136,36 +137,21 @@ impl Workflows {
         let op = op("get_details", Action::Read);
         self.0
             .read(op, |h| async move {
-                static WITH_OWNER: Fixed = Fixed::new();
-                static PLUGINS: Fixed = Fixed::new();
-                let with_owner = WITH_OWNER.with(vec![id.into()], || {
-                    let select = workflows::Entity::live()
-                        .select_only()
-                        .columns(workflows::Column::iter())
-                        .columns(users::Column::iter())
-                        .join(JoinType::InnerJoin, workflows::Relation::Users.def())
-                        .filter(workflows::COLUMN.id.eq(id))
-                        .filter(users::COLUMN.deleted_at.is_null());
-                    Ok(Rows::<(Workflow, User)>::of(select.into_query()))
-                });
-                let (workflow, owner) = h
-                    .optional(with_owner)
-                    .await?
-                    .ok_or_else(|| Error::not_found("workflow", id))?;
+                let mut found = None;
+                let mut plugins = Vec::new();
+                for detail in h.all(details(id)).await? {
+                    match detail {
+                        Detail::Workflow(both) => found = Some(*both),
+                        Detail::Plugin(plugin) => plugins.push(plugin),
+                    }
+                }
+                let (workflow, owner) = found.ok_or_else(|| Error::not_found("workflow", id))?;
                 h.owned(op, workflow.owner_id)?;
-                let plugins = PLUGINS.with(vec![id.into()], || {
-                    Ok(entity::plugins::Entity::live()
-                        .join(
-                            JoinType::InnerJoin,
-                            workflow_plugins::Relation::Plugins.def().rev(),
-                        )
-                        .filter(workflow_plugins::COLUMN.workflow_id.eq(id))
-                        .order_by_asc(entity::plugins::Column::Name))
-                });
+                plugins.sort_by(|a, b| a.name.cmp(&b.name));
                 Ok(WorkflowDetails {
-                    plugins: h.all(plugins).await?,
                     workflow,
                     owner,
+                    plugins,
                 })
             })
             .await

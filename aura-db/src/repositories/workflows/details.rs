@@ -1,0 +1,76 @@
+//! A workflow with what belongs to it, in one statement.
+
+use entity::{Live, WorkflowId, plugins, users, workflow_plugins, workflows};
+use sea_orm::sea_query::{Expr, UnionType};
+use sea_orm::{
+    ColumnTrait, DbErr, EntityTrait, Iterable, JoinType, QueryFilter, QuerySelect, QueryTrait,
+    RelationTrait, Select,
+};
+
+use crate::engine::fixed::Fixed;
+use crate::engine::row::{Cells, Shape};
+use crate::engine::run::{Known, Rows};
+use crate::repositories::plugins::Plugin;
+use crate::repositories::users::User;
+use crate::repositories::workflows::Workflow;
+
+/// A row of [`details`].
+pub(super) enum Detail {
+    /// The workflow with its owner.
+    Workflow(Box<(Workflow, User)>),
+    /// One of its plugins.
+    Plugin(Plugin),
+}
+
+impl Shape for Detail {
+    fn read(cells: &mut Cells<'_>) -> Result<Self, DbErr> {
+        if bool::read(cells)? {
+            return Ok(Self::Workflow(Box::new(Shape::read(cells)?)));
+        }
+        cells.skip(owned().count());
+        Ok(Self::Plugin(Shape::read(cells)?))
+    }
+}
+
+/// The columns of a workflow and its owner.
+fn owned() -> impl Iterator<Item = Expr> {
+    columns::<workflows::Column>().chain(columns::<users::Column>())
+}
+
+fn columns<C: ColumnTrait + Iterable>() -> impl Iterator<Item = Expr> {
+    C::iter().map(|column| column.select_as(column.into_expr()))
+}
+
+/// The workflow, unless it is deleted, and its plugins, those that are not. (A
+/// join would return the workflow's documents beside each plugin.)
+pub(super) fn details(id: WorkflowId) -> impl Known<Row = Detail> {
+    static DETAILS: Fixed = Fixed::new();
+    DETAILS.with(vec![id.into(), id.into()], move || {
+        let plugin = columns::<plugins::Column>;
+        let null = |_| Expr::cust("NULL");
+        let workflow = workflows::Entity::live()
+            .join(JoinType::InnerJoin, workflows::Relation::Users.def())
+            .filter(workflows::COLUMN.id.eq(id))
+            .filter(users::COLUMN.deleted_at.is_null());
+        let attached = plugins::Entity::live()
+            .join(
+                JoinType::InnerJoin,
+                workflow_plugins::Relation::Plugins.def().rev(),
+            )
+            .filter(workflow_plugins::COLUMN.workflow_id.eq(id));
+        let workflow = selecting(workflow, "TRUE", owned().chain(plugin().map(null)));
+        let attached = selecting(attached, "FALSE", owned().map(null).chain(plugin()));
+        let mut both = workflow.into_query();
+        both.union(UnionType::All, attached.into_query());
+        Ok(Rows::of(both))
+    })
+}
+
+fn selecting<E: EntityTrait>(
+    select: Select<E>,
+    kind: &'static str,
+    columns: impl Iterator<Item = Expr>,
+) -> Select<E> {
+    let select = select.select_only().expr(Expr::cust(kind));
+    columns.fold(select, QuerySelect::expr)
+}
