@@ -19,10 +19,12 @@ ci:
 entities:
     ./scripts/with-postgres cargo xtask generate
 
-# Many more kills, rounds and callers who hang up than the tests make
-torture:
+# The promises of docs/reliability.md under force, so many seconds of each
+torture seconds='120':
+    AURA_TORTURE={{ seconds }} ./scripts/test -p torture --no-capture
     AURA_KILLS=all AURA_ROUNDS=20 ./scripts/test --test crash --test concurrency
     AURA_ABORTS=10000 ./scripts/test -p aura-db --test facade given_up
+    PROPTEST_CASES=1000000 ./scripts/test -p connection fuzz
 
 # aura-db beside its peers, on SQLite and a throw-away PostgreSQL that waits for
 # its disk; `just bench --help` has more

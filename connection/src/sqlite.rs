@@ -5,11 +5,13 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use sea_orm::{DatabaseConnection, SqlxSqliteConnector};
+use sqlx::Connection as _;
 use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
+    SqliteSynchronous,
 };
 
-use crate::config::{Config, Durability};
+use crate::config::{Config, Durability, Target};
 use crate::error::Error;
 use crate::open::{Connections, with_logging};
 
@@ -142,10 +144,13 @@ async fn open(
             .acquire_timeout(config.pool.connection_timeout)
             .idle_timeout(None)
             .max_lifetime(None)
-            .test_before_acquire(false)
-            .connect_with(options.clone())
-            .await;
-        match pool {
+            .test_before_acquire(false);
+        let pool = match &config.target {
+            // There it would be the whole database.
+            Target::Memory => pool,
+            _ => pool.after_release(|connection, _| Box::pin(is_ended(connection))),
+        };
+        match pool.connect_with(options.clone()).await {
             Err(error) if is_busy(&error) && started.elapsed() < OPEN_PATIENCE => {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
@@ -154,6 +159,21 @@ async fn open(
     };
     check_engine(&pool, path, started).await?;
     Ok(SqlxSqliteConnector::from_sqlx_sqlite_pool(pool))
+}
+
+/// Whether a connection that comes back is outside of any transaction, as the
+/// driver counts them. A COMMIT that fails because the disk is full has undone
+/// everything; then the ROLLBACK fails too, and the driver still counts a
+/// transaction. It would begin the next with SAVEPOINT and end it with RELEASE,
+/// which after another such failure says that it has committed, and has not. So
+/// the connection is closed.
+async fn is_ended(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+    if connection.is_in_transaction() {
+        // A transaction that was dropped is being undone: what comes after it
+        // waits for that.
+        connection.ping().await?;
+    }
+    Ok(!connection.is_in_transaction())
 }
 
 async fn check_engine(pool: &SqlitePool, path: &Path, started: Instant) -> Result<(), Error> {

@@ -5,6 +5,7 @@ mod config;
 mod dotenv;
 mod fake;
 mod files;
+mod fuzz;
 mod postgres;
 mod refusals;
 mod secrets;

@@ -4,7 +4,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use connection::{Config, Connections, Error, connect, connect_exclusive, connect_read_only};
-use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, Statement, TryGetable};
+use sea_orm::{
+    ConnectionTrait, DatabaseConnection, DbBackend, Statement, TransactionTrait, TryGetable,
+};
 
 async fn one<T: TryGetable>(connection: &DatabaseConnection, sql: &str) -> T {
     let statement = Statement::from_string(DbBackend::Sqlite, sql);
@@ -293,4 +295,30 @@ async fn a_new_file_may_be_opened_by_many_at_once() {
             "ok"
         );
     }
+}
+
+/// What SQLite undoes by itself, as it does on a full disk, leaves the driver one
+/// transaction behind; the second time a commit would be none.
+#[tokio::test]
+async fn a_commit_after_failed_ones_is_a_commit() {
+    let folder = folder();
+    let path = folder.path().join("aura.db");
+    let Connections { writer, reader } = opened(&path).await;
+    let schema = "CREATE TABLE t (id INTEGER PRIMARY KEY, \
+        of INTEGER REFERENCES t DEFERRABLE INITIALLY DEFERRED); INSERT INTO t (id) VALUES (1)";
+    run(&writer, schema).await;
+    for failing in [
+        "INSERT OR ROLLBACK INTO t (id) VALUES (1)",
+        "INSERT INTO t (of) VALUES (4711)",
+    ] {
+        let transaction = writer.begin().await.expect("it begins");
+        let _ = transaction.execute_unprepared(failing).await;
+        transaction.commit().await.expect_err(failing);
+    }
+    let transaction = writer.begin().await.expect("it begins");
+    let insert = "INSERT INTO t (id) VALUES (2)";
+    transaction.execute_unprepared(insert).await.expect(insert);
+    transaction.commit().await.expect("committed");
+    let there: i64 = one(&reader, "SELECT count(*) FROM t WHERE id = 2").await;
+    assert_eq!(there, 1, "it was told that it is committed");
 }

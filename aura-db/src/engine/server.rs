@@ -32,12 +32,17 @@ const KEPT: Duration = Duration::from_secs(1);
 /// its greatest age, and gives it to whoever waits there.
 const USES: u32 = 64;
 
+/// A connection that doesn't answer for so long is given up by the pool.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
+
 /// The connections. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Server(Arc<Kept>);
 
 struct Kept {
     pool: PgPool,
+    /// A server that has been silent for so long will not answer any more.
+    silence: Option<Duration>,
     /// Where connections are given back, also by who is outside of it.
     runtime: tokio::runtime::Handle,
     idle: Mutex<Idle>,
@@ -58,6 +63,10 @@ struct Waiting {
     since: Instant,
 }
 
+/// The server ends statements at `DB_STATEMENT_TIMEOUT`, and has so long to say
+/// so. Where a cable was pulled nothing else would ever end them.
+const GRACE: Duration = Duration::from_millis(500);
+
 /// A connection in use.
 pub(crate) struct Lease {
     kept: Arc<Kept>,
@@ -67,6 +76,8 @@ pub(crate) struct Lease {
     doubtful: bool,
     /// A transaction was begun in it, and its end is not known.
     open: bool,
+    /// The server didn't answer.
+    silent: bool,
 }
 
 impl fmt::Debug for Kept {
@@ -86,10 +97,15 @@ impl Kept {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives connections back to the pool, which does it in tasks.
-    fn give_back<T>(&self, connections: T) {
+    /// Gives connections back to the pool, which asks the server for a sign of
+    /// life and would wait for it for ever.
+    fn give_back(&self, idle: impl IntoIterator<Item = Waiting>) {
         let _runtime = self.runtime.enter();
-        drop(connections);
+        for mut waiting in idle {
+            self.runtime.spawn(async move {
+                tokio::time::timeout(SIGN_OF_LIFE, waiting.connection.return_to_pool()).await
+            });
+        }
     }
 
     /// Keeps a connection for who comes next.
@@ -97,7 +113,7 @@ impl Kept {
         let mut idle = self.idle();
         if idle.closed {
             drop(idle);
-            return self.give_back(waiting);
+            return self.give_back([waiting]);
         }
         idle.connections.push(waiting);
         if !std::mem::replace(&mut idle.watched, true) {
@@ -120,7 +136,7 @@ async fn watch(kept: Weak<Kept>) {
         let done = idle.connections.is_empty();
         idle.watched = !done;
         drop(idle);
-        drop(stale);
+        kept.give_back(stale);
         if done {
             return;
         }
@@ -130,18 +146,22 @@ async fn watch(kept: Weak<Kept>) {
 impl Drop for Kept {
     fn drop(&mut self) {
         let idle = std::mem::take(&mut *self.idle());
-        self.give_back(idle);
+        self.give_back(idle.connections);
     }
 }
 
 impl Server {
     /// Takes its connections from `SeaORM`'s pool. Called inside of a runtime.
     pub(crate) fn of(config: &Config, connections: &Connections) -> Option<Self> {
-        let Target::Postgres(_) = config.target else {
+        let Target::Postgres(postgres) = &config.target else {
             return None;
         };
+        // Without start-up options the server has other limits.
+        let limit = config.statement_timeout;
+        let limit = limit.filter(|_| postgres.prepared_statements);
         Some(Self(Arc::new(Kept {
             pool: connections.writer.get_postgres_connection_pool().clone(),
+            silence: limit.map(|limit| limit + GRACE),
             runtime: tokio::runtime::Handle::current(),
             idle: Mutex::default(),
         })))
@@ -160,6 +180,7 @@ impl Server {
             uses: uses + 1,
             doubtful: false,
             open: false,
+            silent: false,
         })
     }
 
@@ -273,7 +294,15 @@ impl Lease {
             .as_mut()
             .ok_or_else(|| failed(sqlx::Error::PoolClosed))?;
         let before = std::mem::replace(&mut self.doubtful, true);
-        let done = run(connection).await.map_err(failed)?;
+        let done = match self.kept.silence {
+            None => run(connection).await,
+            Some(limit) => {
+                let done = tokio::time::timeout(limit, run(connection)).await;
+                self.silent = done.is_err();
+                done.unwrap_or_else(|_| Err(silent(limit)))
+            }
+        };
+        let done = done.map_err(failed)?;
         self.doubtful = before;
         Ok(done)
     }
@@ -284,18 +313,23 @@ impl Drop for Lease {
         let Some(mut connection) = self.connection.take() else {
             return;
         };
-        if self.open {
-            // In the pool its next user would write into this transaction.
+        if self.open || self.silent {
+            // In the pool its next user would write into this transaction, or
+            // wait as long.
             connection.close_on_drop();
+            let _runtime = self.kept.runtime.enter();
+            return drop(connection);
         }
-        if self.open || self.doubtful || self.uses >= USES {
-            return self.kept.give_back(connection);
-        }
-        self.kept.keep(Waiting {
+        let waiting = Waiting {
             connection,
             uses: self.uses,
             since: Instant::now(),
-        });
+        };
+        if self.doubtful || self.uses >= USES {
+            self.kept.give_back([waiting]);
+        } else {
+            self.kept.keep(waiting);
+        }
     }
 }
 
@@ -303,6 +337,13 @@ impl Drop for Lease {
 fn bound(statement: Statement) -> Query<'static, Postgres, SqlxValues> {
     let (sql, values) = statement.into_parts();
     sqlx::query_with(AssertSqlSafe(sql), SqlxValues(Values(values)))
+}
+
+fn silent(limit: Duration) -> sqlx::Error {
+    sqlx::Error::Io(std::io::Error::new(
+        std::io::ErrorKind::TimedOut,
+        format!("the server hasn't answered for {} ms", limit.as_millis()),
+    ))
 }
 
 fn failed(error: sqlx::Error) -> DbErr {

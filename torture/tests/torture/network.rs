@@ -1,0 +1,173 @@
+//! A network that cuts, delays and swallows: nobody waits for longer than was
+//! allowed, what was told is there, once, and as soon as the network is back so
+//! is the service.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use aura_db::{Database, Error, Target};
+use testdb::TestDb;
+use testdb::process::moment;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use torture::Operation;
+
+use crate::{messages, rounds, workflow, wrong};
+
+testdb::postgres!(migrated: nothing_is_lost_on_a_bad_network);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Weather {
+    Fine,
+    /// Every byte takes longer.
+    Slow,
+    /// Connections end in the middle of whatever they say.
+    Cut,
+    /// What is said is heard by nobody, and nobody is told.
+    Silent,
+}
+
+/// A way to the server, with weather.
+struct Proxy {
+    port: u16,
+    weather: watch::Sender<Weather>,
+}
+
+impl Proxy {
+    async fn to(port: u16) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+        let (weather, seen) = watch::channel(Weather::Fine);
+        let own = listener.local_addr().expect("an address").port();
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await else {
+                    continue;
+                };
+                let (from_client, to_client) = client.into_split();
+                let (from_server, to_server) = server.into_split();
+                tokio::spawn(carry(from_client, to_server, seen.clone()));
+                tokio::spawn(carry(from_server, to_client, seen.clone()));
+            }
+        });
+        Self { port: own, weather }
+    }
+}
+
+/// Carries one direction of one connection.
+async fn carry(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut seen: watch::Receiver<Weather>,
+) {
+    let mut bytes = vec![0; 16 << 10];
+    loop {
+        let read = tokio::select! {
+            read = from.read(&mut bytes) => read,
+            _ = seen.wait_for(|weather| *weather == Weather::Cut) => return,
+        };
+        let Ok(read @ 1..) = read else { return };
+        let weather = *seen.borrow();
+        match weather {
+            Weather::Fine => {}
+            Weather::Slow => tokio::time::sleep(Duration::from_millis(5)).await,
+            Weather::Cut => return,
+            // For good: this connection has lost bytes.
+            Weather::Silent => std::future::pending().await,
+        }
+        if to.write_all(&bytes[..read]).await.is_err() {
+            return;
+        }
+    }
+}
+
+const LIMIT: Duration = Duration::from_secs(1);
+
+async fn nothing_is_lost_on_a_bad_network(test: TestDb) {
+    let flow = workflow(&test).await;
+    let mut config = test.plain_config();
+    let Target::Postgres(server) = &mut config.target else {
+        panic!("it is a server");
+    };
+    let proxy = Proxy::to(server.port).await;
+    "127.0.0.1".clone_into(&mut server.host);
+    server.port = proxy.port;
+    config.statement_timeout = Some(LIMIT);
+    config.pool.connection_timeout = LIMIT;
+    config.pool.max = 8;
+    let db = Database::connect(config).await.expect("it connects");
+    let next = Arc::new(AtomicU32::new(0));
+    let (mut told, mut failed) = (Vec::new(), 0);
+    let mut slowest = Duration::ZERO;
+    for round in rounds(8) {
+        let weather = [Weather::Cut, Weather::Silent, Weather::Slow];
+        let weather = weather[round as usize % weather.len()];
+        let callers: Vec<_> = (0..24)
+            .map(|task| {
+                let (db, next) = (db.clone(), next.clone());
+                tokio::spawn(async move { call(&db, flow, task, &next).await })
+            })
+            .collect();
+        tokio::time::sleep(Duration::from_millis(20).mul_f64(moment(round))).await;
+        proxy.weather.send_replace(weather);
+        tokio::time::sleep(Duration::from_millis(40)).await;
+        proxy.weather.send_replace(Weather::Fine);
+        for caller in callers {
+            for (operation, done, took) in caller.await.expect("no panic") {
+                slowest = slowest.max(took);
+                match done {
+                    Ok(()) => told.push(operation),
+                    Err(error) => {
+                        let expected = matches!(
+                            error,
+                            Error::Unavailable { .. }
+                                | Error::CommitUnknown { .. }
+                                | Error::Busy { .. }
+                                | Error::Timeout { .. }
+                        );
+                        assert!(expected, "{weather:?}: {error:?}");
+                        failed += 1;
+                    }
+                }
+            }
+        }
+        // The network is back, and so is everybody.
+        let again = call(&db, flow, 1_000 + round, &next).await;
+        for (operation, done, _) in again {
+            done.expect("the network is back");
+            told.push(operation);
+        }
+    }
+    db.close().await;
+    assert!(failed > 0, "the weather was no matter");
+    // An operation is at most a few statements, and the transaction's end.
+    let longest = 4 * LIMIT + Duration::from_secs(1);
+    assert!(slowest < longest, "somebody waited for {slowest:?}");
+    let wrong = wrong(&told, &messages(&test, 0).await);
+    assert!(wrong.is_empty(), "{wrong:?}");
+    println!(
+        "{} operations told, none lost, none twice; {failed} failed, the slowest after {} ms",
+        told.len(),
+        slowest.as_millis()
+    );
+}
+
+/// A few operations, how they ended, and how long they took.
+async fn call(
+    db: &Database,
+    flow: i64,
+    task: u32,
+    next: &AtomicU32,
+) -> Vec<(Operation, Result<(), Error>, Duration)> {
+    let mut ended = Vec::new();
+    for _ in 0..6 {
+        let number = next.fetch_add(1, Ordering::Relaxed);
+        let operation = Operation { task, number };
+        let started = Instant::now();
+        let done = torture::write(db, flow.into(), 0, operation).await;
+        ended.push((operation, done, started.elapsed()));
+    }
+    ended
+}
