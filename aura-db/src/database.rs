@@ -287,8 +287,9 @@ impl Database {
     /// closure returns `Ok`. `Ok` comes back only when it is committed.
     ///
     /// When it collides with others (a serialization failure, a deadlock, a
-    /// busy file), all of it is run again, up to ten times with random pauses:
-    /// the closure must not do anything that can't be done twice. When it
+    /// busy file), all of it is run again, with random pauses, ten times and for
+    /// as long as `DB_POOL_CONNECTION_TIMEOUT` at the least: the closure must
+    /// not do anything that can't be done twice. When it
     /// returns an error, or is dropped, everything is undone. So is everything
     /// when a statement in it failed, even if the closure went on: that is
     /// [`Error::Aborted`]. A [nested](Transaction::transaction) one can be

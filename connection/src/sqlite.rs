@@ -19,6 +19,9 @@ use crate::open::{Connections, with_logging};
 /// connections checkpoint at once (<https://sqlite.org/releaselog/3_51_3.html>).
 const OLDEST_ENGINE: [u32; 3] = [3, 51, 3];
 
+/// A WAL that grew behind a long read is cut to so many bytes afterwards.
+const WAL_BYTES: &str = "67108864";
+
 /// How long opening may wait for other processes that open the same new file.
 const OPEN_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -125,6 +128,7 @@ fn writer_options(
             Durability::Normal => SqliteSynchronous::Normal,
         })
         .foreign_keys(foreign_keys)
+        .pragma("journal_size_limit", WAL_BYTES)
         .busy_timeout(busy);
     with_logging(options, config)
 }

@@ -51,6 +51,9 @@ pub(crate) fn wal_pages() -> i32 {
     PAGES.take()
 }
 
+/// A WAL that grew behind a long read is cut to so many bytes afterwards.
+const WAL_BYTES: i64 = 64 << 20;
+
 /// So many changed pages of 4 KiB may a transaction hold in memory before they
 /// are written ahead of its commit, over and over. Only what is changed counts:
 /// the cache stays as it is.
@@ -138,6 +141,7 @@ pub(crate) fn writer(options: &Options) -> Result<(Connection, Arc<Limit>), Erro
         PAGES.set(pages);
         Ok(())
     }));
+    connection.pragma_update(None, "journal_size_limit", WAL_BYTES)?;
     connection.pragma_update(None, "cache_spill", SPILL)?;
     limited(connection)
 }

@@ -12,7 +12,7 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rand::RngExt;
 use tokio::sync::{OwnedSemaphorePermit, RwLock};
@@ -21,7 +21,9 @@ use crate::engine::handle::Handle;
 use crate::engine::session::{Session, Unfinished};
 use crate::error::Error;
 
-/// So often is a transaction run that collides with others.
+/// So often is a transaction run that collides with others, at least; and for as
+/// long as a connection is waited for, because among many who want the same rows
+/// somebody always has bad luck.
 const ATTEMPTS: u32 = 10;
 /// The first pause is at most so long, and each is up to twice the one before.
 const PAUSE: Duration = Duration::from_millis(4);
@@ -277,6 +279,8 @@ impl Handle {
             return self.nested(scope, run).await;
         }
         let stats = &self.shared.stats;
+        let started = Instant::now();
+        let patience = self.shared.config.pool.connection_timeout;
         for attempt in 1.. {
             let open = self.begin(pool, isolation, attempt > 1).await?;
             let mut undo = UndoOnDrop(Some(open.clone()));
@@ -304,7 +308,8 @@ impl Handle {
                 (Err(error), _) => (error, collided),
             };
             stats.rollbacks.fetch_add(1, Ordering::Relaxed);
-            if !collided || attempt >= ATTEMPTS {
+            let enough = attempt >= ATTEMPTS && started.elapsed() >= patience;
+            if !collided || enough {
                 return Err(result);
             }
             stats.retries.fetch_add(1, Ordering::Relaxed);

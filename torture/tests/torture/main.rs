@@ -4,6 +4,7 @@
 
 mod bank;
 mod disk;
+mod documents;
 mod kills;
 mod network;
 mod power;

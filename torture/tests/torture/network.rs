@@ -84,6 +84,8 @@ async fn carry(
 }
 
 const LIMIT: Duration = Duration::from_secs(1);
+/// For all that one caller does.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 async fn nothing_is_lost_on_a_bad_network(test: TestDb) {
     let flow = workflow(&test).await;
@@ -115,7 +117,9 @@ async fn nothing_is_lost_on_a_bad_network(test: TestDb) {
         tokio::time::sleep(Duration::from_millis(40)).await;
         proxy.weather.send_replace(Weather::Fine);
         for caller in callers {
-            for (operation, done, took) in caller.await.expect("no panic") {
+            let ended = tokio::time::timeout(PATIENCE, caller).await;
+            let ended = ended.expect("somebody waits for ever");
+            for (operation, done, took) in ended.expect("no panic") {
                 slowest = slowest.max(took);
                 match done {
                     Ok(()) => told.push(operation),
