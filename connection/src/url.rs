@@ -81,7 +81,12 @@ pub(crate) fn parse(text: &str) -> Result<Url, String> {
     if parts.database.contains('/') || url.fragment().is_some() {
         return Err("has more than a database name after the host".to_owned());
     }
+    let mut seen = std::collections::BTreeSet::new();
     for (name, value) in url.query_pairs() {
+        // The weaker of two modes must not win because it comes last.
+        if !seen.insert(name.clone()) {
+            return Err("has a parameter twice; keep one of them".to_owned());
+        }
         match &*name {
             "sslmode" => {
                 let mode = TlsMode::ALL.iter().find(|(name, _)| *name == value);

@@ -35,6 +35,14 @@ fn a_postgres_url_gives_every_part() {
     assert_eq!(config.target_name(), "PostgreSQL aura@[::1]:5432/aura");
 }
 
+/// Whichever came last would have won.
+#[test]
+fn a_parameter_that_is_there_twice_is_refused() {
+    let url = "postgres://ada@db/aura?sslmode=verify-full&sslmode=disable";
+    let problem = problem(&[("DATABASE_URL", url)]);
+    assert!(problem.to_string().contains("twice"), "{problem}");
+}
+
 #[test]
 fn a_sqlite_url_names_a_file_or_memory() {
     for (url, path) in [
