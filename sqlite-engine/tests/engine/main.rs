@@ -1,6 +1,7 @@
 //! The promises of the engine, on files.
 
 mod reads;
+mod wal;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -120,13 +121,17 @@ macro_rules! either_way {
                 super::what_is_answered_is_committed(engine()).await;
             }
 
+            #[tokio::test]
+            async fn the_wal_stays_short() {
+                super::wal::the_wal_stays_short(engine()).await;
+            }
+
             either_way!(
                 who_waits_together_is_committed_together,
                 an_error_or_a_panic_or_a_hang_up_touches_no_other,
                 a_write_that_undoes_all_leaves_nobody_with_a_wrong_answer,
                 a_commit_that_fails_is_nobodys,
-                alone_is_alone,
-                the_wal_stays_short
+                alone_is_alone
             );
         }
     };
@@ -406,55 +411,6 @@ async fn after_closing_everybody_is_told() {
         !std::path::Path::new(&beside).exists(),
         "the WAL is folded in"
     );
-}
-
-/// It is copied into the file every 16 MiB, however it grows.
-async fn the_wal_stays_short(engine: Engine) {
-    let wal = engine.options.path.with_extension("db-wal");
-    let size = || std::fs::metadata(&wal).map_or(0, |wal| wal.len());
-    let long = "x".repeat(64 << 10);
-    for row in 0..600 {
-        let inserted = engine.insert(format!("{long}{row}")).await;
-        inserted.expect("inserted");
-    }
-    assert!((16..18).contains(&(size() >> 20)), "{} bytes", size());
-    // Many rows of one transaction are one commit.
-    let mut write = engine.begin().await;
-    let more = "INSERT INTO t (x) SELECT x || 'y' FROM t";
-    let more = Statement::new(more, Vec::new());
-    write.execute(more, Pace::Long).await.expect("inserted");
-    write.commit().await.expect("committed");
-    let grown = size();
-    for row in 600..800 {
-        let inserted = engine.insert(format!("{long}{row}")).await;
-        inserted.expect("inserted");
-    }
-    // What was copied is written over, and cut.
-    assert!(grown > 64 << 20, "{grown} bytes");
-    assert_eq!(size(), 64 << 20);
-}
-
-/// Nothing is copied that a reader may still need; when it is gone the WAL is cut.
-#[tokio::test]
-async fn the_wal_is_cut_after_a_long_read() {
-    let engine = engine_with(|options| options.durable = false);
-    let wal = engine.options.path.with_extension("db-wal");
-    let size = || std::fs::metadata(&wal).map_or(0, |wal| wal.len()) >> 20;
-    let reader = Connection::open(&engine.options.path).expect("it opens");
-    let look = "BEGIN; SELECT count(*) FROM t";
-    reader.execute_batch(look).expect("it reads");
-    let long = "x".repeat(1 << 20);
-    for row in 0..40 {
-        let inserted = engine.insert(format!("{long}{row}")).await;
-        inserted.expect("inserted");
-    }
-    assert!(size() > 64, "{} MiB", size());
-    drop(reader);
-    for row in 40..60 {
-        let inserted = engine.insert(format!("{long}{row}")).await;
-        inserted.expect("inserted");
-    }
-    assert!(size() <= 64, "{} MiB", size());
 }
 
 /// A commit waits for the disk, unless asked otherwise; references are checked.
