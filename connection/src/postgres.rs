@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use sea_orm::{DatabaseConnection, SqlxPostgresConnector};
 use secrecy::ExposeSecret;
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions, PgSslMode};
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgSslMode};
 use sqlx::{ConnectOptions as _, Connection as _};
 
 use crate::config::{Config, Postgres, TlsMode};
@@ -14,6 +15,9 @@ use crate::open::with_logging;
 
 /// A connection that was idle for longer is tried before it is used.
 const PING_AFTER: Duration = Duration::from_secs(30);
+
+/// In this time a server is reached that is there.
+const AT_ONCE: Duration = Duration::from_millis(500);
 
 /// The first pause before a refused connection is tried again; doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -46,25 +50,52 @@ async fn open(
     connections: u32,
     options: PgConnectOptions,
 ) -> Result<DatabaseConnection, Error> {
-    // Outside the pool, whose own retries would hide why it was refused.
-    let first = first_connection(config, &options).await?;
     let patience = config.pool.connection_timeout;
-    tokio::time::timeout(patience, check_session(config, postgres, first))
-        .await
-        .map_err(|_| silent(config))??;
     let pool = PgPoolOptions::new()
         .max_connections(connections)
         .min_connections(config.pool.min.min(connections))
         .idle_timeout(config.pool.idle_timeout)
-        .acquire_timeout(config.pool.connection_timeout)
+        .acquire_timeout(patience)
         .test_before_acquire(false)
         .before_acquire(|connection, meta| {
             Box::pin(
                 async move { Ok(meta.idle_for < PING_AFTER || connection.ping().await.is_ok()) },
             )
         })
-        .connect_lazy_with(options);
+        .connect_lazy_with(options.clone());
+    let first = first(config, &options, &pool).await;
+    let checked = match first {
+        Ok(first) => tokio::time::timeout(patience, check_session(config, postgres, first))
+            .await
+            .unwrap_or_else(|_| Err(silent(config))),
+        Err(refused) => Err(refused),
+    };
+    if let Err(refused) = checked {
+        // A server that doesn't answer doesn't say goodbye either.
+        let _ = tokio::time::timeout(AT_ONCE, pool.close()).await;
+        return Err(refused);
+    }
     Ok(SqlxPostgresConnector::from_sqlx_postgres_pool(pool))
+}
+
+/// The pool's first connection. While a server is away the pool tries again
+/// and doesn't say why, so whoever isn't let in at once asks outside of it.
+async fn first(
+    config: &Config,
+    options: &PgConnectOptions,
+    pool: &PgPool,
+) -> Result<PoolConnection<sqlx::Postgres>, Error> {
+    match tokio::time::timeout(AT_ONCE, pool.acquire()).await {
+        Ok(Ok(connection)) => return Ok(connection),
+        Ok(Err(error)) if !may_pass(&error) => return Err(explained(config, error, 0)),
+        _ => {}
+    }
+    let connection = outside_of_pool(config, options).await?;
+    let _ = connection.close().await;
+    match pool.acquire().await {
+        Err(sqlx::Error::PoolTimedOut) => Err(silent(config)),
+        other => other.map_err(|error| explained(config, error, 0)),
+    }
 }
 
 /// Every field is set, because sqlx fills what is left from `PGHOST`,
@@ -151,7 +182,7 @@ fn refuse_leftovers(
     })
 }
 
-async fn first_connection(
+async fn outside_of_pool(
     config: &Config,
     options: &PgConnectOptions,
 ) -> Result<PgConnection, Error> {
@@ -292,13 +323,12 @@ fn name_of(config: &Config) -> &str {
 async fn check_session(
     config: &Config,
     postgres: &Postgres,
-    mut connection: PgConnection,
+    mut connection: PoolConnection<sqlx::Postgres>,
 ) -> Result<(), Error> {
     let found: Result<(Option<String>, String), _> =
         sqlx::query_as("SELECT current_schema()::text, current_setting('server_encoding')")
-            .fetch_one(&mut connection)
+            .fetch_one(&mut *connection)
             .await;
-    let _ = connection.close().await;
     let (schema, encoding) = found.map_err(|error| explained(config, error, 0))?;
     let refused = |reason: String, hint: String| Error::Refused {
         target: config.target_name(),
