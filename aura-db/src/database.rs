@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use connection::{Config, Target};
+use connection::Config;
 use entity::UserId;
-use migration::{Runner, State};
 use sea_orm::{DatabaseConnection, DatabaseTransaction, SqliteTransactionMode, StatementBuilder};
 use secrecy::SecretString;
 
@@ -160,33 +159,6 @@ impl Database {
 
     pub(crate) fn handle(&self) -> &Handle {
         &self.handle
-    }
-
-    async fn prepare_schema(&self) -> Result<(), Error> {
-        let state = self.schema_state().await?;
-        if state == State::Current {
-            return Ok(());
-        }
-        match self.config().target {
-            // Another connection would be another database.
-            Target::Memory => {
-                Runner::default()
-                    .up_in_memory(self.writer(), migration::log)
-                    .await?;
-            }
-            _ if self.config().synchronize && !matches!(state, State::Ahead { .. }) => {
-                migration::up(self.config()).await?;
-            }
-            _ => {}
-        }
-        Ok(self.schema_state().await?.require()?)
-    }
-
-    /// How the schema relates to the one that this build knows.
-    ///
-    /// Fails when the database can't be read.
-    pub async fn schema_state(&self) -> Result<State, Error> {
-        Ok(migration::state(self.reader()).await?)
     }
 
     /// The settings that it was opened with.

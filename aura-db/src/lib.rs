@@ -92,6 +92,7 @@ mod health;
 pub mod page;
 pub mod password;
 mod repositories;
+mod schema;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod validate;

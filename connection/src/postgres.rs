@@ -87,8 +87,9 @@ async fn first(
 ) -> Result<PoolConnection<sqlx::Postgres>, Error> {
     match tokio::time::timeout(AT_ONCE, pool.acquire()).await {
         Ok(Ok(connection)) => return Ok(connection),
-        Ok(Err(error)) if !may_pass(&error) => return Err(explained(config, error, 0)),
-        _ => {}
+        Err(_) | Ok(Err(sqlx::Error::PoolTimedOut)) => {}
+        Ok(Err(error)) if may_pass(&error) => {}
+        Ok(Err(error)) => return Err(explained(config, error, 0)),
     }
     let connection = outside_of_pool(config, options).await?;
     let _ = connection.close().await;
@@ -366,5 +367,8 @@ async fn check_session(
             "Create it with ENCODING 'UTF8' TEMPLATE template0.".to_owned(),
         ));
     }
+    // Left to itself it would come back too late for the next statement, which
+    // would log in again.
+    connection.return_to_pool().await;
     Ok(())
 }

@@ -240,7 +240,8 @@ async fn a_server_that_does_not_finish_starting_is_given_up_after_the_retries() 
         ])
         .await;
         assert_unavailable(&error, &["not just now", "try again"]);
-        assert_eq!(starting.connections(), 3, "{sqlstate}");
+        // In the first half second the pool tries by itself.
+        assert!(starting.connections() >= 3, "{sqlstate}");
     }
 }
 

@@ -5,6 +5,7 @@
 //! start at once one applies and the others find nothing to do, and a process
 //! that is killed leaves the old schema or the new one.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use connection::Config;
@@ -113,12 +114,12 @@ impl Runner {
             .into_iter()
             .map(|step| step.name)
             .collect();
-        Ok(State::of(
-            &known,
-            &owned,
-            &applied,
-            &tables(connection).await?,
-        ))
+        let tables = if applied.is_empty() {
+            tables(connection).await?
+        } else {
+            BTreeSet::new()
+        };
+        Ok(State::of(&known, &owned, &applied, &tables))
     }
 
     /// The tables that the steps make, in the order of creation.

@@ -161,10 +161,27 @@ pub async fn tables<C: ConnectionTrait>(connection: &C) -> Result<BTreeSet<Strin
 
 /// The applied steps, oldest first; none when there is no history.
 pub async fn applied<C: ConnectionTrait>(connection: &C) -> Result<Vec<Applied>, Error> {
-    if !tables(connection).await?.contains(HISTORY) {
+    let backend = connection.get_database_backend();
+    // Much cheaper on PostgreSQL than a list of all tables; a service asks it
+    // at each start.
+    let sql = match backend {
+        DbBackend::Postgres => format!(
+            "SELECT to_regclass(quote_ident(current_schema()) || '.{HISTORY}') IS NOT NULL AS found"
+        ),
+        _ => format!(
+            "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE lower(name) = '{HISTORY}') AS found"
+        ),
+    };
+    let row = connection
+        .query_one_raw(Statement::from_string(backend, sql))
+        .await
+        .doing("looking for the history")?;
+    if !row
+        .map_or(Ok(false), |row| row.try_get("", "found"))
+        .doing("looking for the history")?
+    {
         return Ok(Vec::new());
     }
-    let backend = connection.get_database_backend();
     let sql = format!("SELECT version, applied_at FROM {HISTORY} ORDER BY version");
     let rows = connection
         .query_all_raw(Statement::from_string(backend, sql))

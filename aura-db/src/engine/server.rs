@@ -35,6 +35,9 @@ const USES: u32 = 64;
 /// A connection that doesn't answer for so long is given up by the pool.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
 
+/// So long may a connection be on its way back before another is opened.
+const SETTLES: Duration = Duration::from_millis(10);
+
 /// The connections. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Server(Arc<Kept>);
@@ -182,6 +185,18 @@ impl Server {
             open: false,
             silent: false,
         })
+    }
+
+    /// Waits for the connections that are on their way back to the pool, which
+    /// would open others for who comes sooner.
+    pub(crate) async fn settle(&self) {
+        let pool = &self.0.pool;
+        let back = async {
+            while pool.num_idle() < pool.size() as usize {
+                tokio::task::yield_now().await;
+            }
+        };
+        let _ = tokio::time::timeout(SETTLES, back).await;
     }
 
     /// Gives back what nobody uses, for who goes to the pool itself.
