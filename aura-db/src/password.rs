@@ -125,29 +125,61 @@ pub async fn verify(
     work(move || compare(password.expose_secret(), &hash.0)).await
 }
 
-/// For accounts that have no hash to compare with.
-static NOBODY: LazyLock<Option<PasswordHash>> = LazyLock::new(|| make("nobody").ok());
+/// What a password is compared with where there is no such hash.
+struct Nobody {
+    current: String,
+    older: String,
+}
 
+static NOBODY: LazyLock<Option<Nobody>> = LazyLock::new(|| {
+    let older = bcrypt::hash_with_salt("nobody", OLDER_COST, [0; 16]).ok()?;
+    Some(Nobody {
+        current: make("nobody").ok()?.0,
+        older: older.to_string(),
+    })
+});
+
+/// The usual cost of bcrypt, and the old system's.
+const OLDER_COST: u32 = 10;
+
+/// Where every hash that is computed for a comparison is told.
+const COMPUTED: &str = "aura_db::password";
+
+/// Who is refused has cost one hash of each kind: nobody learns from the time
+/// whether there is an account, or how old its hash is. (One of unusual
+/// parameters takes a time of its own.)
 fn compare(password: &str, hash: &str) -> Verified {
-    if let Some(verified) = argon2id(password, hash) {
+    let verified = argon2id(password, hash);
+    if let Some(verified @ (Verified::Yes | Verified::Outdated)) = verified {
         return verified;
     }
-    let bcrypt = ["$2a$", "$2b$", "$2y$"]
-        .iter()
-        .any(|kind| hash.starts_with(kind));
-    // Each further step doubles the time; 16 is some seconds.
-    let cost = hash.get(4..6).and_then(|cost| cost.parse::<u32>().ok());
-    if bcrypt
-        && cost.is_some_and(|cost| cost <= 16)
-        && bcrypt::verify(password, hash).unwrap_or(false)
-    {
+    let older = older(password, hash);
+    if older == Some(true) {
         return Verified::Outdated;
     }
-    // The same work for everybody.
     if let Some(nobody) = &*NOBODY {
-        let _ = argon2id(password, &nobody.0);
+        if verified.is_none() {
+            argon2id(password, &nobody.current);
+        }
+        if older.is_none() {
+            self::older(password, &nobody.older);
+        }
     }
     Verified::No
+}
+
+/// Whether it is the password of a bcrypt hash; `None` when this is none that
+/// we would compute.
+fn older(password: &str, hash: &str) -> Option<bool> {
+    let cost: u32 = hash.get(4..6)?.parse().ok()?;
+    let kinds = ["$2a$", "$2b$", "$2y$"];
+    // Each further step doubles the time; 16 is some seconds.
+    if cost > 16 || !kinds.iter().any(|kind| hash.starts_with(kind)) {
+        return None;
+    }
+    let verified = bcrypt::verify(password, hash).ok()?;
+    tracing::trace!(target: COMPUTED, kind = "bcrypt");
+    Some(verified)
 }
 
 /// `None` when this is no Argon2id hash that we would compute.
@@ -160,6 +192,7 @@ fn argon2id(password: &str, hash: &str) -> Option<Verified> {
     if phc.algorithm != Algorithm::Argon2id.ident() || !sane || phc.hash.is_none() {
         return None;
     }
+    tracing::trace!(target: COMPUTED, kind = "argon2id");
     if Argon2::default()
         .verify_password(password.as_bytes(), &phc)
         .is_err()

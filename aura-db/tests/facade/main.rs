@@ -6,6 +6,7 @@ mod agents;
 mod audit;
 mod beside;
 mod budget;
+mod clock_steps;
 mod connections;
 mod contention;
 mod documents;

@@ -21,7 +21,7 @@ mod token;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use entity::{Action, Resource, SessionId, UserId, sessions, users};
+use entity::{Action, Resource, SessionId, TokenHash, UserId, sessions, users};
 use sea_orm::sea_query::{Query, UpdateStatement};
 use sea_orm::{
     ColumnTrait, Condition, EntityTrait, Iterable, JoinType, QueryFilter, QueryOrder, QuerySelect,
@@ -101,12 +101,16 @@ impl Sessions {
 
     /// Whose token this is: `None` when nobody's, when the session has expired
     /// or was revoked, or when the user is deleted or not active. One query.
+    ///
+    /// An expired session that somebody comes with is removed: a clock that is
+    /// set back doesn't make it valid again.
     pub async fn authenticate(&self, token: &Token) -> Result<Option<Authenticated>, Error> {
         self.authenticate_idle(token, None).await
     }
 
     /// As [`Sessions::authenticate`]; also `None` when the session was not
-    /// [touched](Sessions::touch) for longer than `idle`.
+    /// [touched](Sessions::touch) for longer than `idle`, or will have been
+    /// touched after as long a time, by a clock that was set back since.
     pub async fn authenticate_within(
         &self,
         token: &Token,
@@ -121,7 +125,8 @@ impl Sessions {
         idle: Option<Duration>,
     ) -> Result<Option<Authenticated>, Error> {
         let hash = &token.hash();
-        self.0
+        let found = self
+            .0
             .read(op("authenticate", Action::Read), |h| async move {
                 static AUTHENTICATE: Fixed = Fixed::new();
                 let now = h.now();
@@ -144,7 +149,46 @@ impl Sessions {
                 };
                 Ok(found.map(|(session, user)| Authenticated { user, session }))
             })
-            .await
+            .await?;
+        if found.is_none() {
+            self.forget_expired(hash).await?;
+        }
+        Ok(found)
+    }
+
+    /// Removes the session of this token if it has expired. Where nothing can be
+    /// written it stays.
+    async fn forget_expired(&self, token: &TokenHash) -> Result<(), Error> {
+        const FORGET: Op = op("forget_expired", Action::Read);
+        // Whoever comes with a token that was never one must not keep writers
+        // waiting.
+        let expired = self
+            .0
+            .read(FORGET, |h| async move {
+                let session = sessions::Entity::find()
+                    .filter(sessions::COLUMN.token.eq(token.clone()))
+                    .filter(sessions::COLUMN.expires_at.lte(h.now()));
+                h.optional(session).await
+            })
+            .await?;
+        let Some(Session { id, expires_at, .. }) = expired else {
+            return Ok(());
+        };
+        let forgotten = self
+            .0
+            .write(FORGET, |h| async move {
+                let delete = Query::delete()
+                    .from_table(sessions::Entity)
+                    .and_where(sessions::COLUMN.id.eq(id))
+                    .and_where(sessions::COLUMN.expires_at.eq(expires_at))
+                    .take();
+                h.delete(&delete).await
+            })
+            .await;
+        if let Err(error) = forgotten {
+            tracing::warn!(target: "aura_db::sessions", %error, "an expired session was not removed");
+        }
+        Ok(())
     }
 
     /// Notes that the session is in use; writes at most once a minute. `false`
@@ -234,7 +278,8 @@ impl Sessions {
     pub async fn rotate(&self, token: &Token) -> Result<Option<Issued>, Error> {
         let (old, new) = (token.hash(), Token::random()?);
         let (old, new) = (&old, &new);
-        self.0
+        let issued = self
+            .0
             .write(op("rotate", Action::Update), |h| async move {
                 let now = h.now();
                 let able = users::Entity::find()
@@ -256,7 +301,11 @@ impl Sessions {
                     session,
                 }))
             })
-            .await
+            .await?;
+        if issued.is_none() {
+            self.forget_expired(old).await?;
+        }
+        Ok(issued)
     }
 
     /// Removes the sessions that have expired, and says how many.
@@ -282,12 +331,12 @@ pub(crate) fn able() -> Condition {
 
 /// Sessions that have not expired.
 fn valid(now: DateTime<Utc>, idle: Option<Duration>) -> Condition {
-    let since = idle
-        .and_then(|idle| TimeDelta::from_std(idle).ok())
-        .and_then(|idle| now.checked_sub_signed(idle))
-        // Not before what PostgreSQL has a date for.
-        .map(moment);
+    let idle = idle.and_then(|idle| TimeDelta::from_std(idle).ok());
+    let since = idle.and_then(|idle| now.checked_sub_signed(idle));
+    let until = idle.and_then(|idle| now.checked_add_signed(idle));
+    // Not outside of what PostgreSQL has a date for.
     Condition::all()
         .add(sessions::COLUMN.expires_at.gt(now))
-        .add_option(since.map(|since| sessions::COLUMN.last_seen_at.gte(since)))
+        .add_option(since.map(|since| sessions::COLUMN.last_seen_at.gte(moment(since))))
+        .add_option(until.map(|until| sessions::COLUMN.last_seen_at.lte(moment(until))))
 }

@@ -27,7 +27,9 @@ impl Model {
             }
             Call::Authenticate(token) => {
                 may(Action::Read)?;
-                Ok(self.whose(self.by_token(*token)))
+                let who = self.whose(self.by_token(*token));
+                self.forget_expired(*token);
+                Ok(who)
             }
             Call::AuthenticateWithin(token, idle) => {
                 may(Action::Read)?;
@@ -35,7 +37,9 @@ impl Model {
                     let since = (self.now - session.last_seen_at).to_std();
                     since.is_ok_and(|since| since <= *idle)
                 });
-                Ok(self.whose(session))
+                let who = self.whose(session);
+                self.forget_expired(*token);
+                Ok(who)
             }
             Call::Touch(id) => {
                 may(Action::Update)?;
@@ -72,6 +76,7 @@ impl Model {
                 may(Action::Update)?;
                 let session = self.by_token(*token).map(|session| session.id);
                 let Some(id) = session else {
+                    self.forget_expired(*token);
                     return Ok(Value::Null);
                 };
                 self.tokens += 1;
@@ -136,6 +141,12 @@ impl Model {
         let token = token.to_string();
         let mut sessions = self.sessions.rows.values();
         sessions.find(|session| session.token.0 == token && self.valid(session))
+    }
+
+    /// Who comes with an expired token comes for the last time.
+    fn forget_expired(&mut self, token: usize) {
+        let (now, token) = (self.now, token.to_string());
+        self.end(|row| row.token.0 == token && row.expires_at <= now);
     }
 
     fn whose(&self, session: Option<&Session>) -> Value {
