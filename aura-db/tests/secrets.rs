@@ -5,8 +5,8 @@
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 
-use aura_db::entity::users;
-use aura_db::sea_orm::EntityTrait;
+use aura_db::entity::{PasswordHash, users};
+use aura_db::sea_orm::{ActiveModelTrait, EntityTrait, Set};
 use aura_db::secrecy::ExposeSecret;
 use aura_db::users::OwnedRows;
 use aura_db::{Database, Error, NewUser, Page, Role, SessionRequest, UserFilter};
@@ -96,6 +96,67 @@ async fn exercise(db: &Database) -> Result<Vec<String>, Error> {
     Ok(secrets)
 }
 
+/// An account of each kind that nobody gets in with, and the password that is
+/// tried.
+async fn refused(db: &Database) -> Result<[(&'static str, &'static str); 7], Error> {
+    let users = db.users();
+    let create = async |name: &str| {
+        let user = NewUser::new(name, format!("{name}@example.org"), OLD);
+        Ok::<_, Error>(users.create(user).await?.id)
+    };
+    create("current").await?;
+    users.deactivate(create("inactive").await?).await?;
+    users
+        .delete(create("deleted").await?, OwnedRows::Refuse)
+        .await?;
+    let older = bcrypt::hash(OLD, 10).expect("a hash");
+    for (name, hash) in [
+        ("older", older.as_str()),
+        ("unusable", "!"),
+        ("broken", "$2b$10$"),
+    ] {
+        let planted = users::ActiveModel {
+            id: Set(create(name).await?),
+            hashed_password: Set(PasswordHash(hash.to_owned())),
+            ..Default::default()
+        };
+        planted.update(db.writer()).await.expect("planted");
+    }
+    Ok([
+        ("current", WRONG),
+        ("inactive", OLD),
+        ("deleted", OLD),
+        ("older", WRONG),
+        ("unusable", OLD),
+        ("broken", OLD),
+        ("unknown", OLD),
+    ])
+}
+
+/// Every refusal computes the same, so that nobody learns from its time whether
+/// there is an account.
+async fn refusals_cost_the_same(db: &Database, log: &Log) {
+    for (name, password) in refused(db).await.expect("accounts") {
+        log.take();
+        let request = SessionRequest::default();
+        let email = format!("{name}@example.org");
+        let answer = db.login(&email, password, request).await;
+        assert!(matches!(answer, Err(Error::Credentials)), "{name}");
+        let log = log.take();
+        let computed = |kind: &str| {
+            let lines = log
+                .lines()
+                .filter(|line| line.contains("aura_db::password:"));
+            lines.filter(|line| line.contains(kind)).count()
+        };
+        assert_eq!(
+            (computed("argon2id"), computed("bcrypt")),
+            (1, 1),
+            "{name}: {log}"
+        );
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_operation_is_told_and_no_secret() {
     let log = Log::default();
@@ -113,8 +174,9 @@ async fn every_operation_is_told_and_no_secret() {
         let db = db.expect("it connects");
         log.take();
         let secrets = exercise(&db).await.expect("all of it works");
-        db.close().await;
         let logged = log.take();
+        refusals_cost_the_same(&db, &log).await;
+        db.close().await;
         assert!(logged.contains("INSERT INTO"), "statements are logged");
         assert!(logged.contains("ada@example.org"), "values are shown");
         for secret in secrets

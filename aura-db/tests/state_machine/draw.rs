@@ -48,7 +48,7 @@ const HOSTILE: [&str; 16] = [
 
 const NAMES: [&str; 7] = ["a", "b", "A", "ab", "B_b", "Ä", "z%"];
 
-pub(crate) const PASSWORDS: [&str; 3] = ["correct horse", "pass 'word'", "🔑"];
+pub(crate) const PASSWORDS: [&str; 3] = ["correct canary", "canary 'word'", "🔑 canary"];
 
 impl<'a> Draw<'a> {
     pub(crate) fn new(bytes: &'a [u8]) -> Self {

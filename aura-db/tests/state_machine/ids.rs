@@ -119,6 +119,11 @@ impl Ids {
             .unwrap_or_else(|| Token::new("nobody's 'token'"))
     }
 
+    /// Every token that was given out.
+    pub(crate) fn tokens(&self) -> &[Token] {
+        &self.tokens
+    }
+
     pub(crate) fn keep(&mut self, token: Token) {
         self.tokens.push(token);
     }

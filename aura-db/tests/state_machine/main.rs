@@ -5,6 +5,7 @@
 //! steps than every change needs, `AURA_SEED` for others. A divergence is
 //! shrunk, and told as the shortest sequence that was found to lead to it.
 
+mod canary;
 mod counts;
 mod draw;
 mod ids;
@@ -37,6 +38,8 @@ use self::steps::{Call, Step, What, Who};
 const STEPS: usize = 10_000;
 /// So many one sequence has at the most.
 const LENGTH: usize = 300;
+/// During so many of them everything is logged, and looked at for secrets.
+const WATCHED: usize = 1_000;
 const SEED: u64 = 20_261_123;
 
 fn asked(name: &str) -> Option<u64> {
@@ -57,6 +60,8 @@ fn both_databases_do_what_the_model_says() {
     let seed = asked("AURA_SEED").unwrap_or(SEED);
     let steps =
         asked("AURA_STEPS").map_or(STEPS, |steps| usize::try_from(steps).expect("a number"));
+    let watched =
+        asked("AURA_WATCHED").map_or(WATCHED, |steps| usize::try_from(steps).expect("a number"));
     // Tells how each diverging sequence ends, and goes on without shrinking.
     let survey = process::asked("AURA_SURVEY").is_some();
     println!("AURA_SEED={seed} AURA_STEPS={steps}");
@@ -73,6 +78,8 @@ fn both_databases_do_what_the_model_says() {
         ]
     });
     let counts = RefCell::new(Counts::default());
+    canary::install();
+    canary::planted_leaks_are_found();
 
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
@@ -82,6 +89,7 @@ fn both_databases_do_what_the_model_says() {
         run >= steps && (counts.missing().is_empty() || run >= 2 * steps)
     };
     while !done(&counts.borrow()) {
+        canary::watch(counts.borrow().steps() < watched);
         bytes[8..16].copy_from_slice(&(round as u64).to_le_bytes());
         round += 1;
         let config = Config {
@@ -118,6 +126,14 @@ fn both_databases_do_what_the_model_says() {
             Err(TestError::Abort(reason)) => panic!("{reason}"),
         }
     }
+    canary::watch(false);
+    let (lines, leaks) = canary::seen();
+    println!("{lines} lines were looked at for secrets");
+    assert!(
+        lines > 20 * watched.min(steps),
+        "hardly anything was logged"
+    );
+    assert!(leaks.is_empty(), "{}", leaks.join("\n"));
     let counts = counts.into_inner();
     println!("{counts}");
     let missing = counts.missing();
@@ -164,6 +180,9 @@ async fn sequence(sides: &[Side; 2], raws: &[Raw], counts: &mut Counts) -> Resul
         compare(sides, &step, &expected, &mut Counts::default())
             .await
             .map_err(|end| format!("{story}at the end:\n{end}"))?;
+    }
+    for side in sides {
+        canary::look_at_rows(side).await;
     }
     Ok(())
 }

@@ -1,11 +1,13 @@
 //! One of the two databases, and how steps are run on it.
 
+use std::fmt::Debug;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aura_db::agents::Agents;
 use aura_db::entity::users;
 use aura_db::executions::Executions;
 use aura_db::logs::{Logs, Tail};
+use aura_db::migration::Runner;
 use aura_db::plugins::Plugins;
 use aura_db::sea_orm::sea_query::Query;
 use aura_db::sessions::{Issued, Sessions};
@@ -20,6 +22,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use testdb::{Backend, TestDb};
 
+use crate::canary::{look, look_at};
 use crate::ids::{Ids, Known};
 use crate::logical::Logical;
 use crate::outcome::{Failed, Outcome, json_of};
@@ -104,6 +107,12 @@ impl Side {
         self.db.close().await;
     }
 
+    /// Every row of every table.
+    pub(crate) async fn rows(&self) -> String {
+        let tables = Runner::default().owned();
+        self.test.rows(&tables).await
+    }
+
     pub(crate) fn ids(&self) -> MutexGuard<'_, Ids> {
         self.ids.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -114,14 +123,17 @@ impl Side {
     }
 
     /// The outcome of a call that makes no row.
-    pub(crate) fn told<T: Logical + Serialize>(&self, result: Result<T, Error>) -> Outcome {
+    pub(crate) fn told<T: Logical + Serialize + Debug>(&self, result: Result<T, Error>) -> Outcome {
+        if let Ok(value) = &result {
+            look_at(value);
+        }
         self.outcome(result.map(|value| json_of(value.logical(&self.ids()))))
     }
 
     /// The outcome of a call that makes one.
     pub(crate) fn made<T, I>(&self, result: Result<T, Error>, id: fn(&T) -> I) -> Outcome
     where
-        T: Logical + Serialize,
+        T: Logical + Serialize + Debug,
         I: Known,
     {
         if let Ok(row) = &result {
@@ -132,6 +144,9 @@ impl Side {
 
     /// The outcome of a call that may open a session, or give it a new token.
     pub(crate) fn issued(&self, result: Result<Option<Issued>, Error>, new: bool) -> Outcome {
+        if let Ok(issued) = &result {
+            look_at(issued);
+        }
         self.told(result.map(|issued| {
             issued.map(|issued| {
                 if new {
@@ -145,8 +160,13 @@ impl Side {
 
     pub(crate) fn outcome(&self, result: Result<Value, Error>) -> Outcome {
         match result {
-            Ok(value) => Outcome::of(Ok(value)),
+            Ok(value) => {
+                look(&value.to_string());
+                Outcome::of(Ok(value))
+            }
             Err(error) => {
+                look(&error.to_string());
+                look_at(&error);
                 let words = matches!(error, Error::Validation(_)).then(|| error.to_string());
                 Outcome {
                     words,
@@ -159,7 +179,7 @@ impl Side {
     /// One page of a list, or all, one after the other.
     pub(crate) async fn pages<T, F, Fut>(&self, pages: &Pages, list: F) -> Outcome
     where
-        T: Logical + Serialize,
+        T: Logical + Serialize + Debug,
         F: Fn(Page) -> Fut,
         Fut: Future<Output = Result<List<T>, Error>>,
     {
@@ -175,6 +195,7 @@ impl Side {
                 Ok(part) => part,
                 Err(error) => return self.outcome(Err(error)),
             };
+            look_at(&part);
             let (items, next) = (part.items.logical(&self.ids()), part.next);
             told.push(json!({"items": items, "more": next.is_some(), "total": part.total}));
             match next {

@@ -6,6 +6,7 @@ mod bank;
 mod disk;
 mod documents;
 mod kills;
+mod logins;
 mod network;
 mod power;
 mod restart;

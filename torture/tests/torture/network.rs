@@ -1,4 +1,5 @@
-//! A network that cuts, delays and swallows: nobody waits for longer than was
+//! A network that cuts, delays and swallows, and a server that ends connections
+//! in the middle of whatever they do: nobody waits for longer than was
 //! allowed, what was told is there, once, and as soon as the network is back so
 //! is the service.
 
@@ -28,6 +29,8 @@ enum Weather {
     Cut,
     /// What is said is heard by nobody, and nobody is told.
     Silent,
+    /// The server ends every connection by itself.
+    Ended,
 }
 
 /// A way to the server, with weather.
@@ -71,7 +74,7 @@ async fn carry(
         let Ok(read @ 1..) = read else { return };
         let weather = *seen.borrow();
         match weather {
-            Weather::Fine => {}
+            Weather::Fine | Weather::Ended => {}
             Weather::Slow => tokio::time::sleep(Duration::from_millis(5)).await,
             Weather::Cut => return,
             // For good: this connection has lost bytes.
@@ -83,6 +86,8 @@ async fn carry(
     }
 }
 
+const END_ALL: &str = "SELECT pg_terminate_backend(pid)::text AS line FROM pg_stat_activity \
+     WHERE datname = current_database() AND pid <> pg_backend_pid()";
 const LIMIT: Duration = Duration::from_secs(1);
 /// For all that one caller does.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -104,7 +109,7 @@ async fn nothing_is_lost_on_a_bad_network(test: TestDb) {
     let (mut told, mut failed) = (Vec::new(), 0);
     let mut slowest = Duration::ZERO;
     for round in rounds(8) {
-        let weather = [Weather::Cut, Weather::Silent, Weather::Slow];
+        let weather = [Weather::Cut, Weather::Silent, Weather::Slow, Weather::Ended];
         let weather = weather[round as usize % weather.len()];
         let callers: Vec<_> = (0..24)
             .map(|task| {
@@ -114,6 +119,9 @@ async fn nothing_is_lost_on_a_bad_network(test: TestDb) {
             .collect();
         tokio::time::sleep(Duration::from_millis(20).mul_f64(moment(round))).await;
         proxy.weather.send_replace(weather);
+        if weather == Weather::Ended {
+            test.lines(END_ALL).await;
+        }
         tokio::time::sleep(Duration::from_millis(40)).await;
         proxy.weather.send_replace(Weather::Fine);
         for caller in callers {

@@ -1,0 +1,140 @@
+//! Logins: who is refused learns nothing from the time it took, and many at
+//! once neither fill the memory nor keep others from their answers.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use aura_db::entity::{PasswordHash, users};
+use aura_db::sea_orm::{ActiveModelTrait, Set};
+use aura_db::sessions::Issued;
+use aura_db::users::OwnedRows;
+use aura_db::{Database, Error, NewUser, SessionRequest};
+use testdb::TestDb;
+use testdb::process::asked;
+
+testdb::both!(migrated: refusals_take_the_same_time, many_at_once);
+
+const PASSWORD: &str = "correct horse battery";
+
+async fn open(test: &TestDb) -> Database {
+    let db = Database::connect(test.config()).await;
+    db.expect("it connects")
+}
+
+async fn create(db: &Database, name: &str) -> aura_db::UserId {
+    let user = NewUser::new(name, format!("{name}@example.org"), PASSWORD);
+    db.users().create(user).await.expect("created").id
+}
+
+/// Accounts of each kind that nobody gets in with.
+async fn refused(db: &Database) -> [&'static str; 6] {
+    create(db, "current").await;
+    let inactive = create(db, "inactive").await;
+    db.users().deactivate(inactive).await.expect("deactivated");
+    let deleted = create(db, "deleted").await;
+    let delete = db.users().delete(deleted, OwnedRows::Refuse).await;
+    delete.expect("deleted");
+    let older = bcrypt::hash(PASSWORD, 10).expect("a hash");
+    for (name, hash) in [("older", older.as_str()), ("unusable", "!")] {
+        let planted = users::ActiveModel {
+            id: Set(create(db, name).await),
+            hashed_password: Set(PasswordHash(hash.to_owned())),
+            ..Default::default()
+        };
+        planted.update(db.writer()).await.expect("planted");
+    }
+    [
+        "current", "inactive", "deleted", "older", "unusable", "unknown",
+    ]
+}
+
+/// `aura-db` `secrets` counts the hashes; here is the time. A busy machine says
+/// little about it, so the short form compares the quickest, and only finds
+/// what is not hashed at all.
+async fn refusals_take_the_same_time(test: TestDb) {
+    let db = open(&test).await;
+    let kinds = refused(&db).await;
+    let logins = asked("AURA_LOGINS").map(|logins| logins.parse().expect("a number"));
+    let mut times = [const { Vec::new() }; 6];
+    for round in 0..logins.unwrap_or(5) {
+        for nth in 0..kinds.len() {
+            let nth = (nth + round) % kinds.len();
+            let email = format!("{}@example.org", kinds[nth]);
+            let started = Instant::now();
+            let answer = db.login(&email, "wrong", SessionRequest::default()).await;
+            times[nth].push(started.elapsed());
+            assert!(matches!(answer, Err(Error::Credentials)), "{email}");
+        }
+    }
+    let typical = times.map(|mut times| {
+        times.sort_unstable();
+        let median = times[times.len() / 2];
+        if logins.is_some() { median } else { times[0] }
+    });
+    let [quickest, slowest] = [typical.iter().min(), typical.iter().max()];
+    let ratio = slowest.expect("one").as_secs_f64() / quickest.expect("one").as_secs_f64();
+    let told: Vec<_> = kinds.iter().zip(typical).collect();
+    println!("times of a refusal: {told:?}, the slowest is {ratio:.3} of the quickest");
+    let most = if logins.is_some() { 1.05 } else { 2.0 };
+    assert!(ratio < most, "{told:?}");
+}
+
+/// The most memory that the process has had, in MiB.
+fn peak_memory() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = peak.and_then(|peak| peak.trim().strip_suffix(" kB"));
+    kib.expect("a number").parse::<u64>().expect("a number") >> 10
+}
+
+async fn login(db: Database) -> Result<Issued, Error> {
+    let request = SessionRequest::default();
+    db.login("ada@example.org", PASSWORD, request).await
+}
+
+async fn many_at_once(test: TestDb) {
+    /// Four hashes at once of 19 MiB each, and as much for everything else.
+    const MEMORY: u64 = 152;
+    let many = if asked("AURA_TORTURE").is_some() {
+        500
+    } else {
+        60
+    };
+    let db = open(&test).await;
+    create(&db, "ada").await;
+    let token = login(db.clone()).await.expect("a session").token;
+    let done = Arc::new(AtomicBool::new(false));
+    let others = tokio::spawn({
+        let (db, done) = (db.clone(), done.clone());
+        async move {
+            let (mut answered, mut slowest) = (0, Duration::ZERO);
+            while !done.load(Ordering::Relaxed) {
+                let started = Instant::now();
+                let who = db.sessions().authenticate(&token).await;
+                assert!(who.expect("an answer").is_some());
+                slowest = slowest.max(started.elapsed());
+                answered += 1;
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            (answered, slowest)
+        }
+    });
+    let before = peak_memory();
+    let started = Instant::now();
+    let logins: Vec<_> = (0..many).map(|_| tokio::spawn(login(db.clone()))).collect();
+    for login in logins {
+        login.await.expect("no panic").expect("a session");
+    }
+    let took = started.elapsed();
+    done.store(true, Ordering::Relaxed);
+    let (answered, slowest) = others.await.expect("no panic");
+    let grown = peak_memory() - before;
+    println!(
+        "{many} logins at once: {took:?} and {grown} MiB; {answered} others answered meanwhile, \
+         the slowest after {slowest:?}"
+    );
+    assert!(grown < MEMORY, "{grown} MiB for {many} logins");
+    assert!(answered > many / 2, "{answered} others were answered");
+    db.close().await;
+}
