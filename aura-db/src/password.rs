@@ -1,11 +1,12 @@
 //! Password hashes: Argon2id, made on blocking threads, a bounded number at a
 //! time.
 
-use std::sync::LazyLock;
+use std::sync::{LazyLock, Mutex, PoisonError};
 
-use argon2::password_hash::phc::PasswordHash as Phc;
-use argon2::{Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Version};
+use argon2::password_hash::phc::{Output, ParamsString, PasswordHash as Phc, Salt};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
 use entity::PasswordHash;
+use rand::TryRng;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::Semaphore;
 
@@ -72,13 +73,54 @@ async fn work<T: Send + 'static>(
     .map_err(|_| PasswordError::System)
 }
 
+/// What hashes are made in, for the next ones: no more than there are slots.
+/// The allocator would keep it as well, but once for each of many threads (600
+/// MiB after 60 logins at once).
+static MEMORY: Mutex<Vec<Vec<Block>>> = Mutex::new(Vec::new());
+
+/// The hash of `length` bytes.
+fn computed(argon2: &Argon2<'_>, password: &str, salt: &Salt, length: usize) -> Option<Output> {
+    let idle = || MEMORY.lock().unwrap_or_else(PoisonError::into_inner);
+    let blocks = argon2.params().block_count();
+    let mut memory = idle().pop().unwrap_or_default();
+    if memory.len() < blocks {
+        memory.resize(blocks, Block::new());
+    }
+    let mut output = [0; Output::MAX_LENGTH];
+    let output = output.get_mut(..length)?;
+    let done = argon2.hash_password_into_with_memory(
+        password.as_bytes(),
+        salt,
+        output,
+        memory.get_mut(..blocks)?,
+    );
+    // What an older hash took beyond ours is not kept.
+    memory.truncate(MEMORY_KIB as usize);
+    memory.shrink_to_fit();
+    idle().push(memory);
+    done.ok()?;
+    Output::new(output).ok()
+}
+
 fn make(password: &str) -> Result<PasswordHash, PasswordError> {
     let params = Params::new(MEMORY_KIB, PASSES, LANES, None).map_err(|_| PasswordError::System)?;
-    let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
-    let hash = argon2
-        .hash_password(password.as_bytes())
+    let mut random = [0; Salt::RECOMMENDED_LENGTH];
+    rand::rngs::SysRng
+        .try_fill_bytes(&mut random)
         .map_err(|_| PasswordError::System)?;
-    Ok(PasswordHash(hash.to_string()))
+    let salt = Salt::new(&random).map_err(|_| PasswordError::System)?;
+    let (algorithm, version) = (Algorithm::Argon2id, Version::V0x13);
+    let named = ParamsString::try_from(&params).map_err(|_| PasswordError::System)?;
+    let argon2 = Argon2::new(algorithm, version, params);
+    let output = computed(&argon2, password, &salt, Params::DEFAULT_OUTPUT_LEN);
+    let phc = Phc {
+        algorithm: algorithm.ident(),
+        version: Some(version.into()),
+        params: named,
+        salt: Some(salt),
+        hash: Some(output.ok_or(PasswordError::System)?),
+    };
+    Ok(PasswordHash(phc.to_string()))
 }
 
 /// Whether a password is the one of a hash.
@@ -189,17 +231,22 @@ fn argon2id(password: &str, hash: &str) -> Option<Verified> {
     let sane = params.m_cost() <= 16 * MEMORY_KIB
         && params.t_cost() <= 16 * PASSES
         && params.p_cost() <= 16;
-    if phc.algorithm != Algorithm::Argon2id.ident() || !sane || phc.hash.is_none() {
+    if phc.algorithm != Algorithm::Argon2id.ident() || !sane {
         return None;
     }
+    let (salt, expected) = (phc.salt?, phc.hash?);
+    let version = phc.version.map(Version::try_from).transpose().ok()?;
     tracing::trace!(target: COMPUTED, kind = "argon2id");
-    if Argon2::default()
-        .verify_password(password.as_bytes(), &phc)
-        .is_err()
-    {
+    let argon2 = Argon2::new(
+        Algorithm::Argon2id,
+        version.unwrap_or_default(),
+        params.clone(),
+    );
+    // Compared in constant time.
+    if computed(&argon2, password, &salt, expected.len()) != Some(expected) {
         return Some(Verified::No);
     }
-    let current = phc.version == Some(Version::V0x13.into())
+    let current = version == Some(Version::V0x13)
         && params.m_cost() == MEMORY_KIB
         && params.t_cost() == PASSES
         && params.p_cost() == LANES;

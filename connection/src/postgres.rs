@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::open::with_logging;
 
 /// A connection that was idle for longer is tried before it is used.
-const PING_AFTER: Duration = Duration::from_secs(30);
+const PING_AFTER: Duration = Duration::from_secs(1);
 
 /// In this time a server is reached that is there.
 const AT_ONCE: Duration = Duration::from_millis(500);

@@ -79,8 +79,7 @@ impl Handle {
             _ => match &self.shared.server {
                 Some(server) => {
                     let permit = self.place(&self.shared.gates.writer).await?;
-                    let mut lease = server.lease().await.doing(BEGINNING)?;
-                    lease.begin(isolation).await.doing(BEGINNING)?;
+                    let lease = server.begin(isolation).await.doing(BEGINNING)?;
                     (Session::Server(lease.into()), Some(permit))
                 }
                 None => self.begin_driver(pool).await?,

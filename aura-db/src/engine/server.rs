@@ -70,6 +70,16 @@ struct Waiting {
 /// so. Where a cable was pulled nothing else would ever end them.
 const GRACE: Duration = Duration::from_millis(500);
 
+/// What the last statement said about its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Line {
+    Up,
+    /// The server didn't answer.
+    Silent,
+    /// It has ended.
+    Lost,
+}
+
 /// A connection in use.
 pub(crate) struct Lease {
     kept: Arc<Kept>,
@@ -79,8 +89,8 @@ pub(crate) struct Lease {
     doubtful: bool,
     /// A transaction was begun in it, and its end is not known.
     open: bool,
-    /// The server didn't answer.
-    silent: bool,
+    /// How it looks from here.
+    line: Line,
 }
 
 impl fmt::Debug for Kept {
@@ -183,8 +193,22 @@ impl Server {
             uses: uses + 1,
             doubtful: false,
             open: false,
-            silent: false,
+            line: Line::Up,
         })
+    }
+
+    /// A connection in a transaction. One that had ended without anybody's
+    /// noticing is replaced: nothing was done in it.
+    pub(crate) async fn begin(&self, isolation: Isolation) -> Result<Lease, DbErr> {
+        let mut lease = self.lease().await?;
+        if let Err(error) = lease.begin(isolation).await {
+            if lease.line != Line::Lost {
+                return Err(error);
+            }
+            lease = self.lease().await?;
+            lease.begin(isolation).await?;
+        }
+        Ok(lease)
     }
 
     /// Waits for the connections that are on their way back to the pool, which
@@ -280,7 +304,7 @@ impl Lease {
     }
 
     /// Begins a transaction. Given up halfway, it takes its connection with it.
-    pub(crate) async fn begin(&mut self, isolation: Isolation) -> Result<(), DbErr> {
+    async fn begin(&mut self, isolation: Isolation) -> Result<(), DbErr> {
         self.open = true;
         self.control(match isolation {
             Isolation::Default => "BEGIN",
@@ -294,6 +318,10 @@ impl Lease {
     /// Ends the transaction. Given up halfway, or when it fails, it takes its
     /// connection with it.
     pub(crate) async fn end(&mut self, commit: bool) -> Result<(), DbErr> {
+        if self.line == Line::Silent && !commit {
+            // Its end is that of the connection; nobody waits for it again.
+            return Ok(());
+        }
         self.control(if commit { "COMMIT" } else { "ROLLBACK" })
             .await?;
         self.open = false;
@@ -309,14 +337,22 @@ impl Lease {
             .as_mut()
             .ok_or_else(|| failed(sqlx::Error::PoolClosed))?;
         let before = std::mem::replace(&mut self.doubtful, true);
-        let done = match self.kept.silence {
-            None => run(connection).await,
-            Some(limit) => {
-                let done = tokio::time::timeout(limit, run(connection)).await;
-                self.silent = done.is_err();
-                done.unwrap_or_else(|_| Err(silent(limit)))
-            }
+        let (line, done) = match self.kept.silence {
+            None => (Line::Up, run(connection).await),
+            Some(limit) => match tokio::time::timeout(limit, run(connection)).await {
+                Ok(done) => (Line::Up, done),
+                Err(_) => (Line::Silent, Err(silent(limit))),
+            },
         };
+        self.line = match &done {
+            Err(error) if line == Line::Up && is_lost(error) => Line::Lost,
+            _ => line,
+        };
+        if self.line != Line::Up {
+            // Whatever ended it may have ended the others; the pool asks them.
+            let idle = std::mem::take(&mut self.kept.idle().connections);
+            self.kept.give_back(idle);
+        }
         let done = done.map_err(failed)?;
         self.doubtful = before;
         Ok(done)
@@ -328,7 +364,7 @@ impl Drop for Lease {
         let Some(mut connection) = self.connection.take() else {
             return;
         };
-        if self.open || self.silent {
+        if self.open || self.line == Line::Silent {
             // In the pool its next user would write into this transaction, or
             // wait as long.
             connection.close_on_drop();
@@ -352,6 +388,15 @@ impl Drop for Lease {
 fn bound(statement: Statement) -> Query<'static, Postgres, SqlxValues> {
     let (sql, values) = statement.into_parts();
     sqlx::query_with(AssertSqlSafe(sql), SqlxValues(Values(values)))
+}
+
+/// Whether the connection has ended, or the server is about to end it.
+fn is_lost(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) => true,
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| code.starts_with("57P")),
+        _ => false,
+    }
 }
 
 fn silent(limit: Duration) -> sqlx::Error {

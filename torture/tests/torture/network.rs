@@ -145,6 +145,12 @@ async fn nothing_is_lost_on_a_bad_network(test: TestDb) {
                 }
             }
         }
+        if weather == Weather::Ended {
+            // Who comes first learns that the connection has ended, and that the
+            // others may have.
+            let first = torture::write(&db, flow.into(), 1, Operation { task: 0, number: 0 });
+            let _ = first.await;
+        }
         // The network is back, and so is everybody.
         let again = call(&db, flow, 1_000 + round, &next).await;
         for (operation, done, _) in again {
