@@ -11,6 +11,7 @@ mod network;
 mod power;
 mod restart;
 mod visible;
+mod wal;
 
 use std::collections::BTreeMap;
 use std::path::Path;
