@@ -146,6 +146,6 @@ async fn many_at_once(test: TestDb) {
          the slowest after {slowest:?}"
     );
     assert!(grown < MEMORY, "{grown} MiB for {many} logins");
-    assert!(answered > many / 6, "{answered} others were answered");
+    assert!(answered > many / 2, "{answered} others were answered");
     db.close().await;
 }
