@@ -12,6 +12,7 @@ mod power;
 mod restart;
 mod visible;
 mod wal;
+mod zones;
 
 use std::collections::BTreeMap;
 use std::path::Path;
