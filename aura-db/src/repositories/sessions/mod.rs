@@ -100,17 +100,22 @@ impl Sessions {
     }
 
     /// Whose token this is: `None` when nobody's, when the session has expired
-    /// or was revoked, or when the user is deleted or not active. One query.
+    /// or was revoked, or when the user is deleted or not active. One query, and
+    /// another one for who is not let in.
     ///
-    /// An expired session that somebody comes with is removed: a clock that is
-    /// set back doesn't make it valid again.
+    /// An expired session that somebody comes with is removed, so that a clock
+    /// that is set back doesn't make it valid again. When it can't be removed
+    /// (another process writes for longer than the limits, a full disk) that is
+    /// logged, and the answer is `None` all the same.
+    ///
+    /// Fails when the database can't be read.
     pub async fn authenticate(&self, token: &Token) -> Result<Option<Authenticated>, Error> {
         self.authenticate_idle(token, None).await
     }
 
     /// As [`Sessions::authenticate`]; also `None` when the session was not
-    /// [touched](Sessions::touch) for longer than `idle`, or will have been
-    /// touched after as long a time, by a clock that was set back since.
+    /// [touched](Sessions::touch) for longer than `idle`, or when its last touch
+    /// is further in the future than `idle`: the clock was set back since.
     pub async fn authenticate_within(
         &self,
         token: &Token,
