@@ -1,8 +1,8 @@
 //! What the tool asks for before data is lost.
 
 use migration::{Plan, Runner, State};
-use testdb::TestDb;
 use testdb::process::Ended;
+use testdb::{TestDb, steps, steps_since};
 
 testdb::both!(
     empty: empty_tables_are_dropped_without_asking;
@@ -19,12 +19,13 @@ async fn empty_tables_are_dropped_without_asking(db: TestDb) {
 async fn rows_are_lost_with_consent_only(db: TestDb) {
     db.fill().await;
     let before = db.dump(&Runner::default().owned()).await;
+    let (few, all) = (steps_since("agents").to_string(), steps().to_string());
     for (arguments, lost) in [
         (
-            ["down", "-n", "3"].as_slice(),
+            ["down", "-n", &few].as_slice(),
             [("agents", true), ("users", false)],
         ),
-        (&["down", "-n", "11"], [("agents", true), ("users", true)]),
+        (&["down", "-n", &all], [("agents", true), ("users", true)]),
         (&["reset"], [("agents", true), ("users", true)]),
         (&["refresh"], [("agents", true), ("users", true)]),
         (&["fresh"], [("agents", true), ("users", true)]),
@@ -46,7 +47,12 @@ async fn rows_are_lost_with_consent_only(db: TestDb) {
             "{arguments:?}"
         );
     }
-    for plan in [Plan::Down(3), Plan::Refresh, Plan::Fresh, Plan::Reset] {
+    for plan in [
+        Plan::Down(steps_since("agents")),
+        Plan::Refresh,
+        Plan::Fresh,
+        Plan::Reset,
+    ] {
         if db.state().await != State::Current {
             migration(&db, &["up", "--json"]);
         }
@@ -57,7 +63,7 @@ async fn rows_are_lost_with_consent_only(db: TestDb) {
             Plan::Refresh => ["refresh", "--yes"].as_slice(),
             Plan::Fresh => &["fresh", "-y"],
             Plan::Reset => &["reset", "--yes"],
-            _ => &["down", "--yes", "-n", "3"],
+            _ => &["down", "--yes", "-n", &few],
         };
         let agreed = migration(&db, arguments);
         let line = format!("  {:<20} {:>12} row\n", "agents", 1);
@@ -74,7 +80,8 @@ async fn production_wants_force(db: TestDb) {
     db.fill().await;
     let production = [("AURA_ENV", "production")];
     let before = db.dump(&Runner::default().owned()).await;
-    for plan in ["down -n 3", "reset", "refresh", "fresh"] {
+    let down = format!("down -n {}", steps_since("agents"));
+    for plan in [down.as_str(), "reset", "refresh", "fresh"] {
         for consent in [["--yes", ""], ["--force", ""]] {
             let arguments: Vec<&str> = plan
                 .split(' ')

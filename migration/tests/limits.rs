@@ -39,7 +39,11 @@ async fn more_than_was_agreed_to_is_not_deleted(db: TestDb) {
     // Another process has run steps back in between: this one would now drop a
     // table that nobody was shown.
     runner
-        .run(&db.config(), Plan::Down(3), |_| {})
+        .run(
+            &db.config(),
+            Plan::Down(testdb::steps_since("agents")),
+            |_| {},
+        )
         .await
         .expect("reversed");
     let shown = [Loss {
@@ -73,7 +77,11 @@ async fn rows_that_dangled_before_do_not_stop_a_run() {
         INSERT INTO app_b VALUES (1);";
     outside.execute_unprepared(sql).await.expect("written");
     outside.close().await.expect("it closes");
-    for (plan, steps) in [(Plan::Down(1), 1), (Plan::Up(None), 1), (Plan::Fresh, 11)] {
+    for (plan, steps) in [
+        (Plan::Down(1), 1),
+        (Plan::Up(None), 1),
+        (Plan::Fresh, testdb::steps()),
+    ] {
         let done = Runner::default().run(&db.config(), plan, |_| {}).await;
         assert_eq!(done.expect("it runs").len(), steps);
     }

@@ -17,7 +17,7 @@ async fn a_database_in_memory_is_migrated_on_its_one_connection() {
     let config = connection::Config::memory();
     let connection = connection::connect_exclusive(&config).await.expect("opens");
     let done = Runner::default().up_in_memory(&connection, |_| {}).await;
-    assert_eq!(done.expect("it runs").len(), 11);
+    assert_eq!(done.expect("it runs").len(), testdb::steps());
     let found = migration::state(&connection).await.expect("a state");
     assert_eq!(found, State::Current);
 }

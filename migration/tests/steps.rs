@@ -177,6 +177,7 @@ async fn tables_of_an_application_survive(db: TestDb) {
 }
 
 async fn a_table_that_refers_to_ours_keeps_ours(db: TestDb) {
+    let down = Plan::Down(testdb::steps_since("agents"));
     db.fill().await;
     db.execute(
         "CREATE TABLE badges (id bigint PRIMARY KEY, agent_id bigint REFERENCES agents (id))",
@@ -186,7 +187,7 @@ async fn a_table_that_refers_to_ours_keeps_ours(db: TestDb) {
     for rows in ["", "INSERT INTO badges VALUES (1, 2)"] {
         db.execute(rows).await;
         let before = dump(&db).await;
-        for plan in [Plan::Down(3), Plan::Reset, Plan::Refresh, Plan::Fresh] {
+        for plan in [down, Plan::Reset, Plan::Refresh, Plan::Fresh] {
             let error = refused(&Runner::default(), &db, plan).await;
             assert!(matches!(error, Error::Referenced(_)), "{plan:?}: {error:?}");
             assert!(error.to_string().contains("badges to agents"), "{error}");
@@ -194,7 +195,7 @@ async fn a_table_that_refers_to_ours_keeps_ours(db: TestDb) {
         }
     }
     db.execute("DROP TABLE badges").await;
-    run(&db, Plan::Down(3)).await;
+    run(&db, down).await;
 }
 
 async fn dangling_rows_of_an_application_are_its_own(db: TestDb) {

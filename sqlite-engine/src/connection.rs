@@ -36,10 +36,10 @@ const STATEMENTS: usize = 256;
 /// microseconds' worth.
 const STEPS: i32 = 1_000;
 
-/// After so many pages of 4 KiB the WAL is copied into the file, which waits for
-/// the disk twice and writes each page once, however often it was changed. SQLite's
-/// own 1,000 are few for rows whose indexes are all over the file.
-pub(crate) const CHECKPOINT: i32 = 4_096;
+/// After so many pages of 4 KiB (48 MiB) the WAL is copied into the file, which
+/// waits for the disk twice and writes each page once, however often it was changed.
+/// SQLite's own 1,000 are few for rows whose indexes are all over the file.
+pub(crate) const CHECKPOINT: i32 = 12_288;
 
 thread_local! {
     /// How many pages the WAL had after the last commit on this thread.
@@ -53,6 +53,11 @@ pub(crate) fn wal_pages() -> i32 {
 
 /// A WAL that grew behind a long read is cut to so many bytes afterwards.
 const WAL_BYTES: i64 = 64 << 20;
+
+/// So many KiB of pages the connection that writes keeps: four times SQLite's own,
+/// because each new row changes pages all over the indexes, which it would read and
+/// allocate anew in each commit.
+const CACHE: i64 = 8_192;
 
 /// So many changed pages of 4 KiB may a transaction hold in memory before they
 /// are written ahead of its commit, over and over. Only what is changed counts:
@@ -142,6 +147,7 @@ pub(crate) fn writer(options: &Options) -> Result<(Connection, Arc<Limit>), Erro
         Ok(())
     }));
     connection.pragma_update(None, "journal_size_limit", WAL_BYTES)?;
+    connection.pragma_update(None, "cache_size", -CACHE)?;
     connection.pragma_update(None, "cache_spill", SPILL)?;
     limited(connection)
 }

@@ -36,6 +36,23 @@ pub use content::ROWS;
 use connection::{Config, Environment, Target};
 use sea_orm::{ConnectionTrait, DatabaseConnection, Statement};
 
+/// How many steps the schema has.
+#[must_use]
+pub fn steps() -> usize {
+    migration::Runner::default().changes().len()
+}
+
+/// How many of them, the last ones, go back to before this table.
+#[must_use]
+pub fn steps_since(table: &str) -> u32 {
+    let changes = migration::Runner::default().changes();
+    let before = changes
+        .iter()
+        .rev()
+        .take_while(|change| !change.tables().contains(&table));
+    u32::try_from(before.count() + 1).unwrap_or(u32::MAX)
+}
+
 /// A kind of database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Backend {

@@ -14,6 +14,7 @@ mod m20261122_000008_create_logs;
 mod m20261122_000009_create_agents;
 mod m20261123_000010_index_executions;
 mod m20261123_000011_create_json_text;
+mod m20261124_000012_index_logs;
 
 /// All steps, in the order in which they are applied.
 #[must_use]
@@ -30,5 +31,6 @@ pub(crate) fn all() -> Vec<Box<dyn Change>> {
         Box::new(m20261122_000009_create_agents::Migration),
         Box::new(m20261123_000010_index_executions::Migration),
         Box::new(m20261123_000011_create_json_text::Migration),
+        Box::new(m20261124_000012_index_logs::Migration),
     ]
 }

@@ -23,7 +23,7 @@
 mod filter;
 mod lease;
 #[cfg(test)]
-mod plans;
+pub(super) mod plans;
 mod stats;
 
 use chrono::{DateTime, Utc};

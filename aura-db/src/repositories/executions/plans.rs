@@ -44,7 +44,7 @@ async fn fill(db: &TestDb) {
     db.execute("ANALYZE").await;
 }
 
-async fn plan(connection: &DatabaseConnection, statement: Statement) -> String {
+pub(crate) async fn plan(connection: &DatabaseConnection, statement: Statement) -> String {
     let backend = connection.get_database_backend();
     let (explain, column) = match backend {
         DbBackend::Postgres => ("EXPLAIN (COSTS OFF)", "QUERY PLAN"),

@@ -17,6 +17,8 @@
 //! ```
 
 mod filter;
+#[cfg(test)]
+mod plans;
 mod seen;
 mod stats;
 mod tail;
@@ -243,9 +245,9 @@ impl Logs {
             .await
     }
 
-    /// Removes at most `limit` entries that were written before this time, workflow
-    /// by workflow and each one's oldest first, and says how many. Of several who do this
-    /// at once each removes others. Call it until it says 0.
+    /// Removes at most `limit` entries that were written before this time, oldest
+    /// first, and says how many. Of several who do this at once each removes
+    /// others. Call it until it says 0.
     pub async fn prune(&self, before: DateTime<Utc>, limit: u64) -> Result<u64, Error> {
         self.0
             .write(op("prune", Action::Delete), |h| async move {
@@ -327,21 +329,15 @@ async fn appending_alone(
 }
 
 /// The ids are not in the order of time when a clock was ahead, so what is old
-/// is looked for workflow by workflow, in the index that has the times. The
-/// inner limit keeps PostgreSQL from reading the whole log instead.
+/// is looked for in the index that has the times.
 const PRUNE_POSTGRES: &str = r"
 DELETE FROM logs WHERE id = ANY (ARRAY (
-    SELECT its.id FROM workflows AS w CROSS JOIN LATERAL (
-        SELECT l.id FROM logs AS l WHERE l.workflow_id = w.id AND l.created_at < $1
-        ORDER BY l.created_at, l.id LIMIT $2 FOR UPDATE SKIP LOCKED) AS its
-    ORDER BY w.id LIMIT $2))";
+    SELECT id FROM logs WHERE created_at < $1
+    ORDER BY created_at, id LIMIT $2 FOR UPDATE SKIP LOCKED))";
 
-/// SQLite keeps to the order of a `CROSS JOIN`.
 const PRUNE_SQLITE: &str = r"
 DELETE FROM logs WHERE id IN (
-    SELECT l.id FROM workflows AS w
-    CROSS JOIN logs AS l ON l.workflow_id = w.id AND l.created_at < ?1
-    ORDER BY w.id, l.created_at, l.id LIMIT ?2)";
+    SELECT id FROM logs WHERE created_at < ?1 ORDER BY created_at, id LIMIT ?2)";
 
 fn its_execution(
     workflow: WorkflowId,

@@ -55,7 +55,7 @@ impl Model {
                 let limit = usize::try_from(*limit).unwrap_or(usize::MAX);
                 let rows = self.logs.rows.values();
                 let mut old: Vec<_> = rows.filter(|row| row.created_at < *before).collect();
-                old.sort_by_key(|row| (row.workflow_id, row.created_at, row.id));
+                old.sort_by_key(|row| (row.created_at, row.id));
                 let old: Vec<_> = old.iter().take(limit).map(|row| row.id.0).collect();
                 self.logs.rows.retain(|id, _| !old.contains(id));
                 Ok(json!(old.len()))

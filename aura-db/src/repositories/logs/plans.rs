@@ -1,0 +1,87 @@
+//! That a long log is read and pruned by index.
+
+use std::time::Duration;
+
+use sea_orm::{DbBackend, QueryOrder, QuerySelect, QueryTrait, Statement, Value};
+use testdb::{Backend, TestDb};
+
+use super::{LogFilter, Logs, PRUNE_POSTGRES, PRUNE_SQLITE};
+use crate::Database;
+use crate::repositories::executions::plans::plan;
+
+testdb::both!(migrated: entries_are_found_by_index);
+
+/// A hundred thousand, of a hundred workflows, one a second.
+async fn fill(db: &TestDb) {
+    let (numbers, time) = match db.backend() {
+        Backend::Sqlite => (
+            "WITH RECURSIVE t (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t WHERE n < 100000)",
+            "strftime('%Y-%m-%dT%H:%M:%f+00:00', 1767225600 + n, 'unixepoch')",
+        ),
+        Backend::Postgres => (
+            "WITH t AS (SELECT n FROM generate_series(1, 100000) AS n)",
+            "to_timestamp(1767225600 + n)",
+        ),
+    };
+    db.execute("INSERT INTO users (name, email, hashed_password) VALUES ('a', 'a@b.org', 'x')")
+        .await;
+    db.execute(&format!(
+        "{numbers} INSERT INTO workflows (name, owner_id)
+        SELECT 'w', (SELECT id FROM users) FROM t WHERE n <= 100"
+    ))
+    .await;
+    db.execute(&format!(
+        "{numbers} INSERT INTO logs (level, message, workflow_id, created_at)
+        SELECT 'info', 'something happened', (SELECT min(id) FROM workflows) + n % 100, {time} FROM t"
+    ))
+    .await;
+    db.execute("ANALYZE").await;
+}
+
+async fn entries_are_found_by_index(test: TestDb) {
+    fill(&test).await;
+    let connection = test.outside().await;
+    let backend = connection.get_database_backend();
+    let db = Database::connect(test.plain_config()).await.expect("open");
+    let Logs(handle) = db.logs();
+    let workflows = test.lines("SELECT CAST(min(id) AS text) AS line FROM workflows");
+    let workflow = entity::WorkflowId(workflows.await[0].parse().expect("an id"));
+
+    let start = chrono::DateTime::from_timestamp(1_767_225_600, 0).expect("a time");
+    let minute = |filter: LogFilter| {
+        let from = start + Duration::from_hours(2);
+        filter.from(from).until(from + Duration::from_mins(1))
+    };
+    let newest = |filter: LogFilter| {
+        let select = filter.select(&handle).expect("a filter");
+        let ordered = select.order_by_desc(super::logs::Column::Id).limit(51);
+        ordered.build(backend)
+    };
+    let prune = match backend {
+        DbBackend::Postgres => PRUNE_POSTGRES,
+        _ => PRUNE_SQLITE,
+    };
+    let values = [Value::from(start), 1_000_i64.into()];
+    let prune = Statement::from_sql_and_values(backend, prune, values);
+    let (of_workflow, of_time) = (
+        "idx_logs_workflow_id_id_created_at",
+        "idx_logs_created_at_id",
+    );
+    for (statement, index) in [
+        (prune, of_time),
+        (newest(minute(LogFilter::new())), of_time),
+        (newest(LogFilter::workflow(workflow)), of_workflow),
+    ] {
+        let plan = plan(&connection, statement).await;
+        assert!(plan.contains(index), "{index}:\n{plan}");
+        assert!(!plan.contains("Seq Scan on logs"), "{plan}");
+    }
+    // Both know the times of its entries without a look at others'.
+    let plan = plan(&connection, newest(minute(LogFilter::workflow(workflow)))).await;
+    assert!(
+        plan.contains(of_workflow) || backend == DbBackend::Postgres && plan.contains(of_time),
+        "{plan}"
+    );
+    db.close().await;
+    connection.close().await.expect("it closes");
+}
