@@ -83,7 +83,7 @@ impl Name {
                 "its query builder and `r2d2` pool under `spawn_blocking`, as an asynchronous service has to use it; documents stay text"
             }
             Self::TypeOrm => {
-                "`Repository` with `find`, `relations`, `insert` and `update` on Node.js, with better-sqlite3 or pg; documents are parsed; `insert` and `update` are its faster ways to write, `save` reads first"
+                "`Repository` with `find`, `relations`, `insert` and `update` on Node.js, with better-sqlite3 or pg; documents are parsed; `find` asks once where `findOne` with relations asks twice, and `insert` and `update` write at once where `save` reads first"
             }
         }
     }
@@ -127,6 +127,9 @@ impl Setup {
 
 /// Somebody who can do all the operations.
 pub(crate) trait Peer: Send + Sync + Sized + 'static {
+    /// Nothing that it does waits for anything in the runtime.
+    const INLINE: bool = false;
+
     /// Opens the database; connections that aren't needed yet may come later.
     fn open(setup: &Setup) -> impl Future<Output = Result<Self>> + Send;
 

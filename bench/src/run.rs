@@ -44,6 +44,11 @@ pub(crate) async fn run<P: Peer>(peer: &Arc<P>, run: Run, shape: Shape) -> Resul
                 )]
                 times.saturating_record(ticks as u64);
                 before = after;
+                if P::INLINE {
+                    // As everything does that waits for something: it would keep
+                    // the other tasks from their turns.
+                    tokio::task::coop::consume_budget().await;
+                }
             }
             Ok::<_, crate::Error>((times, begun, before))
         });

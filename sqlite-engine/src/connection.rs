@@ -54,9 +54,9 @@ pub(crate) fn wal_pages() -> i32 {
 /// A WAL that grew behind a long read is cut to so many bytes afterwards.
 const WAL_BYTES: i64 = 64 << 20;
 
-/// So many KiB of pages the connection that writes keeps: four times SQLite's own,
-/// because each new row changes pages all over the indexes, which it would read and
-/// allocate anew in each commit.
+/// So many KiB of pages each connection keeps: four times SQLite's own. The one
+/// that writes changes pages all over the indexes, which it would read and allocate
+/// anew in each commit; a list of 50 workflows looks at 50 pages.
 const CACHE: i64 = 8_192;
 
 /// So many changed pages of 4 KiB may a transaction hold in memory before they
@@ -147,7 +147,6 @@ pub(crate) fn writer(options: &Options) -> Result<(Connection, Arc<Limit>), Erro
         Ok(())
     }));
     connection.pragma_update(None, "journal_size_limit", WAL_BYTES)?;
-    connection.pragma_update(None, "cache_size", -CACHE)?;
     connection.pragma_update(None, "cache_spill", SPILL)?;
     limited(connection)
 }
@@ -155,6 +154,7 @@ pub(crate) fn writer(options: &Options) -> Result<(Connection, Arc<Limit>), Erro
 fn limited(connection: Connection) -> Result<(Connection, Arc<Limit>), Error> {
     // Who waits for a lock does it where it may block.
     connection.busy_timeout(Duration::ZERO)?;
+    connection.pragma_update(None, "cache_size", -CACHE)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     // Without it a bound LIMIT has the statement prepared anew at each run.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;

@@ -167,6 +167,9 @@ impl Readers {
         T: Send + 'static,
         E: From<Error> + AsEngine + Send + 'static,
     {
+        // Nothing in it waits, so without this who reads in a loop would keep its
+        // thread from all others.
+        tokio::task::coop::consume_budget().await;
         let lent = Lent::new(&self.0)?;
         match lent.inline(&statement, &read) {
             Err(error) if error.over_budget() => {
@@ -218,6 +221,7 @@ impl Snapshot {
         T: Send + 'static,
         E: From<Error> + AsEngine + Send + 'static,
     {
+        tokio::task::coop::consume_budget().await;
         let lent = self.0.as_ref().ok_or(Error::Ended)?;
         match lent.inline(&statement, &read) {
             Err(error) if error.over_budget() => {}

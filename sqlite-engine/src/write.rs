@@ -104,6 +104,8 @@ impl Write {
         T: Send + 'static,
         E: From<Error> + AsEngine + Send + 'static,
     {
+        // As who reads in a loop: see `Readers::query`.
+        tokio::task::coop::consume_budget().await;
         let held = self.held.as_mut().ok_or(Error::Ended)?;
         if held.is_lost() {
             return Err(Error::Ended.into());

@@ -159,6 +159,8 @@ fn insert(connection: &Connection, entry: &Entry) -> rusqlite::Result<i64> {
 }
 
 impl crate::peer::Peer for Peer {
+    const INLINE: bool = true;
+
     async fn open(setup: &Setup) -> Result<Self> {
         let path = setup.file()?.clone();
         let writer = Connection::open(&path)?;

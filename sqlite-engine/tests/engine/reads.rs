@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use sqlite_engine::{Error, Pace, Statement};
 
-use crate::{endless, engine, engine_with};
+use crate::{endless, engine, engine_with, put};
 
 #[tokio::test]
 async fn a_snapshot_sees_one_state() {
@@ -41,6 +41,30 @@ async fn a_long_read_leaves_the_runtime_free_and_ends_in_time() {
     let (read, ()) = tokio::join!(read, ticks);
     assert!(matches!(read, Err(Error::TimedOut(_))), "{read:?}");
     assert!(free.load(Ordering::Relaxed));
+}
+
+/// On one thread, without a pause of its own.
+#[tokio::test]
+async fn a_loop_of_quick_statements_leaves_the_runtime_free() {
+    let engine = engine();
+    let other = || {
+        let ran = Arc::new(AtomicBool::new(false));
+        let told = ran.clone();
+        tokio::spawn(async move { told.store(true, Ordering::Relaxed) });
+        move || ran.load(Ordering::Relaxed)
+    };
+    let ran = other();
+    for _ in 0..1_000 {
+        engine.list().await;
+    }
+    assert!(ran(), "beside reads");
+    let mut write = engine.begin().await;
+    let ran = other();
+    for row in 0..1_000 {
+        put(&mut write, row.to_string()).await.expect("inserted");
+    }
+    assert!(ran(), "beside writes");
+    write.commit().await.expect("committed");
 }
 
 #[tokio::test]
