@@ -2,7 +2,7 @@
 
 use migration::{HISTORY, State};
 use testdb::process::{Ended, Running, command};
-use testdb::{Backend, TestDb};
+use testdb::{Backend, TestDb, all_applied};
 
 testdb::both!(
     empty: up_applies_all_and_then_finds_nothing_to_do,
@@ -17,11 +17,6 @@ testdb::both!(
         a_bad_name_is_not_generated,
 );
 
-/// What `up` says of all steps.
-fn applied() -> String {
-    format!("{} migrations applied in ", testdb::steps())
-}
-
 async fn up_applies_all_and_then_finds_nothing_to_do(db: TestDb) {
     let first = migration(&db, &["up"]);
     assert_eq!(
@@ -29,7 +24,7 @@ async fn up_applies_all_and_then_finds_nothing_to_do(db: TestDb) {
         testdb::steps(),
         "{first:?}"
     );
-    assert!(first.stdout.contains(&applied()), "{first:?}");
+    assert!(first.stdout.contains(&all_applied()), "{first:?}");
     assert!(
         first.stderr.contains(&db.config().target_name()),
         "{first:?}"
@@ -56,12 +51,12 @@ async fn up_and_down_take_a_number(db: TestDb) {
         (["down"].as_slice(), "1 migration reversed in "),
         (&["revert", "-n", "5"], "2 migrations reversed in "),
         (&["down"], "Nothing to do: no migration is applied.\n"),
-        (&["refresh"], &applied()),
+        (&["refresh"], &all_applied()),
         (
             &["refresh"],
-            &format!("{steps} migrations reversed, {}", applied()),
+            &format!("{steps} migrations reversed, {}", all_applied()),
         ),
-        (&["fresh"], &applied()),
+        (&["fresh"], &all_applied()),
         (&["reset"], &format!("{steps} migrations reversed in ")),
         (
             &["reset"],

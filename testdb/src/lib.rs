@@ -42,6 +42,12 @@ pub fn steps() -> usize {
     migration::Runner::default().changes().len()
 }
 
+/// What the tools say when they have applied all of them.
+#[must_use]
+pub fn all_applied() -> String {
+    format!("{} migrations applied", steps())
+}
+
 /// How many of them, the last ones, go back to before this table.
 #[must_use]
 pub fn steps_since(table: &str) -> u32 {
