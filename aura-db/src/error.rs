@@ -6,7 +6,7 @@ use entity::{Action, ExecutionId, Resource, UserId, WorkflowId};
 use sea_orm::DbErr;
 use serde::Serialize;
 
-pub(crate) use said::Doing;
+pub(crate) use said::{Doing, is_outdated_plan};
 
 /// Any error's source.
 pub(crate) type Cause = Box<dyn std::error::Error + Send + Sync>;
@@ -125,22 +125,29 @@ pub enum Error {
     /// nested in it was open.
     #[error("this transaction is not open (any more): use the handle of the innermost one")]
     Ended,
-    /// The connection broke while the transaction was being committed. Whether
-    /// it was is not known: look before doing it again.
-    #[error("the connection broke during the commit: look whether it was done")]
-    CommitUnknown {
-        /// What the driver said.
+    /// A write was sent, and its answer was lost: the connection broke, or the
+    /// server was silent for too long. It may have been done, and nothing here
+    /// repeats it. Look for what it writes before doing it again, or write what
+    /// may be done twice.
+    #[error("{doing}: the answer was lost, so it may have been done; look before doing it again")]
+    OutcomeUnknown {
+        /// What was being done.
+        doing: &'static str,
+        /// What the connection or the driver said.
         source: Cause,
     },
     /// A setting can't be used, or the database refuses these settings. Trying
     /// again will not help.
     #[error(transparent)]
     Configuration(connection::Error),
-    /// The database can't be reached; it may be later.
-    #[error("{doing}: the database can't be reached; it may be later")]
+    /// The database can't be reached, or takes no writes; it may later. Nothing
+    /// was done.
+    #[error("{doing}: {reason}; try again later")]
     Unavailable {
         /// What was being done.
         doing: &'static str,
+        /// Why, as a rest of a sentence.
+        reason: &'static str,
         /// What the connection or the driver said.
         source: Cause,
     },
@@ -216,6 +223,11 @@ fn conflict(table: &str, columns: &[String], deleted: bool) -> String {
         format!(
             "a deleted row of {table} has this {columns}: restore it, or purge it to use it again"
         )
+    } else if columns == "id" {
+        format!(
+            "another row of {table} has this id; where rows were imported with their ids, set the \
+             sequence of {table}.id behind them"
+        )
     } else {
         format!("another row of {table} has this {columns}")
     }
@@ -232,10 +244,7 @@ fn inconsistent(table: &str, column: Option<&str>, id: Option<i64>) -> String {
 impl From<connection::Error> for Error {
     fn from(error: connection::Error) -> Self {
         match error {
-            connection::Error::Unavailable { .. } => Self::Unavailable {
-                doing: "connecting",
-                source: Box::new(error),
-            },
+            connection::Error::Unavailable { .. } => Self::unavailable("connecting", error),
             _ => Self::Configuration(error),
         }
     }
@@ -251,6 +260,15 @@ impl From<migration::Error> for Error {
 }
 
 impl Error {
+    /// The database can't be reached.
+    pub(crate) fn unavailable(doing: &'static str, source: impl Into<Cause>) -> Self {
+        Self::Unavailable {
+            doing,
+            reason: "the database can't be reached",
+            source: source.into(),
+        }
+    }
+
     /// One field that is wrong.
     pub(crate) fn field(field: &'static str, problem: impl Into<String>) -> Self {
         Self::Validation(vec![FieldError {

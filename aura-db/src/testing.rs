@@ -96,6 +96,7 @@ impl TestDatabase {
             .tempdir()
             .map_err(|source| Error::Unavailable {
                 doing: "making a temporary folder",
+                reason: "the system's folder for temporary files can't be used",
                 source: Box::new(source),
             })?;
         let config = Config::sqlite(folder.path().join("aura.db"));

@@ -69,6 +69,9 @@ pub struct Postgres {
     pub user: String,
     /// Its password.
     pub password: Option<SecretString>,
+    /// The file that the password stands in, which is read again when the server
+    /// refuses the password (see [`renew_password`](crate::renew_password)).
+    pub password_file: Option<PathBuf>,
     /// Database name.
     pub database: String,
     /// Schema that holds the tables; it is the whole `search_path`.
@@ -209,6 +212,7 @@ impl Config {
             port: 5432,
             user: user.to_owned(),
             password,
+            password_file: None,
             database: database.to_owned(),
             schema: "public".to_owned(),
             tls: Tls::default(),

@@ -33,5 +33,6 @@ pub use describe::Setting;
 pub use environment::{Environment, Source};
 pub use error::{Error, Problem, causes};
 pub use open::{Connections, NO_TIME_LIMITS, connect, connect_exclusive, connect_read_only};
+pub use postgres::renew_password;
 pub use sqlite::busy_timeout;
 pub use variables::{VARIABLES, Variable, variable};

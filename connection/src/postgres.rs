@@ -9,9 +9,10 @@ use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgSslMode};
 use sqlx::{ConnectOptions as _, Connection as _};
 
-use crate::config::{Config, Postgres, TlsMode};
+use crate::config::{Config, Postgres, Target, TlsMode};
 use crate::error::Error;
 use crate::open::with_logging;
+use crate::read::password_in;
 
 /// A connection that was idle for longer is tried before it is used.
 const PING_AFTER: Duration = Duration::from_secs(1);
@@ -139,6 +140,30 @@ fn options(config: &Config, postgres: &Postgres) -> Result<PgConnectOptions, Err
         options = options.statement_cache_capacity(1).extra_float_digits(None);
     }
     Ok(with_logging(options, config))
+}
+
+/// Reads `DB_PASS_FILE` again and gives what it holds to the pool, for the
+/// connections that it opens from now on. Returns whether there is a password to
+/// try: not when it stands in no file, or the file can't be read just now.
+pub async fn renew_password(config: &Config, pool: &PgPool) -> bool {
+    let Target::Postgres(postgres) = &config.target else {
+        return false;
+    };
+    let Some(file) = postgres.password_file.clone() else {
+        return false;
+    };
+    let read = tokio::task::spawn_blocking(move || password_in(&file)).await;
+    let password = match read {
+        Ok(Ok(password)) => password,
+        Ok(Err(problem)) => {
+            tracing::warn!(target: "aura_db::connection", "DB_PASS_FILE {problem}");
+            return false;
+        }
+        Err(_) => return false,
+    };
+    let options = pool.connect_options();
+    pool.set_connect_options((*options).clone().password(password.expose_secret()));
+    true
 }
 
 fn session_options(config: &Config, postgres: &Postgres) -> [(&'static str, String); 4] {

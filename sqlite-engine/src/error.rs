@@ -27,6 +27,9 @@ pub enum Error {
     /// The commit that it shared with others failed; alone it may succeed.
     #[error("the commit that was shared with others failed")]
     Undone,
+    /// Whoever committed is gone without an answer.
+    #[error("the commit was not answered, so it may have been made")]
+    Unanswered,
     /// The code that ran the statement panicked.
     #[error("the code around the statement panicked")]
     Panicked,

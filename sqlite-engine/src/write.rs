@@ -148,12 +148,13 @@ impl Write {
     ///
     /// Fails with [`Error::Refused`] and [`Error::Ended`], and then nothing is
     /// committed; and with [`Error::Undone`] when the commit that it shared with
-    /// others failed, so that each is to be tried again alone.
+    /// others failed, so that each is to be tried again alone. With
+    /// [`Error::Unanswered`] it may be committed.
     pub async fn commit(mut self) -> Result<(), Error> {
         let held = self.held.take().ok_or(Error::Ended)?;
         let (told, committed) = oneshot::channel();
         held.finish(self.alone, told)?;
-        committed.await.unwrap_or(Err(Error::Closed))
+        committed.await.unwrap_or(Err(Error::Unanswered))
     }
 }
 

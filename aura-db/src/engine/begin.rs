@@ -7,27 +7,39 @@ use sea_orm::{
     DatabaseConnection, DatabaseTransaction, DbErr, SqliteTransactionMode, TransactionOptions,
     TransactionTrait,
 };
+use sqlite_engine::Pace;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::engine::handle::Handle;
 use crate::engine::server::{Lease, Server};
-use crate::engine::session::Session;
+use crate::engine::session::{Session, doing};
 use crate::engine::transaction::{Isolation, Open, Pool};
 use crate::error::{Doing, Error};
 
 const BEGINNING: &str = "beginning a transaction";
 
 impl Handle {
-    /// Does something with a connection to the server.
+    /// Runs a statement on a connection to the server, outside of a transaction.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutcomeUnknown`] when it writes and its answer was lost.
     pub(crate) async fn on_server<T>(
         &self,
         server: &Server,
-        doing: &'static str,
+        pace: Pace,
         run: impl AsyncFnOnce(&mut Lease) -> Result<T, DbErr>,
     ) -> Result<T, Error> {
+        let doing = doing(pace);
         let _place = self.place(&self.shared.gates.writer).await?;
         let mut lease = server.lease().await.doing(doing)?;
-        run(&mut lease).await.doing(doing)
+        run(&mut lease).await.map_err(|error| {
+            if pace == Pace::Read {
+                Error::of(doing, error)
+            } else {
+                Error::of_sent(doing, error)
+            }
+        })
     }
 
     /// The driver's connections, and the gate in front of them.
@@ -128,9 +140,6 @@ pub(crate) async fn begin(
     let begun = tokio::spawn(async move { connection.begin_with_options(options).await });
     begun
         .await
-        .map_err(|source| Error::Unavailable {
-            doing: BEGINNING,
-            source: Box::new(source),
-        })?
+        .map_err(|source| Error::unavailable(BEGINNING, source))?
         .doing(BEGINNING)
 }

@@ -80,7 +80,7 @@ impl<'r> Cells<'r> {
         self.next += cells;
     }
 
-    fn unreadable(mut self, source: DbErr) -> Error {
+    fn unreadable(&mut self, source: DbErr) -> Error {
         let at = self.next.saturating_sub(1);
         let name = |index: usize| match self.row {
             Row::Driver(row) => row.column_names().get(index).cloned(),
@@ -205,6 +205,14 @@ where
 {
     fn read(cells: &mut Cells<'_>) -> Result<Self, DbErr> {
         cells.next()
+    }
+}
+
+/// A row, or what is wrong with it, so that the rows beside one that can't be read
+/// are not lost with it.
+impl<T: Shape> Shape for Result<T, Error> {
+    fn read(cells: &mut Cells<'_>) -> Result<Self, DbErr> {
+        Ok(T::read(cells).map_err(|source| cells.unreadable(source)))
     }
 }
 

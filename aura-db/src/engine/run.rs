@@ -11,8 +11,8 @@ use sea_orm::sea_query::{
     WithClause, WithQuery,
 };
 use sea_orm::{
-    ActiveModelTrait, ConnectionTrait, DbBackend, DbErr, EntityTrait, Insert, Iterable, QueryTrait,
-    Select, Statement, StatementBuilder, Value,
+    ActiveModelTrait, ConnectionTrait, DbBackend, DbErr, EntityTrait, IdenStatic, Insert, Iterable,
+    QueryTrait, Select, Statement, StatementBuilder, Value,
 };
 use sqlite_engine::{Pace, Statement as Prepared};
 
@@ -138,7 +138,7 @@ impl Handle {
                 self.written(engine, statement, pace, read).await?
             }
         } else if let Some(server) = &self.shared.server {
-            let rows = self.on_server(server, doing(pace), async |lease: &mut Lease| {
+            let rows = self.on_server(server, pace, async |lease: &mut Lease| {
                 lease.query(statement, read).await
             });
             // Apart, so that a read of a SQLite file stays small.
@@ -174,7 +174,7 @@ impl Handle {
         } else if let Some(engine) = &self.shared.engine {
             self.executed(engine, statement, pace).await?
         } else if let Some(server) = &self.shared.server {
-            let touched = self.on_server(server, "writing", async |lease: &mut Lease| {
+            let touched = self.on_server(server, pace, async |lease: &mut Lease| {
                 lease.execute(statement).await
             });
             Box::pin(touched).await?
@@ -203,7 +203,7 @@ impl Handle {
             running.done(rows.as_ref().map(|_| 0));
             rows?
         } else if let Some(server) = &self.shared.server {
-            let rows = self.on_server(server, "reading", async |lease: &mut Lease| {
+            let rows = self.on_server(server, Pace::Read, async |lease: &mut Lease| {
                 lease.fetch(built(statement)).await
             });
             Box::pin(rows).await?
@@ -219,6 +219,15 @@ impl Handle {
     pub(crate) async fn all<Q: Known>(&self, query: Q) -> Result<Vec<Q::Row>, Error> {
         let statement = query.statement(self.backend())?;
         self.rows(statement, Pace::Read, Q::Row::read).await
+    }
+
+    /// Every row of a query, each by itself.
+    pub(crate) async fn all_or_report<Q: Known>(
+        &self,
+        query: Q,
+    ) -> Result<Vec<Result<Q::Row, Error>>, Error> {
+        let statement = query.statement(self.backend())?;
+        self.rows(statement, Pace::Read, Shape::read).await
     }
 
     /// Every row that a statement returns that writes a few.
@@ -298,17 +307,20 @@ impl Handle {
         rows.pop().ok_or_else(nothing_returned)
     }
 
-    /// Inserts a row unless another has its unique columns.
+    /// Inserts a row unless another has the same in these columns, which are unique
+    /// together. (One that has its key is an error: it was not chosen here.)
     pub(crate) async fn insert_unless_taken<A>(
         &self,
         row: A,
+        unique: &[<A::Entity as EntityTrait>::Column],
     ) -> Result<Option<<A::Entity as EntityTrait>::Model>, Error>
     where
         A: ActiveModelTrait + Send,
         <A::Entity as EntityTrait>::Model: Shape,
     {
         let mut insert = Insert::one(row).into_query();
-        insert.on_conflict(OnConflict::new().do_nothing().to_owned());
+        let unique = unique.iter().copied();
+        insert.on_conflict(OnConflict::columns(unique).do_nothing().to_owned());
         Ok(self.inserted::<A>(insert).await?.pop())
     }
 
@@ -424,18 +436,22 @@ impl Handle {
         self.count_touched(built(statement), Pace::Long).await
     }
 
-    /// Runs a statement of this crate's own SQL that writes, and returns its
-    /// rows.
+    /// Runs a statement of this crate's own SQL that writes to this entity's
+    /// table, and returns the rows it wrote, each by itself: one that can't be read
+    /// was written all the same.
     pub(crate) async fn sql_returning<E: EntityTrait>(
         &self,
-        sql: &'static str,
+        sql: &str,
         values: Vec<Value>,
-    ) -> Result<Vec<E::Model>, Error>
+    ) -> Result<Vec<Result<E::Model, Error>>, Error>
     where
         E::Model: Shape,
     {
+        // By name: `*` is in the table's order, which a migration may change.
+        let columns: Vec<_> = E::Column::iter().map(|column| column.as_str()).collect();
+        let sql = format!("{sql}\nRETURNING \"{}\"", columns.join("\", \""));
         let statement = Statement::from_sql_and_values(self.backend(), sql, values);
-        self.returned::<E>(statement, Pace::Long).await
+        self.rows(built(statement), Pace::Long, Shape::read).await
     }
 }
 

@@ -15,14 +15,15 @@ use sea_orm::sea_query::Values;
 use sea_orm::{DbErr, QueryResult, RuntimeErr};
 use sea_query_sqlx::SqlxValues;
 use sqlite_engine::Statement;
+use sqlx::error::DatabaseError;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnection, PgPool, Postgres};
 use sqlx::query::Query;
-use sqlx::{AssertSqlSafe, Either, Executor};
+use sqlx::{AssertSqlSafe, Connection as _, Either, Executor};
 
 use crate::engine::row::{Cells, Row};
 use crate::engine::transaction::Isolation;
-use crate::error::Error;
+use crate::error::{Error, is_outdated_plan};
 
 /// Who waits for longer goes back to the pool, which closes those that are idle
 /// for too long.
@@ -43,6 +44,7 @@ const SETTLES: Duration = Duration::from_millis(10);
 pub(crate) struct Server(Arc<Kept>);
 
 struct Kept {
+    config: Config,
     pool: PgPool,
     /// A server that has been silent for so long will not answer any more.
     silence: Option<Duration>,
@@ -78,6 +80,8 @@ enum Line {
     Silent,
     /// It has ended.
     Lost,
+    /// It leads to a server that takes no writes (any more).
+    ReadOnly,
 }
 
 /// A connection in use.
@@ -89,6 +93,8 @@ pub(crate) struct Lease {
     doubtful: bool,
     /// A transaction was begun in it, and its end is not known.
     open: bool,
+    /// It is closed when its user has finished.
+    discard: bool,
     /// How it looks from here.
     line: Line,
 }
@@ -106,6 +112,20 @@ impl fmt::Debug for Lease {
 }
 
 impl Kept {
+    /// A connection of the pool's. When the server refuses the password, the file
+    /// that it stands in is read again: it may have been changed there too.
+    async fn acquire(&self) -> Result<PoolConnection<Postgres>, sqlx::Error> {
+        match self.pool.acquire().await {
+            Err(error)
+                if is_wrong_password(&error)
+                    && connection::renew_password(&self.config, &self.pool).await =>
+            {
+                self.pool.acquire().await
+            }
+            acquired => acquired,
+        }
+    }
+
     fn idle(&self) -> MutexGuard<'_, Idle> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -118,6 +138,17 @@ impl Kept {
             self.runtime.spawn(async move {
                 tokio::time::timeout(SIGN_OF_LIFE, waiting.connection.return_to_pool()).await
             });
+        }
+    }
+
+    /// Closes the connections that nobody uses.
+    fn discard_idle(&self) {
+        let waiting = std::mem::take(&mut self.idle().connections);
+        let waiting = waiting.into_iter().map(|waiting| waiting.connection);
+        let pooled = std::iter::from_fn(|| self.pool.try_acquire());
+        let _runtime = self.runtime.enter();
+        for mut connection in waiting.chain(pooled) {
+            connection.close_on_drop();
         }
     }
 
@@ -173,6 +204,7 @@ impl Server {
         let limit = config.statement_timeout;
         let limit = limit.filter(|_| postgres.prepared_statements);
         Some(Self(Arc::new(Kept {
+            config: config.clone(),
             pool: connections.writer.get_postgres_connection_pool().clone(),
             silence: limit.map(|limit| limit + GRACE),
             runtime: tokio::runtime::Handle::current(),
@@ -185,7 +217,7 @@ impl Server {
         let waiting = self.0.idle().connections.pop();
         let (connection, uses) = match waiting {
             Some(waiting) => (waiting.connection, waiting.uses),
-            None => (self.0.pool.acquire().await.map_err(failed)?, 0),
+            None => (self.0.acquire().await.map_err(failed)?, 0),
         };
         Ok(Lease {
             kept: self.0.clone(),
@@ -193,6 +225,7 @@ impl Server {
             uses: uses + 1,
             doubtful: false,
             open: false,
+            discard: false,
             line: Line::Up,
         })
     }
@@ -278,6 +311,19 @@ impl Lease {
         statement: Statement,
         mut arrived: impl FnMut(QueryResult),
     ) -> Result<(), DbErr> {
+        let kept = self.kept_for_again(&statement);
+        let done = self.rows_once(statement, &mut arrived).await;
+        match self.again(done, kept).await? {
+            Some(statement) => self.rows_once(statement, &mut arrived).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn rows_once(
+        &mut self,
+        statement: Statement,
+        arrived: &mut impl FnMut(QueryResult),
+    ) -> Result<(), DbErr> {
         self.run(async |connection| {
             let mut rows = connection.fetch_many(bound(statement));
             while let Some(step) = rows.try_next().await? {
@@ -292,8 +338,50 @@ impl Lease {
 
     /// Runs a statement and says how many rows it touched.
     pub(crate) async fn execute(&mut self, statement: Statement) -> Result<u64, DbErr> {
-        let done = self.run(async |connection| connection.execute(bound(statement)).await);
-        Ok(done.await?.rows_affected())
+        let kept = self.kept_for_again(&statement);
+        let mut touched = 0;
+        let done = self.execute_once(statement, &mut touched).await;
+        if let Some(statement) = self.again(done, kept).await? {
+            self.execute_once(statement, &mut touched).await?;
+        }
+        Ok(touched)
+    }
+
+    async fn execute_once(&mut self, statement: Statement, touched: &mut u64) -> Result<(), DbErr> {
+        self.run(async |connection| {
+            let done = connection.execute(bound(statement)).await?;
+            *touched = done.rows_affected();
+            Ok(())
+        })
+        .await
+    }
+
+    /// The statement, where it may run once more by itself.
+    fn kept_for_again(&self, statement: &Statement) -> Option<Statement> {
+        (!self.open).then(|| statement.clone())
+    }
+
+    /// Returns the statement when it is to be run once more. The schema has changed
+    /// since the connection prepared it, and the server refused it before it did
+    /// anything: so nothing that was prepared is kept. A transaction has failed
+    /// with it.
+    async fn again(
+        &mut self,
+        done: Result<(), DbErr>,
+        kept: Option<Statement>,
+    ) -> Result<Option<Statement>, DbErr> {
+        match done {
+            Err(error) if is_outdated(&error) => {
+                if kept.is_none() {
+                    self.discard = true;
+                    return Err(error);
+                }
+                self.run(async |connection| connection.clear_cached_statements().await)
+                    .await?;
+                Ok(kept)
+            }
+            done => done.map(|()| None),
+        }
     }
 
     /// Works with savepoints.
@@ -345,13 +433,21 @@ impl Lease {
             },
         };
         self.line = match &done {
-            Err(error) if line == Line::Up && is_lost(error) => Line::Lost,
+            Err(error) if line == Line::Up => line_after(error),
             _ => line,
         };
-        if self.line != Line::Up {
+        match self.line {
+            Line::Up => {}
             // Whatever ended it may have ended the others; the pool asks them.
-            let idle = std::mem::take(&mut self.kept.idle().connections);
-            self.kept.give_back(idle);
+            Line::Silent | Line::Lost => {
+                let idle = std::mem::take(&mut self.kept.idle().connections);
+                self.kept.give_back(idle);
+            }
+            // They lead to the same server, and would answer.
+            Line::ReadOnly => {
+                self.discard = true;
+                self.kept.discard_idle();
+            }
         }
         let done = done.map_err(failed)?;
         self.doubtful = before;
@@ -364,9 +460,9 @@ impl Drop for Lease {
         let Some(mut connection) = self.connection.take() else {
             return;
         };
-        if self.open || self.line == Line::Silent {
+        if self.open || self.discard || self.line == Line::Silent {
             // In the pool its next user would write into this transaction, or
-            // wait as long.
+            // wait as long, or be refused as well.
             connection.close_on_drop();
             let _runtime = self.kept.runtime.enter();
             return drop(connection);
@@ -390,13 +486,35 @@ fn bound(statement: Statement) -> Query<'static, Postgres, SqlxValues> {
     sqlx::query_with(AssertSqlSafe(sql), SqlxValues(Values(values)))
 }
 
-/// Whether the connection has ended, or the server is about to end it.
-fn is_lost(error: &sqlx::Error) -> bool {
-    match error {
-        sqlx::Error::Io(_) => true,
-        sqlx::Error::Database(error) => error.code().is_some_and(|code| code.starts_with("57P")),
-        _ => false,
+fn is_wrong_password(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(DatabaseError::code);
+    code.is_some_and(|code| code == "28P01")
+}
+
+/// What an error says about the connection.
+fn line_after(error: &sqlx::Error) -> Line {
+    let code = match error {
+        sqlx::Error::Io(_) => return Line::Lost,
+        sqlx::Error::Database(error) => error.code().unwrap_or_default(),
+        _ => return Line::Up,
+    };
+    match &*code {
+        // read_only_sql_transaction: no transaction here is opened READ ONLY.
+        "25006" => Line::ReadOnly,
+        // idle_in_transaction_session_timeout
+        "25P03" => Line::Lost,
+        // operator_intervention, but for query_canceled
+        code if code.starts_with("57P") => Line::Lost,
+        _ => Line::Up,
     }
+}
+
+/// Whether a prepared statement's rows have changed, and it was refused for that.
+fn is_outdated(error: &DbErr) -> bool {
+    let DbErr::Query(RuntimeErr::SqlxError(error)) = error else {
+        return false;
+    };
+    error.as_database_error().is_some_and(is_outdated_plan)
 }
 
 fn silent(limit: Duration) -> sqlx::Error {

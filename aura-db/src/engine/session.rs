@@ -216,9 +216,10 @@ impl Session {
 
 /// What it means that the driver failed to end a transaction.
 fn unfinished(error: DbErr, commit: bool) -> Unfinished {
-    Unfinished::Failed(match Error::of("committing", error) {
-        Error::Unavailable { source, .. } if commit => Error::CommitUnknown { source },
-        error => error,
+    Unfinished::Failed(if commit {
+        Error::of_sent("committing", error)
+    } else {
+        Error::of("undoing a transaction", error)
     })
 }
 

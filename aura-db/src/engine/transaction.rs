@@ -201,7 +201,8 @@ impl Open {
         if wanted && spoilt {
             return Err(Error::Aborted);
         }
-        let ended = ended.map_err(|source| Error::CommitUnknown {
+        let ended = ended.map_err(|source| Error::OutcomeUnknown {
+            doing: "committing",
             source: Box::new(source),
         })?;
         ended.map_err(|unfinished| match unfinished {

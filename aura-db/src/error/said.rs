@@ -2,6 +2,7 @@
 
 use sea_orm::{ConnAcquireErr, DbErr, RuntimeErr};
 use sqlx::error::DatabaseError;
+use sqlx::postgres::PgDatabaseError;
 
 use crate::error::Error;
 
@@ -19,19 +20,24 @@ impl Error {
                 };
             }
             DbErr::ConnectionAcquire(_) => {
-                return Self::Unavailable {
-                    doing,
-                    source: Box::new(source),
-                };
+                return Self::unavailable(doing, source);
             }
             _ => return Self::Other { doing, source },
         };
         match &*driver {
+            // A transaction that runs again prepares its statements anew.
+            sqlx::Error::Database(error) if is_outdated_plan(&**error) => Self::Busy {
+                doing,
+                source: Some(source),
+            },
             sqlx::Error::Database(error) => {
                 let code = error.code().unwrap_or_default();
                 let said = Said {
                     code: &code,
                     message: error.message(),
+                    detail: error
+                        .try_downcast_ref::<PgDatabaseError>()
+                        .and_then(PgDatabaseError::detail),
                     table: error.table(),
                     constraint: error.constraint(),
                 };
@@ -45,11 +51,19 @@ impl Error {
             | sqlx::Error::Tls(_)
             | sqlx::Error::Protocol(_)
             | sqlx::Error::PoolClosed
-            | sqlx::Error::WorkerCrashed => Self::Unavailable {
-                doing,
-                source: Box::new(source),
-            },
+            | sqlx::Error::WorkerCrashed => Self::unavailable(doing, source),
             _ => Self::Other { doing, source },
+        }
+    }
+
+    /// What a failure means of a statement that was sent, and commits what it
+    /// does: a COMMIT, or a write outside of a transaction.
+    pub(crate) fn of_sent(doing: &'static str, source: DbErr) -> Self {
+        if is_unanswered(&source) {
+            let source = Box::new(source);
+            Self::OutcomeUnknown { doing, source }
+        } else {
+            Self::of(doing, source)
         }
     }
 
@@ -73,7 +87,8 @@ impl Error {
                 source: source(error),
             },
             Engine::Ended | Engine::Undone => Self::Aborted,
-            Engine::Closed => Self::Unavailable {
+            Engine::Closed => Self::unavailable(doing, error),
+            Engine::Unanswered => Self::OutcomeUnknown {
                 doing,
                 source: Box::new(error),
             },
@@ -84,6 +99,7 @@ impl Error {
                 let said = Said {
                     code: code.as_deref().unwrap_or_default(),
                     message: &message,
+                    detail: None,
                     table: None,
                     constraint: None,
                 };
@@ -111,11 +127,28 @@ impl Error {
             "57014" => Self::Timeout { doing, source },
             // in_failed_sql_transaction
             "25P02" => Self::Aborted,
-            // connection_exception, operator_intervention
-            code if code.starts_with("08") || code.starts_with("57P") => Self::Unavailable {
+            // read_only_sql_transaction
+            "25006" => Self::Unavailable {
                 doing,
+                reason: "the server is read-only (a standby, or default_transaction_read_only)",
                 source: Box::new(source),
             },
+            // idle_in_transaction_session_timeout
+            "25P03" => Self::Unavailable {
+                doing,
+                reason: "the server ended a transaction that did nothing for too long",
+                source: Box::new(source),
+            },
+            // invalid_authorization_specification, invalid_password
+            "28000" | "28P01" => Self::Unavailable {
+                doing,
+                reason: "the server refuses the role or its password (see DB_USER, DB_PASS_FILE)",
+                source: Box::new(source),
+            },
+            // connection_exception, operator_intervention
+            code if code.starts_with("08") || code.starts_with("57P") => {
+                Self::unavailable(doing, source)
+            }
             code if is_sqlite_busy(code) => Self::Busy {
                 doing,
                 source: Some(source),
@@ -140,11 +173,45 @@ impl Error {
                 .as_database_error()
                 .and_then(DatabaseError::code)
                 .is_some_and(|code| {
-                    matches!(code.as_ref(), "40001" | "40P01") || is_sqlite_busy(&code)
+                    // 0A000 is only here what `is_outdated_plan` found.
+                    matches!(code.as_ref(), "40001" | "40P01" | "0A000") || is_sqlite_busy(&code)
                 }),
             _ => false,
         }
     }
+}
+
+/// Whether a statement that was sent may have been done all the same: the server
+/// didn't say that it refused it, or said it about the connection and not about
+/// the statement.
+fn is_unanswered(error: &DbErr) -> bool {
+    let (DbErr::Query(RuntimeErr::SqlxError(error)) | DbErr::Exec(RuntimeErr::SqlxError(error))) =
+        error
+    else {
+        return false;
+    };
+    match &**error {
+        sqlx::Error::Database(error) => {
+            // connection_exception, operator_intervention but for query_canceled
+            let code = error.code().unwrap_or_default();
+            code.starts_with("08") || code.starts_with("57P")
+        }
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::WorkerCrashed => true,
+        _ => false,
+    }
+}
+
+/// Whether PostgreSQL refused a prepared statement because its rows have changed
+/// since ("cached plan must not change result type"). Nothing was done.
+pub(crate) fn is_outdated_plan(error: &dyn DatabaseError) -> bool {
+    error
+        .try_downcast_ref::<PgDatabaseError>()
+        .is_some_and(|error| {
+            error.code() == "0A000" && error.routine() == Some("RevalidateCachedQuery")
+        })
 }
 
 /// What a database says of a failure.
@@ -152,24 +219,20 @@ struct Said<'a> {
     /// The SQLSTATE, or SQLite's extended result code.
     code: &'a str,
     message: &'a str,
+    /// PostgreSQL's, which quotes values: for what can be read off it only.
+    detail: Option<&'a str>,
     table: Option<&'a str>,
     constraint: Option<&'a str>,
 }
 
-/// Which columns a unique index of ours is about. PostgreSQL tells its name,
-/// `uq_table_column`; SQLite the columns, in the message.
+/// Which columns a unique index is about. PostgreSQL says so in the detail, unless
+/// the role may not read the table; SQLite in the message.
 fn unique(error: &Said<'_>) -> Error {
     if let (Some(table), Some(constraint)) = (error.table, error.constraint) {
-        let columns = constraint
-            .strip_prefix(&format!("uq_{table}_"))
-            .unwrap_or(constraint);
+        let columns = error.detail.and_then(key_columns);
         return Error::Conflict {
             table: table.to_owned(),
-            columns: match columns {
-                "owner_id_name" => vec!["owner_id".to_owned(), "name".to_owned()],
-                "workflow_id_version" => vec!["workflow_id".to_owned(), "version".to_owned()],
-                one => vec![one.to_owned()],
-            },
+            columns: columns.unwrap_or_else(|| vec![constraint.to_owned()]),
             deleted: false,
         };
     }
@@ -190,6 +253,15 @@ fn unique(error: &Said<'_>) -> Error {
             .collect(),
         deleted: false,
     }
+}
+
+/// The columns in `Key (owner_id, name)=(1, x) already exists.`, of which only the
+/// first part is in the same words in every language of the server's.
+fn key_columns(detail: &str) -> Option<Vec<String>> {
+    let (before, _) = detail.split_once(")=(")?;
+    let (_, columns) = before.split_once('(')?;
+    let names = columns.split(", ").map(|name| name.trim_matches('"'));
+    Some(names.map(ToOwned::to_owned).collect())
 }
 
 /// `SQLITE_BUSY` and `SQLITE_LOCKED`, with their extended codes; an SQLSTATE has

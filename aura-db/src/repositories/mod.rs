@@ -66,6 +66,25 @@ pub(crate) fn moment(time: DateTime<Utc>) -> DateTime<Utc> {
     whole.unwrap_or(last).clamp(first, last)
 }
 
+/// The rows that can be read. Each of the others is logged as an error, with its
+/// table, column and key.
+pub(crate) fn readable<T>(rows: Vec<Result<T, Error>>) -> Vec<T> {
+    let readable = rows
+        .into_iter()
+        .filter_map(|row| row.inspect_err(|error| report(error)).ok());
+    readable.collect()
+}
+
+/// Logs a row that can't be read, and is passed over.
+pub(crate) fn report(error: &Error) {
+    let source = std::error::Error::source(error).map(ToString::to_string);
+    tracing::error!(
+        target: "aura_db::unreadable",
+        source = source.as_deref(),
+        "{error}; it is passed over"
+    );
+}
+
 /// A document as the value of its column: SeaORM casts it by itself only where
 /// it builds the statement from a row.
 pub(crate) fn document<C: ColumnTrait>(column: C, document: Option<&Document>) -> SimpleExpr {

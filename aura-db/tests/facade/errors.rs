@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use aura_db::entity::users;
 use aura_db::sea_orm::{ConnectionTrait, EntityTrait};
-use aura_db::{Database, Error, NewUser, Page, SessionRequest, UserFilter};
+use aura_db::{Database, Error, NewAgent, NewPlugin, NewUser, Page, SessionRequest, UserFilter};
 use testdb::{Backend, TestDb};
 
 use crate::people::session;
@@ -12,7 +12,8 @@ use crate::support::{PASSWORD, assert_error, open, user};
 
 testdb::both!(migrated:
     a_closed_database, a_word_that_nobody_knows,
-    a_time_that_is_none, errors_show_no_secret,
+    a_time_that_is_none, errors_show_no_secret, rows_that_were_imported,
+    a_conflict_of_own_columns,
 );
 testdb::postgres!(migrated: a_connection_that_breaks);
 
@@ -192,4 +193,74 @@ async fn errors_show_no_secret(test: TestDb) {
     }
     assert!(shown.to_lowercase().contains("check"), "{shown}");
     assert!(!shown.contains("canary"), "{shown}");
+}
+
+/// With their ids, so that on PostgreSQL the sequence stands before them (SQLite
+/// counts on from the highest).
+async fn rows_that_were_imported(test: TestDb) {
+    test.execute(
+        "INSERT INTO users (id, name, email, hashed_password) VALUES (1, 'Ada', 'ada@example.org', '!'); \
+         INSERT INTO plugins (id, name, description, version) VALUES (1, 'mail', '', '1'); \
+         INSERT INTO agents (id, name, model, owner_id) VALUES (1, 'Helper', 'm', 1)",
+    )
+    .await;
+    let db = open(&test).await;
+    let free = || NewUser::new("Bob", "bob@example.org", PASSWORD);
+    let create = async || db.users().create(free()).await.map(|_| ());
+    let register = async || {
+        let plugin = NewPlugin::new("files", "1");
+        db.plugins().register(plugin).await.map(|_| ())
+    };
+    let hire = async || {
+        let agent = NewAgent::new("Other", "m").owner(1.into());
+        db.agents().create(agent).await.map(|_| ())
+    };
+    if test.backend() == Backend::Postgres {
+        for (result, table) in [
+            (create().await, "users"),
+            (register().await, "plugins"),
+            (hire().await, "agents"),
+        ] {
+            let Err(error) = result else {
+                panic!("{table}: its key was free");
+            };
+            let said = error.to_string();
+            assert_error!(
+                Err::<(), _>(error),
+                Error::Conflict { table: of, columns, .. } if of == table && columns == ["id"]
+            );
+            assert!(
+                said.contains(&format!("the sequence of {table}.id")),
+                "{said}"
+            );
+        }
+    }
+    create().await.expect("the next key is free");
+    register().await.expect("the next key is free");
+    hire().await.expect("the next key is free");
+    assert_error!(create().await, Error::Conflict { columns, .. } if columns == ["email"]);
+    assert_error!(hire().await, Error::Conflict { columns, .. } if columns == ["owner_id", "name"]);
+}
+
+/// Named alike on both, whatever the index is called.
+async fn a_conflict_of_own_columns(test: TestDb) {
+    test.execute(
+        "CREATE TABLE keys (\"left\" bigint NOT NULL, b bigint NOT NULL); \
+         CREATE UNIQUE INDEX mine ON keys (\"left\", b)",
+    )
+    .await;
+    let db = open(&test).await;
+    let insert = async || {
+        let mut insert = aura_db::sea_orm::sea_query::Query::insert();
+        insert
+            .into_table("keys")
+            .columns(["left", "b"])
+            .values_panic([1_i64.into(), 2_i64.into()]);
+        db.execute(insert).await
+    };
+    insert().await.expect("the first");
+    assert_error!(
+        insert().await,
+        Error::Conflict { table, columns, .. } if table == "keys" && columns == ["left", "b"]
+    );
 }

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use aura_db::{Document, Error, ExecutionStatus, Outcome};
+use aura_db::{Document, Error, Execution, ExecutionMode, ExecutionStatus, NewExecution, Outcome};
 use serde_json::json;
-use testdb::TestDb;
+use testdb::{Backend, TestDb};
 
 use crate::executions::{LEASE, flow, queue};
 use crate::support::{assert_error, open, open_at};
@@ -14,6 +14,7 @@ testdb::both!(migrated:
     a_lease_is_extended_by_its_holder, finished_by_its_holder_only, a_late_holder_is_refused,
     waiting_ends_by_time_or_by_event, canceled_ones_are_lost_to_their_worker,
     cancel_and_finish_meet, recovered_once, what_is_not_taken_is_free,
+    a_reordered_table_reads_right,
 );
 
 async fn a_lease_is_extended_by_its_holder(db: TestDb) {
@@ -331,4 +332,42 @@ async fn what_is_not_taken_is_free(test: TestDb) {
         claim("two").await
     };
     assert_eq!(other, Some(queued));
+}
+
+/// A column that was changed in the usual way (rename, add, copy, drop) stands
+/// last in its table.
+async fn a_reordered_table_reads_right(test: TestDb) {
+    let (db, clock) = open_at(&test).await;
+    let flow = flow(&db, "ada").await;
+    let input = Document::from(json!({"the": "input"}));
+    let new = NewExecution::new(flow, ExecutionMode::Manual).data(input.clone());
+    let executions = db.executions();
+    let id = executions.enqueue(new).await.expect("queued").id;
+    let check = match test.backend() {
+        Backend::Sqlite => "CHECK (json_valid(data))",
+        Backend::Postgres => "",
+    };
+    for sql in [
+        "ALTER TABLE executions RENAME COLUMN data TO data_before",
+        &format!("ALTER TABLE executions ADD COLUMN data json_text {check}"),
+        "UPDATE executions SET data = data_before",
+        "ALTER TABLE executions DROP COLUMN data_before",
+    ] {
+        test.execute(sql).await;
+    }
+    let right = |execution: Option<Execution>, status: ExecutionStatus| {
+        let execution = execution.expect("one");
+        assert_eq!((execution.id, execution.status), (id, status));
+        assert_eq!(
+            (execution.data, execution.error),
+            (Some(input.clone()), None)
+        );
+    };
+    let claimed = executions.claim("w", LEASE).await.expect("an answer");
+    right(claimed, ExecutionStatus::Running);
+    clock.advance(LEASE);
+    let recovered = executions.recover(10).await.expect("an answer").pop();
+    right(recovered, ExecutionStatus::Queued);
+    let found = executions.find(id).await.expect("an answer");
+    right(found, ExecutionStatus::Queued);
 }

@@ -3,6 +3,8 @@
 
 mod target;
 
+pub(crate) use target::password_in;
+
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::path::Path;

@@ -1,6 +1,6 @@
 //! Which database the variables name, and how it is reached.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use secrecy::SecretString;
 
@@ -92,11 +92,15 @@ impl Reader<'_> {
                 None,
             );
         }
+        let port = self.number("DB_PORT", 5432, 1..=65535);
+        let user = self.text("DB_USER", "aura");
+        let (password, password_file) = self.password();
         Postgres {
             host,
-            port: self.number("DB_PORT", 5432, 1..=65535),
-            user: self.text("DB_USER", "aura"),
-            password: self.password(),
+            port,
+            user,
+            password,
+            password_file,
             database,
             tls: self.tls(),
             ..self.postgres_session()
@@ -123,42 +127,23 @@ impl Reader<'_> {
         *postgres
     }
 
-    fn password(&mut self) -> Option<SecretString> {
+    /// The password, and the file that it stands in.
+    fn password(&mut self) -> (Option<SecretString>, Option<PathBuf>) {
         let direct = self.raw("DB_PASS", "").map(SecretString::from);
-        let file = self.raw("DB_PASS_FILE", "");
-        match (direct, file) {
-            (Some(_), Some(_)) => {
-                self.problem(
-                    "DB_PASS_FILE",
-                    "is set beside DB_PASS; keep one of them",
-                    None,
-                );
-                None
+        let Some(file) = self.raw("DB_PASS_FILE", "").map(PathBuf::from) else {
+            return (direct, None);
+        };
+        if direct.is_some() {
+            let problem = "is set beside DB_PASS; keep one of them";
+            self.problem("DB_PASS_FILE", problem, None);
+            return (None, None);
+        }
+        match password_in(&file) {
+            Ok(password) => (Some(password), Some(file)),
+            Err(problem) => {
+                self.problem("DB_PASS_FILE", problem, None);
+                (None, None)
             }
-            (None, Some(path)) => match std::fs::read_to_string(&path) {
-                Ok(text) if text.trim_end_matches(['\r', '\n']).is_empty() => {
-                    self.problem(
-                        "DB_PASS_FILE",
-                        "names a file without a password in it",
-                        None,
-                    );
-                    None
-                }
-                // Editors and `echo` end the file with a line break that is
-                // not part of the password.
-                Ok(text) => Some(
-                    text.strip_suffix('\n')
-                        .map_or(text.as_str(), |text| {
-                            text.strip_suffix('\r').unwrap_or(text)
-                        })
-                        .into(),
-                ),
-                Err(error) => {
-                    self.problem("DB_PASS_FILE", format!("cannot be read: {error}"), None);
-                    None
-                }
-            },
-            (direct, None) => direct,
         }
     }
 
@@ -346,4 +331,21 @@ impl Reader<'_> {
             }
         }
     }
+}
+
+/// Reads the password that a file holds. Editors and `echo` end it with a line
+/// break that is not part of the password.
+///
+/// # Errors
+///
+/// What is wrong with the file, as the rest of a sentence.
+pub(crate) fn password_in(file: &Path) -> Result<SecretString, String> {
+    let text = std::fs::read_to_string(file).map_err(|error| format!("cannot be read: {error}"))?;
+    if text.trim_end_matches(['\r', '\n']).is_empty() {
+        return Err("names a file without a password in it".to_owned());
+    }
+    let line = text
+        .strip_suffix('\n')
+        .map(|text| text.strip_suffix('\r').unwrap_or(text));
+    Ok(line.unwrap_or(&text).into())
 }

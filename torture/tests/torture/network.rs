@@ -135,7 +135,7 @@ async fn nothing_is_lost_on_a_bad_network(test: TestDb) {
                         let expected = matches!(
                             error,
                             Error::Unavailable { .. }
-                                | Error::CommitUnknown { .. }
+                                | Error::OutcomeUnknown { .. }
                                 | Error::Busy { .. }
                                 | Error::Timeout { .. }
                         );

@@ -92,7 +92,8 @@ impl Agents {
                     updated_by: Set(h.actor),
                     config: Set(new.config.clone()),
                 };
-                match h.insert_unless_taken(row).await? {
+                let unique = [agents::Column::OwnerId, agents::Column::Name];
+                match h.insert_unless_taken(row, &unique).await? {
                     Some(agent) => Ok(agent),
                     None => Err(taken(&h, owner, &new.name, None)
                         .await?

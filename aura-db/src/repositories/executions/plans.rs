@@ -66,9 +66,9 @@ async fn rows_are_found_by_index(db: TestDb) {
     let connection = db.outside().await;
     let backend = connection.get_database_backend();
     let (claim, recover, queue) = match backend {
-        DbBackend::Postgres => (CLAIM_POSTGRES, RECOVER_POSTGRES, "idx_executions_queued"),
+        DbBackend::Postgres => (&*CLAIM_POSTGRES, RECOVER_POSTGRES, "idx_executions_queued"),
         // Which has the ids of each status in order too.
-        _ => (CLAIM_SQLITE, RECOVER_SQLITE, "idx_executions_status_id"),
+        _ => (&*CLAIM_SQLITE, RECOVER_SQLITE, "idx_executions_status_id"),
     };
     let now = chrono::DateTime::from_timestamp(1_767_225_700, 0).expect("a time");
     let time = Value::from(now);

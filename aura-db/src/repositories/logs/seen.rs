@@ -25,7 +25,7 @@ use std::collections::BTreeSet;
 use entity::logs;
 use sea_orm::{
     ColumnTrait, Condition, DbBackend, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
-    Statement,
+    Select, Statement,
 };
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +35,7 @@ use crate::engine::Handle;
 use crate::engine::row::{Cells, Shape};
 use crate::engine::run::Rows;
 use crate::error::Error;
+use crate::repositories::report;
 
 /// Entries that are given at once at the most.
 const BATCH: usize = 500;
@@ -161,7 +162,8 @@ impl Seen {
             // All of them were looked at after their writers had ended.
             self.forget();
         }
-        Ok((entries, self.high < newest))
+        let entries = entries.into_iter().filter_map(|(_, log)| log);
+        Ok((entries.collect(), self.high < newest))
     }
 
     /// Moves `settled` as far as whoever was writing has ended.
@@ -183,7 +185,7 @@ impl Seen {
     }
 
     /// What has appeared in the gaps since.
-    async fn late(&self, h: &Handle, filter: &LogFilter) -> Result<Vec<Log>, Error> {
+    async fn late(&self, h: &Handle, filter: &LogFilter) -> Result<Vec<Seeing>, Error> {
         let mut late = Vec::new();
         for gaps in self.gaps.chunks(GAPS_AT_ONCE) {
             let within = gaps.iter().fold(Condition::any(), |any, gap| {
@@ -194,7 +196,7 @@ impl Seen {
                 .filter(within)
                 .order_by_asc(logs::Column::Id)
                 .limit((BATCH - late.len()) as u64);
-            late.extend(h.all(found).await?);
+            late.extend(seeing(h, found).await?);
             if late.len() == BATCH {
                 break;
             }
@@ -209,7 +211,7 @@ impl Seen {
         filter: &LogFilter,
         newest: i64,
         room: usize,
-    ) -> Result<Vec<Log>, Error> {
+    ) -> Result<Vec<Seeing>, Error> {
         let from = self.high.max(self.settled);
         let mut to = newest;
         if from < newest {
@@ -236,9 +238,9 @@ impl Seen {
             .filter(logs::COLUMN.id.lte(to))
             .order_by_asc(logs::Column::Id)
             .limit(room as u64);
-        let next = h.all(next).await?;
+        let next = seeing(h, next).await?;
         self.high = match next.last() {
-            Some(last) if next.len() == room => last.id.0,
+            Some((last, _)) if next.len() == room => *last,
             _ => to,
         };
         missing.retain_mut(|gap| {
@@ -250,8 +252,8 @@ impl Seen {
     }
 
     /// What is given out is missing no more.
-    fn fill(&mut self, entries: &[Log]) {
-        for id in entries.iter().map(|log| log.id.0) {
+    fn fill(&mut self, entries: &[Seeing]) {
+        for &(id, _) in entries {
             let at = self.gaps.partition_point(|gap| gap.last < id);
             let Some(gap) = self.gaps.get_mut(at).filter(|gap| gap.first <= id) else {
                 continue;
@@ -281,6 +283,27 @@ impl Seen {
             gap.first <= gap.last
         });
     }
+}
+
+/// The id of an entry, and the entry when this build can read it.
+type Seeing = (i64, Option<Log>);
+
+/// The entries of a query. One that can't be read is reported, and passed over
+/// once and for all: a follower would never get any further.
+async fn seeing(h: &Handle, query: Select<logs::Entity>) -> Result<Vec<Seeing>, Error> {
+    let rows = h.all_or_report(query).await?.into_iter();
+    rows.map(|row| match row {
+        Ok(log) => Ok((log.id.0, Some(log))),
+        Err(error) => match error {
+            Error::Inconsistent { id: Some(id), .. } => {
+                report(&error);
+                Ok((id, None))
+            }
+            // Without its key nothing could go on behind it.
+            error => Err(error),
+        },
+    })
+    .collect()
 }
 
 async fn newest(h: &Handle) -> Result<i64, Error> {

@@ -60,7 +60,8 @@ impl Logs {
     /// Entries that this process appends through a clone of this database come
     /// at once; those of other processes within a second
     /// ([`Tail::look_every`]). In a restricted handle the role is asked at each
-    /// look.
+    /// look. An entry that this build can't read is logged as an error (target
+    /// `aura_db::unreadable`) and passed over.
     ///
     /// Not waited for are entries with ids of their own choosing (restored from
     /// elsewhere), those of a prepared transaction (`PREPARE TRANSACTION`), and

@@ -1,8 +1,7 @@
 //! Entries of several callers in one statement, on PostgreSQL.
 
 use chrono::{DateTime, Utc};
-use sea_orm::{DbErr, RuntimeErr};
-use sqlite_engine::Statement;
+use sqlite_engine::{Pace, Statement};
 
 use super::{Log, NewLog};
 use crate::engine::Handle;
@@ -74,9 +73,10 @@ impl Run<Entry, Appended> for Append {
             Err(Failed::Undone) => entries.iter().map(|_| None).collect(),
             Err(Failed::Unknown(error)) => {
                 let told = entries.iter().map(|_| {
-                    let source = error.to_string().into();
-                    let doing = "writing";
-                    Some(Err(Error::Unavailable { doing, source }))
+                    Some(Err(Error::OutcomeUnknown {
+                        doing: "writing",
+                        source: error.to_string().into(),
+                    }))
                 });
                 told.collect()
             }
@@ -99,28 +99,12 @@ async fn insert(h: &Handle, entries: &[Entry]) -> Result<Vec<Log>, Failed> {
         .collect();
     let arrays = arrays(&rows).map_err(|_| Failed::Undone)?;
     let statement = Statement::new(APPEND, arrays);
-    let sent = h.on_server(server, "writing", async |lease: &mut Lease| {
-        Ok(lease.query(statement, Log::read).await)
+    let sent = h.on_server(server, Pace::Quick, async |lease: &mut Lease| {
+        lease.query(statement, Log::read).await
     });
-    let answer = sent.await.map_err(|_| Failed::Undone)?;
-    let entries = answer.map_err(|error| {
-        if refused(&error) {
-            Failed::Undone
-        } else {
-            Failed::Unknown(Error::of("writing", error))
-        }
+    let answer = sent.await.map_err(|error| match error {
+        Error::OutcomeUnknown { .. } => Failed::Unknown(error),
+        _ => Failed::Undone,
     })?;
-    entries.map_err(Failed::Unknown)
-}
-
-/// Whether the server itself says that it did not do it, and goes on.
-fn refused(error: &DbErr) -> bool {
-    let DbErr::Query(RuntimeErr::SqlxError(error)) = error else {
-        return false;
-    };
-    error.as_database_error().is_some_and(|error| {
-        // connection_exception, operator_intervention but query_canceled
-        let code = error.code().unwrap_or_default();
-        !code.starts_with("08") && !code.starts_with("57P")
-    })
+    answer.map_err(Failed::Unknown)
 }

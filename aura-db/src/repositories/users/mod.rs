@@ -126,7 +126,7 @@ impl Users {
                     created_by: Set(h.actor),
                     updated_by: Set(h.actor),
                 };
-                match h.insert_unless_taken(row).await? {
+                match h.insert_unless_taken(row, &[users::Column::Email]).await? {
                     Some(user) => Ok(user),
                     None => Err(taken(&h, email, None).await?.unwrap_or(conflict(false))),
                 }

@@ -1,0 +1,192 @@
+//! Connections that have gone bad: each costs one call at most, and the next
+//! works.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aura_db::entity::users;
+use aura_db::sea_orm::EntityTrait;
+use aura_db::{Config, Database, Error, Target, UserChange, UserId, WorkflowId};
+use testdb::TestDb;
+use tokio::sync::Barrier;
+
+use crate::executions::{LEASE, flow, queue};
+use crate::support::{assert_error, user};
+
+testdb::postgres!(migrated:
+    a_changed_column_fails_no_statement, a_read_only_server_is_left,
+    an_idle_transaction_is_ended, a_rotated_password_is_read_again,
+);
+
+const CONNECTIONS: u32 = 4;
+const END_ALL: &str = "SELECT pg_terminate_backend(pid)::text AS line FROM pg_stat_activity \
+     WHERE datname = current_database() AND pid <> pg_backend_pid()";
+
+async fn connect(mut config: Config) -> Database {
+    config.pool.max = CONNECTIONS;
+    Database::connect(config).await.expect("it connects")
+}
+
+async fn rename(db: Database, id: UserId, name: String) -> Result<(), Error> {
+    let change = UserChange {
+        name: Some(name),
+        ..UserChange::default()
+    };
+    db.users().update(id, change).await.map(|_| ())
+}
+
+/// What an application does, on every connection at once.
+async fn work(db: &Database, id: UserId, flow: WorkflowId) {
+    let barrier = &Arc::new(Barrier::new(CONNECTIONS as usize));
+    let tasks: Vec<_> = (0..CONNECTIONS)
+        .map(|task| {
+            let (db, barrier) = (db.clone(), barrier.clone());
+            tokio::spawn(async move {
+                db.transaction(|tx| {
+                    let barrier = barrier.clone();
+                    async move {
+                        tx.users().get(id).await?;
+                        // Nobody's connection is free for another. (One that begins
+                        // again meets nobody any more.)
+                        let all = tokio::time::timeout(Duration::from_secs(1), barrier.wait());
+                        let _ = all.await;
+                        tx.executions().claim("w", LEASE).await
+                    }
+                })
+                .await?;
+                db.users().get(id).await?;
+                rename(db.clone(), id, format!("ada {task}")).await?;
+                db.fetch_all(users::Entity::find()).await?;
+                queue(&db, flow).await;
+                db.executions().claim("w", LEASE).await?.expect("one");
+                Ok::<_, Error>(())
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.expect("no panic").expect("it works");
+    }
+}
+
+/// Statements that were prepared before would return other types than they did.
+async fn a_changed_column_fails_no_statement(test: TestDb) {
+    let db = connect(test.plain_config()).await;
+    let flow = flow(&db, "ada").await;
+    let ada = db.users().get_by_email("ada@example.org").await;
+    let ada = ada.expect("there").id;
+    for change in [
+        "SELECT 1",
+        "ALTER TABLE users ALTER COLUMN name TYPE varchar(200)",
+        "ALTER TABLE executions ADD COLUMN priority bigint, \
+         ALTER COLUMN worker_id TYPE varchar(100)",
+    ] {
+        test.execute(change).await;
+        work(&db, ada, flow).await;
+    }
+    db.close().await;
+}
+
+/// After a fail-over the old primary may be a standby, which reads on.
+async fn a_read_only_server_is_left(test: TestDb) {
+    let db = connect(test.plain_config()).await;
+    let flow = flow(&db, "ada").await;
+    let ada = db.users().get_by_email("ada@example.org").await;
+    let ada = ada.expect("there").id;
+    let read_only = async |on: &str| {
+        let name = test.lines("SELECT current_database()::text AS line").await;
+        let setting = format!(
+            "ALTER DATABASE {} SET default_transaction_read_only = {on}",
+            name[0]
+        );
+        let off = "SET default_transaction_read_only = off";
+        test.execute(&format!("{off}; {setting}")).await;
+    };
+    read_only("on").await;
+    test.lines(END_ALL).await;
+    // Every connection is new, and refuses.
+    let mut refused = 0;
+    for _ in 0..3 * CONNECTIONS {
+        match rename(db.clone(), ada, "x".to_owned()).await {
+            Err(Error::Unavailable { reason, .. }) if reason.contains("read-only") => refused += 1,
+            Err(Error::Unavailable { .. } | Error::OutcomeUnknown { .. }) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(refused >= CONNECTIONS, "{refused}");
+    let inside = db
+        .transaction(|tx| async move { tx.users().deactivate(ada).await })
+        .await;
+    assert_error!(inside, Error::Unavailable { reason, .. } if reason.contains("read-only"));
+    db.users().get(ada).await.expect("it reads");
+    read_only("off").await;
+    // One connection was left that had only read; its refusal is the last.
+    let last = rename(db.clone(), ada, "ada".to_owned()).await;
+    assert_error!(last, Error::Unavailable { .. });
+    work(&db, ada, flow).await;
+    db.close().await;
+}
+
+async fn an_idle_transaction_is_ended(test: TestDb) {
+    let mut config = test.plain_config();
+    config.idle_in_transaction_timeout = Some(Duration::from_millis(50));
+    let db = connect(config).await;
+    let ada = user(&db, "ada").await.id;
+    let ended: Result<(), Error> = db
+        .transaction(|tx| async move {
+            tx.users().deactivate(ada).await?;
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            tx.users().get(ada).await.map(|_| ())
+        })
+        .await;
+    assert_error!(ended, Error::Unavailable { reason, .. } if reason.contains("too long"));
+    assert!(db.users().get(ada).await.expect("the next works").is_active);
+    db.close().await;
+}
+
+/// A role of the test's own that may read and write, gone at the end.
+async fn role(test: &TestDb, file: &Path) -> (String, Config) {
+    let name = test.lines("SELECT current_database()::text AS line").await;
+    let role = format!("{}_role", name[0]);
+    test.execute(&format!(
+        "CREATE ROLE {role} LOGIN PASSWORD 'before'; \
+         GRANT pg_read_all_data, pg_write_all_data TO {role}"
+    ))
+    .await;
+    std::fs::write(file, "before\n").expect("a file");
+    let mut config = test.plain_config();
+    let Target::Postgres(server) = &mut config.target else {
+        panic!("it is a server");
+    };
+    server.user.clone_from(&role);
+    server.password = Some("before".into());
+    server.password_file = Some(file.to_owned());
+    (role, config)
+}
+
+async fn a_rotated_password_is_read_again(test: TestDb) {
+    let file = test.folder().join("password");
+    let (role, config) = role(&test, &file).await;
+    let db = connect(config).await;
+    let ada = user(&db, "ada").await.id;
+    let rotate = format!("ALTER ROLE {role} PASSWORD 'after'");
+    test.execute(&rotate).await;
+    test.lines(END_ALL).await;
+    // The server knows it before the file does.
+    let refused = loop {
+        match db.users().get(ada).await {
+            Err(Error::Unavailable { reason, .. }) if reason.contains("password") => break reason,
+            Err(Error::Unavailable { .. }) => {}
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(refused.contains("DB_PASS_FILE"), "{refused}");
+    std::fs::write(&file, "after\n").expect("a file");
+    db.users().get(ada).await.expect("the next call works");
+    rename(db.clone(), ada, "ada".to_owned())
+        .await
+        .expect("written");
+    db.close().await;
+    test.execute(&format!("DROP OWNED BY {role}; DROP ROLE {role}"))
+        .await;
+}
