@@ -7,6 +7,7 @@ use sea_orm::{
 };
 
 use crate::engine::build::select;
+use crate::engine::row::beyond_time;
 use crate::error::Error;
 
 /// A query whose rows have a type: [`Select`] of an entity,
@@ -21,6 +22,18 @@ pub trait Fetch: Send {
 
     /// Reads a row.
     fn decode(row: QueryResult) -> Result<Self::Row, Error>;
+}
+
+/// Reads the rows of a query.
+pub(crate) fn decode_all<Q: Fetch>(rows: Vec<QueryResult>) -> Result<Vec<Q::Row>, Error> {
+    let decode = |row: QueryResult| {
+        if let Some((column, error)) = row.try_as_pg_row().and_then(beyond_time) {
+            let (column, id) = (Some(column.to_owned()), row.try_get("", "id").ok());
+            return Err(undecoded("a query", column, id, error));
+        }
+        Q::decode(row)
+    };
+    rows.into_iter().map(decode).collect()
 }
 
 impl<E: EntityTrait> Fetch for Select<E>

@@ -3,7 +3,7 @@
 //! A row is read cell by cell, in the order in which its columns were selected;
 //! no name is looked up. What a type needs is its [`Shape`].
 
-use chrono::DateTime;
+use chrono::{DateTime, Utc};
 use sea_orm::sea_query::{ArrayType, Nullable, ValueType};
 use sea_orm::{DbErr, QueryResult, TryGetable, Value};
 use sqlite_engine::ValueRef;
@@ -67,9 +67,9 @@ impl<'r> Cells<'r> {
         let at = self.next;
         self.next += 1;
         match self.row {
-            Row::Driver(row) => match row.try_as_pg_row().and_then(|row| postgres(row, at)) {
-                Some(value) => Ok(value),
-                None => row.try_get_by_index(at),
+            Row::Driver(row) => match row.try_as_pg_row().map(|row| postgres(row, at)) {
+                Some(Some(read)) => read,
+                _ => row.try_get_by_index(at),
             },
             Row::Embedded(row) => embedded(row, at),
         }
@@ -100,8 +100,9 @@ impl<'r> Cells<'r> {
 
 /// A cell of PostgreSQL's, when it is of a type that the tables are made of: the
 /// driver and `SeaORM` look at it several times over. Nothing when it is anything
-/// else, of which they know what to say.
-fn postgres<T: ValueType>(row: &PgRow, at: usize) -> Option<T> {
+/// else, of which they know what to say; but for a time beyond all others, at which
+/// the driver panics.
+fn postgres<T: ValueType>(row: &PgRow, at: usize) -> Option<Result<T, DbErr>> {
     let cell = row.try_get_raw(at).ok()?;
     if cell.format() != PgValueFormat::Binary {
         return None;
@@ -126,16 +127,52 @@ fn postgres<T: ValueType>(row: &PgRow, at: usize) -> Option<T> {
             None => Value::String(None),
         },
         (BOOL, ArrayType::Bool) => Value::Bool(bytes.map(|bytes| bytes == [1])),
-        (TIMESTAMPTZ, ArrayType::ChronoDateTimeUtc) => match number(bytes)? {
-            Some(micros) => {
-                let micros = micros.checked_add(YEAR_2000)?;
-                Value::ChronoDateTimeUtc(Some(DateTime::from_timestamp_micros(micros)?))
+        (TIMESTAMPTZ, ArrayType::ChronoDateTimeUtc) => {
+            let time = number(bytes)?.map(|micros| time(micros).ok_or_else(no_time));
+            match time.transpose() {
+                Ok(time) => Value::ChronoDateTimeUtc(time),
+                Err(error) => return Some(Err(error)),
             }
-            None => Value::ChronoDateTimeUtc(None),
-        },
+        }
         _ => return None,
     };
-    T::try_from(value).ok()
+    T::try_from(value).ok().map(Ok)
+}
+
+/// A time as PostgreSQL sends it: `infinity` and what lies beyond chrono's years
+/// is none.
+fn time(micros: i64) -> Option<DateTime<Utc>> {
+    DateTime::from_timestamp_micros(micros.checked_add(YEAR_2000)?)
+}
+
+fn no_time() -> DbErr {
+    DbErr::Type("a time beyond the years that can be read, as infinity is".to_owned())
+}
+
+/// The first column of a row that holds a time or a day beyond the years that can
+/// be read. The driver panics at one.
+pub(crate) fn beyond_time(row: &PgRow) -> Option<(&str, DbErr)> {
+    let column = row.columns().iter().find(|column| {
+        let oid = column.type_info().oid().map_or(0, |oid| oid.0);
+        if !matches!(oid, TIMESTAMPTZ | TIMESTAMP | DATE) {
+            return false;
+        }
+        let cell = row.try_get_raw(column.ordinal()).ok();
+        let Some(bytes) = cell
+            .as_ref()
+            .filter(|cell| cell.format() == PgValueFormat::Binary)
+            .and_then(|cell| cell.as_bytes().ok())
+        else {
+            return false;
+        };
+        let micros = match (<[u8; 8]>::try_from(bytes), <[u8; 4]>::try_from(bytes)) {
+            (Ok(micros), _) => Some(i64::from_be_bytes(micros)),
+            (_, Ok(days)) => i64::from(i32::from_be_bytes(days)).checked_mul(MICROS_PER_DAY),
+            _ => return false,
+        };
+        micros.and_then(time).is_none()
+    })?;
+    Some((column.name(), no_time()))
 }
 
 // The object ids of PostgreSQL's own types (src/include/catalog/pg_type.dat).
@@ -144,11 +181,14 @@ const INT8: u32 = 20;
 const TEXT: u32 = 25;
 const JSON: u32 = 114;
 const VARCHAR: u32 = 1043;
+const DATE: u32 = 1082;
+const TIMESTAMP: u32 = 1114;
 const TIMESTAMPTZ: u32 = 1184;
 const JSONB: u32 = 3802;
 
 /// PostgreSQL counts microseconds from there (src/include/datatype/timestamp.h).
 const YEAR_2000: i64 = 946_684_800_000_000;
+const MICROS_PER_DAY: i64 = 86_400_000_000;
 
 /// A cell of the engine's.
 fn embedded<T: ValueType>(row: &sqlite_engine::Row<'_>, at: usize) -> Result<T, DbErr> {

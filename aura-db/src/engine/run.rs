@@ -18,7 +18,7 @@ use sqlite_engine::{Pace, Statement as Prepared};
 
 use crate::engine::Handle;
 use crate::engine::build::{built, driven, select};
-use crate::engine::fetch::Fetch;
+use crate::engine::fetch::{Fetch, decode_all};
 use crate::engine::row::{Cells, Shape};
 use crate::engine::server::Lease;
 use crate::engine::session::{doing, read_all, reading};
@@ -212,7 +212,7 @@ impl Handle {
             let _place = self.place(gate).await?;
             connection.query_all_raw(statement).await.doing("reading")?
         };
-        rows.into_iter().map(Q::decode).collect()
+        decode_all::<Q>(rows)
     }
 
     /// Every row of a query.

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use aura_db::entity::users;
-use aura_db::sea_orm::{ConnectionTrait, EntityTrait};
+use aura_db::sea_orm::{ConnectionTrait, DbBackend, EntityTrait, FromQueryResult, Statement};
 use aura_db::{Database, Error, NewAgent, NewPlugin, NewUser, Page, SessionRequest, UserFilter};
 use testdb::{Backend, TestDb};
 
@@ -15,7 +15,7 @@ testdb::both!(migrated:
     a_time_that_is_none, errors_show_no_secret, rows_that_were_imported,
     a_conflict_of_own_columns,
 );
-testdb::postgres!(migrated: a_connection_that_breaks);
+testdb::postgres!(migrated: a_connection_that_breaks, a_time_without_end);
 
 async fn a_closed_database(db: TestDb) {
     let db = open(&db).await;
@@ -163,6 +163,48 @@ async fn a_time_that_is_none(test: TestDb) {
             &format!("UPDATE {table} SET {column} = '2026-01-01T00:00:00+00:00'"),
         )
         .await;
+    }
+}
+
+#[derive(Debug, FromQueryResult)]
+struct Other {
+    #[expect(dead_code, reason = "it is only read")]
+    since: chrono::NaiveDate,
+    #[expect(dead_code, reason = "it is only read")]
+    at: chrono::NaiveDateTime,
+}
+
+/// PostgreSQL has times that no clock shows, in its own tables and in others'.
+async fn a_time_without_end(test: TestDb) {
+    let db = open(&test).await;
+    let ada = user(&db, "ada").await.id;
+    test.execute(
+        "UPDATE users SET created_at = 'infinity'; \
+         CREATE TABLE others (id bigint, since date, at timestamp); \
+         INSERT INTO others VALUES (7, '-infinity', now()), (8, now(), 'infinity'), \
+            (9, '294000-01-01', now())",
+    )
+    .await;
+    let expected = (
+        "users".to_owned(),
+        Some("created_at".to_owned()),
+        Some(ada.0),
+    );
+    assert_eq!(broken(db.users().get(ada).await), expected);
+    assert_eq!(broken(db.users().deactivate(ada).await), expected);
+    let own = |row: &(String, Option<String>, Option<i64>)| (row.1.clone(), row.2);
+    let all = broken(db.fetch_all(users::Entity::find()).await);
+    assert_eq!(own(&all), (expected.1, expected.2));
+    let inside = db
+        .transaction(|tx| async move { tx.fetch_all(users::Entity::find()).await })
+        .await;
+    assert_eq!(broken(inside), all);
+    for (id, column) in [(7, "since"), (8, "at"), (9, "since")] {
+        let sql = format!("SELECT id, since, at FROM others WHERE id = {id}");
+        let statement = Statement::from_string(DbBackend::Postgres, sql);
+        let query = Other::find_by_statement(statement);
+        let found = broken(db.fetch_one(query).await);
+        assert_eq!(own(&found), (Some(column.to_owned()), Some(id)));
     }
 }
 

@@ -1,6 +1,6 @@
 //! Lists of workflows.
 
-use aura_db::{Deleted, NewWorkflow, Page, WorkflowFilter, WorkflowSort, WorkflowStatus};
+use aura_db::{Deleted, Document, NewWorkflow, Page, WorkflowFilter, WorkflowSort, WorkflowStatus};
 use serde_json::{Value, json};
 use testdb::TestDb;
 
@@ -104,9 +104,36 @@ async fn scheduled_ones(db: TestDb) {
         )
         .await
         .expect("created");
+    // Of two members of one name the last counts, however it is written.
+    for (name, settings, nodes) in [
+        ("last", r#"{"schedule": null, "schedul\u0065": 1}"#, "[]"),
+        ("first", r#"{"schedule": 1, "schedule": null}"#, "[]"),
+        ("last node", "{}", r#"[{"type": "http", "type": "cron"}]"#),
+        (
+            "first node",
+            "{}",
+            r#"[{"type": "cron", "typ\u0065": "http"}]"#,
+        ),
+        ("escaped", "{}", r#"{"n": {"type": "\u0063ron"}}"#),
+    ] {
+        let document = |text: &str| text.parse::<Document>().expect("JSON");
+        let new = NewWorkflow::new(name)
+            .owner(ada.id)
+            .status(WorkflowStatus::Active)
+            .settings(document(settings))
+            .nodes(document(nodes));
+        db.workflows().create(new).await.expect("created");
+    }
     assert_eq!(
         names(&db, WorkflowFilter::scheduled()).await,
-        ["by settings", "n8n", "by name"]
+        [
+            "by settings",
+            "n8n",
+            "by name",
+            "last",
+            "last node",
+            "escaped"
+        ]
     );
 }
 

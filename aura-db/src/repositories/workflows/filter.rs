@@ -178,8 +178,10 @@ impl WorkflowFilter {
     }
 }
 
-/// Each database walks JSON in its own words. On SQLite only an object may be
-/// asked for a member: text that is no JSON is an error there.
+/// Each database walks JSON in its own words. Of two members of the same name the
+/// last counts, as it does for who parses the document: SQLite's `->>` would find
+/// the first. Only an object may be asked for a member there: text that is no JSON
+/// is an error.
 fn has_schedule(backend: DbBackend) -> SimpleExpr {
     Expr::cust(if backend == DbBackend::Postgres {
         r#"("workflows"."settings" ->> 'schedule' IS NOT NULL
@@ -194,11 +196,14 @@ fn has_schedule(backend: DbBackend) -> SimpleExpr {
                     WHEN 'object' THEN "workflows"."nodes" ELSE '{}' END) AS node
                 WHERE lower(node.value ->> 'type') LIKE ANY (ARRAY['%schedule%', '%cron%'])))"#
     } else {
-        r#"("workflows"."settings" ->> 'schedule' IS NOT NULL
+        r#"((SELECT member.type <> 'null' FROM json_each("workflows"."settings") AS member
+                WHERE member.key = 'schedule' ORDER BY member.id DESC LIMIT 1)
             OR EXISTS (
                 SELECT 1 FROM json_each("workflows"."nodes") AS node
                 WHERE CASE node.type WHEN 'object' THEN
-                    node.value ->> 'type' LIKE '%schedule%' OR node.value ->> 'type' LIKE '%cron%'
+                    (SELECT member.value LIKE '%schedule%' OR member.value LIKE '%cron%'
+                        FROM json_each(node.value) AS member
+                        WHERE member.key = 'type' ORDER BY member.id DESC LIMIT 1)
                 END))"#
     })
 }
