@@ -80,6 +80,30 @@ impl Page {
     }
 }
 
+impl Page {
+    /// How many rows are looked for: one more than there are on the page, which
+    /// tells whether there is another.
+    pub(crate) fn rows(&self) -> u64 {
+        self.size.saturating_add(1)
+    }
+
+    /// Behind which id a page of a list that is sorted by it begins (the first page
+    /// behind none). Not a numbered one, and not one that will be refused.
+    pub(crate) fn begins<C: ColumnTrait>(&self, sorted: Sorted<C>) -> Option<Option<i64>> {
+        if !(1..=MAX_PAGE).contains(&self.size) || !sorted.by_id() {
+            return None;
+        }
+        match &self.at {
+            At::Start => Some(None),
+            At::After(cursor) => {
+                let mark = cursor.decode().filter(|mark| mark.0 == sorted.name())?;
+                Some(Some(mark.2))
+            }
+            At::Number(_) => None,
+        }
+    }
+}
+
 /// A part of a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
@@ -252,7 +276,7 @@ impl Handle {
         if !sorted.by_id() {
             query = query.order_by(sorted.by, order.clone());
         }
-        query = query.order_by(sorted.id, order).limit(page.size + 1);
+        query = query.order_by(sorted.id, order).limit(page.rows());
         let mut total = None;
         match page.at {
             At::Start => {}

@@ -21,6 +21,7 @@ mod given_up;
 mod injection;
 mod logs;
 mod logs_follow;
+mod logs_own;
 mod logs_prune;
 mod logs_tail;
 mod logs_together;

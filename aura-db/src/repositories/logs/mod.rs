@@ -17,6 +17,7 @@
 //! ```
 
 mod filter;
+mod own;
 #[cfg(test)]
 mod plans;
 mod seen;
@@ -239,8 +240,8 @@ impl Logs {
         let (filter, page) = (&filter, &page);
         self.0
             .read(op("list", Action::Read), |h| async move {
-                h.page(filter.select(&h)?, filter.sorted(), page.clone())
-                    .await
+                let select = filter.select_page(&h, page)?;
+                h.page(select, filter.sorted(), page.clone()).await
             })
             .await
     }

@@ -2,14 +2,52 @@
 
 use std::time::Duration;
 
-use sea_orm::{DbBackend, QueryOrder, QuerySelect, QueryTrait, Statement, Value};
+use sea_orm::sea_query::Order;
+use sea_orm::{
+    DbBackend, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait, Statement, Value,
+};
 use testdb::{Backend, TestDb};
 
+use super::own::on_page;
 use super::{LogFilter, Logs, PRUNE_POSTGRES, PRUNE_SQLITE};
 use crate::Database;
 use crate::repositories::executions::plans::plan;
 
-testdb::both!(migrated: entries_are_found_by_index);
+testdb::both!(migrated: entries_are_found_by_index, own_entries_are_found_by_index);
+
+/// Of a user with few workflows, or as many as there are.
+async fn own_entries_are_found_by_index(test: TestDb) {
+    fill(&test).await;
+    test.execute(
+        "INSERT INTO users (name, email, hashed_password) VALUES ('b', 'b@b.org', 'x'); \
+         UPDATE workflows SET owner_id = 2 WHERE id IN (SELECT min(id) FROM workflows)",
+    )
+    .await;
+    test.execute("ANALYZE").await;
+    let connection = test.outside().await;
+    let backend = connection.get_database_backend();
+    for owner in [1, 2] {
+        for (descending, order) in [(true, Order::Desc), (false, Order::Asc)] {
+            let found = on_page(backend, entity::UserId(owner), None, descending, 51);
+            let select = entity::logs::Entity::find().filter(found);
+            let select = select.order_by(super::logs::Column::Id, order).limit(51);
+            let plan = plan(&connection, select.build(backend)).await;
+            assert!(
+                plan.contains("idx_logs_workflow_id_id_created_at"),
+                "{plan}"
+            );
+            for costly in [
+                "Seq Scan on logs",
+                "Bitmap Heap Scan on logs",
+                "SCAN logs",
+                "SCAN l",
+            ] {
+                assert!(!plan.contains(costly), "{costly}:\n{plan}");
+            }
+        }
+    }
+    connection.close().await.expect("it closes");
+}
 
 /// A hundred thousand, of a hundred workflows, one a second.
 async fn fill(db: &TestDb) {
