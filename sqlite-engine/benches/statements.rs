@@ -59,6 +59,9 @@ fn statements(criterion: &mut Criterion) -> Done {
         durable: false,
         busy_timeout: Duration::from_secs(5),
         statement_timeout: None,
+        max_readers: 10,
+        min_readers: 0,
+        idle_timeout: None,
         blocking_reads: 2,
         patience: Duration::from_secs(5),
     };

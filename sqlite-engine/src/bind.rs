@@ -95,7 +95,8 @@ fn bind(prepared: &mut rusqlite::Statement<'_>, values: &[Value]) -> Result<(), 
 }
 
 /// A value as SQLite stores it: the same forms as sqlx, so that rows of both
-/// compare.
+/// compare; but a time always has six digits of fraction, because text of 0, 3 and
+/// 6 digits is in the order of time and not equal.
 struct Bound<'a>(ToSqlOutput<'a>);
 
 impl<'a> Bound<'a> {
@@ -139,13 +140,13 @@ impl<'a> Bound<'a> {
                 text(value.map(|time| time.format("%F %T%.f").to_string()))
             }
             Value::ChronoDateTimeUtc(value) => {
-                text(value.map(|time| time.to_rfc3339_opts(SecondsFormat::AutoSi, false)))
+                text(value.map(|time| time.to_rfc3339_opts(SecondsFormat::Micros, false)))
             }
             Value::ChronoDateTimeLocal(value) => {
-                text(value.map(|time| time.to_rfc3339_opts(SecondsFormat::AutoSi, false)))
+                text(value.map(|time| time.to_rfc3339_opts(SecondsFormat::Micros, false)))
             }
             Value::ChronoDateTimeWithTimeZone(value) => {
-                text(value.map(|time| time.to_rfc3339_opts(SecondsFormat::AutoSi, false)))
+                text(value.map(|time| time.to_rfc3339_opts(SecondsFormat::Micros, false)))
             }
             _ => return Err(Error::Unsupported("column for a value of this type")),
         }))

@@ -23,6 +23,12 @@ pub struct Options {
     pub busy_timeout: Duration,
     /// How long a read may take; any time without one.
     pub statement_timeout: Option<Duration>,
+    /// The most connections that read.
+    pub max_readers: usize,
+    /// How many of them stay open when they are idle.
+    pub min_readers: usize,
+    /// How long one may be idle before it is closed; any time without one.
+    pub idle_timeout: Option<Duration>,
     /// So many reads that block run at once.
     pub blocking_reads: usize,
     /// How long a connection is waited for that others have.

@@ -1,10 +1,10 @@
 //! Reads.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, Row};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::bind::Statement;
 use crate::connection::{self, BUDGET, GiveUp, Limit, Options};
@@ -18,14 +18,20 @@ pub struct Readers(Arc<Shared>);
 struct Shared {
     options: Options,
     connections: Mutex<Connections>,
+    /// One for each connection that may be open.
+    permits: Arc<Semaphore>,
+    /// One for each read that may block.
     blocking: Arc<Semaphore>,
 }
 
 #[derive(Debug, Default)]
 struct Connections {
-    idle: Vec<Reader>,
+    /// Each since when; the last used is the last.
+    idle: Vec<(Reader, Instant)>,
     lent: usize,
     closed: bool,
+    /// A task closes those that are idle for too long.
+    watched: bool,
 }
 
 type Reader = Box<(Connection, Arc<Limit>)>;
@@ -35,6 +41,7 @@ type Reader = Box<(Connection, Arc<Limit>)>;
 struct Lent {
     shared: Arc<Shared>,
     connection: Option<Reader>,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Shared {
@@ -43,10 +50,62 @@ impl Shared {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Waits for a permit, for as long as a connection is waited for.
+    async fn permit(&self, of: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Error> {
+        if let Ok(permit) = of.clone().try_acquire_owned() {
+            return Ok(permit);
+        }
+        let patience = self.options.patience;
+        let permit = tokio::time::timeout(patience, of.clone().acquire_owned()).await;
+        permit
+            .map_err(|_| Error::ReadersHeld(patience))?
+            .map_err(|_| Error::Closed)
+    }
+}
+
+/// Closes connections that are idle for longer than `timeout`, until only so many
+/// are left as are kept.
+async fn watch(shared: Weak<Shared>, timeout: Duration) {
+    let mut pause = timeout;
+    loop {
+        tokio::time::sleep(pause).await;
+        let Some(shared) = shared.upgrade() else {
+            return;
+        };
+        let mut connections = shared.connections();
+        let surplus = (connections.idle.len() + connections.lent)
+            .saturating_sub(shared.options.min_readers)
+            .min(connections.idle.len());
+        let stale = connections
+            .idle
+            .iter()
+            .take(surplus)
+            .take_while(|(_, since)| since.elapsed() >= timeout)
+            .count();
+        let closing: Vec<_> = connections.idle.drain(..stale).collect();
+        // The oldest of those that are left. Where all are kept, whoever opens
+        // another has them looked at again.
+        let left = connections.idle.first().filter(|_| stale < surplus);
+        let next = left.map(|(_, since)| timeout.saturating_sub(since.elapsed()));
+        connections.watched = next.is_some();
+        drop(connections);
+        drop(closing);
+        match next {
+            Some(next) => pause = next,
+            None => return,
+        }
+    }
 }
 
 impl Lent {
-    fn new(shared: &Arc<Shared>) -> Result<Self, Error> {
+    /// A connection, when there may be another.
+    async fn new(shared: &Arc<Shared>) -> Result<Self, Error> {
+        let permit = shared.permit(&shared.permits).await?;
+        Self::with(shared, permit)
+    }
+
+    fn with(shared: &Arc<Shared>, permit: OwnedSemaphorePermit) -> Result<Self, Error> {
         let idle = {
             let mut connections = shared.connections();
             if connections.closed {
@@ -57,7 +116,8 @@ impl Lent {
         };
         let mut lent = Self {
             shared: shared.clone(),
-            connection: idle,
+            connection: idle.map(|(reader, _)| reader),
+            _permit: permit,
         };
         if lent.connection.is_none() {
             lent.connection = Some(Box::new(connection::reader(&shared.options)?));
@@ -80,10 +140,30 @@ impl Lent {
         statement.query(connection, read)
     }
 
+    /// This connection, or another, with a place where it may block. Whoever waits
+    /// for a place leaves the connection to others, and whoever has a place never
+    /// waits for a connection: or the two would wait for each other.
+    async fn placed(self) -> Result<(Self, OwnedSemaphorePermit), Error> {
+        if let Ok(place) = self.shared.blocking.clone().try_acquire_owned() {
+            return Ok((self, place));
+        }
+        let shared = self.shared.clone();
+        drop(self);
+        let place = shared.permit(&shared.blocking).await?;
+        if let Ok(permit) = shared.permits.clone().try_acquire_owned() {
+            return Ok((Self::with(&shared, permit)?, place));
+        }
+        drop(place);
+        let lent = Self::new(&shared).await?;
+        let place = shared.permit(&shared.blocking).await?;
+        Ok((lent, place))
+    }
+
     /// Runs a statement where it may block, and gives the connection back with
     /// its rows. When the caller hangs up, the statement ends.
     async fn blocking<T, E, R>(
         self,
+        place: OwnedSemaphorePermit,
         statement: Statement,
         read: R,
     ) -> Result<(Self, Result<Vec<T>, E>), E>
@@ -95,14 +175,8 @@ impl Lent {
         let Options {
             statement_timeout: most,
             busy_timeout,
-            patience,
             ..
         } = self.shared.options;
-        let place = self.shared.blocking.clone().acquire_owned();
-        let place = tokio::time::timeout(patience, place).await;
-        let place = place
-            .map_err(|_| Error::ReadersHeld(patience))?
-            .map_err(|_| Error::Closed)?;
         let (_, limit) = self.get()?;
         let give_up = GiveUp::of(limit, most);
         let done = tokio::task::spawn_blocking(move || {
@@ -137,22 +211,39 @@ impl Drop for Lent {
         });
         let mut connections = self.shared.connections();
         connections.lent -= 1;
-        if !connections.closed {
-            connections.idle.extend(connection);
+        let Some(connection) = connection.filter(|_| !connections.closed) else {
+            return;
+        };
+        connections.idle.push((connection, Instant::now()));
+        if let Some(timeout) = self.shared.options.idle_timeout
+            && !connections.watched
+            && connections.idle.len() + connections.lent > self.shared.options.min_readers
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            connections.watched = true;
+            runtime.spawn(watch(Arc::downgrade(&self.shared), timeout));
         }
     }
 }
 
 impl Readers {
-    /// Readers of this database. Connections are opened when they are needed.
+    /// Readers of this database. Connections are opened when they are needed, at
+    /// most [`Options::max_readers`], and closed when they are idle for too long.
     #[must_use]
     pub fn new(options: Options) -> Self {
-        let blocking = Arc::new(Semaphore::new(options.blocking_reads.max(1)));
+        let semaphore = |permits: usize| Arc::new(Semaphore::new(permits.max(1)));
         Self(Arc::new(Shared {
+            permits: semaphore(options.max_readers),
+            blocking: semaphore(options.blocking_reads),
             options,
             connections: Mutex::default(),
-            blocking,
         }))
+    }
+
+    /// Whether a read would have to wait for a connection.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.0.permits.available_permits() == 0
     }
 
     /// Runs a statement that only reads, and reads its rows. `read` may see a
@@ -170,11 +261,15 @@ impl Readers {
         // Nothing in it waits, so without this who reads in a loop would keep its
         // thread from all others.
         tokio::task::coop::consume_budget().await;
-        let lent = Lent::new(&self.0)?;
+        let lent = Lent::new(&self.0).await?;
         match lent.inline(&statement, &read) {
             Err(error) if error.over_budget() => {
                 // Apart, so that the common case stays small.
-                Box::pin(lent.blocking(statement, read)).await?.1
+                Box::pin(async {
+                    let (lent, place) = lent.placed().await?;
+                    lent.blocking(place, statement, read).await?.1
+                })
+                .await
             }
             done => done,
         }
@@ -182,9 +277,9 @@ impl Readers {
 
     /// Several reads of one state of the database, that of the first.
     ///
-    /// Fails with [`Error::Refused`] and [`Error::Closed`].
-    pub fn snapshot(&self) -> Result<Snapshot, Error> {
-        let lent = Lent::new(&self.0)?;
+    /// Fails with [`Error::Refused`], [`Error::ReadersHeld`] and [`Error::Closed`].
+    pub async fn snapshot(&self) -> Result<Snapshot, Error> {
+        let lent = Lent::new(&self.0).await?;
         let (connection, limit) = lent.get()?;
         limit.set(None);
         connection.prepare_cached("BEGIN")?.raw_execute()?;
@@ -201,6 +296,7 @@ impl Readers {
 
     /// Closes the connections that nobody uses, and the others after their use.
     pub fn close(&self) {
+        self.0.permits.close();
         self.0.blocking.close();
         let mut connections = self.0.connections();
         connections.closed = true;
@@ -228,7 +324,8 @@ impl Snapshot {
             done => return done,
         }
         let lent = self.0.take().ok_or(Error::Ended)?;
-        let (lent, rows) = Box::pin(lent.blocking(statement, read)).await?;
+        let place = lent.shared.permit(&lent.shared.blocking).await?;
+        let (lent, rows) = Box::pin(lent.blocking(place, statement, read)).await?;
         self.0 = Some(lent);
         rows
     }

@@ -79,10 +79,10 @@ impl Handle {
         let engine = self.shared.engine.as_ref();
         let (session, permit) = match (engine, pool) {
             (Some(engine), Pool::Reader) => {
-                let permit = self.place(&self.shared.gates.reader).await?;
-                let snapshot = engine.readers.snapshot();
+                let waits = engine.readers.is_full();
+                let snapshot = self.counted(waits, engine.readers.snapshot()).await;
                 let snapshot = snapshot.map_err(|error| Error::of_engine(BEGINNING, error))?;
-                (Session::Snapshot(snapshot.into()), Some(permit))
+                (Session::Snapshot(snapshot.into()), None)
             }
             (Some(engine), Pool::Writer) => {
                 let write = self.begin_write(engine, alone).await?;

@@ -34,6 +34,9 @@ impl Embedded {
             durable: config.durability == Durability::Full,
             busy_timeout: connection::busy_timeout(config),
             statement_timeout: config.statement_timeout,
+            max_readers: config.pool.max as usize,
+            min_readers: config.pool.min as usize,
+            idle_timeout: config.pool.idle_timeout,
             // They compute; more than there are cores only wait for each other.
             blocking_reads: cores.min(config.pool.max as usize),
             patience: config.pool.connection_timeout,
@@ -150,7 +153,12 @@ impl Handle {
 
     /// Counts the wait for the engine's writer, if there is one.
     pub(super) async fn waiting<T>(&self, engine: &Embedded, wait: impl Future<Output = T>) -> T {
-        if engine.writer.is_idle() {
+        self.counted(!engine.writer.is_idle(), wait).await
+    }
+
+    /// Counts a wait for a connection, when there is one.
+    pub(super) async fn counted<T>(&self, waits: bool, wait: impl Future<Output = T>) -> T {
+        if !waits {
             return wait.await;
         }
         let started = Instant::now();

@@ -1,15 +1,20 @@
 //! Who has which connection, and when.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aura_db::entity::users;
 use aura_db::sea_orm::{EntityTrait, PaginatorTrait};
-use aura_db::{Database, Error};
+use aura_db::{Database, Error, LogFilter, Page};
 use testdb::TestDb;
+use tokio::task::JoinSet;
 
+use crate::executions::flow;
+use crate::logs::info;
 use crate::support::user;
 
-testdb::both!(migrated: plain_ones_find_a_place, a_database_is_dropped_anywhere);
+testdb::both!(migrated:
+    plain_ones_find_a_place, a_database_is_dropped_anywhere, long_reads_keep_to_the_pool,
+);
 
 /// Of a pool of one, what the repositories keep for the next statement is
 /// given to who asks for a plain connection.
@@ -51,4 +56,39 @@ async fn a_database_is_dropped_anywhere(test: TestDb) {
     });
     let joined = tokio::task::spawn_blocking(|| elsewhere.join()).await;
     joined.expect("joined").expect("no panic");
+}
+
+/// However many come at once, and afterwards they are closed.
+async fn long_reads_keep_to_the_pool(test: TestDb) {
+    let mut config = test.plain_config();
+    config.pool.max = 3;
+    config.pool.idle_timeout = Some(Duration::from_millis(200));
+    config.pool.connection_timeout = Duration::from_mins(1);
+    let db = Database::connect(config).await.expect("it connects");
+    let flow = flow(&db, "ada").await;
+    let entries = (0..5_000).map(|nth| info(flow, nth.to_string()));
+    let appended = db.logs().append_many(entries.collect()).await;
+    appended.expect("appended");
+    let open = async |db: &Database| db.health().await.expect("healthy").reader.size;
+    let mut reads = JoinSet::new();
+    for _ in 0..40 {
+        let db = db.clone();
+        reads.spawn(async move {
+            let filter = LogFilter::new().text("nothing holds this");
+            let list = db.logs().list(filter, Page::first(10)).await;
+            assert!(list.expect("a list").items.is_empty());
+            open(&db).await
+        });
+    }
+    while let Some(open) = reads.join_next().await {
+        let open = open.expect("no panic");
+        assert!(open <= 3, "{open} connections");
+    }
+    // The look at them takes one itself.
+    let started = Instant::now();
+    while open(&db).await > 1 {
+        assert!(started.elapsed() < Duration::from_secs(20), "they stay");
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    db.close().await;
 }

@@ -1,5 +1,6 @@
 //! The promises of the engine, on files.
 
+mod pool;
 mod reads;
 mod wal;
 
@@ -40,6 +41,9 @@ fn engine_with(change: impl FnOnce(&mut Options)) -> Engine {
         durable: true,
         busy_timeout: Duration::from_secs(5),
         statement_timeout: None,
+        max_readers: 10,
+        min_readers: 0,
+        idle_timeout: None,
         blocking_reads: 2,
         patience: Duration::from_secs(5),
     };

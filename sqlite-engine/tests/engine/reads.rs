@@ -12,7 +12,7 @@ use crate::{endless, engine, engine_with, put};
 async fn a_snapshot_sees_one_state() {
     let engine = engine();
     engine.insert("before").await.expect("inserted");
-    let mut snapshot = engine.readers.snapshot().expect("it begins");
+    let mut snapshot = engine.readers.snapshot().await.expect("it begins");
     let list = || Statement::new("SELECT x FROM t", Vec::new());
     let read = |row: &sqlite_engine::Row<'_>| row.get::<_, String>(0).map_err(Error::from);
     let first = snapshot.query(list(), read).await.expect("a list");
@@ -112,7 +112,7 @@ async fn a_limit_ends_with_its_statement() {
     assert_eq!(engine.list().await, ["x"]);
     std::thread::sleep(Duration::from_millis(5));
     for _ in 0..1_000 {
-        engine.readers.snapshot().expect("it begins");
+        engine.readers.snapshot().await.expect("it begins");
     }
     assert_eq!(engine.list().await, ["x"]);
 }
