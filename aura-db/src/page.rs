@@ -21,15 +21,16 @@ use std::str::FromStr;
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use chrono::{DateTime, SecondsFormat};
-use sea_orm::sea_query::{Expr, LikeExpr, Order, SimpleExpr};
+use sea_orm::sea_query::{ArrayType, Expr, LikeExpr, Order, SimpleExpr};
 use sea_orm::{
-    ColumnTrait, ColumnType, DbErr, EntityTrait, ExprTrait, ModelTrait, QueryFilter, QueryOrder,
-    QuerySelect, QueryTrait, Select, Value,
+    ColumnTrait, ColumnType, DbBackend, DbErr, EntityTrait, ExprTrait, ModelTrait, QueryFilter,
+    QueryOrder, QuerySelect, QueryTrait, Select, Value,
 };
 use serde::{Deserialize, Serialize};
+use sqlite_engine::ValueRef;
 
 use crate::engine::Handle;
-use crate::engine::row::Shape;
+use crate::engine::row::{Cells, Shape};
 use crate::error::Error;
 
 /// The most rows that one page has.
@@ -189,13 +190,24 @@ impl<C: ColumnTrait> Sorted<C> {
         *self.by.def().get_column_type() == ColumnType::TimestampWithTimeZone
     }
 
-    fn after(self, mark: &Mark) -> Option<SimpleExpr> {
+    /// Whether what a column holds is not to be told from what it means: SQLite
+    /// compares times as text, of which several forms mean the same.
+    fn by_text_of_time(self, backend: DbBackend) -> bool {
+        backend == DbBackend::Sqlite && self.by_time()
+    }
+
+    fn after(self, mark: &Mark, backend: DbBackend) -> Option<SimpleExpr> {
         let column = |column: C| Expr::col((column.entity_name(), column));
         let id = Expr::val(mark.2);
         let (left, right) = if self.by_id() {
             (column(self.id), id)
         } else {
-            let key: Value = if self.by_time() {
+            let key: Value = if self.by_text_of_time(backend) {
+                let text = ValueRef::Text(mark.1.as_bytes());
+                sqlite_engine::value(text, &ArrayType::ChronoDateTimeUtc)?;
+                // As cursors had it before they held what is stored.
+                mark.1.replace('Z', "+00:00").into()
+            } else if self.by_time() {
                 DateTime::parse_from_rfc3339(&mark.1).ok()?.to_utc().into()
             } else {
                 mark.1.clone().into()
@@ -212,13 +224,14 @@ impl<C: ColumnTrait> Sorted<C> {
         })
     }
 
-    /// The place of a row.
-    fn mark<T: Listed<C>>(self, row: &T) -> Result<Cursor, Error> {
+    /// The place of a row, with the text of its time where that counts.
+    fn mark<T: Listed<C>>(self, row: &T, text: Option<&String>) -> Result<Cursor, Error> {
         let key = match row.cell(self.by) {
             _ if self.by_id() => String::new(),
-            Value::ChronoDateTimeUtc(Some(time)) => {
-                time.to_rfc3339_opts(SecondsFormat::Micros, true)
-            }
+            Value::ChronoDateTimeUtc(Some(time)) => match text {
+                Some(text) => text.clone(),
+                None => time.to_rfc3339_opts(SecondsFormat::Micros, true),
+            },
             Value::String(Some(text)) => text,
             _ => return Err(self.unmarked()),
         };
@@ -284,7 +297,7 @@ impl Handle {
                 let place = cursor
                     .decode()
                     .filter(|mark| mark.0 == sorted.name())
-                    .and_then(|mark| sorted.after(&mark));
+                    .and_then(|mark| sorted.after(&mark, self.backend()));
                 let Some(place) = place else {
                     return Err(Error::field(
                         "page.after",
@@ -305,13 +318,23 @@ impl Handle {
                 total = Some(self.count(select).await?);
             }
         }
-        let mut items = self.read_rows(query.into_query(), T::read).await?;
-        let more = items.len() > size;
-        items.truncate(size);
-        let last = items.last().filter(|_| more);
+        let with_text = sorted.by_text_of_time(self.backend());
+        if with_text {
+            query = query.expr(Expr::col((sorted.by.entity_name(), sorted.by)));
+        }
+        let read = move |cells: &mut Cells<'_>| {
+            let row = T::read(cells)?;
+            let text = with_text.then(|| cells.next::<String>()).transpose()?;
+            Ok((row, text))
+        };
+        let mut rows = self.read_rows(query.into_query(), read).await?;
+        let more = rows.len() > size;
+        rows.truncate(size);
+        let last = rows.last().filter(|_| more);
+        let next = last.map(|(row, text)| sorted.mark(row, text.as_ref()));
         Ok(List {
-            next: last.map(|row| sorted.mark(row)).transpose()?,
-            items,
+            next: next.transpose()?,
+            items: rows.into_iter().map(|(row, _)| row).collect(),
             total,
         })
     }

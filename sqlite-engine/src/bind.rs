@@ -94,9 +94,24 @@ fn bind(prepared: &mut rusqlite::Statement<'_>, values: &[Value]) -> Result<(), 
     Ok(())
 }
 
+/// A time as SQLite stores it, always with six digits of fraction: text with fewer
+/// or none stands in the order of time too, and isn't equal.
+#[must_use]
+pub fn time_as_text(value: &Value) -> Option<String> {
+    const SIX: SecondsFormat = SecondsFormat::Micros;
+    match value {
+        Value::ChronoDateTime(time) => time.map(|time| time.format("%F %T%.6f").to_string()),
+        Value::ChronoDateTimeUtc(time) => time.map(|time| time.to_rfc3339_opts(SIX, false)),
+        Value::ChronoDateTimeLocal(time) => time.map(|time| time.to_rfc3339_opts(SIX, false)),
+        Value::ChronoDateTimeWithTimeZone(time) => {
+            time.map(|time| time.to_rfc3339_opts(SIX, false))
+        }
+        _ => None,
+    }
+}
+
 /// A value as SQLite stores it: the same forms as sqlx, so that rows of both
-/// compare; but a time always has six digits of fraction, because text of 0, 3 and
-/// 6 digits is in the order of time and not equal.
+/// compare, but for [times](time_as_text).
 struct Bound<'a>(ToSqlOutput<'a>);
 
 impl<'a> Bound<'a> {
@@ -112,6 +127,9 @@ impl<'a> Bound<'a> {
         }
         fn borrowed(value: Option<ValueRef<'_>>) -> ToSqlOutput<'_> {
             ToSqlOutput::Borrowed(value.unwrap_or(ValueRef::Null))
+        }
+        if let Some(time) = time_as_text(value) {
+            return Ok(Self(text(Some(time))));
         }
         Ok(Self(match value {
             Value::Bool(value) => int(*value),
@@ -136,18 +154,10 @@ impl<'a> Bound<'a> {
             Value::Json(value) => text(value.as_ref().map(ToString::to_string)),
             Value::ChronoDate(value) => text(value.map(|date| date.format("%F").to_string())),
             Value::ChronoTime(value) => text(value.map(|time| time.format("%T%.f").to_string())),
-            Value::ChronoDateTime(value) => {
-                text(value.map(|time| time.format("%F %T%.f").to_string()))
-            }
-            Value::ChronoDateTimeUtc(value) => {
-                text(value.map(|time| time.to_rfc3339_opts(SecondsFormat::Micros, false)))
-            }
-            Value::ChronoDateTimeLocal(value) => {
-                text(value.map(|time| time.to_rfc3339_opts(SecondsFormat::Micros, false)))
-            }
-            Value::ChronoDateTimeWithTimeZone(value) => {
-                text(value.map(|time| time.to_rfc3339_opts(SecondsFormat::Micros, false)))
-            }
+            Value::ChronoDateTime(None)
+            | Value::ChronoDateTimeUtc(None)
+            | Value::ChronoDateTimeLocal(None)
+            | Value::ChronoDateTimeWithTimeZone(None) => text(None),
             _ => return Err(Error::Unsupported("column for a value of this type")),
         }))
     }

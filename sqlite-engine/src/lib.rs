@@ -26,7 +26,7 @@ mod value;
 mod write;
 mod writer;
 
-pub use bind::Statement;
+pub use bind::{Statement, time_as_text};
 pub use connection::Options;
 pub use error::{AsEngine, Error};
 pub use readers::{Readers, Snapshot};

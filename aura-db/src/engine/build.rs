@@ -2,7 +2,7 @@
 
 use sea_orm::sea_query::SelectStatement;
 use sea_orm::{DbBackend, Statement, StatementBuilder, Value, Values};
-use sqlite_engine::Statement as Prepared;
+use sqlite_engine::{Statement as Prepared, time_as_text};
 
 /// A statement for either driver.
 pub(super) fn built(statement: Statement) -> Prepared {
@@ -10,9 +10,17 @@ pub(super) fn built(statement: Statement) -> Prepared {
     Prepared::new(statement.sql, values)
 }
 
-/// A statement for `SeaORM`'s driver.
+/// A statement for `SeaORM`'s driver, on SQLite with its times as the engine writes
+/// them.
 pub(super) fn driven(statement: Prepared, backend: DbBackend) -> Statement {
-    let (sql, values) = statement.into_parts();
+    let (sql, mut values) = statement.into_parts();
+    if backend == DbBackend::Sqlite {
+        for value in &mut values {
+            if let Some(time) = time_as_text(value) {
+                *value = time.into();
+            }
+        }
+    }
     Statement::from_sql_and_values(backend, sql, values)
 }
 

@@ -194,7 +194,7 @@ impl Handle {
 
     /// Every row of a query of the caller's, which the driver alone can read.
     pub(crate) async fn fetch_all<Q: Fetch>(&self, query: Q) -> Result<Vec<Q::Row>, Error> {
-        let statement = query.statement(self.backend());
+        let statement = built(query.statement(self.backend()));
         let rows = if let Some(scope) = &self.scope {
             let guard = scope.open.session.read().await;
             let session = guard.as_ref().ok_or(Error::Ended)?;
@@ -204,12 +204,13 @@ impl Handle {
             rows?
         } else if let Some(server) = &self.shared.server {
             let rows = self.on_server(server, Pace::Read, async |lease: &mut Lease| {
-                lease.fetch(built(statement)).await
+                lease.fetch(statement).await
             });
             Box::pin(rows).await?
         } else {
             let (connection, gate) = self.pool(false);
             let _place = self.place(gate).await?;
+            let statement = driven(statement, self.backend());
             connection.query_all_raw(statement).await.doing("reading")?
         };
         decode_all::<Q>(rows)

@@ -1,10 +1,10 @@
 //! An open transaction, on either driver.
 
-use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr, QueryResult, Statement, Value};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr, QueryResult, Value};
 use sqlite_engine::{Exclusion, Pace, Snapshot, Statement as Prepared, Write};
 use tokio::sync::Mutex;
 
-use crate::engine::build::{built, driven};
+use crate::engine::build::driven;
 use crate::engine::row::{Cells, Row};
 use crate::engine::server::Lease;
 use crate::error::{Doing, Error};
@@ -115,13 +115,14 @@ impl Session {
     }
 
     /// Runs a query of the caller's, which the driver alone can read.
-    pub(super) async fn fetch(&self, statement: Statement) -> Result<Vec<QueryResult>, Error> {
+    pub(super) async fn fetch(&self, statement: Prepared) -> Result<Vec<QueryResult>, Error> {
         match self {
             Self::Driver(transaction, _) => {
+                let statement = driven(statement, transaction.get_database_backend());
                 transaction.query_all_raw(statement).await.doing("reading")
             }
             Self::Server(lease) => {
-                let rows = lease.lock().await.fetch(built(statement)).await;
+                let rows = lease.lock().await.fetch(statement).await;
                 rows.doing("reading")
             }
             // No transaction of the caller's is on the engine.

@@ -32,6 +32,7 @@ mod reconnect;
 mod sessions;
 mod stats;
 mod support;
+mod times;
 mod transactions;
 mod unknown_outcomes;
 mod unreadable;
