@@ -79,8 +79,12 @@ pub(crate) async fn read_only(
     let options = file_options(path)
         .read_only(true)
         .busy_timeout(Duration::from_secs(10));
+    // SQLite names them after the file itself, not after a link to it.
+    let file = path
+        .canonicalize()
+        .map_err(|error| unusable(path, &error))?;
     let beside = |suffix: &str| {
-        path.with_file_name(format!("{}{suffix}", name(path)))
+        file.with_file_name(format!("{}{suffix}", name(&file)))
             .exists()
     };
     let options = if beside("-journal") {
