@@ -2,9 +2,10 @@
 
 use aura_db::users::OwnedRows;
 use aura_db::{
-    Action, Database, Error, NewUser, Page, Reach, Resource, Restricted, Role, SessionRequest,
-    User, UserChange, UserFilter, UserId,
+    Action, Database, Error, NewPlugin, NewUser, NewWorkflow, Page, Reach, Resource, Restricted,
+    Role, SessionRequest, User, UserChange, UserFilter, UserId,
 };
+use serde_json::json;
 use testdb::{Backend, TestDb};
 
 use crate::people::{session, until_waiting};
@@ -14,7 +15,7 @@ testdb::both!(migrated:
     every_role_and_operation, a_demotion_counts_at_once, a_demotion_waits_for_a_transaction,
     a_demotion_counts_within_a_transaction, a_demotion_of_oneself, who_is_gone_may_nothing,
     nothing_is_done_when_refused, nested_ones_are_restricted, a_transaction_for_a_user,
-    an_editor_sees_own_sessions,
+    an_editor_sees_own_sessions, details_are_what_the_role_may_read,
 );
 
 const ROLES: [Role; 4] = [Role::Admin, Role::Editor, Role::Viewer, Role::User];
@@ -189,6 +190,31 @@ async fn every_role_and_operation(db: TestDb) {
         refused.expect_err("refused").to_string(),
         format!("user {} may not read this user", viewer.id)
     );
+}
+
+/// What belongs to a workflow is read as far as the role allows it by itself.
+async fn details_are_what_the_role_may_read(db: TestDb) {
+    let db = open(&db).await;
+    let plugin = NewPlugin::new("mail", "1").config_schema(json!({"type": "object"}));
+    let plugin = db.plugins().register(plugin).await.expect("registered").id;
+    for role in ROLES {
+        let actor = with_role(&db, role.as_str(), role).await;
+        let flow = NewWorkflow::new("w").owner(actor.id);
+        let flow = db.workflows().create(flow).await.expect("created").id;
+        db.workflows().attach(flow, plugin).await.expect("attached");
+        let restricted = db.restricted_to(&actor);
+        let details = restricted.workflows().get_details(flow).await.expect("own");
+        let inside = restricted
+            .transaction(|tx| async move { tx.workflows().get_details(flow).await })
+            .await;
+        assert_eq!(inside.expect("own"), details, "{role}");
+        assert_eq!(details.workflow.id, flow);
+        let owner = details.owner.map(|owner| owner.id);
+        let plugins = details.plugins.map(|plugins| plugins[0].id);
+        let may = |resource| role.can(Action::Read, resource);
+        assert_eq!(owner, may(Resource::User).then_some(actor.id), "{role}");
+        assert_eq!(plugins, may(Resource::Plugin).then_some(plugin), "{role}");
+    }
 }
 
 async fn a_demotion_counts_at_once(db: TestDb) {

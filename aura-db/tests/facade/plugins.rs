@@ -287,7 +287,7 @@ async fn deleted_restored_purged(db: TestDb) {
     db.workflows().attach(flow, id).await.expect("attached");
     let attached = async || {
         let details = db.workflows().get_details(flow).await.expect("there");
-        details.plugins.len()
+        details.plugins.expect("readable").len()
     };
     assert_error!(
         db.plugins().purge(id).await,

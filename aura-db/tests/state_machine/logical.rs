@@ -82,8 +82,8 @@ common!(plugins::Model, PluginSummary);
 impl Logical for WorkflowDetails {
     fn logical(mut self, ids: &Ids) -> Self {
         self.workflow = self.workflow.logical(ids);
-        self.owner = self.owner.logical(ids);
-        self.plugins = self.plugins.logical(ids);
+        self.owner = self.owner.map(|owner| owner.logical(ids));
+        self.plugins = self.plugins.map(|plugins| plugins.logical(ids));
         self
     }
 }

@@ -123,11 +123,15 @@ impl crate::peer::Peer for Peer {
 
     async fn details(&self, workflow: i64) -> Result<Option<Details>> {
         match self.db.workflows().get_details(WorkflowId(workflow)).await {
-            Ok(details) => Ok(Some(Details {
-                workflow: details.workflow.into(),
-                owner: details.owner.into(),
-                plugins: details.plugins.into_iter().map(Into::into).collect(),
-            })),
+            Ok(details) => {
+                let owner = details.owner.ok_or("a workflow without its owner")?;
+                let plugins = details.plugins.unwrap_or_default();
+                Ok(Some(Details {
+                    workflow: details.workflow.into(),
+                    owner: owner.into(),
+                    plugins: plugins.into_iter().map(Into::into).collect(),
+                }))
+            }
             Err(aura_db::Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(error.into()),
         }

@@ -70,10 +70,11 @@ use crate::repositories::users::{User, hold_owner};
 pub struct WorkflowDetails {
     /// The workflow.
     pub workflow: Workflow,
-    /// Whose it is.
-    pub owner: User,
-    /// Its plugins that are not deleted, by name.
-    pub plugins: Vec<Plugin>,
+    /// Whose it is. `None` on a restricted handle whose user may not read users.
+    pub owner: Option<User>,
+    /// Its plugins that are not deleted, by name. `None` on a restricted handle
+    /// whose user may not read plugins.
+    pub plugins: Option<Vec<Plugin>>,
 }
 
 /// The workflows. From [`Database::workflows`](crate::Database::workflows).
@@ -130,7 +131,8 @@ impl Workflows {
             .ok_or_else(|| Error::not_found("workflow", id))
     }
 
-    /// The workflow with its owner and its plugins.
+    /// The workflow with its owner and its plugins, as far as the user of a
+    /// restricted handle may read them.
     ///
     /// Fails with [`Error::NotFound`] when there is none, or it is deleted.
     pub async fn get_details(&self, id: WorkflowId) -> Result<WorkflowDetails, Error> {
@@ -148,10 +150,16 @@ impl Workflows {
                 let (workflow, owner) = found.ok_or_else(|| Error::not_found("workflow", id))?;
                 h.owned(op, workflow.owner_id)?;
                 plugins.sort_by(|a, b| a.name.cmp(&b.name));
+                let may_read = |resource| {
+                    h.may(Op {
+                        needs: (Action::Read, resource),
+                        ..op
+                    })
+                };
                 Ok(WorkflowDetails {
                     workflow,
-                    owner,
-                    plugins,
+                    owner: may_read(Resource::User).then_some(owner),
+                    plugins: may_read(Resource::Plugin).then_some(plugins),
                 })
             })
             .await

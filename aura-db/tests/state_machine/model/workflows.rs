@@ -121,6 +121,9 @@ impl Model {
             .collect();
         plugins.sort_by(|left, right| left.name.cmp(&right.name));
         let owner = self.user(row.owner_id)?;
+        let readable = |resource| self.enter(ctx, Action::Read, resource).is_ok();
+        let owner = readable(Resource::User).then_some(owner);
+        let plugins = readable(Resource::Plugin).then_some(plugins);
         Ok(json!({"workflow": row, "owner": owner, "plugins": plugins}))
     }
 
