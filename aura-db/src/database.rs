@@ -132,7 +132,7 @@ impl Database {
         let connections = connection::connect(&config).await?;
         Ok(Self {
             handle: Handle::new(Shared {
-                engine: Embedded::of(&config),
+                engine: Embedded::of(&config, &connections),
                 server: Server::of(&config, &connections),
                 appends: Arc::default(),
                 gates: Gates::of(&config),
@@ -205,8 +205,12 @@ impl Database {
     ///
     /// Fails when one doesn't.
     pub async fn ping(&self) -> Result<(), Error> {
-        self.writer().ping().await.doing("pinging the database")?;
-        self.reader().ping().await.doing("pinging the database")
+        const PINGING: &str = "pinging the database";
+        if let Some(engine) = &self.handle.shared.engine {
+            engine.check_file(PINGING)?;
+        }
+        self.writer().ping().await.doing(PINGING)?;
+        self.reader().ping().await.doing(PINGING)
     }
 
     /// Waits for statements under way and closes every connection, for all
@@ -219,6 +223,9 @@ impl Database {
         // First: whoever leaves a SQLite file last folds its WAL back into it.
         if let Some(engine) = &shared.engine {
             engine.close().await;
+            if engine.file.is_moved() {
+                return;
+            }
         }
         shared.connections.clone().close().await;
     }

@@ -73,6 +73,9 @@ impl Database {
             ),
             _ => ("sqlite", "SELECT sqlite_version() AS version"),
         };
+        if let Some(engine) = &self.handle().shared.engine {
+            engine.check_file("looking at the database")?;
+        }
         let started = Instant::now();
         let version = Rows::<String>::sql(Statement::from_string(backend, sql));
         let version = self.handle().optional(version).await?;

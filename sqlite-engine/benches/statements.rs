@@ -9,7 +9,7 @@ use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 use sea_orm::Value;
 use sea_orm::sea_query::ArrayType;
-use sqlite_engine::{Error, Options, Pace, Readers, Statement, Writer};
+use sqlite_engine::{DatabaseFile, Error, Options, Pace, Readers, Statement, Writer};
 
 const ROWS: i64 = 10_000;
 const FIND: &str = "SELECT id, name FROM things WHERE id = ?";
@@ -55,7 +55,7 @@ fn statements(criterion: &mut Criterion) -> Done {
     let path = folder.path().join("things.db");
     let connection = filled(&path)?;
     let options = Options {
-        path,
+        file: DatabaseFile::new(&path),
         durable: false,
         busy_timeout: Duration::from_secs(5),
         statement_timeout: None,

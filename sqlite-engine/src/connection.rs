@@ -1,7 +1,6 @@
 //! One connection, and the limit of what it may take.
 
 use std::cell::Cell;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -10,12 +9,13 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::error::Error;
+use crate::file::DatabaseFile;
 
 /// What a database is opened with.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The file. It exists, and is in WAL mode.
-    pub path: PathBuf,
+    pub file: DatabaseFile,
     /// A commit waits until the disk has it (`synchronous = FULL`). Without it a
     /// power cut may undo the last commits.
     pub durable: bool,
@@ -135,14 +135,14 @@ impl Drop for GiveUp {
 /// A connection that only reads.
 pub(crate) fn reader(options: &Options) -> Result<(Connection, Arc<Limit>), Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(&options.path, flags)?;
+    let connection = Connection::open_with_flags(options.file.path(), flags)?;
     limited(connection)
 }
 
 /// The connection that writes.
 pub(crate) fn writer(options: &Options) -> Result<(Connection, Arc<Limit>), Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(&options.path, flags)?;
+    let connection = Connection::open_with_flags(options.file.path(), flags)?;
     connection.busy_timeout(options.busy_timeout)?;
     let synchronous = if options.durable { "FULL" } else { "NORMAL" };
     connection.pragma_update(None, "synchronous", synchronous)?;
@@ -154,6 +154,8 @@ pub(crate) fn writer(options: &Options) -> Result<(Connection, Arc<Limit>), Erro
     }));
     connection.pragma_update(None, "journal_size_limit", WAL_BYTES)?;
     connection.pragma_update(None, "cache_spill", SPILL)?;
+    // Opens the WAL, which stays where it is as long as the connection is open.
+    connection.query_row("PRAGMA schema_version", [], |_| Ok(()))?;
     limited(connection)
 }
 

@@ -27,6 +27,10 @@ pub enum Error {
     /// The commit that it shared with others failed; alone it may succeed.
     #[error("the commit that was shared with others failed")]
     Undone,
+    /// The file that was opened, or its WAL, is no longer at its path. What was
+    /// committed in it last is lost when the process ends.
+    #[error("the database file was moved, replaced or removed while it was open")]
+    Moved,
     /// Whoever committed is gone without an answer.
     #[error("the commit was not answered, so it may have been made")]
     Unanswered,

@@ -21,6 +21,7 @@
 mod bind;
 mod connection;
 mod error;
+mod file;
 mod readers;
 mod value;
 mod write;
@@ -29,6 +30,7 @@ mod writer;
 pub use bind::{Statement, time_as_text};
 pub use connection::Options;
 pub use error::{AsEngine, Error};
+pub use file::DatabaseFile;
 pub use readers::{Readers, Snapshot};
 pub use rusqlite::{Connection, Row, types::ValueRef};
 pub use value::value;

@@ -111,6 +111,9 @@ impl Lent {
             if connections.closed {
                 return Err(Error::Closed);
             }
+            if shared.options.file.is_moved() {
+                return Err(Error::Moved);
+            }
             connections.lent += 1;
             connections.idle.pop()
         };

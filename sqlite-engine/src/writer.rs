@@ -9,10 +9,12 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::Connection;
+use rusqlite::config::DbConfig;
 use tokio::sync::oneshot;
 
 use crate::connection::{self, CHECKPOINT, Limit, Options};
 use crate::error::Error;
+use crate::file::{DatabaseFile, Identity};
 use crate::write::Write;
 
 /// So many writes share one commit at most, so that none waits for long.
@@ -55,6 +57,8 @@ struct Waiting {
 #[derive(Debug, Default)]
 pub(crate) struct Core {
     connection: Option<(Connection, Arc<Limit>)>,
+    /// The WAL that it writes to.
+    wal_file: Identity,
     /// A transaction is open in it.
     open: bool,
     /// Nobody else may go on in it.
@@ -103,7 +107,9 @@ impl Writer {
     ///
     /// Fails with [`Error::WriterHeld`] and [`Error::Closed`].
     pub async fn exclude(&self) -> Result<Exclusion, Error> {
-        Ok(Exclusion(Mutex::new(self.held(true).await?)))
+        let mut held = self.held(true).await?;
+        held.connection()?;
+        Ok(Exclusion(Mutex::new(held)))
     }
 
     /// Whether nobody has the connection.
@@ -131,6 +137,9 @@ impl Writer {
     }
 
     async fn held(&self, alone: bool) -> Result<Held, Error> {
+        if self.0.options.file.is_moved() {
+            return Err(Error::Moved);
+        }
         let turn = {
             let mut line = self.0.line();
             match std::mem::replace(&mut line.desk, Desk::Taken) {
@@ -160,8 +169,22 @@ impl Writer {
 #[derive(Debug)]
 pub struct Exclusion(
     // A mutex only so that it may be looked at from several threads.
-    #[expect(dead_code, reason = "held until it is dropped")] Mutex<Held>,
+    Mutex<Held>,
 );
+
+impl Exclusion {
+    /// Looks whether what was just committed through another connection is in the
+    /// file at its path, and not in one that was moved or removed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Moved`] when it is not.
+    pub fn check(&self) -> Result<(), Error> {
+        let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let wal = held.core.as_ref().and_then(|core| core.wal_file);
+        held.shared.options.file.check_with_wal(wal)
+    }
+}
 
 impl Shared {
     fn line(&self) -> MutexGuard<'_, Line> {
@@ -199,14 +222,14 @@ impl Shared {
     fn commit(self: Arc<Self>, mut core: Box<Core>) {
         let quick = !self.options.durable && !core.long;
         if quick {
-            core.commit();
+            core.commit(&self.options.file);
             if core.wal < CHECKPOINT {
                 return self.pass_on(core);
             }
         }
         let wait = move || {
             if !quick {
-                core.commit();
+                core.commit(&self.options.file);
             }
             // Those whose commit it was have been told already.
             core.checkpoint();
@@ -244,7 +267,10 @@ impl Core {
         options: &Options,
     ) -> Result<&(Connection, Arc<Limit>), Error> {
         if self.connection.is_none() {
-            self.connection = Some(connection::writer(options)?);
+            let opened = connection::writer(options)?;
+            self.wal_file = options.file.wal();
+            options.file.check()?;
+            self.connection = Some(opened);
         }
         self.connection.as_ref().ok_or(Error::Closed)
     }
@@ -258,11 +284,16 @@ impl Core {
 
     /// Commits what was finished, and tells who waits for it. When that fails
     /// nobody's is done, and with several it isn't known whose fault that is.
-    fn commit(&mut self) {
-        let done = self.control("COMMIT");
+    fn commit(&mut self, file: &DatabaseFile) {
+        let mut done = self.control("COMMIT");
         self.wal = connection::wal_pages();
-        if done.is_err() {
+        if done.is_ok() {
+            done = file.check_with_wal(self.wal_file);
+        } else {
             self.undo();
+        }
+        if file.is_moved() {
+            self.abandon();
         }
         self.closed();
         let mut finished = std::mem::take(&mut self.finished);
@@ -272,11 +303,19 @@ impl Core {
             return;
         }
         for waiting in finished {
-            let _ = waiting.send(if done.is_ok() {
-                Ok(())
-            } else {
-                Err(Error::Undone)
+            let _ = waiting.send(match done {
+                Ok(()) => Ok(()),
+                Err(Error::Moved) => Err(Error::Moved),
+                Err(_) => Err(Error::Undone),
             });
+        }
+    }
+
+    /// Has the connection leave the WAL alone when it is closed: SQLite would remove
+    /// it by its name, which may be another database's by now.
+    fn abandon(&self) {
+        if let Some((connection, _)) = &self.connection {
+            let _ = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
         }
     }
 
@@ -348,6 +387,9 @@ impl Held {
     /// Begins, in the transaction of those who went before or with one of its
     /// own.
     pub(crate) fn enter(&mut self) -> Result<(), Error> {
+        if self.shared.options.file.is_moved() {
+            return Err(Error::Moved);
+        }
         let core = self.core.as_mut().ok_or(Error::Ended)?;
         core.connection(&self.shared.options)?;
         if core.open {

@@ -1,11 +1,12 @@
 //! The engine of a SQLite file, as the settings want it.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use connection::{Config, Durability, Target};
+use connection::{Config, Connections, Durability, Target};
 use sea_orm::DbErr;
-use sqlite_engine::{Options, Pace, Readers, Statement, Write, Writer};
+use sqlite_engine::{DatabaseFile, Options, Pace, Readers, Statement, Write, Writer};
 
 use crate::engine::Handle;
 use crate::engine::row::Cells;
@@ -17,20 +18,40 @@ use crate::error::{Doing, Error};
 pub(crate) struct Embedded {
     pub(crate) readers: Readers,
     pub(crate) writer: Writer,
+    pub(crate) file: DatabaseFile,
+    _abandoned: Arc<Abandoned>,
     /// Every statement is logged.
     logging: bool,
     /// Statements that take so long are.
     slow: Option<Duration>,
 }
 
+/// Leaves the driver's connections to a file that is gone open for as long as the
+/// process lives. The last to be closed would remove the WAL by its name, which may
+/// be another database's by now.
+#[derive(Debug)]
+struct Abandoned {
+    file: DatabaseFile,
+    connections: Connections,
+}
+
+impl Drop for Abandoned {
+    fn drop(&mut self) {
+        if self.file.is_moved() {
+            std::mem::forget(self.connections.clone());
+        }
+    }
+}
+
 impl Embedded {
-    pub(crate) fn of(config: &Config) -> Option<Self> {
+    pub(crate) fn of(config: &Config, connections: &Connections) -> Option<Self> {
         let Target::Sqlite { path } = &config.target else {
             return None;
         };
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let file = DatabaseFile::new(path);
         let options = Options {
-            path: path.clone(),
+            file: file.clone(),
             durable: config.durability == Durability::Full,
             busy_timeout: connection::busy_timeout(config),
             statement_timeout: config.statement_timeout,
@@ -44,6 +65,11 @@ impl Embedded {
         Some(Self {
             readers: Readers::new(options.clone()),
             writer: Writer::new(options),
+            _abandoned: Arc::new(Abandoned {
+                file: file.clone(),
+                connections: connections.clone(),
+            }),
+            file,
             logging: config.logging,
             slow: config.slow_query,
         })
@@ -52,6 +78,16 @@ impl Embedded {
     pub(crate) async fn close(&self) {
         self.readers.close();
         self.writer.close().await;
+    }
+
+    /// Looks whether the file is still where it was opened.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unavailable`] when it is not.
+    pub(crate) fn check_file(&self, doing: &'static str) -> Result<(), Error> {
+        let there = self.file.check();
+        there.map_err(|error| Error::of_engine(doing, error))
     }
 
     /// Notes a statement for the log, when somebody may want it there.
@@ -184,6 +220,6 @@ async fn committed(write: Write) -> Result<bool, Error> {
     match write.commit().await {
         Ok(()) => Ok(true),
         Err(sqlite_engine::Error::Undone) => Ok(false),
-        Err(error) => Err(Error::of_engine("committing", error)),
+        Err(error) => Err(Error::of_commit(error)),
     }
 }

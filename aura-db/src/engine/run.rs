@@ -208,6 +208,9 @@ impl Handle {
             });
             Box::pin(rows).await?
         } else {
+            if let Some(engine) = &self.shared.engine {
+                engine.check_file("reading")?;
+            }
             let (connection, gate) = self.pool(false);
             let _place = self.place(gate).await?;
             let statement = driven(statement, self.backend());

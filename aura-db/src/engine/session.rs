@@ -188,13 +188,20 @@ impl Session {
     /// Ends it.
     pub(super) async fn end(self, commit: bool) -> Result<(), Unfinished> {
         match self {
-            Self::Driver(transaction, _excluded) => {
+            Self::Driver(transaction, excluded) => {
                 let ended = if commit {
                     transaction.commit().await
                 } else {
                     transaction.rollback().await
                 };
-                ended.map_err(|error| unfinished(error, commit))
+                ended.map_err(|error| unfinished(error, commit))?;
+                match excluded {
+                    Some(excluded) if commit => {
+                        let there = excluded.check();
+                        there.map_err(|error| Unfinished::Failed(Error::of_commit(error)))
+                    }
+                    _ => Ok(()),
+                }
             }
             Self::Server(lease) => {
                 let ended = lease.into_inner().end(commit).await;
@@ -207,7 +214,7 @@ impl Session {
                     .await
                     .map_err(|error| match error {
                         sqlite_engine::Error::Undone => Unfinished::Undone,
-                        error => Unfinished::Failed(Error::of_engine("committing", error)),
+                        error => Unfinished::Failed(Error::of_commit(error)),
                     })
             }
             Self::Snapshot(_) | Self::Write(_) => Ok(()),

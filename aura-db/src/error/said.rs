@@ -67,6 +67,19 @@ impl Error {
         }
     }
 
+    /// What a failure of the engine's to commit means for who asked.
+    pub(crate) fn of_commit(error: sqlite_engine::Error) -> Self {
+        use sqlite_engine::Error as Engine;
+        const DOING: &str = "committing";
+        match error {
+            Engine::Moved | Engine::Unanswered => Self::OutcomeUnknown {
+                doing: DOING,
+                source: Box::new(error),
+            },
+            error => Self::of_engine(DOING, error),
+        }
+    }
+
     /// What a failure of the engine means for who asked.
     pub(crate) fn of_engine(doing: &'static str, error: sqlite_engine::Error) -> Self {
         use sqlite_engine::Error as Engine;
@@ -88,8 +101,9 @@ impl Error {
             },
             Engine::Ended | Engine::Undone => Self::Aborted,
             Engine::Closed => Self::unavailable(doing, error),
-            Engine::Unanswered => Self::OutcomeUnknown {
+            Engine::Moved => Self::Unavailable {
                 doing,
+                reason: "the file that was opened is no longer at DB_PATH; restart the service",
                 source: Box::new(error),
             },
             error => {

@@ -25,6 +25,7 @@ mod logs_own;
 mod logs_prune;
 mod logs_tail;
 mod logs_together;
+mod moved_files;
 mod pages;
 mod people;
 mod plugins;

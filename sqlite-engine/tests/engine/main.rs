@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::Connection;
-use sqlite_engine::{Error, Options, Pace, Readers, Statement, Write, Writer};
+use sqlite_engine::{DatabaseFile, Error, Options, Pace, Readers, Statement, Write, Writer};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
@@ -37,7 +37,7 @@ fn engine_with(change: impl FnOnce(&mut Options)) -> Engine {
     setup.execute_batch(SCHEMA).expect("a schema");
     drop(setup);
     let mut options = Options {
-        path,
+        file: DatabaseFile::new(&path),
         durable: true,
         busy_timeout: Duration::from_secs(5),
         statement_timeout: None,
@@ -317,7 +317,7 @@ async fn alone_is_alone(engine: Engine) {
 
     let excluded = engine.writer.exclude().await.expect("nobody writes");
     let waiting = engine.queued(|write| insert(write, "d")).await;
-    let other = Connection::open(&engine.options.path).expect("it opens");
+    let other = Connection::open(engine.options.file.path()).expect("it opens");
     let sql = "INSERT INTO t (x) VALUES ('other')";
     other.execute_batch(sql).expect("nobody is in the way");
     drop(excluded);
@@ -363,7 +363,7 @@ fn endless() -> Statement {
 #[tokio::test]
 async fn another_process_may_hold_the_lock_for_a_while() {
     let engine = engine();
-    let other = Connection::open(&engine.options.path).expect("it opens");
+    let other = Connection::open(engine.options.file.path()).expect("it opens");
     other.execute_batch("BEGIN IMMEDIATE").expect("the lock");
     let (written, ()) = tokio::join!(engine.insert("x"), async {
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -409,7 +409,7 @@ async fn after_closing_everybody_is_told() {
     assert!(matches!(read, Err(Error::Closed)), "{read:?}");
     let write = engine.insert("x").await;
     assert!(matches!(write, Err(Error::Closed)), "{write:?}");
-    let mut beside = engine.options.path.clone().into_os_string();
+    let mut beside = engine.options.file.path().as_os_str().to_owned();
     beside.push("-wal");
     assert!(
         !std::path::Path::new(&beside).exists(),

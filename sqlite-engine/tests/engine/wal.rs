@@ -7,7 +7,7 @@ use crate::{Engine, engine_with};
 
 /// It is copied into the file every 48 MiB, however it grows.
 pub(crate) async fn the_wal_stays_short(engine: Engine) {
-    let wal = engine.options.path.with_extension("db-wal");
+    let wal = engine.options.file.path().with_extension("db-wal");
     let size = || std::fs::metadata(&wal).map_or(0, |wal| wal.len());
     let long = "x".repeat(64 << 10);
     for row in 0..900 {
@@ -35,9 +35,9 @@ pub(crate) async fn the_wal_stays_short(engine: Engine) {
 #[tokio::test]
 async fn the_wal_is_cut_after_a_long_read() {
     let engine = engine_with(|options| options.durable = false);
-    let wal = engine.options.path.with_extension("db-wal");
+    let wal = engine.options.file.path().with_extension("db-wal");
     let size = || std::fs::metadata(&wal).map_or(0, |wal| wal.len()) >> 20;
-    let reader = Connection::open(&engine.options.path).expect("it opens");
+    let reader = Connection::open(engine.options.file.path()).expect("it opens");
     let look = "BEGIN; SELECT count(*) FROM t";
     reader.execute_batch(look).expect("it reads");
     let long = "x".repeat(1 << 20);

@@ -1,0 +1,96 @@
+//! That the file which was opened is still the one at its path.
+//!
+//! SQLite goes on in a file that was removed or moved, and says that it committed;
+//! at the end of the process all of that is gone. So each commit is followed by a
+//! look at the path, before anybody is told.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::error::Error;
+
+/// A database file, as it was when this was made. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct DatabaseFile(Arc<Opened>);
+
+#[derive(Debug)]
+struct Opened {
+    path: PathBuf,
+    wal: PathBuf,
+    file: Identity,
+    /// It was noticed that the file is gone.
+    moved: AtomicBool,
+}
+
+/// Which file stands at a path: device and inode. Always the same where there are
+/// none, or no file.
+pub(crate) type Identity = Option<(u64, u64)>;
+
+#[cfg(unix)]
+fn identity(path: &Path) -> Identity {
+    use std::os::unix::fs::MetadataExt;
+    let metadata = std::fs::metadata(path).ok()?;
+    Some((metadata.dev(), metadata.ino()))
+}
+
+#[cfg(not(unix))]
+fn identity(_: &Path) -> Identity {
+    None
+}
+
+impl DatabaseFile {
+    /// The file at this path, which exists.
+    #[must_use]
+    pub fn new(path: &Path) -> Self {
+        // SQLite names the WAL after the file itself, not after a link to it.
+        let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let mut wal = path.clone().into_os_string();
+        wal.push("-wal");
+        Self(Arc::new(Opened {
+            file: identity(&path),
+            path,
+            wal: wal.into(),
+            moved: AtomicBool::new(false),
+        }))
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0.path
+    }
+
+    /// Whether it was noticed that the file is no longer at its path. It stays so.
+    #[must_use]
+    pub fn is_moved(&self) -> bool {
+        self.0.moved.load(Ordering::Relaxed)
+    }
+
+    /// Looks whether the file is still at its path.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Moved`] when it is not, or once was not.
+    pub fn check(&self) -> Result<(), Error> {
+        if self.is_moved() || identity(&self.0.path) != self.0.file {
+            self.0.moved.store(true, Ordering::Relaxed);
+            return Err(Error::Moved);
+        }
+        Ok(())
+    }
+
+    /// Which WAL belongs to the file. As long as a connection is open, SQLite keeps
+    /// it.
+    pub(crate) fn wal(&self) -> Identity {
+        identity(&self.0.wal)
+    }
+
+    /// [`DatabaseFile::check`], also of the WAL.
+    pub(crate) fn check_with_wal(&self, wal: Identity) -> Result<(), Error> {
+        if self.wal() != wal {
+            self.0.moved.store(true, Ordering::Relaxed);
+        }
+        self.check()
+    }
+}
