@@ -23,7 +23,7 @@ entities:
 torture seconds='120':
     AURA_TORTURE={{ seconds }} ./scripts/test -p torture --no-capture
     AURA_KILLS=all AURA_ROUNDS=20 ./scripts/test --test crash --test concurrency
-    AURA_LOGINS=1000 ./scripts/test -p torture refusals --test-threads 2 --no-capture
+    ./scripts/with-postgres cargo run -p torture --example refusals -- 1000
     AURA_WATCHED=10000 ./scripts/test -p aura-db --test state_machine
     AURA_ABORTS=10000 ./scripts/test -p aura-db --test facade given_up
     PROPTEST_CASES=1000000 ./scripts/test -p connection fuzz

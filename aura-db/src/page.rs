@@ -88,17 +88,19 @@ impl Page {
         self.size.saturating_add(1)
     }
 
-    /// Behind which id a page of a list that is sorted by it begins (the first page
-    /// behind none). Not a numbered one, and not one that will be refused.
-    pub(crate) fn begins<C: ColumnTrait>(&self, sorted: Sorted<C>) -> Option<Option<i64>> {
+    /// Behind which id a page of a list that is sorted by it begins, the first page
+    /// behind one that no row has. Not a numbered one, and not one that will be
+    /// refused.
+    pub(crate) fn begins<C: ColumnTrait>(&self, sorted: Sorted<C>) -> Option<i64> {
         if !(1..=MAX_PAGE).contains(&self.size) || !sorted.by_id() {
             return None;
         }
         match &self.at {
-            At::Start => Some(None),
+            At::Start if sorted.descending => Some(i64::MAX),
+            At::Start => Some(i64::MIN),
             At::After(cursor) => {
                 let mark = cursor.decode().filter(|mark| mark.0 == sorted.name())?;
-                Some(Some(mark.2))
+                Some(mark.2)
             }
             At::Number(_) => None,
         }

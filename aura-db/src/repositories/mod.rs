@@ -71,7 +71,7 @@ pub(crate) fn moment(time: DateTime<Utc>) -> DateTime<Utc> {
 pub(crate) fn readable<T>(rows: Vec<Result<T, Error>>) -> Vec<T> {
     let readable = rows
         .into_iter()
-        .filter_map(|row| row.inspect_err(|error| report(error)).ok());
+        .filter_map(|row| row.inspect_err(report).ok());
     readable.collect()
 }
 

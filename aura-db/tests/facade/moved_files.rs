@@ -69,7 +69,7 @@ const HARMS: [Harm; 5] = [
         std::fs::rename(copy, file).expect("replaced");
     }),
     ("without its WAL", |file| {
-        std::fs::remove_file(wal(file)).expect("removed")
+        std::fs::remove_file(wal(file)).expect("removed");
     }),
     ("with another WAL", |file| {
         let copy = file.with_extension("copy");

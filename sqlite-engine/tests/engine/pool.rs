@@ -38,7 +38,7 @@ async fn until_open(engine: &Engine, open: usize) {
 async fn readers_keep_to_their_number() {
     let engine = engine_with(|options| {
         options.max_readers = 3;
-        options.patience = Duration::from_secs(60);
+        options.patience = Duration::from_mins(1);
     });
     let mut tasks = JoinSet::new();
     for _ in 0..60 {

@@ -48,7 +48,7 @@ ORDER BY found.id {order} LIMIT {rows})"#;
 pub(super) fn on_page(
     backend: DbBackend,
     owner: UserId,
-    cursor: Option<i64>,
+    cursor: i64,
     descending: bool,
     rows: u64,
 ) -> SimpleExpr {
@@ -56,16 +56,15 @@ pub(super) fn on_page(
         DbBackend::Postgres => POSTGRES,
         _ => SQLITE,
     };
-    let (after, until, order, start) = if descending {
-        ("<", ">=", "DESC", i64::MAX)
+    let (after, until, order) = if descending {
+        ("<", ">=", "DESC")
     } else {
-        (">", "<=", "ASC", i64::MIN)
+        (">", "<=", "ASC")
     };
     let sql = sql
         .replace("{after}", after)
         .replace("{until}", until)
         .replace("{order}", order)
         .replace("{rows}", &rows.to_string());
-    let cursor = cursor.unwrap_or(start);
     Expr::cust_with_values(sql, [cursor, owner.0, cursor])
 }

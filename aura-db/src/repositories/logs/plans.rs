@@ -28,7 +28,7 @@ async fn own_entries_are_found_by_index(test: TestDb) {
     let backend = connection.get_database_backend();
     for owner in [1, 2] {
         for (descending, order) in [(true, Order::Desc), (false, Order::Asc)] {
-            let found = on_page(backend, entity::UserId(owner), None, descending, 51);
+            let found = on_page(backend, entity::UserId(owner), 50_000, descending, 51);
             let select = entity::logs::Entity::find().filter(found);
             let select = select.order_by(super::logs::Column::Id, order).limit(51);
             let plan = plan(&connection, select.build(backend)).await;
