@@ -184,6 +184,10 @@ impl Database {
     /// A plain SeaORM connection for statements of your own that write. On
     /// SQLite it is the only one: while a transaction holds it, other writers
     /// wait. For a transaction use [`Database::transaction`].
+    ///
+    /// On SQLite it writes times with 0, 3 or 6 digits of fraction, as the driver
+    /// does. They sort with the six digits that [`Database::execute`] and the
+    /// repositories write, and don't equal them.
     #[must_use]
     pub fn writer(&self) -> &DatabaseConnection {
         &self.handle.connections().writer

@@ -79,8 +79,15 @@
 //! * SQLite is for one machine: a file on a local disk, any number of readers and
 //!   one writer at a time. For several machines take PostgreSQL, and mind that
 //!   each process may open `DB_POOL_MAX` connections.
-//! * Retry what fails with [`Error::Busy`] or [`Error::Unavailable`], and call
-//!   [`Database::close`] at the end.
+//! * Retry what fails with [`Error::Busy`] or [`Error::Unavailable`]: nothing was done.
+//!   Don't retry [`Error::OutcomeUnknown`]: the write was sent, its answer was lost, and
+//!   it may have been done. Look for what it writes first (an execution by its workflow
+//!   and time, a user by the address), or make it harmless to repeat: give each request
+//!   a key of its own, write it with the rest in one transaction, and look for it before
+//!   you begin again.
+//! * Watch the log for `aura_db::unreadable`: a row that this build can't read was passed
+//!   over by a worker or a follower, as after a step back to an older build.
+//! * Call [`Database::close`] at the end.
 
 mod clock;
 pub mod config_schema;

@@ -82,15 +82,15 @@ impl Page {
 }
 
 impl Page {
-    /// How many rows are looked for: one more than there are on the page, which
-    /// tells whether there is another.
+    /// Returns the LIMIT of the page's query: one row more than the page has, to see
+    /// whether there is another page.
     pub(crate) fn rows(&self) -> u64 {
         self.size.saturating_add(1)
     }
 
-    /// Behind which id a page of a list that is sorted by it begins, the first page
-    /// behind one that no row has. Not a numbered one, and not one that will be
-    /// refused.
+    /// Returns the id after which the page begins, for a list that is sorted by id; on
+    /// the first page one that no row has. `None` for a numbered page, and for one that
+    /// will be refused.
     pub(crate) fn begins<C: ColumnTrait>(&self, sorted: Sorted<C>) -> Option<i64> {
         if !(1..=MAX_PAGE).contains(&self.size) || !sorted.by_id() {
             return None;
@@ -192,8 +192,8 @@ impl<C: ColumnTrait> Sorted<C> {
         *self.by.def().get_column_type() == ColumnType::TimestampWithTimeZone
     }
 
-    /// Whether what a column holds is not to be told from what it means: SQLite
-    /// compares times as text, of which several forms mean the same.
+    /// Whether the list is sorted by a time that is stored as text: SQLite compares
+    /// the text, of which several forms mean the same time.
     fn by_text_of_time(self, backend: DbBackend) -> bool {
         backend == DbBackend::Sqlite && self.by_time()
     }
@@ -226,7 +226,8 @@ impl<C: ColumnTrait> Sorted<C> {
         })
     }
 
-    /// The place of a row, with the text of its time where that counts.
+    /// Returns the cursor of a row; `text` is the stored text of the time that the
+    /// list is sorted by, where that is text.
     fn mark<T: Listed<C>>(self, row: &T, text: Option<&String>) -> Result<Cursor, Error> {
         let key = match row.cell(self.by) {
             _ if self.by_id() => String::new(),

@@ -135,15 +135,21 @@ impl Drop for GiveUp {
 /// A connection that only reads.
 pub(crate) fn reader(options: &Options) -> Result<(Connection, Arc<Limit>), Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    limited(open(options, flags)?)
+}
+
+/// Opens the file. Its first statement finds it locked while another process
+/// recovers the WAL.
+fn open(options: &Options, flags: OpenFlags) -> Result<Connection, Error> {
     let connection = Connection::open_with_flags(options.file.path(), flags)?;
-    limited(connection)
+    connection.busy_timeout(options.busy_timeout)?;
+    Ok(connection)
 }
 
 /// The connection that writes.
 pub(crate) fn writer(options: &Options) -> Result<(Connection, Arc<Limit>), Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(options.file.path(), flags)?;
-    connection.busy_timeout(options.busy_timeout)?;
+    let connection = open(options, flags)?;
     let synchronous = if options.durable { "FULL" } else { "NORMAL" };
     connection.pragma_update(None, "synchronous", synchronous)?;
     connection.pragma_update(None, "foreign_keys", true)?;
@@ -160,9 +166,9 @@ pub(crate) fn writer(options: &Options) -> Result<(Connection, Arc<Limit>), Erro
 }
 
 fn limited(connection: Connection) -> Result<(Connection, Arc<Limit>), Error> {
-    // Who waits for a lock does it where it may block.
-    connection.busy_timeout(Duration::ZERO)?;
     connection.pragma_update(None, "cache_size", -CACHE)?;
+    // From here on, what waits for a lock does so where it may block.
+    connection.busy_timeout(Duration::ZERO)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     // Without it a bound LIMIT has the statement prepared anew at each run.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;

@@ -31,7 +31,7 @@ pub enum Error {
     /// committed in it last is lost when the process ends.
     #[error("the database file was moved, replaced or removed while it was open")]
     Moved,
-    /// Whoever committed is gone without an answer.
+    /// The commit gave no answer, because the task that made it is gone.
     #[error("the commit was not answered, so it may have been made")]
     Unanswered,
     /// The code that ran the statement panicked.

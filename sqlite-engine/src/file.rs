@@ -1,8 +1,8 @@
-//! That the file which was opened is still the one at its path.
+//! Checks that the file which was opened is still the one at its path.
 //!
-//! SQLite goes on in a file that was removed or moved, and says that it committed;
-//! at the end of the process all of that is gone. So each commit is followed by a
-//! look at the path, before anybody is told.
+//! SQLite goes on in a file that was removed or moved, and its commits succeed; at
+//! the end of the process they are gone. So the path is checked after each commit and
+//! before it is acknowledged.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ struct Opened {
     path: PathBuf,
     wal: PathBuf,
     file: Identity,
-    /// It was noticed that the file is gone.
+    /// A check has failed.
     moved: AtomicBool,
 }
 
@@ -61,17 +61,17 @@ impl DatabaseFile {
         &self.0.path
     }
 
-    /// Whether it was noticed that the file is no longer at its path. It stays so.
+    /// Returns whether a check has failed before.
     #[must_use]
     pub fn is_moved(&self) -> bool {
         self.0.moved.load(Ordering::Relaxed)
     }
 
-    /// Looks whether the file is still at its path.
+    /// Checks that the file is still at its path.
     ///
     /// # Errors
     ///
-    /// [`Error::Moved`] when it is not, or once was not.
+    /// [`Error::Moved`] when it is not, or was not at an earlier check.
     pub fn check(&self) -> Result<(), Error> {
         if self.is_moved() || identity(&self.0.path) != self.0.file {
             self.0.moved.store(true, Ordering::Relaxed);
@@ -80,8 +80,8 @@ impl DatabaseFile {
         Ok(())
     }
 
-    /// Which WAL belongs to the file. As long as a connection is open, SQLite keeps
-    /// it.
+    /// Returns the identity of the WAL. SQLite keeps it as long as a connection is
+    /// open.
     pub(crate) fn wal(&self) -> Identity {
         identity(&self.0.wal)
     }

@@ -51,7 +51,7 @@ impl Shared {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for a permit, for as long as a connection is waited for.
+    /// Waits for a permit, at most [`Options::patience`].
     async fn permit(&self, of: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Error> {
         if let Ok(permit) = of.clone().try_acquire_owned() {
             return Ok(permit);
@@ -64,8 +64,8 @@ impl Shared {
     }
 }
 
-/// Closes connections that are idle for longer than `timeout`, until only so many
-/// are left as are kept.
+/// Closes connections that are idle for longer than `timeout`, but for
+/// [`Options::min_readers`]. Ends when no connection is left to be closed.
 async fn watch(shared: Weak<Shared>, timeout: Duration) {
     let mut pause = timeout;
     loop {
@@ -84,8 +84,7 @@ async fn watch(shared: Weak<Shared>, timeout: Duration) {
             .take_while(|(_, since)| since.elapsed() >= timeout)
             .count();
         let closing: Vec<_> = connections.idle.drain(..stale).collect();
-        // The oldest of those that are left. Where all are kept, whoever opens
-        // another has them looked at again.
+        // The oldest that is left decides when to look again.
         let left = connections.idle.first().filter(|_| stale < surplus);
         let next = left.map(|(_, since)| timeout.saturating_sub(since.elapsed()));
         connections.watched = next.is_some();
@@ -99,7 +98,7 @@ async fn watch(shared: Weak<Shared>, timeout: Duration) {
 }
 
 impl Lent {
-    /// A connection, when there may be another.
+    /// Acquires a connection, at most [`Options::max_readers`] at a time.
     async fn new(shared: &Arc<Shared>) -> Result<Self, Error> {
         let permit = shared.permit(&shared.permits).await?;
         Self::with(shared, permit)
@@ -143,9 +142,10 @@ impl Lent {
         statement.query(connection, read)
     }
 
-    /// This connection, or another, with a place where it may block. Whoever waits
-    /// for a place leaves the connection to others, and whoever has a place never
-    /// waits for a connection: or the two would wait for each other.
+    /// Acquires a permit to block, and this connection or another. A read that waits
+    /// for the permit gives its connection back, so that quick reads go on; and none
+    /// holds the permit while it waits for a connection, which would be a deadlock with
+    /// the snapshots that hold a connection and wait for the permit.
     async fn placed(self) -> Result<(Self, OwnedSemaphorePermit), Error> {
         if let Ok(place) = self.shared.blocking.clone().try_acquire_owned() {
             return Ok((self, place));
@@ -243,7 +243,7 @@ impl Readers {
         }))
     }
 
-    /// Whether a read would have to wait for a connection.
+    /// Returns whether a read would have to wait for a connection.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.0.permits.available_permits() == 0

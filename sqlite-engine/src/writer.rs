@@ -221,17 +221,24 @@ impl Shared {
     /// the disk goes there.
     fn commit(self: Arc<Self>, mut core: Box<Core>) {
         let quick = !self.options.durable && !core.long;
-        if quick {
-            core.commit(&self.options.file);
+        let committed = if quick {
+            let committed = core.commit(&self.options.file);
             if core.wal < CHECKPOINT {
-                return self.pass_on(core);
+                self.pass_on(core);
+                return committed.answer();
             }
-        }
+            Some(committed)
+        } else {
+            None
+        };
         let wait = move || {
-            if !quick {
-                core.commit(&self.options.file);
+            let committed = committed.unwrap_or_else(|| core.commit(&self.options.file));
+            if core.wal < CHECKPOINT {
+                // Whose commit it was finds the connection free again.
+                self.pass_on(core);
+                return committed.answer();
             }
-            // Those whose commit it was have been told already.
+            committed.answer();
             core.checkpoint();
             self.pass_on(core);
         };
@@ -252,6 +259,29 @@ impl Line {
                 let _ = closed.send(());
             }
             Desk::Free(_) | Desk::Closed => {}
+        }
+    }
+}
+
+/// A commit whose writes wait for their answer.
+struct Committed {
+    done: Result<(), Error>,
+    finished: Vec<oneshot::Sender<Result<(), Error>>>,
+}
+
+impl Committed {
+    /// Answers each write. A caller that has gone needs no answer.
+    fn answer(mut self) {
+        if self.finished.len() == 1 {
+            let _ = self.finished.pop().map(|only| only.send(self.done));
+            return;
+        }
+        for waiting in self.finished {
+            let _ = waiting.send(match self.done {
+                Ok(()) => Ok(()),
+                Err(Error::Moved) => Err(Error::Moved),
+                Err(_) => Err(Error::Undone),
+            });
         }
     }
 }
@@ -282,9 +312,9 @@ impl Core {
         Ok(())
     }
 
-    /// Commits what was finished, and tells who waits for it. When that fails
-    /// nobody's is done, and with several it isn't known whose fault that is.
-    fn commit(&mut self, file: &DatabaseFile) {
+    /// Commits what was finished. When that fails nothing of it is done, and with
+    /// several it isn't known whose fault that is.
+    fn commit(&mut self, file: &DatabaseFile) -> Committed {
         let mut done = self.control("COMMIT");
         self.wal = connection::wal_pages();
         if done.is_ok() {
@@ -296,18 +326,9 @@ impl Core {
             self.abandon();
         }
         self.closed();
-        let mut finished = std::mem::take(&mut self.finished);
-        // Who has hung up doesn't need to be told.
-        if finished.len() == 1 {
-            let _ = finished.pop().map(|only| only.send(done));
-            return;
-        }
-        for waiting in finished {
-            let _ = waiting.send(match done {
-                Ok(()) => Ok(()),
-                Err(Error::Moved) => Err(Error::Moved),
-                Err(_) => Err(Error::Undone),
-            });
+        Committed {
+            done,
+            finished: std::mem::take(&mut self.finished),
         }
     }
 

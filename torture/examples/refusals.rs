@@ -1,4 +1,4 @@
-//! Measures that the time of a refused login tells nothing of the account:
+//! Measures that the time of a refused login doesn't depend on the account:
 //! `./scripts/with-postgres cargo run -p torture --example refusals [ROUNDS]`.
 //!
 //! `aura-db` `secrets` counts the hashes, which is the promise. The time is measured

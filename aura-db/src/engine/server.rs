@@ -141,7 +141,7 @@ impl Kept {
         }
     }
 
-    /// Closes the connections that nobody uses.
+    /// Closes all idle connections.
     fn discard_idle(&self) {
         let waiting = std::mem::take(&mut self.idle().connections);
         let waiting = waiting.into_iter().map(|waiting| waiting.connection);

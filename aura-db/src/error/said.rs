@@ -67,7 +67,7 @@ impl Error {
         }
     }
 
-    /// What a failure of the engine's to commit means for who asked.
+    /// Maps a failed commit of the SQLite engine.
     pub(crate) fn of_commit(error: sqlite_engine::Error) -> Self {
         use sqlite_engine::Error as Engine;
         const DOING: &str = "committing";

@@ -6,7 +6,7 @@ use std::time::Duration;
 use aura_db::entity::executions;
 use aura_db::executions::ExecutionDay;
 use aura_db::sea_orm::ActiveValue::Set;
-use aura_db::sea_orm::EntityTrait;
+use aura_db::sea_orm::{EntityTrait, QueryTrait};
 use aura_db::sea_orm::prelude::DateTimeUtc;
 use aura_db::{
     Database, ExecutionFilter, ExecutionMode, ExecutionStats, ExecutionStatus, WorkflowId,
@@ -38,10 +38,8 @@ async fn insert(db: &Database, flow: WorkflowId, rows: &[Row]) {
             finished_at: Set(times.map(|(_, end)| end)),
             ..Default::default()
         });
-    executions::Entity::insert_many(rows)
-        .exec(db.writer())
-        .await
-        .expect("rows");
+    let insert = executions::Entity::insert_many(rows).into_query();
+    db.execute(insert).await.expect("rows");
 }
 
 fn naive(

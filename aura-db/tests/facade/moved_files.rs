@@ -118,7 +118,7 @@ async fn a_transaction_is_not_acknowledged() {
     }
 }
 
-/// Those who share a commit learn it all.
+/// Also where several writes share a commit.
 #[tokio::test(flavor = "multi_thread")]
 async fn many_writes_are_not_acknowledged() {
     let (_test, file, db, flow) = service().await;

@@ -47,8 +47,8 @@ async fn work(db: &Database, id: UserId, flow: WorkflowId) {
                     let barrier = barrier.clone();
                     async move {
                         tx.users().get(id).await?;
-                        // Nobody's connection is free for another. (One that begins
-                        // again meets nobody any more.)
+                        // Each holds a connection of its own. (A transaction that is
+                        // run again finds the barrier behind it.)
                         let all = tokio::time::timeout(Duration::from_secs(1), barrier.wait());
                         let _ = all.await;
                         tx.executions().claim("w", LEASE).await

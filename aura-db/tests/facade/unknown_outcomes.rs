@@ -37,7 +37,7 @@ async fn slow_commits(test: &TestDb, seconds: f32, tables: &[&str]) {
     }
 }
 
-/// How many rows there are, once whoever writes has finished.
+/// Returns the number of rows once no statement runs any more.
 async fn rows(test: &TestDb, table: &str) -> usize {
     let busy = "SELECT pid::text AS line FROM pg_stat_activity \
          WHERE datname = current_database() AND pid <> pg_backend_pid() AND state = 'active'";

@@ -21,7 +21,7 @@ async fn read_within(snapshot: &mut Snapshot) -> Result<Vec<i64>, Error> {
     snapshot.query(slow(), |row| Ok(row.get(0)?)).await
 }
 
-/// Waits until there are so many connections.
+/// Waits until this number of connections is open.
 async fn until_open(engine: &Engine, open: usize) {
     let started = Instant::now();
     while engine.readers.size().0 != open {
@@ -48,7 +48,7 @@ async fn readers_keep_to_their_number() {
             (rows, readers.size().0)
         });
     }
-    // Those who keep theirs between two reads are more than there may be.
+    // More snapshots, which keep their connection between two reads, than connections.
     for _ in 0..9 {
         let readers = engine.readers.clone();
         tasks.spawn(async move {

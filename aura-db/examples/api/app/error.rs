@@ -58,6 +58,12 @@ impl From<Error> for ApiError {
                 tracing::warn!("{}", chain(&error));
                 return Self::new(StatusCode::SERVICE_UNAVAILABLE, "try again in a moment");
             }
+            // Without Retry-After: a client that repeats by itself would do it twice.
+            Error::OutcomeUnknown { .. } => {
+                tracing::error!("{}", chain(&error));
+                let message = "it may have been done; look before doing it again";
+                return Self::new(StatusCode::GATEWAY_TIMEOUT, message);
+            }
             _ => {
                 tracing::error!("{}", chain(&error));
                 return Self::new(StatusCode::INTERNAL_SERVER_ERROR, "something went wrong");

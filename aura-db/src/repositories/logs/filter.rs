@@ -136,8 +136,9 @@ impl LogFilter {
         ))
     }
 
-    /// What [`LogFilter::select`] finds for this page, read from the index of each
-    /// workflow: for who reaches only own ones, when nothing else is asked for.
+    /// Selects what [`LogFilter::select`] does, for one page. A user who reaches only
+    /// own entries gets them from the index of each workflow when nothing else is
+    /// filtered.
     pub(super) fn select_page(
         &self,
         h: &Handle,

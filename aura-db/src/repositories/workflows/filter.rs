@@ -179,8 +179,7 @@ impl WorkflowFilter {
 }
 
 /// Each database walks JSON in its own words. Of two members of the same name the
-/// last counts, as it does for who parses the document: SQLite's `->>` would find
-/// the first. Only an object may be asked for a member there: text that is no JSON
+/// last counts, as it does in every parser: SQLite's `->>` would find the first. Only an object may be asked for a member there: text that is no JSON
 /// is an error.
 fn has_schedule(backend: DbBackend) -> SimpleExpr {
     Expr::cust(if backend == DbBackend::Postgres {
