@@ -8,15 +8,15 @@ use sea_orm::{DatabaseConnection, DatabaseTransaction, SqliteTransactionMode, St
 use secrecy::SecretString;
 
 use crate::clock::{Clock, SystemClock};
-use crate::engine::begin::begin;
-use crate::engine::embedded::Embedded;
-use crate::engine::fetch::Fetch;
-use crate::engine::handle::Gates;
-use crate::engine::server::Server;
-use crate::engine::stats::DatabaseStats;
-use crate::engine::transaction::{Isolation, Pool};
-use crate::engine::{Handle, Shared};
-use crate::error::{Doing, Error};
+use crate::error::{Context, Error};
+use crate::executor::acquire::begin;
+use crate::executor::context::ConnectionLimits;
+use crate::executor::postgres::PostgresPool;
+use crate::executor::sqlite::SqliteExecutor;
+use crate::executor::stats::DatabaseStats;
+use crate::executor::transaction::{Isolation, Pool};
+use crate::executor::typed_query::Fetch;
+use crate::executor::{Executor, Shared};
 use crate::repositories::sessions::{Issued, SessionRequest, Sessions};
 use crate::repositories::users::{User, Users};
 use crate::repositories::{
@@ -26,7 +26,7 @@ use crate::repositories::{
 /// An open database. Cloning it is cheap, and the clones share its pools.
 #[derive(Debug, Clone)]
 pub struct Database {
-    handle: Handle,
+    executor: Executor,
 }
 
 /// An open transaction, for the closure of [`Database::transaction`]. Cloning it
@@ -34,13 +34,13 @@ pub struct Database {
 /// is [`Error::Ended`].
 #[derive(Debug, Clone)]
 pub struct Transaction {
-    handle: Handle,
+    executor: Executor,
 }
 
 /// The database as one user may use it. From [`Database::restricted_to`].
 #[derive(Debug, Clone)]
 pub struct Restricted {
-    handle: Handle,
+    executor: Executor,
 }
 
 macro_rules! repositories {
@@ -49,43 +49,43 @@ macro_rules! repositories {
             /// People and their passwords.
             #[must_use]
             pub fn users(&self) -> Users {
-                Users(self.handle.clone())
+                Users(self.executor.clone())
             }
 
             /// Who is logged in.
             #[must_use]
             pub fn sessions(&self) -> Sessions {
-                Sessions(self.handle.clone())
+                Sessions(self.executor.clone())
             }
 
             /// Automations and their history.
             #[must_use]
             pub fn workflows(&self) -> Workflows {
-                Workflows(self.handle.clone())
+                Workflows(self.executor.clone())
             }
 
             /// What workflows are extended with.
             #[must_use]
             pub fn plugins(&self) -> Plugins {
-                Plugins(self.handle.clone())
+                Plugins(self.executor.clone())
             }
 
             /// Runs of workflows.
             #[must_use]
             pub fn executions(&self) -> Executions {
-                Executions(self.handle.clone())
+                Executions(self.executor.clone())
             }
 
             /// What executions tell.
             #[must_use]
             pub fn logs(&self) -> Logs {
-                Logs(self.handle.clone())
+                Logs(self.executor.clone())
             }
 
             /// Language models with instructions.
             #[must_use]
             pub fn agents(&self) -> Agents {
-                Agents(self.handle.clone())
+                Agents(self.executor.clone())
             }
         })+
     };
@@ -131,11 +131,11 @@ impl Database {
     pub async fn open(config: Config) -> Result<Self, Error> {
         let connections = connection::connect(&config).await?;
         Ok(Self {
-            handle: Handle::new(Shared {
-                engine: Embedded::of(&config, &connections),
-                server: Server::of(&config, &connections),
+            executor: Executor::new(Shared {
+                sqlite: SqliteExecutor::of(&config, &connections),
+                postgres: PostgresPool::of(&config, &connections),
                 appends: Arc::default(),
-                gates: Gates::of(&config),
+                limits: ConnectionLimits::of(&config),
                 config: Arc::new(config),
                 connections,
                 clock: Arc::new(SystemClock),
@@ -150,27 +150,27 @@ impl Database {
     pub fn with_clock(self, clock: Arc<dyn Clock>) -> Self {
         let shared = Shared {
             clock,
-            ..(*self.handle.shared).clone()
+            ..(*self.executor.shared).clone()
         };
         Self {
-            handle: self.handle.sharing(shared),
+            executor: self.executor.sharing(shared),
         }
     }
 
-    pub(crate) fn handle(&self) -> &Handle {
-        &self.handle
+    pub(crate) fn executor(&self) -> &Executor {
+        &self.executor
     }
 
     /// The settings that it was opened with.
     #[must_use]
     pub fn config(&self) -> &Config {
-        &self.handle.shared.config
+        &self.executor.shared.config
     }
 
     /// The present moment by the database's clock.
     #[must_use]
     pub fn now(&self) -> chrono::DateTime<chrono::Utc> {
-        self.handle.now()
+        self.executor.now()
     }
 
     /// A plain SeaORM connection for queries of your own. On SQLite it can only
@@ -178,7 +178,7 @@ impl Database {
     /// [`entity::Live::live`].
     #[must_use]
     pub fn reader(&self) -> &DatabaseConnection {
-        &self.handle.connections().reader
+        &self.executor.connections().reader
     }
 
     /// A plain SeaORM connection for statements of your own that write. On
@@ -190,7 +190,7 @@ impl Database {
     /// repositories write, and don't equal them.
     #[must_use]
     pub fn writer(&self) -> &DatabaseConnection {
-        &self.handle.connections().writer
+        &self.executor.connections().writer
     }
 
     /// Begins a plain SeaORM transaction that may write, for statements that
@@ -210,24 +210,24 @@ impl Database {
     /// Fails when one doesn't.
     pub async fn ping(&self) -> Result<(), Error> {
         const PINGING: &str = "pinging the database";
-        if let Some(engine) = &self.handle.shared.engine {
-            engine.check_file(PINGING)?;
+        if let Some(sqlite) = &self.executor.shared.sqlite {
+            sqlite.check_file(PINGING)?;
         }
-        self.writer().ping().await.doing(PINGING)?;
-        self.reader().ping().await.doing(PINGING)
+        self.writer().ping().await.context(PINGING)?;
+        self.reader().ping().await.context(PINGING)
     }
 
     /// Waits for statements under way and closes every connection, for all
     /// clones of this database.
     pub async fn close(self) {
-        let shared = &*self.handle.shared;
-        if let Some(server) = &shared.server {
-            server.close();
+        let shared = &*self.executor.shared;
+        if let Some(postgres) = &shared.postgres {
+            postgres.close();
         }
         // First: whoever leaves a SQLite file last folds its WAL back into it.
-        if let Some(engine) = &shared.engine {
-            engine.close().await;
-            if engine.file.is_moved() {
+        if let Some(sqlite) = &shared.sqlite {
+            sqlite.close().await;
+            if sqlite.file.is_moved() {
                 return;
             }
         }
@@ -240,7 +240,7 @@ impl Database {
     #[must_use]
     pub fn acting_as(&self, user: UserId) -> Self {
         Self {
-            handle: self.handle.acting_as(user),
+            executor: self.executor.acting_as(user),
         }
     }
 
@@ -252,7 +252,7 @@ impl Database {
     #[must_use]
     pub fn restricted_to(&self, user: &User) -> Restricted {
         Restricted {
-            handle: self.handle.restricted_to(user.id),
+            executor: self.executor.restricted_to(user.id),
         }
     }
 
@@ -313,9 +313,9 @@ impl Database {
         E: From<Error> + Send,
         T: Send,
     {
-        self.handle
-            .transact(Pool::Caller, isolation, |handle| {
-                run(Transaction { handle })
+        self.executor
+            .transact(Pool::Caller, isolation, |executor| {
+                run(Transaction { executor })
             })
             .await
     }
@@ -323,7 +323,7 @@ impl Database {
     /// What the database did since it was opened, in numbers.
     #[must_use]
     pub fn stats(&self) -> DatabaseStats {
-        self.handle.shared.stats.snapshot()
+        self.executor.shared.stats.snapshot()
     }
 }
 
@@ -332,7 +332,7 @@ impl Transaction {
     #[must_use]
     pub fn acting_as(&self, user: UserId) -> Self {
         Self {
-            handle: self.handle.acting_as(user),
+            executor: self.executor.acting_as(user),
         }
     }
 
@@ -340,7 +340,7 @@ impl Transaction {
     #[must_use]
     pub fn restricted_to(&self, user: &User) -> Restricted {
         Restricted {
-            handle: self.handle.restricted_to(user.id),
+            executor: self.executor.restricted_to(user.id),
         }
     }
 
@@ -355,9 +355,9 @@ impl Transaction {
         E: From<Error> + Send,
         T: Send,
     {
-        self.handle
-            .transact(Pool::Caller, Isolation::Default, |handle| {
-                run(Self { handle })
+        self.executor
+            .transact(Pool::Caller, Isolation::Default, |executor| {
+                run(Self { executor })
             })
             .await
     }
@@ -373,9 +373,9 @@ impl Restricted {
         E: From<Error> + Send,
         T: Send,
     {
-        self.handle
-            .transact(Pool::Caller, Isolation::Default, |handle| {
-                run(Self { handle })
+        self.executor
+            .transact(Pool::Caller, Isolation::Default, |executor| {
+                run(Self { executor })
             })
             .await
     }
@@ -398,7 +398,7 @@ macro_rules! queries {
             /// # Ok(()) }
             /// ```
             pub async fn fetch_all<Q: Fetch>(&self, query: Q) -> Result<Vec<Q::Row>, Error> {
-                self.handle.fetch_all(query).await
+                self.executor.fetch_all(query).await
             }
 
             /// The first row of a query of your own, if there is one.
@@ -406,7 +406,7 @@ macro_rules! queries {
                 &self,
                 query: Q,
             ) -> Result<Option<Q::Row>, Error> {
-                Ok(self.handle.fetch_all(query).await?.into_iter().next())
+                Ok(self.executor.fetch_all(query).await?.into_iter().next())
             }
 
             /// The first row of a query of your own.
@@ -424,7 +424,7 @@ macro_rules! queries {
                 &self,
                 statement: S,
             ) -> Result<u64, Error> {
-                self.handle.execute(statement).await
+                self.executor.execute(statement).await
             }
         })+
     };

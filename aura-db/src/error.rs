@@ -1,12 +1,12 @@
 //! What can go wrong, split by what the caller can do about it.
 
-mod said;
+mod classify;
 
 use entity::{Action, ExecutionId, Resource, UserId, WorkflowId};
 use sea_orm::DbErr;
 use serde::Serialize;
 
-pub(crate) use said::{Doing, is_outdated_plan};
+pub(crate) use classify::{Context, is_outdated_plan};
 
 /// Any error's source.
 pub(crate) type Cause = Box<dyn std::error::Error + Send + Sync>;
@@ -129,10 +129,10 @@ pub enum Error {
     /// server was silent for too long. It may have been done, and nothing here
     /// repeats it. Look for what it writes before doing it again, or write what
     /// may be done twice.
-    #[error("{doing}: the answer was lost, so it may have been done; look before doing it again")]
+    #[error("{context}: the answer was lost, so it may have been done; look before doing it again")]
     OutcomeUnknown {
         /// What was being done.
-        doing: &'static str,
+        context: &'static str,
         /// What the connection or the driver said.
         source: Cause,
     },
@@ -142,10 +142,10 @@ pub enum Error {
     Configuration(connection::Error),
     /// The database can't be reached, or takes no writes; it may later. Nothing
     /// was done.
-    #[error("{doing}: {reason}; try again later")]
+    #[error("{context}: {reason}; try again later")]
     Unavailable {
         /// What was being done.
-        doing: &'static str,
+        context: &'static str,
         /// Why, as a rest of a sentence.
         reason: &'static str,
         /// What the connection or the driver said.
@@ -154,20 +154,20 @@ pub enum Error {
     /// No connection was free, or somebody else held a lock, for too long; or
     /// transactions kept colliding. Worth another try.
     #[error(
-        "{doing}: the database is busy (see DB_POOL_MAX and DB_POOL_CONNECTION_TIMEOUT; inside a \
+        "{context}: the database is busy (see DB_POOL_MAX and DB_POOL_CONNECTION_TIMEOUT; inside a \
          transaction use its own handle); try again"
     )]
     Busy {
         /// What was being done.
-        doing: &'static str,
+        context: &'static str,
         /// What the database said.
         source: Option<DbErr>,
     },
     /// A statement was cancelled by `DB_STATEMENT_TIMEOUT`.
-    #[error("{doing}: cancelled, because it took longer than DB_STATEMENT_TIMEOUT")]
+    #[error("{context}: cancelled, because it took longer than DB_STATEMENT_TIMEOUT")]
     Timeout {
         /// What was being done.
-        doing: &'static str,
+        context: &'static str,
         /// What the database said.
         source: DbErr,
     },
@@ -191,10 +191,10 @@ pub enum Error {
         source: DbErr,
     },
     /// A statement failed for a reason that is none of the above.
-    #[error("{doing} failed")]
+    #[error("{context} failed")]
     Other {
         /// What was being done.
-        doing: &'static str,
+        context: &'static str,
         /// What the database said.
         source: DbErr,
     },
@@ -261,9 +261,9 @@ impl From<migration::Error> for Error {
 
 impl Error {
     /// The database can't be reached.
-    pub(crate) fn unavailable(doing: &'static str, source: impl Into<Cause>) -> Self {
+    pub(crate) fn unavailable(context: &'static str, source: impl Into<Cause>) -> Self {
         Self::Unavailable {
-            doing,
+            context,
             reason: "the database can't be reached",
             source: source.into(),
         }

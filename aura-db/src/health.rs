@@ -8,8 +8,8 @@ use sea_orm::{DbBackend, Statement};
 use serde::Serialize;
 
 use crate::database::Database;
-use crate::engine::run::Rows;
 use crate::error::Error;
+use crate::executor::query::TypedQuery;
 
 /// How the database is. Holds no secret, so it may be served as JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -65,7 +65,7 @@ impl Database {
     ///
     /// Fails when it doesn't answer.
     pub async fn health(&self) -> Result<Health, Error> {
-        let backend = self.handle().backend();
+        let backend = self.executor().backend();
         let (name, sql) = match backend {
             DbBackend::Postgres => (
                 "postgres",
@@ -73,12 +73,12 @@ impl Database {
             ),
             _ => ("sqlite", "SELECT sqlite_version() AS version"),
         };
-        if let Some(engine) = &self.handle().shared.engine {
-            engine.check_file("looking at the database")?;
+        if let Some(sqlite) = &self.executor().shared.sqlite {
+            sqlite.check_file("looking at the database")?;
         }
         let started = Instant::now();
-        let version = Rows::<String>::sql(Statement::from_string(backend, sql));
-        let version = self.handle().optional(version).await?;
+        let version = TypedQuery::<String>::sql(Statement::from_string(backend, sql));
+        let version = self.executor().optional(version).await?;
         let latency_micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         let schema = match self.schema_state().await? {
             State::Current => SchemaHealth::Current,
@@ -91,18 +91,18 @@ impl Database {
             Target::Memory => 1,
             _ => self.config().pool.max,
         };
-        let shared = &self.handle().shared;
+        let shared = &self.executor().shared;
         let of = |size, idle: usize, max| PoolHealth {
             size,
             idle: narrow(idle),
             max,
         };
-        let (reader, writer) = if let Some(engine) = &shared.engine {
-            let (size, idle) = engine.readers.size();
-            let free = usize::from(engine.writer.is_idle());
+        let (reader, writer) = if let Some(sqlite) = &shared.sqlite {
+            let (size, idle) = sqlite.readers.size();
+            let free = usize::from(sqlite.writer.is_idle());
             (of(narrow(size), idle, max), of(1, free, 1))
-        } else if let Some(server) = &shared.server {
-            let (size, idle) = server.size();
+        } else if let Some(postgres) = &shared.postgres {
+            let (size, idle) = postgres.size();
             (of(size, idle, max), of(size, idle, max))
         } else {
             let pool = self.reader().get_sqlite_connection_pool();

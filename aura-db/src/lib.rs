@@ -92,8 +92,8 @@
 mod clock;
 pub mod config_schema;
 mod database;
-mod engine;
 mod error;
+mod executor;
 pub mod graph;
 mod health;
 pub mod page;
@@ -109,15 +109,15 @@ pub use connection::{
     Config, Durability, Environment, Pool, Postgres, Source, Target, Tls, TlsMode,
 };
 pub use database::{Database, Restricted, Transaction};
-pub use engine::fetch::Fetch;
-pub use engine::stats::{DatabaseStats, OperationStats};
-pub use engine::transaction::Isolation;
 pub use entity::{
     self, Action, AgentId, Document, DocumentError, ExecutionId, ExecutionMode, ExecutionStatus,
     LogId, LogLevel, PluginId, Reach, Resource, Role, SessionId, UserId, WorkflowId,
     WorkflowStatus, WorkflowVersionId,
 };
 pub use error::{Error, FieldError};
+pub use executor::stats::{DatabaseStats, OperationStats};
+pub use executor::transaction::Isolation;
+pub use executor::typed_query::Fetch;
 pub use graph::{GraphEdge, GraphNode, GraphProblem, WorkflowGraph};
 pub use health::{Health, PoolHealth, SchemaHealth};
 pub use migration::{self, Migrator};

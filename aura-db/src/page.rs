@@ -8,7 +8,7 @@
 //! loop {
 //!     let users = db.users().list(newest.clone(), page).await?;
 //!     println!("{} users", users.items.len());
-//!     // Rows that are inserted meanwhile are neither skipped nor told twice.
+//!     // TypedQuery that are inserted meanwhile are neither skipped nor told twice.
 //!     let Some(next) = users.next else { break };
 //!     page = Page::after(next, 50);
 //! }
@@ -18,6 +18,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use aura_orm::sqlite::ValueRef;
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use chrono::{DateTime, SecondsFormat};
@@ -27,11 +28,10 @@ use sea_orm::{
     QueryOrder, QuerySelect, QueryTrait, Select, Value,
 };
 use serde::{Deserialize, Serialize};
-use sqlite_engine::ValueRef;
 
-use crate::engine::Handle;
-use crate::engine::row::{Cells, Shape};
 use crate::error::Error;
+use crate::executor::Executor;
+use crate::executor::row::{FromRow, RowReader};
 
 /// The most rows that one page has.
 pub const MAX_PAGE: u64 = 1_000;
@@ -91,7 +91,7 @@ impl Page {
     /// Returns the id after which the page begins, for a list that is sorted by id; on
     /// the first page one that no row has. `None` for a numbered page, and for one that
     /// will be refused.
-    pub(crate) fn begins<C: ColumnTrait>(&self, sorted: Sorted<C>) -> Option<i64> {
+    pub(crate) fn begins<C: ColumnTrait>(&self, sorted: SortKey<C>) -> Option<i64> {
         if !(1..=MAX_PAGE).contains(&self.size) || !sorted.by_id() {
             return None;
         }
@@ -151,19 +151,19 @@ const MAX_CURSOR: usize = 4_096;
 
 /// What a cursor says: the list's order, and the row that it stands at.
 #[derive(Serialize, Deserialize)]
-struct Mark(String, String, i64);
+struct CursorPayload(String, String, i64);
 
 impl Cursor {
-    fn encode(mark: &Mark) -> Self {
+    fn encode(mark: &CursorPayload) -> Self {
         Self(BASE64_URL_SAFE_NO_PAD.encode(serde_json::to_vec(mark).unwrap_or_default()))
     }
 
-    fn decode(&self) -> Option<Mark> {
+    fn decode(&self) -> Option<CursorPayload> {
         if self.0.len() > MAX_CURSOR {
             return None;
         }
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(&self.0).ok()?;
-        let mark: Mark = serde_json::from_slice(&bytes).ok()?;
+        let mark: CursorPayload = serde_json::from_slice(&bytes).ok()?;
         // PostgreSQL can't compare with it.
         (!mark.1.contains('\0')).then_some(mark)
     }
@@ -172,13 +172,13 @@ impl Cursor {
 /// A list's order: a column, and the id where it is the same. Only columns that
 /// are never NULL, so that no place in the list is ambiguous.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Sorted<C> {
+pub(crate) struct SortKey<C> {
     pub(crate) by: C,
     pub(crate) id: C,
     pub(crate) descending: bool,
 }
 
-impl<C: ColumnTrait> Sorted<C> {
+impl<C: ColumnTrait> SortKey<C> {
     fn name(self) -> String {
         let direction = if self.descending { "-" } else { "+" };
         format!("{}{direction}{}", self.by.entity_name(), self.by.as_str())
@@ -198,7 +198,7 @@ impl<C: ColumnTrait> Sorted<C> {
         backend == DbBackend::Sqlite && self.by_time()
     }
 
-    fn after(self, mark: &Mark, backend: DbBackend) -> Option<SimpleExpr> {
+    fn after(self, mark: &CursorPayload, backend: DbBackend) -> Option<SimpleExpr> {
         let column = |column: C| Expr::col((column.entity_name(), column));
         let id = Expr::val(mark.2);
         let (left, right) = if self.by_id() {
@@ -206,7 +206,7 @@ impl<C: ColumnTrait> Sorted<C> {
         } else {
             let key: Value = if self.by_text_of_time(backend) {
                 let text = ValueRef::Text(mark.1.as_bytes());
-                sqlite_engine::value(text, &ArrayType::ChronoDateTimeUtc)?;
+                aura_orm::sqlite::value(text, &ArrayType::ChronoDateTimeUtc)?;
                 // As cursors had it before they held what is stored.
                 mark.1.replace('Z', "+00:00").into()
             } else if self.by_time() {
@@ -228,7 +228,7 @@ impl<C: ColumnTrait> Sorted<C> {
 
     /// Returns the cursor of a row; `text` is the stored text of the time that the
     /// list is sorted by, where that is text.
-    fn mark<T: Listed<C>>(self, row: &T, text: Option<&String>) -> Result<Cursor, Error> {
+    fn mark<T: SortableRow<C>>(self, row: &T, text: Option<&String>) -> Result<Cursor, Error> {
         let key = match row.cell(self.by) {
             _ if self.by_id() => String::new(),
             Value::ChronoDateTimeUtc(Some(time)) => match text {
@@ -241,40 +241,40 @@ impl<C: ColumnTrait> Sorted<C> {
         let Value::BigInt(Some(id)) = row.cell(self.id) else {
             return Err(self.unmarked());
         };
-        Ok(Cursor::encode(&Mark(self.name(), key, id)))
+        Ok(Cursor::encode(&CursorPayload(self.name(), key, id)))
     }
 
     fn unmarked(self) -> Error {
         Error::Other {
-            doing: "marking a place in a list",
+            context: "marking a place in a list",
             source: DbErr::Custom(format!("{} can't be a cursor", self.name())),
         }
     }
 }
 
 /// A row that can stand in a list.
-pub(crate) trait Listed<C>: Shape {
+pub(crate) trait SortableRow<C>: FromRow {
     /// What is in a column of it.
     fn cell(&self, column: C) -> Value;
 }
 
-impl<M: ModelTrait + Shape> Listed<<M::Entity as EntityTrait>::Column> for M {
+impl<M: ModelTrait + FromRow> SortableRow<<M::Entity as EntityTrait>::Column> for M {
     fn cell(&self, column: <M::Entity as EntityTrait>::Column) -> Value {
         self.get(column)
     }
 }
 
-impl Handle {
+impl Executor {
     /// A page of a select, which has its filters and columns already.
     pub(crate) async fn page<E, T>(
         &self,
         select: Select<E>,
-        sorted: Sorted<E::Column>,
+        sorted: SortKey<E::Column>,
         page: Page,
     ) -> Result<List<T>, Error>
     where
         E: EntityTrait,
-        T: Listed<E::Column>,
+        T: SortableRow<E::Column>,
     {
         if !(1..=MAX_PAGE).contains(&page.size) {
             return Err(Error::field(
@@ -325,19 +325,20 @@ impl Handle {
         if with_text {
             query = query.expr(Expr::col((sorted.by.entity_name(), sorted.by)));
         }
-        let read = move |cells: &mut Cells<'_>| {
-            let row = T::read(cells)?;
-            let text = with_text.then(|| cells.next::<String>()).transpose()?;
-            Ok((row, text))
+        let query = query.into_query();
+        let (mut items, texts): (Vec<T>, Vec<String>) = if with_text {
+            let read = |cells: &mut RowReader<'_>| Ok((T::read(cells)?, cells.next()?));
+            self.read_rows(query, read).await?.into_iter().unzip()
+        } else {
+            (self.read_rows(query, T::read).await?, Vec::new())
         };
-        let mut rows = self.read_rows(query.into_query(), read).await?;
-        let more = rows.len() > size;
-        rows.truncate(size);
-        let last = rows.last().filter(|_| more);
-        let next = last.map(|(row, text)| sorted.mark(row, text.as_ref()));
+        let more = items.len() > size;
+        items.truncate(size);
+        let last = items.last().filter(|_| more);
+        let next = last.map(|row| sorted.mark(row, texts.get(size - 1)));
         Ok(List {
             next: next.transpose()?,
-            items: rows.into_iter().map(|(row, _)| row).collect(),
+            items,
             total,
         })
     }
@@ -380,7 +381,7 @@ pub(crate) use managed_filter;
 
 /// Whether a column holds this text, without ASCII case. Nothing in the text
 /// means anything but itself.
-pub(crate) fn holds<C: ColumnTrait>(column: C, text: &str) -> SimpleExpr {
+pub(crate) fn contains_ci<C: ColumnTrait>(column: C, text: &str) -> SimpleExpr {
     let mut pattern = String::with_capacity(text.len() + 2);
     pattern.push('%');
     for character in text.chars() {

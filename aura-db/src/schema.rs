@@ -5,8 +5,8 @@ use migration::{Runner, State};
 use sea_orm::SqliteTransactionMode;
 
 use crate::database::Database;
-use crate::engine::begin::begin;
-use crate::error::{Doing, Error};
+use crate::error::{Context, Error};
+use crate::executor::acquire::begin;
 
 impl Database {
     pub(crate) async fn prepare_schema(&self) -> Result<(), Error> {
@@ -15,8 +15,8 @@ impl Database {
             self.bring_up(&state).await?;
             self.schema_state().await?.require()?;
         }
-        if let Some(server) = &self.handle().shared.server {
-            server.settle().await;
+        if let Some(server) = &self.executor().shared.postgres {
+            server.wait_for_returns().await;
         }
         Ok(())
     }
@@ -45,7 +45,7 @@ impl Database {
         // before it has the last one back.
         let look = begin(self.reader().clone(), SqliteTransactionMode::Deferred).await?;
         let state = migration::state(&look).await?;
-        look.rollback().await.doing("looking at the schema")?;
+        look.rollback().await.context("looking at the schema")?;
         Ok(state)
     }
 }

@@ -95,7 +95,7 @@ impl TestDatabase {
             .prefix("aura-db-")
             .tempdir()
             .map_err(|source| Error::Unavailable {
-                doing: "making a temporary folder",
+                context: "making a temporary folder",
                 reason: "the system's folder for temporary files can't be used",
                 source: Box::new(source),
             })?;

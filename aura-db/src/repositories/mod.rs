@@ -5,9 +5,9 @@ use entity::{Document, DocumentError, Live};
 use sea_orm::sea_query::{Expr, Query, SimpleExpr, UpdateStatement};
 use sea_orm::{ColumnTrait, DbBackend, DbErr, QueryFilter, Value};
 
-use crate::engine::Handle;
-use crate::engine::row::Cells;
 use crate::error::Error;
+use crate::executor::Executor;
+use crate::executor::row::RowReader;
 
 pub mod agents;
 pub mod executions;
@@ -17,9 +17,9 @@ pub mod sessions;
 pub mod users;
 pub mod workflows;
 
-impl Handle {
+impl Executor {
     /// An update of a managed table that already says when and by whom.
-    pub(crate) fn amend<E: Live>(&self, now: DateTime<Utc>) -> UpdateStatement {
+    pub(crate) fn audited_update<E: Live>(&self, now: DateTime<Utc>) -> UpdateStatement {
         Query::update()
             .table(E::default().table_ref())
             .value(E::UPDATED_AT, now)
@@ -29,7 +29,7 @@ impl Handle {
 }
 
 /// Removes a deleted row for good.
-pub(crate) async fn purge<E: Live>(h: &Handle, what: &'static str, id: i64) -> Result<(), Error> {
+pub(crate) async fn purge<E: Live>(h: &Executor, what: &'static str, id: i64) -> Result<(), Error> {
     let delete = Query::delete()
         .from_table(E::default().table_ref())
         .and_where(E::ID.eq(id))
@@ -53,7 +53,7 @@ pub(crate) async fn purge<E: Live>(h: &Handle, what: &'static str, id: i64) -> R
 /// not before this one, and that both databases can compare with: PostgreSQL
 /// has no year -5000, and to SQLite, which compares text, the year 10000 is
 /// before 2026. No row is outside.
-pub(crate) fn moment(time: DateTime<Utc>) -> DateTime<Utc> {
+pub(crate) fn clamp_timestamp(time: DateTime<Utc>) -> DateTime<Utc> {
     let cut = time.trunc_subsecs(6);
     let whole = if cut < time {
         cut.checked_add_signed(TimeDelta::microseconds(1))
@@ -87,17 +87,17 @@ pub(crate) fn report(error: &Error) {
 
 /// A document as the value of its column: SeaORM casts it by itself only where
 /// it builds the statement from a row.
-pub(crate) fn document<C: ColumnTrait>(column: C, document: Option<&Document>) -> SimpleExpr {
+pub(crate) fn json_expr<C: ColumnTrait>(column: C, document: Option<&Document>) -> SimpleExpr {
     column.save_as(Expr::val(document.cloned()))
 }
 
 /// Sets a column to a document.
-pub(crate) fn put<C: ColumnTrait>(
+pub(crate) fn set_json<C: ColumnTrait>(
     update: &mut UpdateStatement,
     column: C,
     json: Option<&Document>,
 ) {
-    update.value(column, document(column, json));
+    update.value(column, json_expr(column, json));
 }
 
 /// A document of a row, parsed.
@@ -113,7 +113,11 @@ pub(crate) fn parsed<C: ColumnTrait>(
 
 /// Refuses a document of a row that is no JSON at all, which something else
 /// wrote around the database's own check.
-pub(crate) fn valid<C: ColumnTrait>(column: C, id: i64, document: &Document) -> Result<(), Error> {
+pub(crate) fn ensure_valid_json<C: ColumnTrait>(
+    column: C,
+    id: i64,
+    document: &Document,
+) -> Result<(), Error> {
     document
         .read::<serde::de::IgnoredAny>()
         .map(|_| ())
@@ -132,7 +136,7 @@ fn unreadable<C: ColumnTrait>(column: C, id: i64, error: &DocumentError) -> Erro
 /// A statement that can't be built: a mistake of ours.
 pub(crate) fn unbuilt(source: impl std::fmt::Display) -> Error {
     Error::Other {
-        doing: "building a statement",
+        context: "building a statement",
         source: sea_orm::DbErr::Custom(source.to_string()),
     }
 }
@@ -152,7 +156,7 @@ pub(crate) fn day<C: ColumnTrait>(column: C, backend: DbBackend) -> SimpleExpr {
 }
 
 /// A [`day`].
-pub(crate) fn read_day(cells: &mut Cells<'_>) -> Result<NaiveDate, DbErr> {
+pub(crate) fn read_day(cells: &mut RowReader<'_>) -> Result<NaiveDate, DbErr> {
     let day: String = cells.next()?;
     day.parse()
         .map_err(|_| DbErr::Type(format!("`{day}` is not a day")))
@@ -160,7 +164,7 @@ pub(crate) fn read_day(cells: &mut Cells<'_>) -> Result<NaiveDate, DbErr> {
 
 /// A number that is not negative. (A clock that was set back between start and
 /// end makes a time so.)
-pub(crate) fn read_unsigned(cells: &mut Cells<'_>) -> Result<u64, DbErr> {
+pub(crate) fn read_unsigned(cells: &mut RowReader<'_>) -> Result<u64, DbErr> {
     let number: i64 = cells.next()?;
     Ok(u64::try_from(number).unwrap_or(0))
 }

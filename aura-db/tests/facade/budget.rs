@@ -48,7 +48,7 @@ async fn a_read_ends_in_its_time(test: TestDb) {
     assert_error!(
         db.logs().stats(all).await,
         Error::Timeout {
-            doing: "reading",
+            context: "reading",
             ..
         }
     );

@@ -6,8 +6,8 @@ use std::time::Duration;
 use aura_db::entity::executions;
 use aura_db::executions::ExecutionDay;
 use aura_db::sea_orm::ActiveValue::Set;
-use aura_db::sea_orm::{EntityTrait, QueryTrait};
 use aura_db::sea_orm::prelude::DateTimeUtc;
+use aura_db::sea_orm::{EntityTrait, QueryTrait};
 use aura_db::{
     Database, ExecutionFilter, ExecutionMode, ExecutionStats, ExecutionStatus, WorkflowId,
 };

@@ -87,7 +87,7 @@ async fn a_write_is_not_acknowledged() {
         assert_error!(
             lost,
             Error::OutcomeUnknown {
-                doing: "committing",
+                context: "committing",
                 ..
             }
         );
@@ -108,7 +108,7 @@ async fn a_transaction_is_not_acknowledged() {
         assert_error!(
             lost,
             Error::OutcomeUnknown {
-                doing: "committing",
+                context: "committing",
                 ..
             }
         );

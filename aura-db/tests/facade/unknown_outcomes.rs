@@ -84,7 +84,7 @@ async fn a_silent_server(test: TestDb) {
     assert_error!(
         created,
         Error::OutcomeUnknown {
-            doing: "committing",
+            context: "committing",
             ..
         }
     );
@@ -105,7 +105,7 @@ async fn a_silent_server(test: TestDb) {
     assert_eq!(rows(&test, "agents").await, 1);
     // A read has no outcome.
     let shown = Error::OutcomeUnknown {
-        doing: "writing",
+        context: "writing",
         source: "lost".into(),
     };
     assert_eq!(

@@ -5,10 +5,10 @@ use entity::{AgentId, UserId, agents};
 use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, Select};
 use serde::Serialize;
 
-use crate::engine::Handle;
-use crate::engine::row::summary;
 use crate::error::Error;
-use crate::page::{Deleted, MAX_SEARCH, Sorted, holds, managed_filter};
+use crate::executor::Executor;
+use crate::executor::row::summary;
+use crate::page::{Deleted, MAX_SEARCH, SortKey, contains_ci, managed_filter};
 use crate::validate::Check;
 
 /// An agent without its settings.
@@ -91,13 +91,13 @@ impl AgentFilter {
 
     managed_filter!(AgentSort, "name or description");
 
-    pub(super) fn select(&self, h: &Handle) -> Result<Select<agents::Entity>, Error> {
+    pub(super) fn select(&self, h: &Executor) -> Result<Select<agents::Entity>, Error> {
         let mut check = Check::default();
         check.optional("text", self.text.as_deref(), MAX_SEARCH);
         check.done()?;
         let select = agents::Entity::find().filter(
             Condition::all()
-                .add(h.own(agents::Column::OwnerId))
+                .add(h.own_rows(agents::Column::OwnerId))
                 .add_option(self.owner.map(|owner| agents::COLUMN.owner_id.eq(owner)))
                 .add_option(
                     self.enabled
@@ -105,15 +105,15 @@ impl AgentFilter {
                 )
                 .add_option(self.text.as_deref().map(|text| {
                     Condition::any()
-                        .add(holds(agents::Column::Name, text))
-                        .add(holds(agents::Column::Description, text))
+                        .add(contains_ci(agents::Column::Name, text))
+                        .add(contains_ci(agents::Column::Description, text))
                 })),
         );
         Ok(self.deleted.filter(select))
     }
 
-    pub(super) fn sorted(&self) -> Sorted<agents::Column> {
-        Sorted {
+    pub(super) fn sorted(&self) -> SortKey<agents::Column> {
+        SortKey {
             by: match self.sort {
                 AgentSort::Id => agents::Column::Id,
                 AgentSort::Name => agents::Column::Name,

@@ -26,11 +26,11 @@ use sea_orm::{
     ColumnTrait, Condition, DbBackend, EntityTrait, QueryFilter, QuerySelect, QueryTrait, Select,
 };
 
-use crate::engine::run::Rows;
-use crate::engine::{Handle, Op};
 use crate::error::Error;
+use crate::executor::query::TypedQuery;
+use crate::executor::{Executor, Op};
 use crate::page::{List, Page};
-use crate::repositories::put;
+use crate::repositories::set_json;
 use crate::repositories::users::hold_owner;
 use crate::validate::Check;
 
@@ -40,7 +40,7 @@ pub use entity::agents::Model as Agent;
 
 /// The agents. From [`Database::agents`](crate::Database::agents).
 #[derive(Debug, Clone)]
-pub struct Agents(pub(crate) Handle);
+pub struct Agents(pub(crate) Executor);
 
 const fn op(name: &'static str, action: Action) -> Op {
     Op {
@@ -74,7 +74,7 @@ impl Agents {
         let op = op("create", Action::Create);
         self.0
             .atomic(op, |h| async move {
-                h.owned(op, owner)?;
+                h.ensure_owner(op, owner)?;
                 hold_owner(&h, owner).await?;
                 let now = h.now();
                 let row = agents::ActiveModel {
@@ -112,7 +112,7 @@ impl Agents {
                     .optional(agents::Entity::live().filter(agents::COLUMN.id.eq(id)))
                     .await?;
                 if let Some(agent) = &agent {
-                    h.owned(op, agent.owner_id)?;
+                    h.ensure_owner(op, agent.owner_id)?;
                 }
                 Ok(agent)
             })
@@ -176,7 +176,7 @@ impl Agents {
         self.0
             .atomic(op, |h| async move {
                 let agent = lock(&h, op, id).await?;
-                let mut update = h.amend::<agents::Entity>(h.now());
+                let mut update = h.audited_update::<agents::Entity>(h.now());
                 if let Some(name) = &change.name {
                     if let Some(error) = taken(&h, agent.owner, name, Some(id)).await? {
                         return Err(error);
@@ -190,7 +190,7 @@ impl Agents {
                     update.value(agents::Column::Model, model.clone());
                 }
                 if let Set(config) = &change.config {
-                    put(&mut update, agents::Column::Config, config.as_ref());
+                    set_json(&mut update, agents::Column::Config, config.as_ref());
                 }
                 changed(&h, id, update).await
             })
@@ -216,7 +216,7 @@ impl Agents {
         self.0
             .atomic(op, |h| async move {
                 lock(&h, op, id).await?;
-                let mut update = h.amend::<agents::Entity>(h.now());
+                let mut update = h.audited_update::<agents::Entity>(h.now());
                 update.value(agents::Column::IsEnabled, on);
                 changed(&h, id, update).await
             })
@@ -232,7 +232,7 @@ impl Agents {
             .atomic(op, |h| async move {
                 lock(&h, op, id).await?;
                 let now = h.now();
-                let mut update = h.amend::<agents::Entity>(now);
+                let mut update = h.audited_update::<agents::Entity>(now);
                 update
                     .value(agents::Column::DeletedAt, now)
                     .value(agents::Column::DeletedWithOwner, false)
@@ -267,7 +267,7 @@ impl Agents {
                     }
                     held => held?,
                 };
-                let mut update = h.amend::<agents::Entity>(h.now());
+                let mut update = h.audited_update::<agents::Entity>(h.now());
                 update
                     .value(agents::Column::DeletedAt, Option::<DateTime<Utc>>::None)
                     .value(agents::Column::DeletedWithOwner, false);
@@ -302,11 +302,11 @@ struct Held {
     deleted: bool,
 }
 
-async fn held(h: &Handle, agent: Select<agents::Entity>) -> Result<Option<Held>, Error> {
+async fn held(h: &Executor, agent: Select<agents::Entity>) -> Result<Option<Held>, Error> {
     let agent = agent
         .select_only()
         .columns([agents::Column::OwnerId, agents::Column::DeletedAt]);
-    let held: Rows<(UserId, Option<DateTime<Utc>>)> = Rows::of(agent.into_query());
+    let held: TypedQuery<(UserId, Option<DateTime<Utc>>)> = TypedQuery::of(agent.into_query());
     let held = h.optional(held).await?;
     Ok(held.map(|(owner, deleted_at)| Held {
         owner,
@@ -316,18 +316,18 @@ async fn held(h: &Handle, agent: Select<agents::Entity>) -> Result<Option<Held>,
 
 /// Keeps everybody else from changing the agent, deleted or not, until the
 /// transaction ends.
-async fn lock_any(h: &Handle, op: Op, id: AgentId) -> Result<Held, Error> {
+async fn lock_any(h: &Executor, op: Op, id: AgentId) -> Result<Held, Error> {
     let mut agent = agents::Entity::find().filter(agents::COLUMN.id.eq(id));
     if h.backend() == DbBackend::Postgres {
         agent = agent.lock(LockType::Update);
     }
     let agent = held(h, agent).await?.ok_or_else(|| missing(id))?;
-    h.owned(op, agent.owner)?;
+    h.ensure_owner(op, agent.owner)?;
     Ok(agent)
 }
 
 /// As [`lock_any`], unless it is deleted.
-async fn lock(h: &Handle, op: Op, id: AgentId) -> Result<Held, Error> {
+async fn lock(h: &Executor, op: Op, id: AgentId) -> Result<Held, Error> {
     let agent = lock_any(h, op, id).await?;
     if agent.deleted {
         return Err(missing(id));
@@ -335,7 +335,7 @@ async fn lock(h: &Handle, op: Op, id: AgentId) -> Result<Held, Error> {
     Ok(agent)
 }
 
-async fn changed(h: &Handle, id: AgentId, mut update: UpdateStatement) -> Result<Agent, Error> {
+async fn changed(h: &Executor, id: AgentId, mut update: UpdateStatement) -> Result<Agent, Error> {
     update.and_where(agents::COLUMN.id.eq(id));
     h.update_returning::<agents::Entity>(update)
         .await?
@@ -345,7 +345,7 @@ async fn changed(h: &Handle, id: AgentId, mut update: UpdateStatement) -> Result
 
 /// The error that tells who has the name, when an agent but `except` does.
 async fn taken(
-    h: &Handle,
+    h: &Executor,
     owner: UserId,
     name: &str,
     except: Option<AgentId>,

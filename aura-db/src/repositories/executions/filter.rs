@@ -5,11 +5,11 @@ use entity::{ExecutionId, ExecutionMode, ExecutionStatus, WorkflowId, executions
 use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, QuerySelect, QueryTrait, Select};
 use serde::Serialize;
 
-use crate::engine::Handle;
-use crate::engine::row::summary;
 use crate::error::Error;
-use crate::page::Sorted;
-use crate::repositories::moment;
+use crate::executor::Executor;
+use crate::executor::row::summary;
+use crate::page::SortKey;
+use crate::repositories::clamp_timestamp;
 use crate::validate::Check;
 
 /// An execution without its documents.
@@ -114,7 +114,7 @@ impl ExecutionFilter {
         self
     }
 
-    pub(super) fn select(&self, h: &Handle) -> Result<Select<executions::Entity>, Error> {
+    pub(super) fn select(&self, h: &Executor) -> Result<Select<executions::Entity>, Error> {
         let mut check = Check::default();
         check.optional("worker", self.worker.as_deref(), 64);
         check.done()?;
@@ -122,7 +122,7 @@ impl ExecutionFilter {
             let own = workflows::Entity::find()
                 .select_only()
                 .column(workflows::Column::Id)
-                .filter(h.own(workflows::Column::OwnerId));
+                .filter(h.own_rows(workflows::Column::OwnerId));
             executions::COLUMN.workflow_id.in_subquery(own.into_query())
         });
         let statuses = (!self.statuses.is_empty()).then(|| {
@@ -146,17 +146,17 @@ impl ExecutionFilter {
                 )
                 .add_option(
                     self.from
-                        .map(|from| executions::COLUMN.created_at.gte(moment(from))),
+                        .map(|from| executions::COLUMN.created_at.gte(clamp_timestamp(from))),
                 )
                 .add_option(
                     self.until
-                        .map(|until| executions::COLUMN.created_at.lt(moment(until))),
+                        .map(|until| executions::COLUMN.created_at.lt(clamp_timestamp(until))),
                 ),
         ))
     }
 
-    pub(super) fn sorted(&self) -> Sorted<executions::Column> {
-        Sorted {
+    pub(super) fn sorted(&self) -> SortKey<executions::Column> {
+        SortKey {
             by: executions::Column::Id,
             id: executions::Column::Id,
             descending: !self.oldest_first,

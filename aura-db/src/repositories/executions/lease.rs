@@ -8,11 +8,11 @@ use entity::{Action, Document, ExecutionId, ExecutionMode, ExecutionStatus, exec
 use sea_orm::sea_query::{Expr, Query, SimpleExpr, UpdateStatement};
 use sea_orm::{ColumnTrait, DbBackend, EntityTrait, Iterable, QueryFilter};
 
-use super::{ENDED, Execution, Executions, find, missing, op, owned, run};
-use crate::engine::{Handle, Op};
+use super::{ENDED, Execution, Executions, ensure_owner, find, missing, op, run};
 use crate::error::Error;
+use crate::executor::{Executor, Op};
 use crate::page::MAX_PAGE;
-use crate::repositories::{moment, put, readable};
+use crate::repositories::{clamp_timestamp, readable, set_json};
 use crate::validate::Check;
 
 /// How often a claim goes on behind executions that can't be read.
@@ -217,7 +217,7 @@ impl Executions {
                 update
                     .value(executions::Column::LeaseUntil, now + lease)
                     .and_where(executions::COLUMN.lease_until.gt(now));
-                by_holder(&h, id, worker, update).await
+                update_as_holder(&h, id, worker, update).await
             })
             .await
     }
@@ -247,12 +247,12 @@ impl Executions {
                     .value(executions::Column::FinishedAt, h.now())
                     .value(executions::Column::LeaseUntil, no_time());
                 if let Some(data) = &outcome.data {
-                    put(&mut update, executions::Column::Data, Some(data));
+                    set_json(&mut update, executions::Column::Data, Some(data));
                 }
                 if let Some(error) = &outcome.error {
-                    put(&mut update, executions::Column::Error, Some(error));
+                    set_json(&mut update, executions::Column::Error, Some(error));
                 }
-                by_holder(&h, id, worker, update).await
+                update_as_holder(&h, id, worker, update).await
             })
             .await
     }
@@ -275,7 +275,7 @@ impl Executions {
         if until.is_some_and(|until| !(1..=9999).contains(&until.year())) {
             check.refuse("until", "must be in the years from 1 to 9999");
         }
-        let until = until.map(moment);
+        let until = until.map(clamp_timestamp);
         checked(worker, None, check)?;
         let data = &data;
         self.0
@@ -287,9 +287,9 @@ impl Executions {
                     .value(executions::Column::LeaseUntil, no_time())
                     .value(executions::Column::WaitUntil, until);
                 if let Some(data) = data {
-                    put(&mut update, executions::Column::Data, Some(data));
+                    set_json(&mut update, executions::Column::Data, Some(data));
                 }
-                by_holder(&h, id, worker, update).await
+                update_as_holder(&h, id, worker, update).await
             })
             .await
     }
@@ -340,7 +340,7 @@ impl Executions {
             .write(op, |h| async move {
                 if h.limited_to().is_some() {
                     let execution = find(&h, op, id).await?.ok_or_else(|| missing(id))?;
-                    owned(&h, op, execution.workflow_id).await?;
+                    ensure_owner(&h, op, execution.workflow_id).await?;
                 }
                 let changed = h.update_returning::<executions::Entity>(update.clone());
                 if let Some(execution) = changed.await?.pop() {
@@ -398,7 +398,7 @@ fn checked(worker: &str, lease: Option<Duration>, mut check: Check) -> Result<Ti
         check.refuse("lease", "must be more than nothing and at most a year");
     }
     check.done()?;
-    // Rows are as fine as microseconds.
+    // TypedQuery are as fine as microseconds.
     let micros = lease.and_then(|lease| i64::try_from(lease.as_micros()).ok());
     Ok(TimeDelta::microseconds(micros.unwrap_or_default()))
 }
@@ -419,8 +419,8 @@ fn held(id: ExecutionId, worker: &str) -> UpdateStatement {
         .take()
 }
 
-async fn by_holder(
-    h: &Handle,
+async fn update_as_holder(
+    h: &Executor,
     id: ExecutionId,
     worker: &str,
     update: UpdateStatement,

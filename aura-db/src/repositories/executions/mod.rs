@@ -41,10 +41,10 @@ pub use self::lease::Outcome;
 pub use self::stats::{ExecutionDay, ExecutionStats};
 pub use entity::executions::Model as Execution;
 
-use crate::engine::{Handle, Op};
 use crate::error::Error;
+use crate::executor::{Executor, Op};
 use crate::page::{List, MAX_PAGE, Page};
-use crate::repositories::{document, moment};
+use crate::repositories::{clamp_timestamp, json_expr};
 use crate::validate::Check;
 
 /// An execution to be queued.
@@ -95,7 +95,7 @@ impl NewExecution {
 /// * The times are those of the clocks of the machines, which must not be
 ///   further apart than leases can spare.
 #[derive(Debug, Clone)]
-pub struct Executions(pub(crate) Handle);
+pub struct Executions(pub(crate) Executor);
 
 /// What reads, and what only services do (admins, for restricted handles).
 const fn op(name: &'static str, action: Action) -> Op {
@@ -129,14 +129,14 @@ impl Executions {
         let op = run("enqueue");
         self.0
             .write(op, |h| async move {
-                owned(&h, op, new.workflow).await?;
+                ensure_owner(&h, op, new.workflow).await?;
                 let mut from = Query::select();
                 from.column((workflows::Entity, workflows::Column::Id))
                     .column((workflows::Entity, workflows::Column::Version))
                     .expr(Expr::val(new.mode))
                     .expr(Expr::val(ExecutionStatus::Queued))
                     .expr(Expr::val(h.now()))
-                    .expr(document(Column::Data, new.data.as_ref()))
+                    .expr(json_expr(Column::Data, new.data.as_ref()))
                     .from(workflows::Entity)
                     .and_where(workflows::COLUMN.id.eq(new.workflow))
                     .and_where(workflows::COLUMN.deleted_at.is_null());
@@ -252,7 +252,7 @@ fn ended(backend: DbBackend, before: DateTime<Utc>, limit: u64) -> DeleteStateme
     let mut old = executions::Entity::find()
         .select_only()
         .column(executions::Column::Id)
-        .filter(executions::COLUMN.finished_at.lt(moment(before)))
+        .filter(executions::COLUMN.finished_at.lt(clamp_timestamp(before)))
         .filter(executions::COLUMN.status.is_not_in(OPEN))
         .order_by_asc(executions::Column::FinishedAt)
         .order_by_asc(executions::Column::Id)
@@ -289,18 +289,18 @@ fn missing(id: ExecutionId) -> Error {
     Error::not_found("execution", id)
 }
 
-async fn find(h: &Handle, op: Op, id: ExecutionId) -> Result<Option<Execution>, Error> {
+async fn find(h: &Executor, op: Op, id: ExecutionId) -> Result<Option<Execution>, Error> {
     let execution = executions::Entity::find().filter(executions::COLUMN.id.eq(id));
     let execution = h.optional(execution).await?;
     if let Some(execution) = &execution {
-        owned(h, op, execution.workflow_id).await?;
+        ensure_owner(h, op, execution.workflow_id).await?;
     }
     Ok(execution)
 }
 
 /// Refuses what belongs to another's workflow when the handle is limited to own
 /// ones.
-pub(crate) async fn owned(h: &Handle, op: Op, workflow: WorkflowId) -> Result<(), Error> {
+pub(crate) async fn ensure_owner(h: &Executor, op: Op, workflow: WorkflowId) -> Result<(), Error> {
     if h.limited_to().is_none() {
         return Ok(());
     }
@@ -309,7 +309,7 @@ pub(crate) async fn owned(h: &Handle, op: Op, workflow: WorkflowId) -> Result<()
         .column(workflows::Column::OwnerId)
         .filter(workflows::COLUMN.id.eq(workflow));
     match h.scalar::<UserId, _>(owner).await? {
-        Some(owner) => h.owned(op, owner),
+        Some(owner) => h.ensure_owner(op, owner),
         None => Err(Error::not_found("workflow", workflow)),
     }
 }

@@ -11,9 +11,9 @@ use sea_orm::{
 use serde::Serialize;
 
 use super::{ExecutionFilter, Executions, op};
-use crate::engine::row::{Cells, Shape};
-use crate::engine::run::Rows;
 use crate::error::Error;
+use crate::executor::query::TypedQuery;
+use crate::executor::row::{FromRow, RowReader};
 use crate::repositories::{day, read_day, read_unsigned};
 
 /// Numbers about executions.
@@ -65,7 +65,7 @@ impl Executions {
                     .group_by(executions::Column::Status)
                     .into_query();
                 let mut by_status: Vec<_> = h
-                    .all(Rows::<OfStatus>::of(by_status))
+                    .all(TypedQuery::<OfStatus>::of(by_status))
                     .await?
                     .into_iter()
                     .map(|row| (row.0, row.1))
@@ -77,7 +77,10 @@ impl Executions {
                     .filter(executions::COLUMN.started_at.is_not_null())
                     .filter(executions::COLUMN.finished_at.is_not_null())
                     .into_query();
-                let times = h.all(Rows::<Times>::of(times(took, backend))).await?.pop();
+                let times = h
+                    .all(TypedQuery::<Times>::of(times(took, backend)))
+                    .await?
+                    .pop();
 
                 let per_day = select()?
                     .expr_as(day(executions::Column::CreatedAt, backend), "day")
@@ -93,7 +96,7 @@ impl Executions {
                     by_status,
                     average: times.as_ref().map(|times| times.average),
                     p95: times.as_ref().map(|times| times.p95),
-                    per_day: h.all(Rows::of(per_day)).await?,
+                    per_day: h.all(TypedQuery::of(per_day)).await?,
                 })
             })
             .await
@@ -154,8 +157,8 @@ fn times(took: SelectStatement, backend: DbBackend) -> SelectStatement {
 
 struct OfStatus(ExecutionStatus, u64);
 
-impl Shape for OfStatus {
-    fn read(cells: &mut Cells<'_>) -> Result<Self, DbErr> {
+impl FromRow for OfStatus {
+    fn read(cells: &mut RowReader<'_>) -> Result<Self, DbErr> {
         Ok(Self(cells.next()?, read_unsigned(cells)?))
     }
 }
@@ -165,8 +168,8 @@ struct Times {
     p95: Duration,
 }
 
-impl Shape for Times {
-    fn read(cells: &mut Cells<'_>) -> Result<Self, DbErr> {
+impl FromRow for Times {
+    fn read(cells: &mut RowReader<'_>) -> Result<Self, DbErr> {
         let (total, n) = (read_unsigned(cells)?, read_unsigned(cells)?);
         Ok(Self {
             average: Duration::from_micros(total / std::cmp::Ord::max(n, 1)),
@@ -175,8 +178,8 @@ impl Shape for Times {
     }
 }
 
-impl Shape for ExecutionDay {
-    fn read(cells: &mut Cells<'_>) -> Result<Self, DbErr> {
+impl FromRow for ExecutionDay {
+    fn read(cells: &mut RowReader<'_>) -> Result<Self, DbErr> {
         Ok(Self {
             day: read_day(cells)?,
             total: read_unsigned(cells)?,

@@ -5,10 +5,10 @@ use entity::{ExecutionId, LogLevel, WorkflowId, logs, workflows};
 use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, QuerySelect, QueryTrait, Select};
 
 use super::own::on_page;
-use crate::engine::Handle;
 use crate::error::Error;
-use crate::page::{MAX_SEARCH, Page, Sorted, holds};
-use crate::repositories::moment;
+use crate::executor::Executor;
+use crate::page::{MAX_SEARCH, Page, SortKey, contains_ci};
+use crate::repositories::clamp_timestamp;
 use crate::validate::Check;
 
 /// From the least to the most.
@@ -101,7 +101,7 @@ impl LogFilter {
         self
     }
 
-    pub(super) fn select(&self, h: &Handle) -> Result<Select<logs::Entity>, Error> {
+    pub(super) fn select(&self, h: &Executor) -> Result<Select<logs::Entity>, Error> {
         let mut check = Check::default();
         check.optional("text", self.text.as_deref(), MAX_SEARCH);
         check.done()?;
@@ -109,7 +109,7 @@ impl LogFilter {
             let own = workflows::Entity::find()
                 .select_only()
                 .column(workflows::Column::Id)
-                .filter(h.own(workflows::Column::OwnerId));
+                .filter(h.own_rows(workflows::Column::OwnerId));
             logs::COLUMN.workflow_id.in_subquery(own.into_query())
         });
         let levels = (!self.levels.is_empty())
@@ -122,16 +122,16 @@ impl LogFilter {
                 .add_option(levels)
                 .add_option(
                     self.from
-                        .map(|from| logs::COLUMN.created_at.gte(moment(from))),
+                        .map(|from| logs::COLUMN.created_at.gte(clamp_timestamp(from))),
                 )
                 .add_option(
                     self.until
-                        .map(|until| logs::COLUMN.created_at.lt(moment(until))),
+                        .map(|until| logs::COLUMN.created_at.lt(clamp_timestamp(until))),
                 )
                 .add_option(
                     self.text
                         .as_deref()
-                        .map(|text| holds(logs::Column::Message, text)),
+                        .map(|text| contains_ci(logs::Column::Message, text)),
                 ),
         ))
     }
@@ -141,7 +141,7 @@ impl LogFilter {
     /// filtered.
     pub(super) fn select_page(
         &self,
-        h: &Handle,
+        h: &Executor,
         page: &Page,
     ) -> Result<Select<logs::Entity>, Error> {
         let Self {
@@ -166,8 +166,8 @@ impl LogFilter {
         }
     }
 
-    pub(super) fn sorted(&self) -> Sorted<logs::Column> {
-        Sorted {
+    pub(super) fn sorted(&self) -> SortKey<logs::Column> {
+        SortKey {
             by: logs::Column::Id,
             id: logs::Column::Id,
             descending: !self.oldest_first,

@@ -16,17 +16,18 @@
 //! # Ok(()) }
 //! ```
 
+mod append_batch;
 mod filter;
+mod gap_tracker;
 mod own;
 #[cfg(test)]
 mod plans;
-mod seen;
 mod stats;
 mod tail;
-mod together;
 
 use std::collections::BTreeSet;
 
+use aura_orm::Slot;
 use chrono::{DateTime, Utc};
 use entity::{
     Action, Document, ExecutionId, LogId, LogLevel, Resource, WorkflowId, executions, logs,
@@ -38,22 +39,21 @@ use sea_orm::{
     Value,
 };
 
+pub(crate) use self::append_batch::{Appended, LogEntry};
 pub use self::filter::LogFilter;
 pub use self::stats::{LogDay, LogStats};
 pub use self::tail::{Tail, TailFrom, TailPosition};
-pub(crate) use self::together::{Appended, Entry};
 pub use entity::logs::Model as Log;
 
-use crate::engine::fixed::Fixed;
-use crate::engine::run::Rows;
-use crate::engine::together::Turn;
-use crate::engine::{Handle, Op};
 use crate::error::Error;
+use crate::executor::query::TypedQuery;
+use crate::executor::statement_cache::CachedSql;
+use crate::executor::{Executor, Op};
 use crate::page::{List, Page};
-use crate::repositories::executions::owned;
-use crate::repositories::{document, moment};
+use crate::repositories::executions::ensure_owner;
+use crate::repositories::{clamp_timestamp, json_expr};
 use crate::validate::Check;
-use together::Append;
+use append_batch::AppendBatch;
 
 /// The most entries that [`Logs::append_many`] takes at once.
 pub const MAX_BATCH: usize = 100_000;
@@ -138,7 +138,7 @@ impl NewLog {
 /// The log entries. From [`Database::logs`](crate::Database::logs). They are in
 /// the order of their ids, also when the clock was set back.
 #[derive(Debug, Clone)]
-pub struct Logs(pub(crate) Handle);
+pub struct Logs(pub(crate) Executor);
 
 const fn op(name: &'static str, action: Action) -> Op {
     Op {
@@ -217,7 +217,7 @@ impl Logs {
                 let log = logs::Entity::find().filter(logs::COLUMN.id.eq(id));
                 let log = h.optional(log).await?;
                 if let Some(log) = &log {
-                    owned(&h, FIND, log.workflow_id).await?;
+                    ensure_owner(&h, FIND, log.workflow_id).await?;
                 }
                 Ok(log)
             })
@@ -257,36 +257,37 @@ impl Logs {
                     _ => PRUNE_SQLITE,
                 };
                 let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-                h.sql(sql, vec![moment(before).into(), limit.into()]).await
+                h.sql(sql, vec![clamp_timestamp(before).into(), limit.into()])
+                    .await
             })
             .await
     }
 }
 
 /// Inserts an entry, when there is such a workflow, and it has the execution.
-async fn appending(h: &Handle, new: &NewLog) -> Result<Option<Log>, Error> {
+async fn appending(h: &Executor, new: &NewLog) -> Result<Option<Log>, Error> {
     let now = h.now();
-    if h.shared.server.is_none() || h.scope.is_some() {
+    if h.shared.postgres.is_none() || h.scope.is_some() {
         return appending_alone(h, new, now).await;
     }
-    let entry = || Entry::of(new, now);
-    match h.shared.appends.join(entry, Append(h.clone())).await {
-        Turn::Told(Some(appended)) => {
+    let entry = || LogEntry::of(new, now);
+    match h.shared.appends.join(entry, AppendBatch(h.clone())).await {
+        Slot::Follower(Some(appended)) => {
             h.count_rows(1);
             appended.map(Some)
         }
-        // Others wait for a first one until its end.
-        _first_or_alone => appending_alone(h, new, now).await,
+        // A leader counts as in flight until its end.
+        _leader_or_alone => appending_alone(h, new, now).await,
     }
 }
 
 async fn appending_alone(
-    h: &Handle,
+    h: &Executor,
     new: &NewLog,
     now: DateTime<Utc>,
 ) -> Result<Option<Log>, Error> {
-    static APPEND: Fixed = Fixed::new();
-    static OF_EXECUTION: Fixed = Fixed::new();
+    static APPEND: CachedSql = CachedSql::new();
+    static OF_EXECUTION: CachedSql = CachedSql::new();
     let mut values = new.row(now);
     // The workflow's is the one that is found.
     let workflow = values.remove(2);
@@ -305,7 +306,7 @@ async fn appending_alone(
             .column((workflows::Entity, workflows::Column::Id))
             .expr(Expr::val(new.execution))
             .expr(Expr::val(now))
-            .expr(document(logs::Column::Metadata, new.metadata.as_ref()))
+            .expr(json_expr(logs::Column::Metadata, new.metadata.as_ref()))
             .from(workflows::Entity)
             .and_where(workflows::COLUMN.id.eq(new.workflow));
         if h.backend() == DbBackend::Postgres {
@@ -324,7 +325,7 @@ async fn appending_alone(
             .returning(Query::returning().columns(logs::Column::iter()))
             .select_from(from)
             .map_err(crate::repositories::unbuilt)?;
-        Ok(Rows::<Log>::inserted(insert))
+        Ok(TypedQuery::<Log>::inserted(insert))
     };
     Ok(h.write_rows(fixed.with(values, insert)).await?.pop())
 }
@@ -355,11 +356,14 @@ fn its_execution(
 /// The error about the first of these workflows that doesn't exist. Those that
 /// do stay until the end of the transaction.
 async fn unknown(
-    h: &Handle,
+    h: &Executor,
     ids: impl IntoIterator<Item = WorkflowId>,
 ) -> Result<Option<Error>, Error> {
     let mut missing: BTreeSet<WorkflowId> = ids.into_iter().collect();
-    for id in h.all(Rows::<WorkflowId>::sql(known(h, &missing))).await? {
+    for id in h
+        .all(TypedQuery::<WorkflowId>::sql(known(h, &missing)))
+        .await?
+    {
         missing.remove(&id);
     }
     let first = missing.first();
@@ -367,7 +371,7 @@ async fn unknown(
 }
 
 /// A statement that is the same for any number of workflows.
-fn known(h: &Handle, ids: &BTreeSet<WorkflowId>) -> Statement {
+fn known(h: &Executor, ids: &BTreeSet<WorkflowId>) -> Statement {
     let list: Vec<_> = ids.iter().map(ToString::to_string).collect();
     let list = list.join(",");
     let (sql, list) = match h.backend() {
@@ -383,7 +387,7 @@ const KNOWN_POSTGRES: &str =
 const KNOWN_SQLITE: &str = "SELECT id FROM workflows WHERE id IN (SELECT value FROM json_each(?))";
 
 /// Refuses an execution that is not one of its entry's workflow.
-async fn strangers(h: &Handle, entries: &[NewLog]) -> Result<(), Error> {
+async fn strangers(h: &Executor, entries: &[NewLog]) -> Result<(), Error> {
     let pairs = entries
         .iter()
         .filter_map(|entry| Some((entry.execution?, entry.workflow)));
@@ -395,7 +399,9 @@ async fn strangers(h: &Handle, entries: &[NewLog]) -> Result<(), Error> {
             .columns([executions::Column::Id, executions::Column::WorkflowId])
             .filter(executions::COLUMN.id.is_in(ids.iter().copied()));
         for pair in h
-            .all(Rows::<(ExecutionId, WorkflowId)>::of(known.into_query()))
+            .all(TypedQuery::<(ExecutionId, WorkflowId)>::of(
+                known.into_query(),
+            ))
             .await?
         {
             missing.remove(&pair);

@@ -9,9 +9,9 @@ use sea_orm::{DbErr, ExprTrait, QuerySelect, QueryTrait};
 use serde::Serialize;
 
 use super::{LogFilter, Logs, op};
-use crate::engine::row::{Cells, Shape};
-use crate::engine::run::Rows;
 use crate::error::Error;
+use crate::executor::query::TypedQuery;
+use crate::executor::row::{FromRow, RowReader};
 use crate::repositories::{day, read_day, read_unsigned};
 
 /// Numbers about log entries.
@@ -59,7 +59,7 @@ impl Logs {
                 let mut total = 0;
                 let mut levels = BTreeMap::new();
                 let mut days = BTreeMap::new();
-                for Counted { level, day, n } in h.all(Rows::of(counts)).await? {
+                for Counted { level, day, n } in h.all(TypedQuery::of(counts)).await? {
                     total += n;
                     levels.entry(level as u8).or_insert((level, 0)).1 += n;
                     *days.entry(day).or_insert(0) += n;
@@ -83,8 +83,8 @@ struct Counted {
     n: u64,
 }
 
-impl Shape for Counted {
-    fn read(cells: &mut Cells<'_>) -> Result<Self, DbErr> {
+impl FromRow for Counted {
+    fn read(cells: &mut RowReader<'_>) -> Result<Self, DbErr> {
         Ok(Self {
             level: cells.next()?,
             day: read_day(cells)?,

@@ -1,5 +1,5 @@
 //! Following the log without missing an entry; how it is known what is missing
-//! stands in [`seen`](super::seen).
+//! stands in [`gap_tracker`](super::gap_tracker).
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use futures_util::Stream;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::seen::{Gap, Seen};
+use super::gap_tracker::{GapTracker, IdGap};
 use super::{Log, LogFilter, Logs, op};
-use crate::engine::Handle;
 use crate::error::Error;
+use crate::executor::Executor;
 
 /// The first pause between looks; each is twice the one before.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -39,15 +39,15 @@ pub enum TailFrom {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TailPosition {
     pub(super) high: i64,
-    pub(super) gaps: Vec<Gap>,
+    pub(super) gaps: Vec<IdGap>,
 }
 
 /// Follows the log. From [`Logs::tail`].
 #[derive(Debug)]
 pub struct Tail {
-    handle: Handle,
+    executor: Executor,
     filter: LogFilter,
-    seen: Seen,
+    seen: GapTracker,
     news: watch::Receiver<()>,
     longest_pause: Duration,
 }
@@ -84,14 +84,14 @@ impl Logs {
             .read_committed(op("tail", Action::Read), |h| async move {
                 filter_.select(&h)?;
                 match from {
-                    TailFrom::Start => Ok(Seen::default()),
-                    TailFrom::After(position) => Ok(Seen::after(position)),
-                    TailFrom::Now => Seen::now(&h).await,
+                    TailFrom::Start => Ok(GapTracker::default()),
+                    TailFrom::After(position) => Ok(GapTracker::after(position)),
+                    TailFrom::Now => GapTracker::now(&h).await,
                 }
             })
             .await?;
         Ok(Tail {
-            handle: self.0.clone(),
+            executor: self.0.clone(),
             filter,
             seen,
             news,
@@ -138,7 +138,7 @@ impl Tail {
         loop {
             let (filter, before) = (&self.filter, &self.seen);
             let (seen, entries, more) = self
-                .handle
+                .executor
                 .read_committed(op("tail", Action::Read), |h| async move {
                     let mut seen = before.clone();
                     let (entries, more) = seen.look(&h, filter).await?;
@@ -180,7 +180,7 @@ mod tests {
     use testdb::{Backend, TestDb};
 
     use super::*;
-    use crate::engine::run::Rows;
+    use crate::executor::query::TypedQuery;
     use crate::{Database, NewUser, Role};
 
     /// Also where the server's default is another. SQLite has no levels to
@@ -197,14 +197,16 @@ mod tests {
         let ada = NewUser::new("Ada", "ada@example.org", "a long secret");
         let ada = db.users().create(ada).await.expect("created");
         let ada = db.users().set_role(ada.id, Role::Admin).await;
-        let Logs(handle) = db.restricted_to(&ada.expect("an admin")).logs();
-        let level = |h: Handle| async move {
+        let Logs(executor) = db.restricted_to(&ada.expect("an admin")).logs();
+        let level = |h: Executor| async move {
             let show = Statement::from_string(DbBackend::Postgres, "SHOW transaction_isolation");
-            h.optional(Rows::<String>::sql(show)).await
+            h.optional(TypedQuery::<String>::sql(show)).await
         };
-        let read = handle.read(op("tail", Action::Read), level).await;
+        let read = executor.read(op("tail", Action::Read), level).await;
         assert_eq!(read.expect("a level").as_deref(), Some("serializable"));
-        let tail = handle.read_committed(op("tail", Action::Read), level).await;
+        let tail = executor
+            .read_committed(op("tail", Action::Read), level)
+            .await;
         assert_eq!(tail.expect("a level").as_deref(), Some("read committed"));
     }
 }

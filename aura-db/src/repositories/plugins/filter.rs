@@ -5,9 +5,9 @@ use entity::{PluginId, UserId, plugins};
 use sea_orm::{Condition, EntityTrait, QueryFilter, Select};
 use serde::Serialize;
 
-use crate::engine::row::summary;
 use crate::error::Error;
-use crate::page::{Deleted, MAX_SEARCH, Sorted, holds, managed_filter};
+use crate::executor::row::summary;
+use crate::page::{Deleted, MAX_SEARCH, SortKey, contains_ci, managed_filter};
 use crate::validate::Check;
 
 /// A plugin without the schema of its configs.
@@ -106,15 +106,15 @@ impl PluginFilter {
                 )
                 .add_option(self.text.as_deref().map(|text| {
                     Condition::any()
-                        .add(holds(plugins::Column::Name, text))
-                        .add(holds(plugins::Column::Description, text))
+                        .add(contains_ci(plugins::Column::Name, text))
+                        .add(contains_ci(plugins::Column::Description, text))
                 })),
         );
         Ok(self.deleted.filter(select))
     }
 
-    pub(super) fn sorted(&self) -> Sorted<plugins::Column> {
-        Sorted {
+    pub(super) fn sorted(&self) -> SortKey<plugins::Column> {
+        SortKey {
             by: match self.sort {
                 PluginSort::Name => plugins::Column::Name,
                 PluginSort::Id => plugins::Column::Id,

@@ -29,8 +29,8 @@ use sea_orm::{
 };
 
 use crate::config_schema::{self, AnyDepth, ConfigProblem, SchemaProblem};
-use crate::engine::{Handle, Op};
 use crate::error::Error;
+use crate::executor::{Executor, Op};
 use crate::page::{List, Page};
 use crate::repositories::parsed;
 use crate::validate::Check;
@@ -90,7 +90,7 @@ impl NewPlugin {
 
 /// The plugins. From [`Database::plugins`](crate::Database::plugins).
 #[derive(Debug, Clone)]
-pub struct Plugins(pub(crate) Handle);
+pub struct Plugins(pub(crate) Executor);
 
 const fn op(name: &'static str, action: Action) -> Op {
     Op {
@@ -156,7 +156,7 @@ impl Plugins {
                     .to_owned();
                 // The update restores, which not everybody may who may register.
                 let restore = op("register", Action::Delete);
-                if !h.may(restore) {
+                if !h.is_allowed(restore) {
                     update.action_and_where(plugins::COLUMN.deleted_at.is_null());
                 }
                 h.insert_or(row, update)
@@ -254,7 +254,7 @@ impl Plugins {
     async fn switch(&self, name: &'static str, id: PluginId, on: bool) -> Result<Plugin, Error> {
         self.0
             .write(op(name, Action::Update), |h| async move {
-                let mut update = h.amend::<plugins::Entity>(h.now());
+                let mut update = h.audited_update::<plugins::Entity>(h.now());
                 update.value(plugins::Column::IsEnabled, on);
                 one(&h, id, update).await
             })
@@ -284,7 +284,7 @@ impl Plugins {
             .await
             .map_err(|problem| match problem {
                 SchemaProblem::Busy => Error::Busy {
-                    doing: "checking a config",
+                    context: "checking a config",
                     source: None,
                 },
                 problem => unusable("config", &problem),
@@ -299,7 +299,7 @@ impl Plugins {
         self.0
             .write(op("delete", Action::Delete), |h| async move {
                 let now = h.now();
-                let mut update = h.amend::<plugins::Entity>(now);
+                let mut update = h.audited_update::<plugins::Entity>(now);
                 update
                     .value(plugins::Column::DeletedAt, now)
                     .and_where(plugins::COLUMN.id.eq(id))
@@ -322,7 +322,7 @@ impl Plugins {
     pub async fn restore(&self, id: PluginId) -> Result<Plugin, Error> {
         self.0
             .write(op("restore", Action::Delete), |h| async move {
-                let mut update = h.amend::<plugins::Entity>(h.now());
+                let mut update = h.audited_update::<plugins::Entity>(h.now());
                 update
                     .value(plugins::Column::DeletedAt, Option::<DateTime<Utc>>::None)
                     .and_where(plugins::COLUMN.id.eq(id))
@@ -359,7 +359,7 @@ fn unusable(field: &'static str, problem: &impl std::fmt::Display) -> Error {
     Error::field(field, format!("can't be used: {problem}"))
 }
 
-async fn one(h: &Handle, id: PluginId, mut update: UpdateStatement) -> Result<Plugin, Error> {
+async fn one(h: &Executor, id: PluginId, mut update: UpdateStatement) -> Result<Plugin, Error> {
     update
         .and_where(plugins::COLUMN.id.eq(id))
         .and_where(plugins::COLUMN.deleted_at.is_null());

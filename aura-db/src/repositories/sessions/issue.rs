@@ -8,8 +8,8 @@ use sea_orm::sea_query::{Expr, LockType, Query};
 use sea_orm::{ColumnTrait, DbBackend, DbErr};
 
 use super::{Issued, SESSION_LIFETIME, Token, able};
-use crate::engine::Handle;
 use crate::error::Error;
+use crate::executor::Executor;
 use crate::validate::Check;
 
 /// The longest life of a session, ten years: no date can overflow.
@@ -73,7 +73,7 @@ impl Ready {
     /// one statement, which waits for a change of the user that is under way.
     pub(crate) async fn insert(
         &self,
-        h: &Handle,
+        h: &Executor,
         user: UserId,
         hash: Option<&PasswordHash>,
     ) -> Result<Option<Issued>, Error> {
@@ -109,7 +109,7 @@ impl Ready {
             Column::UserId,
         ]);
         insert.select_from(from).map_err(|source| Error::Other {
-            doing: "building a statement",
+            context: "building a statement",
             source: DbErr::Custom(source.to_string()),
         })?;
         let session = h.insert_selected::<sessions::Entity>(insert).await?;

@@ -29,11 +29,11 @@ use sea_orm::{
 };
 use serde::Serialize;
 
-use crate::engine::fixed::Fixed;
-use crate::engine::run::Rows;
-use crate::engine::{Handle, Op};
 use crate::error::Error;
-use crate::repositories::moment;
+use crate::executor::query::TypedQuery;
+use crate::executor::statement_cache::CachedSql;
+use crate::executor::{Executor, Op};
+use crate::repositories::clamp_timestamp;
 use crate::repositories::users::User;
 
 pub use entity::sessions::Model as Session;
@@ -69,7 +69,7 @@ pub struct Authenticated {
 
 /// The sessions. From [`Database::sessions`](crate::Database::sessions).
 #[derive(Debug, Clone)]
-pub struct Sessions(pub(crate) Handle);
+pub struct Sessions(pub(crate) Executor);
 
 const fn op(name: &'static str, action: Action) -> Op {
     Op {
@@ -133,7 +133,7 @@ impl Sessions {
         let found = self
             .0
             .read(op("authenticate", Action::Read), |h| async move {
-                static AUTHENTICATE: Fixed = Fixed::new();
+                static AUTHENTICATE: CachedSql = CachedSql::new();
                 let now = h.now();
                 let select = || {
                     let select = sessions::Entity::find()
@@ -144,7 +144,7 @@ impl Sessions {
                         .filter(sessions::COLUMN.token.eq(hash.clone()))
                         .filter(valid(now, idle))
                         .filter(able());
-                    Ok(Rows::<(Session, User)>::of(select.into_query()))
+                    Ok(TypedQuery::<(Session, User)>::of(select.into_query()))
                 };
                 let found = if idle.is_some() {
                     h.optional(select()?).await?
@@ -234,7 +234,7 @@ impl Sessions {
         const LIST: Op = op("list", Action::Read);
         self.0
             .read(LIST, |h| async move {
-                h.owned(LIST, user)?;
+                h.ensure_owner(LIST, user)?;
                 h.all(
                     sessions::Entity::find()
                         .join(JoinType::InnerJoin, sessions::Relation::Users.def())
@@ -342,6 +342,6 @@ fn valid(now: DateTime<Utc>, idle: Option<Duration>) -> Condition {
     // Not outside of what PostgreSQL has a date for.
     Condition::all()
         .add(sessions::COLUMN.expires_at.gt(now))
-        .add_option(since.map(|since| sessions::COLUMN.last_seen_at.gte(moment(since))))
-        .add_option(until.map(|until| sessions::COLUMN.last_seen_at.lte(moment(until))))
+        .add_option(since.map(|since| sessions::COLUMN.last_seen_at.gte(clamp_timestamp(since))))
+        .add_option(until.map(|until| sessions::COLUMN.last_seen_at.lte(clamp_timestamp(until))))
 }

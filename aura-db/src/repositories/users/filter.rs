@@ -4,7 +4,7 @@ use entity::{Role, users};
 use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, Select};
 
 use crate::error::Error;
-use crate::page::{Deleted, MAX_SEARCH, Sorted, holds, managed_filter};
+use crate::page::{Deleted, MAX_SEARCH, SortKey, contains_ci, managed_filter};
 use crate::validate::Check;
 
 /// Which users, and in which order.
@@ -67,15 +67,15 @@ impl UserFilter {
                 .add_option(self.active.map(|active| users::COLUMN.is_active.eq(active)))
                 .add_option(self.text.as_deref().map(|text| {
                     Condition::any()
-                        .add(holds(users::Column::Name, text))
-                        .add(holds(users::Column::Email, text))
+                        .add(contains_ci(users::Column::Name, text))
+                        .add(contains_ci(users::Column::Email, text))
                 })),
         );
         Ok(self.deleted.filter(select))
     }
 
-    pub(super) fn sorted(&self) -> Sorted<users::Column> {
-        Sorted {
+    pub(super) fn sorted(&self) -> SortKey<users::Column> {
+        SortKey {
             by: match self.sort {
                 UserSort::Id => users::Column::Id,
                 UserSort::Name => users::Column::Name,

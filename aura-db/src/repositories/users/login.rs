@@ -6,8 +6,8 @@ use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 use secrecy::SecretString;
 
 use super::{Users, op, sought};
-use crate::engine::Handle;
 use crate::error::Error;
+use crate::executor::Executor;
 use crate::password;
 use crate::repositories::sessions::{Issued, Ready, SessionRequest, able};
 
@@ -108,7 +108,7 @@ impl Users {
 
 /// Replaces a hash, unless it was changed since.
 async fn rehash(
-    h: &Handle,
+    h: &Executor,
     id: UserId,
     old: &PasswordHash,
     new: &PasswordHash,

@@ -26,10 +26,10 @@ use sea_orm::{
 };
 use secrecy::SecretString;
 
-use crate::engine::fixed::Fixed;
-use crate::engine::run::Known;
-use crate::engine::{Handle, Op};
 use crate::error::Error;
+use crate::executor::query::TypedStatement;
+use crate::executor::statement_cache::CachedSql;
+use crate::executor::{Executor, Op};
 use crate::page::{List, Page};
 use crate::password;
 use crate::validate::{Check, MAX_EMAIL, normal_email};
@@ -87,7 +87,7 @@ pub struct UserChange {
 
 /// The users. From [`Database::users`](crate::Database::users).
 #[derive(Debug, Clone)]
-pub struct Users(pub(crate) Handle);
+pub struct Users(pub(crate) Executor);
 
 const fn op(name: &'static str, action: Action) -> Op {
     Op {
@@ -228,7 +228,7 @@ impl Users {
                 {
                     return Err(error);
                 }
-                let mut update = h.amend::<users::Entity>(h.now());
+                let mut update = h.audited_update::<users::Entity>(h.now());
                 if let Some(name) = name {
                     update.value(users::Column::Name, name.clone());
                 }
@@ -246,7 +246,7 @@ impl Users {
     pub async fn set_role(&self, id: UserId, role: Role) -> Result<User, Error> {
         self.0
             .write(op("set_role", Action::Update), |h| async move {
-                let mut update = h.amend::<users::Entity>(h.now());
+                let mut update = h.audited_update::<users::Entity>(h.now());
                 update.value(users::Column::Role, role);
                 one(&h, id, update).await
             })
@@ -259,7 +259,7 @@ impl Users {
     pub async fn activate(&self, id: UserId) -> Result<User, Error> {
         self.0
             .write(op("activate", Action::Update), |h| async move {
-                let mut update = h.amend::<users::Entity>(h.now());
+                let mut update = h.audited_update::<users::Entity>(h.now());
                 update.value(users::Column::IsActive, true);
                 one(&h, id, update).await
             })
@@ -273,7 +273,7 @@ impl Users {
     pub async fn deactivate(&self, id: UserId) -> Result<User, Error> {
         self.0
             .atomic(op("deactivate", Action::Update), |h| async move {
-                let mut update = h.amend::<users::Entity>(h.now());
+                let mut update = h.audited_update::<users::Entity>(h.now());
                 update.value(users::Column::IsActive, false);
                 let user = one(&h, id, update).await?;
                 end_sessions(&h, id).await?;
@@ -290,7 +290,7 @@ fn sought(email: &str) -> Option<String> {
 }
 
 /// The error that tells whose address it is, when somebody but `except` has it.
-async fn taken(h: &Handle, email: &str, except: Option<UserId>) -> Result<Option<Error>, Error> {
+async fn taken(h: &Executor, email: &str, except: Option<UserId>) -> Result<Option<Error>, Error> {
     let holder = users::Entity::find()
         .filter(users::COLUMN.email.eq(email.to_owned()))
         .filter(Condition::all().add_option(except.map(|id| users::COLUMN.id.ne(id))));
@@ -306,7 +306,7 @@ fn conflict(deleted: bool) -> Error {
     }
 }
 
-async fn one(h: &Handle, id: UserId, mut update: UpdateStatement) -> Result<User, Error> {
+async fn one(h: &Executor, id: UserId, mut update: UpdateStatement) -> Result<User, Error> {
     update
         .and_where(users::COLUMN.id.eq(id))
         .and_where(users::COLUMN.deleted_at.is_null());
@@ -316,7 +316,7 @@ async fn one(h: &Handle, id: UserId, mut update: UpdateStatement) -> Result<User
         .ok_or_else(|| Error::not_found("user", id))
 }
 
-async fn end_sessions(h: &Handle, id: UserId) -> Result<(), Error> {
+async fn end_sessions(h: &Executor, id: UserId) -> Result<(), Error> {
     let delete = Query::delete()
         .from_table(sessions::Entity)
         .and_where(sessions::COLUMN.user_id.eq(id))
@@ -325,8 +325,8 @@ async fn end_sessions(h: &Handle, id: UserId) -> Result<(), Error> {
 }
 
 /// A user who is not deleted.
-pub(crate) fn live_by_id(id: UserId) -> impl Known<Row = User> {
-    static LIVE: Fixed = Fixed::new();
+pub(crate) fn live_by_id(id: UserId) -> impl TypedStatement<Row = User> {
+    static LIVE: CachedSql = CachedSql::new();
     LIVE.with(vec![id.into()], move || {
         Ok(users::Entity::live().filter(users::COLUMN.id.eq(id)))
     })

@@ -8,8 +8,8 @@ use sea_orm::{
 };
 
 use super::{User, Users, end_sessions, op};
-use crate::engine::Handle;
 use crate::error::Error;
+use crate::executor::Executor;
 
 /// What becomes of the workflows and agents of a user who is deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -42,21 +42,21 @@ impl Users {
     /// the heir has an agent of the same name, and with [`Error::Validation`]
     /// when the heir is the user.
     pub async fn delete(&self, id: UserId, owned: OwnedRows) -> Result<(), Error> {
-        if let OwnedRows::TransferTo(heir) = owned {
-            another(id, heir)?;
+        if let OwnedRows::TransferTo(new_owner) = owned {
+            another(id, new_owner)?;
         }
         self.0
             .atomic(op("delete", Action::Delete), |h| async move {
                 lock(&h, id).await?;
                 match owned {
                     OwnedRows::Refuse => refuse_owner(&h, id).await?,
-                    OwnedRows::TransferTo(heir) => {
-                        transfer(&h, id, heir).await?;
+                    OwnedRows::TransferTo(new_owner) => {
+                        transfer(&h, id, new_owner).await?;
                     }
                     OwnedRows::Delete => delete_owned(&h, id).await?,
                 }
                 let now = h.now();
-                let mut update = h.amend::<users::Entity>(now);
+                let mut update = h.audited_update::<users::Entity>(now);
                 update
                     .value(users::Column::DeletedAt, now)
                     .and_where(users::COLUMN.id.eq(id));
@@ -89,7 +89,7 @@ impl Users {
     pub async fn restore(&self, id: UserId) -> Result<User, Error> {
         self.0
             .atomic(op("restore", Action::Delete), |h| async move {
-                let mut update = h.amend::<users::Entity>(h.now());
+                let mut update = h.audited_update::<users::Entity>(h.now());
                 update
                     .value(users::Column::DeletedAt, Option::<DateTime<Utc>>::None)
                     .and_where(users::COLUMN.id.eq(id))
@@ -100,14 +100,14 @@ impl Users {
                         .await?
                         .ok_or_else(|| Error::not_found("user", id));
                 };
-                let mut update = h.amend::<workflows::Entity>(h.now());
+                let mut update = h.audited_update::<workflows::Entity>(h.now());
                 update
                     .value(workflows::Column::DeletedAt, Option::<DateTime<Utc>>::None)
                     .value(workflows::Column::DeletedWithOwner, false)
                     .and_where(workflows::COLUMN.owner_id.eq(id))
                     .and_where(workflows::COLUMN.deleted_with_owner.eq(true));
                 h.update_many(&update).await?;
-                let mut update = h.amend::<agents::Entity>(h.now());
+                let mut update = h.audited_update::<agents::Entity>(h.now());
                 update
                     .value(agents::Column::DeletedAt, Option::<DateTime<Utc>>::None)
                     .value(agents::Column::DeletedWithOwner, false)
@@ -135,7 +135,7 @@ impl Users {
 
 /// Makes sure that a user exists, is not deleted, and stays so until the
 /// transaction ends.
-async fn hold(h: &Handle, id: UserId, how: LockType) -> Result<UserId, Error> {
+async fn hold(h: &Executor, id: UserId, how: LockType) -> Result<UserId, Error> {
     let mut user = users::Entity::live()
         .select_only()
         .column(users::Column::Id)
@@ -149,16 +149,16 @@ async fn hold(h: &Handle, id: UserId, how: LockType) -> Result<UserId, Error> {
 }
 
 /// Keeps everybody else from changing the user, or giving the user anything.
-async fn lock(h: &Handle, id: UserId) -> Result<UserId, Error> {
+async fn lock(h: &Executor, id: UserId) -> Result<UserId, Error> {
     hold(h, id, LockType::Update).await
 }
 
 /// Keeps the user from being deleted: for new workflows and agents.
-pub(crate) async fn hold_owner(h: &Handle, id: UserId) -> Result<UserId, Error> {
+pub(crate) async fn hold_owner(h: &Executor, id: UserId) -> Result<UserId, Error> {
     hold(h, id, LockType::Share).await
 }
 
-async fn refuse_owner(h: &Handle, id: UserId) -> Result<(), Error> {
+async fn refuse_owner(h: &Executor, id: UserId) -> Result<(), Error> {
     let workflows = h
         .count(workflows::Entity::live().filter(workflows::COLUMN.owner_id.eq(id)))
         .await?;
@@ -183,7 +183,7 @@ fn another(from: UserId, to: UserId) -> Result<(), Error> {
     Ok(())
 }
 
-async fn transfer(h: &Handle, from: UserId, to: UserId) -> Result<Transferred, Error> {
+async fn transfer(h: &Executor, from: UserId, to: UserId) -> Result<Transferred, Error> {
     hold_owner(h, to).await?;
     let mine = agents::Entity::live()
         .filter(agents::COLUMN.owner_id.eq(from))
@@ -201,13 +201,13 @@ async fn transfer(h: &Handle, from: UserId, to: UserId) -> Result<Transferred, E
             deleted: same.deleted_at.is_some(),
         });
     }
-    let mut update = h.amend::<workflows::Entity>(h.now());
+    let mut update = h.audited_update::<workflows::Entity>(h.now());
     update
         .value(workflows::Column::OwnerId, to)
         .and_where(workflows::COLUMN.owner_id.eq(from))
         .and_where(workflows::COLUMN.deleted_at.is_null());
     let workflows = h.update_many(&update).await?;
-    let mut update = h.amend::<agents::Entity>(h.now());
+    let mut update = h.audited_update::<agents::Entity>(h.now());
     update
         .value(agents::Column::OwnerId, to)
         .and_where(agents::COLUMN.owner_id.eq(from))
@@ -216,16 +216,16 @@ async fn transfer(h: &Handle, from: UserId, to: UserId) -> Result<Transferred, E
     Ok(Transferred { workflows, agents })
 }
 
-async fn delete_owned(h: &Handle, id: UserId) -> Result<(), Error> {
+async fn delete_owned(h: &Executor, id: UserId) -> Result<(), Error> {
     let now = h.now();
-    let mut update = h.amend::<workflows::Entity>(now);
+    let mut update = h.audited_update::<workflows::Entity>(now);
     update
         .value(workflows::Column::DeletedAt, now)
         .value(workflows::Column::DeletedWithOwner, true)
         .and_where(workflows::COLUMN.owner_id.eq(id))
         .and_where(workflows::COLUMN.deleted_at.is_null());
     h.update_many(&update).await?;
-    let mut update = h.amend::<agents::Entity>(now);
+    let mut update = h.audited_update::<agents::Entity>(now);
     update
         .value(agents::Column::DeletedAt, now)
         .value(agents::Column::DeletedWithOwner, true)

@@ -101,7 +101,7 @@ impl Users {
     ) -> Result<bool, Error> {
         self.0
             .atomic(op(name, Action::Update), |h| async move {
-                let mut update = h.amend::<users::Entity>(h.now());
+                let mut update = h.audited_update::<users::Entity>(h.now());
                 update
                     .value(users::Column::HashedPassword, hash.clone())
                     .and_where(users::COLUMN.id.eq(id))

@@ -7,9 +7,9 @@ use sea_orm::{
     RelationTrait, Select,
 };
 
-use crate::engine::fixed::Fixed;
-use crate::engine::row::{Cells, Shape};
-use crate::engine::run::{Known, Rows};
+use crate::executor::query::{TypedQuery, TypedStatement};
+use crate::executor::row::{FromRow, RowReader};
+use crate::executor::statement_cache::CachedSql;
 use crate::repositories::plugins::Plugin;
 use crate::repositories::users::User;
 use crate::repositories::workflows::Workflow;
@@ -22,13 +22,13 @@ pub(super) enum Detail {
     Plugin(Plugin),
 }
 
-impl Shape for Detail {
-    fn read(cells: &mut Cells<'_>) -> Result<Self, DbErr> {
+impl FromRow for Detail {
+    fn read(cells: &mut RowReader<'_>) -> Result<Self, DbErr> {
         if bool::read(cells)? {
-            return Ok(Self::Workflow(Box::new(Shape::read(cells)?)));
+            return Ok(Self::Workflow(Box::new(FromRow::read(cells)?)));
         }
         cells.skip(owned().count());
-        Ok(Self::Plugin(Shape::read(cells)?))
+        Ok(Self::Plugin(FromRow::read(cells)?))
     }
 }
 
@@ -43,8 +43,8 @@ fn columns<C: ColumnTrait + Iterable>() -> impl Iterator<Item = Expr> {
 
 /// The workflow, unless it is deleted, and its plugins, those that are not. (A
 /// join would return the workflow's documents beside each plugin.)
-pub(super) fn details(id: WorkflowId) -> impl Known<Row = Detail> {
-    static DETAILS: Fixed = Fixed::new();
+pub(super) fn details(id: WorkflowId) -> impl TypedStatement<Row = Detail> {
+    static DETAILS: CachedSql = CachedSql::new();
     DETAILS.with(vec![id.into(), id.into()], move || {
         let plugin = columns::<plugins::Column>;
         let null = |_| Expr::cust("NULL");
@@ -62,7 +62,7 @@ pub(super) fn details(id: WorkflowId) -> impl Known<Row = Detail> {
         let attached = selecting(attached, "FALSE", owned().map(null).chain(plugin()));
         let mut both = workflow.into_query();
         both.union(UnionType::All, attached.into_query());
-        Ok(Rows::of(both))
+        Ok(TypedQuery::of(both))
     })
 }
 

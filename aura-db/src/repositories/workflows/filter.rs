@@ -8,10 +8,10 @@ use sea_orm::{
 };
 use serde::Serialize;
 
-use crate::engine::Handle;
-use crate::engine::row::summary;
 use crate::error::Error;
-use crate::page::{Deleted, MAX_SEARCH, Sorted, holds, managed_filter};
+use crate::executor::Executor;
+use crate::executor::row::summary;
+use crate::page::{Deleted, MAX_SEARCH, SortKey, contains_ci, managed_filter};
 use crate::validate::Check;
 
 /// A workflow without its documents.
@@ -128,7 +128,7 @@ impl WorkflowFilter {
 
     managed_filter!(WorkflowSort, "name or description");
 
-    pub(super) fn select(&self, h: &Handle) -> Result<Select<workflows::Entity>, Error> {
+    pub(super) fn select(&self, h: &Executor) -> Result<Select<workflows::Entity>, Error> {
         let mut check = Check::default();
         check.optional("name", self.name.as_deref(), 160);
         check.optional("text", self.text.as_deref(), MAX_SEARCH);
@@ -142,7 +142,7 @@ impl WorkflowFilter {
         };
         let select = workflows::Entity::find().filter(
             Condition::all()
-                .add(h.own(workflows::Column::OwnerId))
+                .add(h.own_rows(workflows::Column::OwnerId))
                 .add_option(self.owner.map(|owner| workflows::COLUMN.owner_id.eq(owner)))
                 .add_option(
                     self.status
@@ -157,15 +157,15 @@ impl WorkflowFilter {
                 .add_option(self.scheduled.then(|| has_schedule(h.backend())))
                 .add_option(self.text.as_deref().map(|text| {
                     Condition::any()
-                        .add(holds(workflows::Column::Name, text))
-                        .add(holds(workflows::Column::Description, text))
+                        .add(contains_ci(workflows::Column::Name, text))
+                        .add(contains_ci(workflows::Column::Description, text))
                 })),
         );
         Ok(self.deleted.filter(select))
     }
 
-    pub(super) fn sorted(&self) -> Sorted<workflows::Column> {
-        Sorted {
+    pub(super) fn sorted(&self) -> SortKey<workflows::Column> {
+        SortKey {
             by: match self.sort {
                 WorkflowSort::Id => workflows::Column::Id,
                 WorkflowSort::Name => workflows::Column::Name,

@@ -11,13 +11,13 @@ use sea_orm::{ColumnTrait, DbBackend, EntityTrait, ExprTrait, QueryFilter, Query
 use serde::Serialize;
 
 use super::{Workflow, WorkflowChange, WorkflowVersion, Workflows, guard, lock, op};
-use crate::engine::fixed::Fixed;
-use crate::engine::row::summary;
-use crate::engine::run::Rows;
-use crate::engine::{Handle, Op};
 use crate::error::Error;
-use crate::page::{List, Page, Sorted};
-use crate::repositories::put;
+use crate::executor::query::TypedQuery;
+use crate::executor::row::summary;
+use crate::executor::statement_cache::CachedSql;
+use crate::executor::{Executor, Op};
+use crate::page::{List, Page, SortKey};
+use crate::repositories::set_json;
 
 /// So many earlier versions are kept of each workflow; the oldest go first.
 pub const HISTORY: i64 = 100;
@@ -87,7 +87,7 @@ impl Workflows {
                     workflow_versions::Entity::find()
                         .filter(workflow_versions::COLUMN.workflow_id.eq(id)),
                 );
-                let newest = Sorted {
+                let newest = SortKey {
                     by: Column::Version,
                     id: Column::Version,
                     descending: true,
@@ -171,19 +171,19 @@ fn stale(workflow: WorkflowId, read: i64, found: i64) -> Result<(), Error> {
 }
 
 /// Whether the workflow is there, and may be seen.
-async fn known(h: &Handle, op: Op, id: WorkflowId) -> Result<(), Error> {
+async fn known(h: &Executor, op: Op, id: WorkflowId) -> Result<(), Error> {
     let owner = workflows::Entity::find()
         .select_only()
         .column(workflows::Column::OwnerId)
         .filter(workflows::COLUMN.id.eq(id))
         .filter(workflows::COLUMN.deleted_at.is_null());
     match h.scalar::<UserId, _>(owner).await? {
-        Some(owner) => h.owned(op, owner),
+        Some(owner) => h.ensure_owner(op, owner),
         None => Err(Error::not_found("workflow", id)),
     }
 }
 
-async fn earlier(h: &Handle, id: WorkflowId, version: i64) -> Result<WorkflowVersion, Error> {
+async fn earlier(h: &Executor, id: WorkflowId, version: i64) -> Result<WorkflowVersion, Error> {
     let found = workflow_versions::Entity::find()
         .filter(workflow_versions::COLUMN.workflow_id.eq(id))
         .filter(workflow_versions::COLUMN.version.eq(version));
@@ -193,7 +193,7 @@ async fn earlier(h: &Handle, id: WorkflowId, version: i64) -> Result<WorkflowVer
 }
 
 /// Forgets the versions up to this one.
-async fn forget(h: &Handle, id: WorkflowId, last: i64) -> Result<u64, Error> {
+async fn forget(h: &Executor, id: WorkflowId, last: i64) -> Result<u64, Error> {
     h.delete(&forgetting(id, last)).await
 }
 
@@ -255,12 +255,12 @@ fn archive(state: SelectStatement) -> Result<InsertStatement, Error> {
 /// Changes a workflow that is at this version, and keeps its state before; `None`
 /// when it is not.
 async fn replace(
-    h: &Handle,
+    h: &Executor,
     id: WorkflowId,
     version: i64,
     mut update: UpdateStatement,
 ) -> Result<Option<Workflow>, Error> {
-    static ARCHIVE: Fixed = Fixed::new();
+    static ARCHIVE: CachedSql = CachedSql::new();
     if h.backend() == DbBackend::Postgres {
         update.and_where(
             workflows::COLUMN
@@ -269,12 +269,12 @@ async fn replace(
         );
         let with = at_once(id, version)?;
         return Ok(h
-            .write_rows(Rows::updated::<workflows::Entity>(update, with))
+            .write_rows(TypedQuery::updated::<workflows::Entity>(update, with))
             .await?
             .pop());
     }
     let archive = ARCHIVE.with(vec![id.into(), version.into()], || {
-        Ok(Rows::<()>::inserted(archive(state(id, version))?))
+        Ok(TypedQuery::<()>::inserted(archive(state(id, version))?))
     });
     if h.touch(archive).await? == 0 {
         return Ok(None);
@@ -317,13 +317,13 @@ fn old(columns: &[workflows::Column]) -> SelectStatement {
 }
 
 async fn revise(
-    h: &Handle,
+    h: &Executor,
     id: WorkflowId,
     version: i64,
     change: &WorkflowChange,
 ) -> Result<Workflow, Error> {
     use workflows::Column;
-    let mut update = h.amend::<workflows::Entity>(h.now());
+    let mut update = h.audited_update::<workflows::Entity>(h.now());
     update.value(Column::Version, Expr::col(Column::Version).add(1));
     if let Some(name) = &change.name {
         update.value(Column::Name, name.clone());
@@ -338,7 +338,7 @@ async fn revise(
         (Column::Metadata, &change.metadata),
     ] {
         if let Set(json) = json {
-            put(&mut update, column, json.as_ref());
+            set_json(&mut update, column, json.as_ref());
         }
     }
     if let Some(workflow) = replace(h, id, version, update).await? {

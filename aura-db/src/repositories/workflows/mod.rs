@@ -56,10 +56,10 @@ pub use self::status::StatusChange;
 pub use entity::workflow_versions::Model as WorkflowVersion;
 pub use entity::workflows::Model as Workflow;
 
-use crate::engine::fixed::Fixed;
-use crate::engine::run::{Known, Rows};
-use crate::engine::{Handle, Op};
 use crate::error::Error;
+use crate::executor::query::{TypedQuery, TypedStatement};
+use crate::executor::statement_cache::CachedSql;
+use crate::executor::{Executor, Op};
 use crate::page::{List, Page};
 use crate::repositories::plugins::Plugin;
 use crate::repositories::users::{User, hold_owner};
@@ -79,7 +79,7 @@ pub struct WorkflowDetails {
 
 /// The workflows. From [`Database::workflows`](crate::Database::workflows).
 #[derive(Debug, Clone)]
-pub struct Workflows(pub(crate) Handle);
+pub struct Workflows(pub(crate) Executor);
 
 const fn op(name: &'static str, action: Action) -> Op {
     Op {
@@ -101,7 +101,7 @@ impl Workflows {
         let op = op("create", Action::Create);
         self.0
             .atomic(op, |h| async move {
-                h.owned(op, owner)?;
+                h.ensure_owner(op, owner)?;
                 hold_owner(&h, owner).await?;
                 h.insert(new.row(&h, owner)).await
             })
@@ -115,7 +115,7 @@ impl Workflows {
             .read(op, |h| async move {
                 let workflow = h.optional(live_by_id(id)).await?;
                 if let Some(workflow) = &workflow {
-                    h.owned(op, workflow.owner_id)?;
+                    h.ensure_owner(op, workflow.owner_id)?;
                 }
                 Ok(workflow)
             })
@@ -148,10 +148,10 @@ impl Workflows {
                     }
                 }
                 let (workflow, owner) = found.ok_or_else(|| Error::not_found("workflow", id))?;
-                h.owned(op, workflow.owner_id)?;
+                h.ensure_owner(op, workflow.owner_id)?;
                 plugins.sort_by(|a, b| a.name.cmp(&b.name));
                 let may_read = |resource| {
-                    h.may(Op {
+                    h.is_allowed(Op {
                         needs: (Action::Read, resource),
                         ..op
                     })
@@ -255,7 +255,7 @@ impl Workflows {
             .atomic(op, |h| async move {
                 lock(&h, op, id).await?;
                 let now = h.now();
-                let mut update = h.amend::<workflows::Entity>(now);
+                let mut update = h.audited_update::<workflows::Entity>(now);
                 update
                     .value(workflows::Column::DeletedAt, now)
                     .value(workflows::Column::DeletedWithOwner, false)
@@ -289,7 +289,7 @@ impl Workflows {
                     }
                     held => held?,
                 };
-                let mut update = h.amend::<workflows::Entity>(h.now());
+                let mut update = h.audited_update::<workflows::Entity>(h.now());
                 update
                     .value(workflows::Column::DeletedAt, Option::<DateTime<Utc>>::None)
                     .value(workflows::Column::DeletedWithOwner, false)
@@ -335,7 +335,7 @@ struct Held {
 
 /// Keeps everybody else from changing the workflow, deleted or not, until the
 /// transaction ends.
-async fn lock_any(h: &Handle, op: Op, id: WorkflowId) -> Result<Held, Error> {
+async fn lock_any(h: &Executor, op: Op, id: WorkflowId) -> Result<Held, Error> {
     let mut workflow = workflows::Entity::find()
         .select_only()
         .columns([
@@ -349,12 +349,12 @@ async fn lock_any(h: &Handle, op: Op, id: WorkflowId) -> Result<Held, Error> {
         workflow = workflow.lock(LockType::NoKeyUpdate);
     }
     let (owner, version, deleted_at) = h
-        .optional(Rows::<(UserId, i64, Option<DateTime<Utc>>)>::of(
+        .optional(TypedQuery::<(UserId, i64, Option<DateTime<Utc>>)>::of(
             workflow.into_query(),
         ))
         .await?
         .ok_or_else(|| Error::not_found("workflow", id))?;
-    h.owned(op, owner)?;
+    h.ensure_owner(op, owner)?;
     Ok(Held {
         owner,
         version,
@@ -363,7 +363,7 @@ async fn lock_any(h: &Handle, op: Op, id: WorkflowId) -> Result<Held, Error> {
 }
 
 /// As [`lock_any`], unless it is deleted.
-async fn lock(h: &Handle, op: Op, id: WorkflowId) -> Result<Held, Error> {
+async fn lock(h: &Executor, op: Op, id: WorkflowId) -> Result<Held, Error> {
     let workflow = lock_any(h, op, id).await?;
     if workflow.deleted {
         return Err(Error::not_found("workflow", id));
@@ -372,19 +372,19 @@ async fn lock(h: &Handle, op: Op, id: WorkflowId) -> Result<Held, Error> {
 }
 
 /// As [`lock`], and reads it with its documents.
-async fn lock_whole(h: &Handle, op: Op, id: WorkflowId) -> Result<Workflow, Error> {
+async fn lock_whole(h: &Executor, op: Op, id: WorkflowId) -> Result<Workflow, Error> {
     lock(h, op, id).await?;
     whole(h, id).await
 }
 
-async fn whole(h: &Handle, id: WorkflowId) -> Result<Workflow, Error> {
+async fn whole(h: &Executor, id: WorkflowId) -> Result<Workflow, Error> {
     h.optional(live_by_id(id))
         .await?
         .ok_or_else(|| Error::not_found("workflow", id))
 }
 
 /// Refuses another's workflow when the handle is limited to own ones.
-async fn guard(h: &Handle, op: Op, id: WorkflowId) -> Result<(), Error> {
+async fn guard(h: &Executor, op: Op, id: WorkflowId) -> Result<(), Error> {
     if h.limited_to().is_none() {
         return Ok(());
     }
@@ -393,13 +393,13 @@ async fn guard(h: &Handle, op: Op, id: WorkflowId) -> Result<(), Error> {
         .column(workflows::Column::OwnerId)
         .filter(workflows::COLUMN.id.eq(id));
     match h.scalar::<UserId, _>(owner).await? {
-        Some(owner) => h.owned(op, owner),
+        Some(owner) => h.ensure_owner(op, owner),
         None => Err(Error::not_found("workflow", id)),
     }
 }
 
 impl NewWorkflow {
-    fn row(&self, h: &Handle, owner: UserId) -> workflows::ActiveModel {
+    fn row(&self, h: &Executor, owner: UserId) -> workflows::ActiveModel {
         let now = h.now();
         workflows::ActiveModel {
             id: NotSet,
@@ -423,8 +423,8 @@ impl NewWorkflow {
 }
 
 /// A workflow that is not deleted.
-fn live_by_id(id: WorkflowId) -> impl Known<Row = Workflow> {
-    static LIVE: Fixed = Fixed::new();
+fn live_by_id(id: WorkflowId) -> impl TypedStatement<Row = Workflow> {
+    static LIVE: CachedSql = CachedSql::new();
     LIVE.with(vec![id.into()], move || {
         Ok(workflows::Entity::live().filter(workflows::COLUMN.id.eq(id)))
     })

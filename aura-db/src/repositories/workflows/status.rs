@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{Workflow, Workflows, lock, op, whole};
 use crate::error::Error;
 use crate::graph::{GraphProblem, WorkflowGraph};
-use crate::repositories::valid;
+use crate::repositories::ensure_valid_json;
 
 /// A workflow whose status was set.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -86,7 +86,7 @@ impl Workflows {
                     }
                     warnings = graph.problems;
                 }
-                let mut update = h.amend::<workflows::Entity>(h.now());
+                let mut update = h.audited_update::<workflows::Entity>(h.now());
                 update
                     .value(workflows::Column::Status, status)
                     .and_where(workflows::COLUMN.id.eq(id));
@@ -109,7 +109,7 @@ fn graph(workflow: &Workflow) -> Result<WorkflowGraph, Error> {
         (workflows::Column::Connections, connections),
     ] {
         if let Some(document) = document {
-            valid(column, workflow.id.0, document)?;
+            ensure_valid_json(column, workflow.id.0, document)?;
         }
     }
     Ok(WorkflowGraph::read(nodes, connections))

@@ -1,0 +1,394 @@
+//! Where statements go, who acts, and what the actor may do.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use aura_orm::Batcher;
+use chrono::{DateTime, Utc};
+use connection::{Config, Connections, Target};
+use entity::{Action, Reach, Resource, Role, UserId, users};
+use sea_orm::sea_query::LockType;
+use sea_orm::{ColumnTrait, Condition, DbBackend, EntityTrait, QueryFilter, QuerySelect};
+use tokio::sync::Semaphore;
+use tracing::Instrument;
+
+use crate::clock::Clock;
+use crate::error::Error;
+use crate::executor::postgres::PostgresPool;
+use crate::executor::sqlite::SqliteExecutor;
+use crate::executor::stats::Stats;
+use crate::executor::transaction::{Isolation, Pool, TransactionScope};
+use crate::repositories::logs::{Appended, LogEntry};
+
+/// What all handles of one database share.
+#[derive(Debug, Clone)]
+pub(crate) struct Shared {
+    pub(crate) config: Arc<Config>,
+    pub(crate) connections: Connections,
+    /// Runs the repositories' statements on a SQLite file.
+    pub(crate) sqlite: Option<SqliteExecutor>,
+    /// Runs all statements on a PostgreSQL server.
+    pub(crate) postgres: Option<PostgresPool>,
+    /// Entries that go to a PostgreSQL server together.
+    pub(crate) appends: Arc<Batcher<LogEntry, Appended>>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) stats: Arc<Stats>,
+    pub(crate) limits: ConnectionLimits,
+    /// Log entries were appended in this process: wakes who follows them.
+    pub(crate) news: tokio::sync::watch::Sender<()>,
+}
+
+/// In front of each pool, as wide as the pool: here the waiting is seen,
+/// measured and limited. On SQLite the writer is one connection.
+#[derive(Debug, Clone)]
+pub(crate) struct ConnectionLimits {
+    pub(crate) reader: Arc<Semaphore>,
+    pub(crate) writer: Arc<Semaphore>,
+}
+
+impl ConnectionLimits {
+    pub(crate) fn of(config: &Config) -> Self {
+        let permits = |width: u32| Arc::new(Semaphore::new(width as usize));
+        let max = config.pool.max.max(1);
+        match config.target {
+            Target::Sqlite { .. } => Self {
+                reader: permits(max),
+                writer: permits(1),
+            },
+            ref one_pool => {
+                let reader = permits(if matches!(one_pool, Target::Memory) {
+                    1
+                } else {
+                    max
+                });
+                Self {
+                    writer: reader.clone(),
+                    reader,
+                }
+            }
+        }
+    }
+}
+
+/// An operation of a repository, as spans and numbers name it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Op {
+    pub(crate) table: &'static str,
+    pub(crate) name: &'static str,
+    pub(crate) needs: (Action, Resource),
+}
+
+/// How an operation touches the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum AccessMode {
+    /// Reads.
+    Read,
+    /// Reads, and each statement sees what is committed when it starts.
+    ReadCommitted,
+    /// Writes with one statement.
+    Write,
+    /// Writes with several that belong together.
+    Atomic,
+}
+
+impl AccessMode {
+    fn writes(self) -> bool {
+        matches!(self, Self::Write | Self::Atomic)
+    }
+}
+
+/// Where statements go and who acts. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Executor {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) scope: Option<TransactionScope>,
+    pub(crate) actor: Option<UserId>,
+    /// The actor's role is asked before each operation.
+    pub(crate) restricted: bool,
+    /// Only rows that this user owns. Set by the check of the role.
+    own: Option<UserId>,
+    /// The role that the check found.
+    role: Option<Role>,
+    /// How many rows the operation's statements read and wrote.
+    rows: Option<Arc<AtomicU64>>,
+}
+
+impl fmt::Debug for Executor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Executor")
+            .field("target", &self.shared.config.target)
+            .field("in_transaction", &self.scope.is_some())
+            .field("actor", &self.actor)
+            .field("restricted", &self.restricted)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Executor {
+    pub(crate) fn new(shared: Shared) -> Self {
+        Self {
+            shared: Arc::new(shared),
+            scope: None,
+            actor: None,
+            restricted: false,
+            own: None,
+            role: None,
+            rows: None,
+        }
+    }
+
+    pub(crate) fn count_rows(&self, rows: u64) {
+        if let Some(counter) = &self.rows {
+            counter.fetch_add(rows, Ordering::Relaxed);
+        }
+    }
+
+    /// The same handle on another clock.
+    pub(crate) fn sharing(self, shared: Shared) -> Self {
+        Self {
+            shared: Arc::new(shared),
+            ..self
+        }
+    }
+
+    pub(crate) fn acting_as(&self, user: UserId) -> Self {
+        Self {
+            actor: Some(user),
+            ..self.clone()
+        }
+    }
+
+    pub(crate) fn restricted_to(&self, user: UserId) -> Self {
+        Self {
+            actor: Some(user),
+            restricted: true,
+            ..self.clone()
+        }
+    }
+
+    pub(crate) fn within(&self, scope: TransactionScope) -> Self {
+        Self {
+            scope: Some(scope),
+            ..self.clone()
+        }
+    }
+
+    pub(crate) fn now(&self) -> DateTime<Utc> {
+        self.shared.clock.now()
+    }
+
+    /// Tells those who follow the logs that there are new ones; inside a
+    /// transaction when it is committed.
+    pub(crate) fn appended(&self) {
+        match &self.scope {
+            Some(scope) => scope.open.note_appended(),
+            None => self.shared.news.send_replace(()),
+        }
+    }
+
+    /// `SeaORM`'s connections, for who goes there without this crate.
+    pub(crate) fn connections(&self) -> &Connections {
+        if let Some(postgres) = &self.shared.postgres {
+            postgres.release_idle();
+        }
+        &self.shared.connections
+    }
+
+    pub(crate) fn backend(&self) -> DbBackend {
+        match self.shared.config.target {
+            Target::Postgres(_) => DbBackend::Postgres,
+            _ => DbBackend::Sqlite,
+        }
+    }
+
+    /// Runs an operation that only reads.
+    pub(crate) async fn read<T, F, Fut>(&self, op: Op, run: F) -> Result<T, Error>
+    where
+        F: Fn(Self) -> Fut + Send + Sync,
+        Fut: Future<Output = Result<T, Error>> + Send,
+        T: Send,
+    {
+        self.observe(op, AccessMode::Read, run).await
+    }
+
+    /// Runs an operation that only reads, and each of whose statements must see
+    /// what is committed when it starts, whatever the server's default.
+    pub(crate) async fn read_committed<T, F, Fut>(&self, op: Op, run: F) -> Result<T, Error>
+    where
+        F: Fn(Self) -> Fut + Send + Sync,
+        Fut: Future<Output = Result<T, Error>> + Send,
+        T: Send,
+    {
+        self.observe(op, AccessMode::ReadCommitted, run).await
+    }
+
+    /// Runs an operation that writes with a single statement.
+    pub(crate) async fn write<T, F, Fut>(&self, op: Op, run: F) -> Result<T, Error>
+    where
+        F: Fn(Self) -> Fut + Send + Sync,
+        Fut: Future<Output = Result<T, Error>> + Send,
+        T: Send,
+    {
+        self.observe(op, AccessMode::Write, run).await
+    }
+
+    /// Runs an operation whose statements are done together or not at all.
+    pub(crate) async fn atomic<T, F, Fut>(&self, op: Op, run: F) -> Result<T, Error>
+    where
+        F: Fn(Self) -> Fut + Send + Sync,
+        Fut: Future<Output = Result<T, Error>> + Send,
+        T: Send,
+    {
+        self.observe(op, AccessMode::Atomic, run).await
+    }
+
+    /// Runs an operation that PostgreSQL does with a single statement, and SQLite
+    /// with several that belong together.
+    pub(crate) async fn atomic_on_sqlite<T, F, Fut>(&self, op: Op, run: F) -> Result<T, Error>
+    where
+        F: Fn(Self) -> Fut + Send + Sync,
+        Fut: Future<Output = Result<T, Error>> + Send,
+        T: Send,
+    {
+        let touch = match self.backend() {
+            DbBackend::Postgres => AccessMode::Write,
+            _ => AccessMode::Atomic,
+        };
+        self.observe(op, touch, run).await
+    }
+
+    async fn observe<T, F, Fut>(&self, op: Op, touch: AccessMode, run: F) -> Result<T, Error>
+    where
+        F: Fn(Self) -> Fut + Send + Sync,
+        Fut: Future<Output = Result<T, Error>> + Send,
+        T: Send,
+    {
+        let span = tracing::debug_span!(
+            target: "aura_db::operation",
+            "operation",
+            table = op.table,
+            operation = op.name,
+            rows = tracing::field::Empty,
+            error = tracing::field::Empty,
+        );
+        let timer = self.shared.stats.start(op);
+        // Counted here and told once: a field that is recorded again is
+        // written again.
+        let rows = Arc::<AtomicU64>::default();
+        let executor = Self {
+            rows: Some(rows.clone()),
+            ..self.clone()
+        };
+        let result = executor
+            .framed(op, touch, run)
+            .instrument(span.clone())
+            .await;
+        span.record("rows", rows.load(Ordering::Relaxed));
+        if let Err(error) = &result {
+            span.record("error", tracing::field::display(error));
+        }
+        timer.stop(result.is_ok());
+        result
+    }
+
+    async fn framed<T, F, Fut>(&self, op: Op, touch: AccessMode, run: F) -> Result<T, Error>
+    where
+        F: Fn(Self) -> Fut + Send + Sync,
+        Fut: Future<Output = Result<T, Error>> + Send,
+        T: Send,
+    {
+        if !self.restricted && touch != AccessMode::Atomic {
+            return run(self.clone()).await;
+        }
+        let run = &run;
+        let checked =
+            |executor: Self| async move { run(executor.authorize(op, touch).await?).await };
+        if self.scope.is_some() {
+            return self.together(checked).await;
+        }
+        let pool = if touch.writes() {
+            Pool::Writer
+        } else {
+            Pool::Reader
+        };
+        let isolation = if touch == AccessMode::ReadCommitted {
+            Isolation::ReadCommitted
+        } else {
+            Isolation::Default
+        };
+        self.transact(pool, isolation, checked).await
+    }
+
+    /// Asks for the actor's role, in the transaction of the operation, so that
+    /// a demotion counts at once: before a write, PostgreSQL keeps the row locked
+    /// until the end; SQLite has one writer.
+    async fn authorize(mut self, op: Op, touch: AccessMode) -> Result<Self, Error> {
+        if !self.restricted {
+            return Ok(self);
+        }
+        let Some(user) = self.actor else {
+            return Err(self.forbidden(op));
+        };
+        let mut role = users::Entity::find()
+            .select_only()
+            .column(users::Column::Role)
+            .filter(users::COLUMN.id.eq(user))
+            .filter(users::COLUMN.is_active.eq(true))
+            .filter(users::COLUMN.deleted_at.is_null());
+        if touch.writes() && self.backend() == DbBackend::Postgres {
+            role = role.lock(LockType::Share);
+        }
+        let asking = Self {
+            rows: None,
+            ..self.clone()
+        };
+        let role = asking.scalar::<Role, _>(role).await?;
+        let (action, resource) = op.needs;
+        match role.and_then(|role| role.reach(action, resource)) {
+            None => Err(self.forbidden(op)),
+            Some(reach) => {
+                self.own = (reach == Reach::Own).then_some(user);
+                self.role = role;
+                // Checked: what the operation calls is part of it.
+                self.restricted = false;
+                Ok(self)
+            }
+        }
+    }
+
+    /// Whether the actor may do this too, in an operation that needed something
+    /// else.
+    pub(crate) fn is_allowed(&self, op: Op) -> bool {
+        let (action, resource) = op.needs;
+        self.role.is_none_or(|role| role.can(action, resource))
+    }
+
+    pub(crate) fn forbidden(&self, op: Op) -> Error {
+        let (action, resource) = op.needs;
+        Error::Forbidden {
+            user: self.actor.unwrap_or(UserId(0)),
+            action,
+            resource,
+        }
+    }
+
+    /// Only rows whose owner is the one that the handle is limited to, when it
+    /// is.
+    pub(crate) fn own_rows<C: ColumnTrait>(&self, owner: C) -> Condition {
+        Condition::all().add_option(self.own.map(|user| owner.eq(user)))
+    }
+
+    /// Whether the handle is limited to rows of this user's.
+    pub(crate) fn limited_to(&self) -> Option<UserId> {
+        self.own
+    }
+
+    /// Refuses a row of another's when the handle is limited to own ones.
+    pub(crate) fn ensure_owner(&self, op: Op, owner: UserId) -> Result<(), Error> {
+        match self.own {
+            Some(user) if user != owner => Err(self.forbidden(op)),
+            _ => Ok(()),
+        }
+    }
+}

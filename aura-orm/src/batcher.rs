@@ -1,0 +1,198 @@
+//! Requests of concurrent callers, sent together.
+//!
+//! A commit waits for the disk, and a statement for the network. So while some
+//! requests are in flight, those that arrive meanwhile wait, and are then sent in one
+//! batch. No delay is added: below the in-flight limit a request is sent at once.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+
+/// The most requests in one batch.
+const MAX_BATCH: usize = 128;
+
+/// The most requests and batches in flight: a server merges the commits of several,
+/// too.
+const MAX_IN_FLIGHT: usize = 2;
+
+/// Collects requests that arrive while others are in flight.
+#[derive(Debug)]
+pub struct Batcher<T, R>(Mutex<Queue<T, R>>);
+
+#[derive(Debug)]
+struct Queue<T, R> {
+    waiting: Vec<(T, oneshot::Sender<Option<R>>)>,
+    in_flight: usize,
+}
+
+/// How a request goes on.
+pub enum Slot<T: Send + 'static, R: Send + 'static, B: Batch<T, R>> {
+    /// The caller sends it, alone. Until this is dropped it counts as in flight.
+    Leader(Leader<T, R, B>),
+    /// The result of the batch that it was sent with; `None` when the caller is to
+    /// send it alone after all.
+    Follower(Option<R>),
+}
+
+/// Sends several requests.
+pub trait Batch<T, R>: Clone + Send + 'static {
+    /// Sends the requests and returns the results in their order; `None` for a
+    /// request that its caller is to send alone.
+    fn send(self, requests: Vec<T>) -> impl Future<Output = Vec<Option<R>>> + Send;
+}
+
+/// A request in flight. Its end sends what waits.
+pub struct Leader<T: Send + 'static, R: Send + 'static, B: Batch<T, R>> {
+    batcher: Arc<Batcher<T, R>>,
+    batch: B,
+}
+
+impl<T, R> Default for Batcher<T, R> {
+    fn default() -> Self {
+        Self(Mutex::new(Queue {
+            waiting: Vec::new(),
+            in_flight: 0,
+        }))
+    }
+}
+
+impl<T: Send + 'static, R: Send + 'static> Batcher<T, R> {
+    fn queue(&self) -> MutexGuard<'_, Queue<T, R>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a place: returns at once below the in-flight limit, and otherwise with
+    /// the result of the batch that the request was sent with.
+    pub async fn join<B: Batch<T, R>>(
+        self: &Arc<Self>,
+        request: impl FnOnce() -> T,
+        batch: B,
+    ) -> Slot<T, R, B> {
+        let result = {
+            let mut queue = self.queue();
+            if queue.in_flight < MAX_IN_FLIGHT {
+                queue.in_flight += 1;
+                let batcher = self.clone();
+                return Slot::Leader(Leader { batcher, batch });
+            }
+            let (sender, result) = oneshot::channel();
+            queue.waiting.push((request(), sender));
+            result
+        };
+        Slot::Follower(result.await.unwrap_or(None))
+    }
+}
+
+impl<T: Send + 'static, R: Send + 'static, B: Batch<T, R>> Drop for Leader<T, R, B> {
+    fn drop(&mut self) {
+        let mut queue = self.batcher.queue();
+        let count = queue.waiting.len().min(MAX_BATCH);
+        let next: Vec<_> = queue.waiting.drain(..count).collect();
+        let runtime = tokio::runtime::Handle::try_current();
+        let (false, Ok(runtime)) = (next.is_empty(), runtime) else {
+            // Without a runtime no caller waits any more.
+            queue.waiting.clear();
+            queue.in_flight -= 1;
+            return;
+        };
+        drop(queue);
+        let in_flight = Self {
+            batcher: self.batcher.clone(),
+            batch: self.batch.clone(),
+        };
+        // In a task of its own, because the caller may be dropped.
+        runtime.spawn(async move {
+            let (requests, waiting): (Vec<_>, Vec<_>) = next.into_iter().unzip();
+            let results = in_flight.batch.clone().send(requests).await;
+            for (waiting, result) in waiting.into_iter().zip(results) {
+                // A caller that has gone needs no result.
+                let _ = waiting.send(result);
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// Doubles numbers, but for 13; counts its batches.
+    #[derive(Clone)]
+    struct Double(Arc<AtomicUsize>);
+
+    impl Batch<u64, u64> for Double {
+        async fn send(self, requests: Vec<u64>) -> Vec<Option<u64>> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            tokio::task::yield_now().await;
+            assert!(!requests.contains(&666), "a bug in the batch");
+            requests
+                .into_iter()
+                .map(|number| (number != 13).then_some(number * 2))
+                .collect()
+        }
+    }
+
+    /// Sends requests while the in-flight limit is reached, and drops the callers at
+    /// the odd places. Returns the number of batches and the results of the others.
+    async fn send_behind_others(requests: &[u64]) -> (usize, Vec<Option<u64>>) {
+        let batcher = Arc::new(Batcher::default());
+        let batches = Arc::<AtomicUsize>::default();
+        let mut leaders = Vec::new();
+        for _ in 0..MAX_IN_FLIGHT {
+            leaders.push(batcher.join(|| 1, Double(batches.clone())).await);
+        }
+        let waiting = requests.iter().enumerate().map(|(place, &number)| {
+            let (batcher, batches) = (batcher.clone(), batches.clone());
+            let waiting = tokio::spawn(async move {
+                match batcher.join(|| number, Double(batches)).await {
+                    Slot::Leader(_) => panic!("the limit is reached"),
+                    Slot::Follower(result) => result,
+                }
+            });
+            (place, waiting)
+        });
+        let waiting: Vec<_> = waiting.collect();
+        while batcher.queue().waiting.len() < requests.len() {
+            tokio::task::yield_now().await;
+        }
+        for (_, odd) in waiting.iter().filter(|(place, _)| place % 2 == 1) {
+            odd.abort();
+        }
+        drop(leaders);
+        let mut results = Vec::new();
+        for (_, waiting) in waiting.into_iter().filter(|(place, _)| place % 2 == 0) {
+            results.push(waiting.await.expect("no panic"));
+        }
+        while batcher.queue().in_flight > 0 {
+            tokio::task::yield_now().await;
+        }
+        assert!(matches!(
+            batcher.join(|| 1, Double(batches.clone())).await,
+            Slot::Leader(_)
+        ));
+        (batches.load(Ordering::Relaxed), results)
+    }
+
+    #[tokio::test]
+    async fn each_request_of_a_batch_gets_its_own_result() {
+        let (batches, results) = send_behind_others(&[2, 0, 13, 0, 4]).await;
+        assert_eq!((batches, results), (1, vec![Some(4), None, Some(8)]));
+    }
+
+    #[tokio::test]
+    async fn many_requests_are_sent_in_several_batches() {
+        let many: Vec<u64> = (0..300).collect();
+        let (batches, results) = send_behind_others(&many).await;
+        assert_eq!(batches, 3);
+        let doubled = (0..300).step_by(2).map(|n| (n != 13).then_some(n * 2));
+        assert_eq!(results, doubled.collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn after_a_panic_each_request_is_sent_alone() {
+        let (batches, results) = send_behind_others(&[2, 0, 666]).await;
+        assert_eq!((batches, results), (1, vec![None, None]));
+    }
+}

@@ -1,0 +1,144 @@
+//! Values on the way to SQLite.
+
+use chrono::SecondsFormat;
+use rusqlite::ToSql;
+use rusqlite::types::{Null, ToSqlOutput, Value as Owned, ValueRef};
+use sea_orm::Value;
+
+use super::error::Error;
+use crate::Statement;
+
+/// Runs a statement and reads its rows.
+pub(super) fn query<T, E: From<Error>>(
+    statement: &Statement,
+    connection: &rusqlite::Connection,
+    mut read: impl FnMut(&rusqlite::Row<'_>) -> Result<T, E>,
+) -> Result<Vec<T>, E> {
+    let mut prepared = prepare(statement, connection)?;
+    let mut rows = prepared.raw_query();
+    let mut all = Vec::new();
+    while let Some(row) = rows.next().map_err(Error::from)? {
+        all.push(read(row)?);
+    }
+    Ok(all)
+}
+
+/// Runs a statement and returns the number of rows that it changed.
+pub(super) fn execute(
+    statement: &Statement,
+    connection: &rusqlite::Connection,
+) -> Result<u64, Error> {
+    let mut prepared = prepare(statement, connection)?;
+    Ok(prepared.raw_execute()? as u64)
+}
+
+fn prepare<'c>(
+    statement: &Statement,
+    connection: &'c rusqlite::Connection,
+) -> Result<rusqlite::CachedStatement<'c>, Error> {
+    let mut prepared = connection.prepare_cached(&statement.sql)?;
+    bind(&mut prepared, &statement.values)?;
+    Ok(prepared)
+}
+
+/// Runs SQL once for each row of values, and returns the number of rows that were
+/// changed in all.
+pub(super) fn execute_each(
+    connection: &rusqlite::Connection,
+    sql: &str,
+    rows: &[Vec<Value>],
+) -> Result<u64, Error> {
+    let mut prepared = connection.prepare_cached(sql)?;
+    let mut changed = 0;
+    for values in rows {
+        bind(&mut prepared, values)?;
+        changed += prepared.raw_execute()? as u64;
+    }
+    Ok(changed)
+}
+
+fn bind(prepared: &mut rusqlite::Statement<'_>, values: &[Value]) -> Result<(), Error> {
+    for (index, value) in values.iter().enumerate() {
+        prepared.raw_bind_parameter(index + 1, Bound::of(value)?)?;
+    }
+    Ok(())
+}
+
+/// Returns the text of a time as it is stored, always with six digits of fraction:
+/// text with fewer sorts in the order of time too, and isn't equal.
+#[must_use]
+pub fn time_as_text(value: &Value) -> Option<String> {
+    const SIX: SecondsFormat = SecondsFormat::Micros;
+    match value {
+        Value::ChronoDateTime(time) => time.map(|time| time.format("%F %T%.6f").to_string()),
+        Value::ChronoDateTimeUtc(time) => time.map(|time| time.to_rfc3339_opts(SIX, false)),
+        Value::ChronoDateTimeLocal(time) => time.map(|time| time.to_rfc3339_opts(SIX, false)),
+        Value::ChronoDateTimeWithTimeZone(time) => {
+            time.map(|time| time.to_rfc3339_opts(SIX, false))
+        }
+        _ => None,
+    }
+}
+
+/// A value as SQLite stores it, in the forms of sqlx but for
+/// [times](time_as_text), so that rows of both compare.
+struct Bound<'a>(ToSqlOutput<'a>);
+
+impl<'a> Bound<'a> {
+    fn of(value: &'a Value) -> Result<Self, Error> {
+        fn int<'a, T: Into<i64>>(value: Option<T>) -> ToSqlOutput<'a> {
+            ToSqlOutput::Owned(value.map_or(Owned::Null, |value| Owned::Integer(value.into())))
+        }
+        fn real<'a, T: Into<f64>>(value: Option<T>) -> ToSqlOutput<'a> {
+            ToSqlOutput::Owned(value.map_or(Owned::Null, |value| Owned::Real(value.into())))
+        }
+        fn text<'a>(value: Option<String>) -> ToSqlOutput<'a> {
+            ToSqlOutput::Owned(value.map_or(Owned::Null, Owned::Text))
+        }
+        fn borrowed(value: Option<ValueRef<'_>>) -> ToSqlOutput<'_> {
+            ToSqlOutput::Borrowed(value.unwrap_or(ValueRef::Null))
+        }
+        if let Some(time) = time_as_text(value) {
+            return Ok(Self(text(Some(time))));
+        }
+        Ok(Self(match value {
+            Value::Bool(value) => int(*value),
+            Value::TinyInt(value) => int(*value),
+            Value::SmallInt(value) => int(*value),
+            Value::Int(value) => int(*value),
+            Value::BigInt(value) => int(*value),
+            Value::TinyUnsigned(value) => int(*value),
+            Value::SmallUnsigned(value) => int(*value),
+            Value::Unsigned(value) => int(*value),
+            Value::BigUnsigned(value) => {
+                let value = value.map(i64::try_from).transpose();
+                int(value.map_err(|_| Error::Unsupported("integers beyond 63 bits"))?)
+            }
+            Value::Float(value) => real(*value),
+            Value::Double(value) => real(*value),
+            Value::String(value) => {
+                borrowed(value.as_ref().map(|text| ValueRef::Text(text.as_bytes())))
+            }
+            Value::Char(value) => text(value.map(String::from)),
+            Value::Bytes(value) => borrowed(value.as_deref().map(ValueRef::Blob)),
+            Value::Json(value) => text(value.as_ref().map(ToString::to_string)),
+            Value::ChronoDate(value) => text(value.map(|date| date.format("%F").to_string())),
+            Value::ChronoTime(value) => text(value.map(|time| time.format("%T%.f").to_string())),
+            Value::ChronoDateTime(None)
+            | Value::ChronoDateTimeUtc(None)
+            | Value::ChronoDateTimeLocal(None)
+            | Value::ChronoDateTimeWithTimeZone(None) => text(None),
+            _ => return Err(Error::Unsupported("column for a value of this type")),
+        }))
+    }
+}
+
+impl ToSql for Bound<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(match &self.0 {
+            ToSqlOutput::Borrowed(value) => ToSqlOutput::Borrowed(*value),
+            ToSqlOutput::Owned(value) => ToSqlOutput::Borrowed(value.into()),
+            _ => Null.into(),
+        })
+    }
+}

@@ -1,0 +1,104 @@
+//! Why a statement fails on SQLite.
+
+use std::time::Duration;
+
+use rusqlite::ErrorCode;
+
+/// Why a statement has no result.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// SQLite refused the statement.
+    #[error("SQLite refused the statement")]
+    Refused(#[source] rusqlite::Error),
+    /// The statement took longer than the statement timeout.
+    #[error("the statement took longer than {0:?}")]
+    TimedOut(Duration),
+    /// The writer wasn't free in time. A task that holds a transaction and writes
+    /// beside it waits for itself.
+    #[error("another transaction of this process held the writer for {0:?}")]
+    WriterBusy(Duration),
+    /// No connection was free in time, or no permit to block.
+    #[error("other reads of this process held all connections for {0:?}")]
+    ReadersBusy(Duration),
+    /// A value of this type can't be bound.
+    #[error("SQLite has no {0}")]
+    Unsupported(&'static str),
+    /// The commit of the batch failed, and rolled back every write of it; alone each
+    /// may succeed.
+    #[error("the commit that was shared with other writes failed")]
+    BatchRolledBack,
+    /// The file that was opened, or its WAL, is no longer at its path. What was
+    /// committed last is lost when the process ends.
+    #[error("the database file was moved, replaced or removed while it was open")]
+    Moved,
+    /// The commit gave no answer, because the task that made it is gone.
+    #[error("the commit was not answered, so it may have been made")]
+    Unanswered,
+    /// The closure that ran the statement panicked.
+    #[error("the code around the statement panicked")]
+    Panicked,
+    /// The transaction has ended, or a failed statement ended it.
+    #[error("the transaction has ended")]
+    Ended,
+    /// The database was closed.
+    #[error("the database is closed")]
+    Closed,
+}
+
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Refused(error)
+    }
+}
+
+impl Error {
+    /// Returns SQLite's extended result code (<https://sqlite.org/rescode.html>).
+    #[must_use]
+    pub fn code(&self) -> Option<i32> {
+        match self {
+            Self::Refused(rusqlite::Error::SqliteFailure(error, _)) => Some(error.extended_code),
+            _ => None,
+        }
+    }
+
+    /// Returns whether a lock of another connection or process was in the way.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        match self {
+            Self::Refused(error) => matches!(
+                error.sqlite_error_code(),
+                Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
+            ),
+            _ => false,
+        }
+    }
+
+    fn is_interrupt(&self) -> bool {
+        matches!(self, Self::Refused(error)
+            if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted))
+    }
+}
+
+/// An error that may be one of [`Error`]'s.
+pub trait AsSqliteError {
+    /// Returns it as one, if it is.
+    fn as_sqlite(&self) -> Option<&Error>;
+
+    /// Returns whether the statement was interrupted at its deadline.
+    fn is_interrupted(&self) -> bool {
+        self.as_sqlite().is_some_and(Error::is_interrupt)
+    }
+
+    /// Returns whether the statement is to be tried again where it may block.
+    fn exceeded_budget(&self) -> bool {
+        self.as_sqlite()
+            .is_some_and(|error| error.is_interrupt() || error.is_busy())
+    }
+}
+
+impl AsSqliteError for Error {
+    fn as_sqlite(&self) -> Option<&Error> {
+        Some(self)
+    }
+}

@@ -1,0 +1,38 @@
+//! SQLite inside the process.
+//!
+//! A statement costs SQLite a few microseconds, and a hop to another thread and
+//! back costs ten times that. So reads run in the calling task, on read-only
+//! connections and within a time budget; a read that exceeds it starts again on
+//! a thread that may block. Writes go through one connection, one after the
+//! other. Writes that wait at the same time share a commit, each under its own
+//! savepoint, and each is acknowledged after the commit.
+//!
+//! * [`Readers`]: the read-only connections, the budget, and cancellation.
+//! * [`Writer`]: the queue for the connection that writes.
+//! * [`Write`]: statements that are committed together or not at all.
+//!
+//! What holds:
+//!
+//! * A write that returned `Ok` is committed, in the file at its path.
+//! * A dropped future leaves nothing behind: its read ends, its statements are
+//!   all committed or none.
+//! * An error or a panic in one write affects no other.
+
+mod bind;
+mod connection;
+mod error;
+mod file;
+mod readers;
+mod value;
+mod write;
+mod writer;
+
+pub use bind::time_as_text;
+pub use connection::Options;
+pub use error::{AsSqliteError, Error};
+pub use file::DatabaseFile;
+pub use readers::{Readers, Snapshot};
+pub use rusqlite::{Connection, Row, types::ValueRef};
+pub use value::value;
+pub use write::Write;
+pub use writer::{WriteLock, Writer};

@@ -1,0 +1,486 @@
+//! The connection that writes, and the queue for it.
+//!
+//! A commit waits for the disk, and costs far more than the statements before
+//! it. So a write that has finished leaves its transaction open when the next in
+//! the queue can continue in it, and waits; the last in the queue commits for the
+//! batch. No delay is added: a write that finds no other is committed alone.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rusqlite::Connection;
+use rusqlite::config::DbConfig;
+use tokio::sync::oneshot;
+
+use super::connection::{self, CHECKPOINT, Deadline, Options};
+use super::error::Error;
+use super::file::{DatabaseFile, Identity};
+use super::write::Write;
+
+/// The most writes that share one commit, so that none waits for long.
+const MAX_BATCH: usize = 128;
+
+/// The answer to a write: whether its commit succeeded.
+type Acknowledgement = oneshot::Sender<Result<(), Error>>;
+
+/// The connection that writes. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Writer(Arc<Shared>);
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) options: Options,
+    queue: Mutex<Queue>,
+}
+
+#[derive(Debug)]
+struct Queue {
+    slot: WriterSlot,
+    waiters: VecDeque<Waiter>,
+}
+
+/// Where the connection is.
+#[derive(Debug)]
+enum WriterSlot {
+    Free(Box<WriterConnection>),
+    InUse,
+    /// In use, and closed at its release.
+    Closing(oneshot::Sender<()>),
+    Closed,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    /// Shares its commit with no other write.
+    exclusive: bool,
+    grant: oneshot::Sender<WriterGuard>,
+}
+
+/// The connection, and the transaction that a batch of writes shares.
+#[derive(Debug, Default)]
+pub(super) struct WriterConnection {
+    connection: Option<(Connection, Arc<Deadline>)>,
+    /// The WAL that the connection writes to.
+    wal_file: Identity,
+    /// A transaction is open.
+    open: bool,
+    /// No other write may join the batch.
+    full: bool,
+    /// A write of the batch may have changed many rows.
+    bulk: bool,
+    /// Pages in the WAL after the last commit.
+    wal_pages: i32,
+    /// The finished writes of the batch.
+    batch: Vec<Acknowledgement>,
+}
+
+/// Exclusive use of the connection. Dropping it rolls back the write that is
+/// under way, and hands the connection to the next in the queue.
+#[derive(Debug)]
+pub(super) struct WriterGuard {
+    pub(super) shared: Arc<Shared>,
+    writer: Option<Box<WriterConnection>>,
+    /// A write is under way.
+    active: bool,
+}
+
+impl Writer {
+    /// Creates the writer of a database. Its connection is opened at the first
+    /// write.
+    #[must_use]
+    pub fn new(options: Options) -> Self {
+        Self(Arc::new(Shared {
+            options,
+            queue: Mutex::new(Queue {
+                slot: WriterSlot::Free(Box::default()),
+                waiters: VecDeque::new(),
+            }),
+        }))
+    }
+
+    /// Waits for the connection and begins a write. An `exclusive` one shares its
+    /// commit with no other.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::WriterBusy`] when the connection isn't free within
+    /// [`Options::acquire_timeout`]; [`Error::Refused`], [`Error::Moved`] and
+    /// [`Error::Closed`].
+    pub async fn begin(&self, exclusive: bool) -> Result<Write, Error> {
+        Write::begin(self.acquire(exclusive).await?, exclusive).await
+    }
+
+    /// Keeps all others from writing, for statements that another connection to
+    /// the file runs. Begins no transaction.
+    ///
+    /// # Errors
+    ///
+    /// As [`Writer::begin`].
+    pub async fn lock(&self) -> Result<WriteLock, Error> {
+        let mut guard = self.acquire(true).await?;
+        guard.connection()?;
+        Ok(WriteLock(Mutex::new(guard)))
+    }
+
+    /// Returns whether the connection is free.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        matches!(self.0.queue().slot, WriterSlot::Free(_))
+    }
+
+    /// Waits until the connection is free and closes it. Writes that wait for it
+    /// fail with [`Error::Closed`].
+    pub async fn close(&self) {
+        let done = {
+            let mut queue = self.0.queue();
+            queue.waiters.clear();
+            match std::mem::replace(&mut queue.slot, WriterSlot::Closed) {
+                WriterSlot::Free(_) | WriterSlot::Closed => return,
+                WriterSlot::InUse | WriterSlot::Closing(_) => {
+                    let (closed, done) = oneshot::channel();
+                    queue.slot = WriterSlot::Closing(closed);
+                    done
+                }
+            }
+        };
+        // An error means that the connection was dropped.
+        let _ = done.await;
+    }
+
+    async fn acquire(&self, exclusive: bool) -> Result<WriterGuard, Error> {
+        if self.0.options.file.is_moved() {
+            return Err(Error::Moved);
+        }
+        let granted = {
+            let mut queue = self.0.queue();
+            match std::mem::replace(&mut queue.slot, WriterSlot::InUse) {
+                WriterSlot::Free(writer) => return Ok(WriterGuard::new(self.0.clone(), writer)),
+                WriterSlot::InUse => {}
+                closed => {
+                    queue.slot = closed;
+                    return Err(Error::Closed);
+                }
+            }
+            let (grant, granted) = oneshot::channel();
+            queue.waiters.push_back(Waiter { exclusive, grant });
+            granted
+        };
+        let timeout = self.0.options.acquire_timeout;
+        match tokio::time::timeout(timeout, granted).await {
+            Ok(guard) => guard.map_err(|_| Error::Closed),
+            Err(_) => Err(Error::WriterBusy(timeout)),
+        }
+    }
+}
+
+/// Keeps all others from writing while it lives. See [`Writer::lock`].
+#[derive(Debug)]
+pub struct WriteLock(
+    // A mutex only because the guard isn't `Sync`.
+    Mutex<WriterGuard>,
+);
+
+impl WriteLock {
+    /// Checks that what another connection has just committed is in the file at
+    /// its path.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Moved`] when the file or its WAL was moved, replaced or removed.
+    pub fn check(&self) -> Result<(), Error> {
+        let guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let wal = guard.writer.as_ref().and_then(|writer| writer.wal_file);
+        guard.shared.options.file.check_with_wal(wal)
+    }
+}
+
+impl Shared {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands the connection to the next in the queue; commits first, unless the
+    /// next may join the batch.
+    fn hand_over(self: Arc<Self>, mut writer: Box<WriterConnection>) {
+        loop {
+            let next = {
+                let mut queue = self.queue();
+                let exclusive = queue.waiters.front().map(|next| next.exclusive);
+                if writer.open && (writer.is_full() || exclusive != Some(false)) {
+                    drop(queue);
+                    return self.commit(writer);
+                }
+                match queue.waiters.pop_front() {
+                    Some(next) => next,
+                    None => return queue.release(writer),
+                }
+            };
+            let guard = WriterGuard::new(self.clone(), writer);
+            match next.grant.send(guard) {
+                Ok(()) => return,
+                // It no longer waits.
+                Err(mut guard) => writer = guard.writer.take().unwrap_or_default(),
+            }
+        }
+    }
+
+    /// Commits, hands the connection over, and acknowledges the batch. Without the
+    /// wait for the disk a commit of few rows takes less than the way to a thread
+    /// that may block; others go there.
+    fn commit(self: Arc<Self>, mut writer: Box<WriterConnection>) {
+        let quick = !self.options.durable && !writer.bulk;
+        if quick {
+            writer.commit(&self.options.file).acknowledge();
+            if writer.wal_pages < CHECKPOINT {
+                return self.hand_over(writer);
+            }
+        }
+        let wait = move || {
+            if quick {
+                writer.checkpoint();
+                return self.hand_over(writer);
+            }
+            let committed = writer.commit(&self.options.file);
+            if writer.wal_pages < CHECKPOINT {
+                // First, so that the next write of the same caller finds it free.
+                self.hand_over(writer);
+                committed.acknowledge();
+            } else {
+                committed.acknowledge();
+                writer.checkpoint();
+                self.hand_over(writer);
+            }
+        };
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(wait)),
+            Err(_) => wait(),
+        }
+    }
+}
+
+impl Queue {
+    /// Frees the connection.
+    fn release(&mut self, writer: Box<WriterConnection>) {
+        match std::mem::replace(&mut self.slot, WriterSlot::Closed) {
+            WriterSlot::InUse => self.slot = WriterSlot::Free(writer),
+            WriterSlot::Closing(closed) => {
+                drop(writer);
+                let _ = closed.send(());
+            }
+            WriterSlot::Free(_) | WriterSlot::Closed => {}
+        }
+    }
+}
+
+/// The outcome of a commit, and the writes that wait for it.
+struct Committed {
+    outcome: Result<(), Error>,
+    batch: Vec<Acknowledgement>,
+}
+
+impl Committed {
+    /// Answers each write of the batch. After a failure a write that was alone gets
+    /// the error; of several it isn't known which is at fault. A caller that has
+    /// gone needs no answer.
+    fn acknowledge(mut self) {
+        if self.batch.len() == 1 {
+            let _ = self.batch.pop().map(|only| only.send(self.outcome));
+            return;
+        }
+        for acknowledgement in self.batch {
+            let _ = acknowledgement.send(match self.outcome {
+                Ok(()) => Ok(()),
+                Err(Error::Moved) => Err(Error::Moved),
+                Err(_) => Err(Error::BatchRolledBack),
+            });
+        }
+    }
+}
+
+impl WriterConnection {
+    fn is_full(&self) -> bool {
+        self.full || self.batch.len() >= MAX_BATCH
+    }
+
+    /// Returns the connection; opens it at the first call.
+    pub(super) fn get(&mut self, options: &Options) -> Result<&(Connection, Arc<Deadline>), Error> {
+        if self.connection.is_none() {
+            let opened = connection::writer(options)?;
+            self.wal_file = options.file.wal();
+            options.file.check()?;
+            self.connection = Some(opened);
+        }
+        self.connection.as_ref().ok_or(Error::Closed)
+    }
+
+    fn execute(&self, sql: &str) -> Result<(), Error> {
+        let (connection, deadline) = self.connection.as_ref().ok_or(Error::Closed)?;
+        deadline.set(None);
+        connection.prepare_cached(sql)?.raw_execute()?;
+        Ok(())
+    }
+
+    /// Commits the batch, or rolls all of it back.
+    fn commit(&mut self, file: &DatabaseFile) -> Committed {
+        let mut outcome = self.execute("COMMIT");
+        self.wal_pages = connection::wal_pages();
+        if outcome.is_ok() {
+            outcome = file.check_with_wal(self.wal_file);
+        } else {
+            self.rollback();
+        }
+        if file.is_moved() {
+            self.abandon();
+        }
+        self.reset();
+        Committed {
+            outcome,
+            batch: std::mem::take(&mut self.batch),
+        }
+    }
+
+    /// Makes the connection leave the WAL alone when it is closed: SQLite would
+    /// remove it by its name, which may be another database's by now.
+    fn abandon(&self) {
+        if let Some((connection, _)) = &self.connection {
+            let _ = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+        }
+    }
+
+    /// Leaves no transaction open.
+    fn rollback(&mut self) {
+        if let Some((connection, _)) = &self.connection
+            && !connection.is_autocommit()
+            && self.execute("ROLLBACK").is_err()
+        {
+            // In an unknown state: the next use opens another.
+            self.connection = None;
+        }
+        self.reset();
+    }
+
+    /// Forgets the transaction, which has ended.
+    fn reset(&mut self) {
+        self.open = false;
+        self.full = false;
+        self.bulk = false;
+    }
+
+    /// Copies a long WAL into the file. When that fails the WAL keeps everything, and
+    /// the next commit tries again.
+    fn checkpoint(&mut self) {
+        if self.wal_pages >= CHECKPOINT
+            && let Some((connection, deadline)) = &self.connection
+        {
+            deadline.set(None);
+            let _ = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+        }
+    }
+
+    /// Fails the batch after SQLite has rolled back the transaction. No write of it
+    /// was acknowledged, so each can be tried again.
+    fn fail_batch(&mut self) {
+        self.rollback();
+        for acknowledgement in self.batch.drain(..) {
+            let _ = acknowledgement.send(Err(Error::BatchRolledBack));
+        }
+    }
+
+    /// Rolls back the write that is under way, and keeps the rest of the batch.
+    fn rollback_member(&mut self) {
+        if self.batch.is_empty() {
+            self.rollback();
+        } else if self.execute("ROLLBACK TO member").is_err()
+            || self.execute("RELEASE member").is_err()
+        {
+            self.fail_batch();
+        }
+    }
+}
+
+impl WriterGuard {
+    fn new(shared: Arc<Shared>, writer: Box<WriterConnection>) -> Self {
+        Self {
+            shared,
+            writer: Some(writer),
+            active: false,
+        }
+    }
+
+    pub(super) fn connection(&mut self) -> Result<&(Connection, Arc<Deadline>), Error> {
+        let writer = self.writer.as_mut().ok_or(Error::Ended)?;
+        writer.get(&self.shared.options)
+    }
+
+    /// Begins a write, in the transaction of the batch or in a new one.
+    pub(super) fn begin(&mut self) -> Result<(), Error> {
+        if self.shared.options.file.is_moved() {
+            return Err(Error::Moved);
+        }
+        let writer = self.writer.as_mut().ok_or(Error::Ended)?;
+        writer.get(&self.shared.options)?;
+        if writer.open {
+            writer.execute("SAVEPOINT member")?;
+        } else {
+            writer.execute("BEGIN IMMEDIATE")?;
+            writer.open = true;
+        }
+        self.active = true;
+        Ok(())
+    }
+
+    /// Notes that the commit may take long.
+    pub(super) fn set_bulk(&mut self) {
+        if let Some(writer) = &mut self.writer {
+            writer.bulk = true;
+        }
+    }
+
+    /// Returns whether SQLite has rolled back the transaction by itself, and then
+    /// fails the batch.
+    pub(super) fn is_rolled_back(&mut self) -> bool {
+        let Some(writer) = self.writer.as_mut().filter(|_| self.active) else {
+            return true;
+        };
+        let gone = writer
+            .connection
+            .as_ref()
+            .is_none_or(|(connection, _)| connection.is_autocommit());
+        if gone {
+            self.active = false;
+            writer.fail_batch();
+        }
+        gone
+    }
+
+    /// Adds the finished write to the batch; it is acknowledged after the commit.
+    pub(super) fn finish(
+        mut self,
+        exclusive: bool,
+        acknowledgement: Acknowledgement,
+    ) -> Result<(), Error> {
+        if self.is_rolled_back() {
+            return Err(Error::Ended);
+        }
+        let writer = self.writer.as_mut().ok_or(Error::Ended)?;
+        if !writer.batch.is_empty() {
+            writer.execute("RELEASE member")?;
+        }
+        writer.full |= exclusive;
+        writer.batch.push(acknowledgement);
+        self.active = false;
+        Ok(())
+    }
+}
+
+impl Drop for WriterGuard {
+    fn drop(&mut self) {
+        let Some(mut writer) = self.writer.take() else {
+            return;
+        };
+        if self.active {
+            writer.rollback_member();
+        }
+        self.shared.clone().hand_over(writer);
+    }
+}
