@@ -35,7 +35,7 @@ bench *arguments='--write-docs --json target/bench.json':
 
 # What is tuned, statement by statement
 micro *arguments:
-    cargo bench -p sqlite-engine -p entity --bench statements --bench documents -- {{ arguments }}
+    cargo bench -p aura-orm -p entity --bench statements --bench documents -- {{ arguments }}
 
 # How much better the second of two runs is
 bench-compare before after:

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::database::Database;
 use crate::error::Error;
-use crate::executor::query::TypedQuery;
+use crate::executor::statement::TypedQuery;
 
 /// How the database is. Holds no secret, so it may be served as JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

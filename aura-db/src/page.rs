@@ -8,7 +8,7 @@
 //! loop {
 //!     let users = db.users().list(newest.clone(), page).await?;
 //!     println!("{} users", users.items.len());
-//!     // TypedQuery that are inserted meanwhile are neither skipped nor told twice.
+//!     // Rows that are inserted meanwhile are neither skipped nor returned twice.
 //!     let Some(next) = users.next else { break };
 //!     page = Page::after(next, 50);
 //! }

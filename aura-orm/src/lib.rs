@@ -11,3 +11,53 @@ mod statement;
 
 pub use batcher::{Batch, Batcher, Leader, Slot};
 pub use statement::{Statement, StatementKind};
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    /// AURA's tables, and the crates that know them.
+    const FOREIGN: [&str; 12] = [
+        "users",
+        "sessions",
+        "plugins",
+        "workflows",
+        "workflow_plugins",
+        "workflow_versions",
+        "executions",
+        "logs",
+        "agents",
+        "entity::",
+        "aura_db",
+        "migration::",
+    ];
+
+    fn check(folder: &Path, found: &mut Vec<String>) {
+        for entry in std::fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                check(&path, found);
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).expect("text");
+            // This test names them.
+            let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+            let words = code.split(|c: char| !c.is_alphanumeric() && !matches!(c, '_' | ':'));
+            let named = words.filter(|word| FOREIGN.iter().any(|name| word.starts_with(name)));
+            found.extend(named.map(|word| format!("{}: {word}", path.display())));
+        }
+    }
+
+    #[test]
+    fn no_table_of_aura_is_named() {
+        let mut found = Vec::new();
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        check(&source, &mut found);
+        assert_eq!(found, Vec::<String>::new());
+        let manifest = include_str!("../Cargo.toml");
+        for name in ["entity", "migration", "aura-db", "testdb"] {
+            let named = manifest.lines().any(|line| line.starts_with(name));
+            assert!(!named, "aura-orm depends on {name}");
+        }
+    }
+}

@@ -1,4 +1,4 @@
-//! How statements and transactions get their connection.
+//! Acquires connections for statements and transactions.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -42,7 +42,7 @@ impl Executor {
         })
     }
 
-    /// The driver's connections, and the gate in front of them.
+    /// Returns the driver's connections, and the semaphore in front of them.
     pub(crate) fn pool(&self, writes: bool) -> (&DatabaseConnection, &Arc<Semaphore>) {
         let shared = &*self.shared;
         if writes {
@@ -52,7 +52,7 @@ impl Executor {
         }
     }
 
-    /// Waits for a place in a pool.
+    /// Waits for a permit to use a connection.
     pub(crate) async fn acquire_permit(
         &self,
         permits: &Arc<Semaphore>,
@@ -130,8 +130,8 @@ impl Executor {
 
 /// Begins a transaction in a task of its own: a `begin` that is dropped halfway
 /// would put a PostgreSQL connection back into the pool inside of a
-/// transaction, where the next write would be acknowledged and lost. A
-/// transaction that arrives for nobody is rolled back.
+/// transaction, where the next write would be acknowledged and lost. A transaction
+/// whose caller has gone is rolled back.
 pub(crate) async fn begin(
     connection: DatabaseConnection,
     sqlite_transaction_mode: SqliteTransactionMode,

@@ -21,26 +21,26 @@ use crate::executor::stats::Stats;
 use crate::executor::transaction::{Isolation, Pool, TransactionScope};
 use crate::repositories::logs::{Appended, LogEntry};
 
-/// What all handles of one database share.
+/// The state that all handles of a database share.
 #[derive(Debug, Clone)]
 pub(crate) struct Shared {
     pub(crate) config: Arc<Config>,
     pub(crate) connections: Connections,
-    /// Runs the repositories' statements on a SQLite file.
+    /// The connections to a SQLite file.
     pub(crate) sqlite: Option<SqliteExecutor>,
-    /// Runs all statements on a PostgreSQL server.
+    /// The connections to a PostgreSQL server.
     pub(crate) postgres: Option<PostgresPool>,
-    /// Entries that go to a PostgreSQL server together.
+    /// Log entries that are appended to PostgreSQL in one statement.
     pub(crate) appends: Arc<Batcher<LogEntry, Appended>>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) stats: Arc<Stats>,
     pub(crate) limits: ConnectionLimits,
-    /// Log entries were appended in this process: wakes who follows them.
+    /// Wakes the followers of the log when entries were appended in this process.
     pub(crate) news: tokio::sync::watch::Sender<()>,
 }
 
-/// In front of each pool, as wide as the pool: here the waiting is seen,
-/// measured and limited. On SQLite the writer is one connection.
+/// A semaphore in front of each pool of the driver, where waits are counted and
+/// limited. On SQLite the writer is one connection.
 #[derive(Debug, Clone)]
 pub(crate) struct ConnectionLimits {
     pub(crate) reader: Arc<Semaphore>,
@@ -79,16 +79,16 @@ pub(crate) struct Op {
     pub(crate) needs: (Action, Resource),
 }
 
-/// How an operation touches the database.
+/// How an operation accesses the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum AccessMode {
     /// Reads.
     Read,
-    /// Reads, and each statement sees what is committed when it starts.
+    /// Reads, at READ COMMITTED whatever the server's default.
     ReadCommitted,
     /// Writes with one statement.
     Write,
-    /// Writes with several that belong together.
+    /// Writes with several statements that are committed together.
     Atomic,
 }
 
@@ -104,13 +104,13 @@ pub(crate) struct Executor {
     pub(crate) shared: Arc<Shared>,
     pub(crate) scope: Option<TransactionScope>,
     pub(crate) actor: Option<UserId>,
-    /// The actor's role is asked before each operation.
+    /// The actor's role is checked in each operation.
     pub(crate) restricted: bool,
-    /// Only rows that this user owns. Set by the check of the role.
+    /// Limits the operation to rows of this owner. Set by the check of the role.
     own: Option<UserId>,
     /// The role that the check found.
     role: Option<Role>,
-    /// How many rows the operation's statements read and wrote.
+    /// Counts the rows that the operation's statements read and wrote.
     rows: Option<Arc<AtomicU64>>,
 }
 
@@ -144,7 +144,7 @@ impl Executor {
         }
     }
 
-    /// The same handle on another clock.
+    /// Returns a copy with another shared state.
     pub(crate) fn sharing(self, shared: Shared) -> Self {
         Self {
             shared: Arc::new(shared),
@@ -178,8 +178,7 @@ impl Executor {
         self.shared.clock.now()
     }
 
-    /// Tells those who follow the logs that there are new ones; inside a
-    /// transaction when it is committed.
+    /// Wakes the followers of the log; inside a transaction after its commit.
     pub(crate) fn appended(&self) {
         match &self.scope {
             Some(scope) => scope.open.note_appended(),
@@ -187,7 +186,7 @@ impl Executor {
         }
     }
 
-    /// `SeaORM`'s connections, for who goes there without this crate.
+    /// Returns `SeaORM`'s connections, for statements that don't run here.
     pub(crate) fn connections(&self) -> &Connections {
         if let Some(postgres) = &self.shared.postgres {
             postgres.release_idle();
@@ -212,8 +211,8 @@ impl Executor {
         self.observe(op, AccessMode::Read, run).await
     }
 
-    /// Runs an operation that only reads, and each of whose statements must see
-    /// what is committed when it starts, whatever the server's default.
+    /// Runs an operation that only reads, at READ COMMITTED whatever the server's
+    /// default.
     pub(crate) async fn read_committed<T, F, Fut>(&self, op: Op, run: F) -> Result<T, Error>
     where
         F: Fn(Self) -> Fut + Send + Sync,
@@ -233,7 +232,7 @@ impl Executor {
         self.observe(op, AccessMode::Write, run).await
     }
 
-    /// Runs an operation whose statements are done together or not at all.
+    /// Runs an operation whose statements are committed together or not at all.
     pub(crate) async fn atomic<T, F, Fut>(&self, op: Op, run: F) -> Result<T, Error>
     where
         F: Fn(Self) -> Fut + Send + Sync,
@@ -243,8 +242,8 @@ impl Executor {
         self.observe(op, AccessMode::Atomic, run).await
     }
 
-    /// Runs an operation that PostgreSQL does with a single statement, and SQLite
-    /// with several that belong together.
+    /// Runs an operation that is a single statement on PostgreSQL, and several on SQLite
+    /// that are committed together.
     pub(crate) async fn atomic_on_sqlite<T, F, Fut>(&self, op: Op, run: F) -> Result<T, Error>
     where
         F: Fn(Self) -> Fut + Send + Sync,
@@ -273,8 +272,7 @@ impl Executor {
             error = tracing::field::Empty,
         );
         let timer = self.shared.stats.start(op);
-        // Counted here and told once: a field that is recorded again is
-        // written again.
+        // Recorded once, because subscribers write each record of a field.
         let rows = Arc::<AtomicU64>::default();
         let executor = Self {
             rows: Some(rows.clone()),
@@ -320,9 +318,9 @@ impl Executor {
         self.transact(pool, isolation, checked).await
     }
 
-    /// Asks for the actor's role, in the transaction of the operation, so that
-    /// a demotion counts at once: before a write, PostgreSQL keeps the row locked
-    /// until the end; SQLite has one writer.
+    /// Checks the actor's role in the transaction of the operation, so that a demotion
+    /// takes effect at once: before a write, PostgreSQL locks the user's row until the
+    /// end; SQLite has one writer.
     async fn authorize(mut self, op: Op, touch: AccessMode) -> Result<Self, Error> {
         if !self.restricted {
             return Ok(self);
@@ -350,15 +348,14 @@ impl Executor {
             Some(reach) => {
                 self.own = (reach == Reach::Own).then_some(user);
                 self.role = role;
-                // Checked: what the operation calls is part of it.
+                // Operations that this one calls are part of it.
                 self.restricted = false;
                 Ok(self)
             }
         }
     }
 
-    /// Whether the actor may do this too, in an operation that needed something
-    /// else.
+    /// Returns whether the actor's role also allows this, within an operation.
     pub(crate) fn is_allowed(&self, op: Op) -> bool {
         let (action, resource) = op.needs;
         self.role.is_none_or(|role| role.can(action, resource))
@@ -373,18 +370,19 @@ impl Executor {
         }
     }
 
-    /// Only rows whose owner is the one that the handle is limited to, when it
-    /// is.
+    /// Returns the condition that limits rows to those of the actor, where the role
+    /// reaches only own rows.
     pub(crate) fn own_rows<C: ColumnTrait>(&self, owner: C) -> Condition {
         Condition::all().add_option(self.own.map(|user| owner.eq(user)))
     }
 
-    /// Whether the handle is limited to rows of this user's.
+    /// Returns the user to whose rows the operation is limited.
     pub(crate) fn limited_to(&self) -> Option<UserId> {
         self.own
     }
 
-    /// Refuses a row of another's when the handle is limited to own ones.
+    /// Fails with [`Error::Forbidden`] for a row of another owner, where the role reaches
+    /// only own rows.
     pub(crate) fn ensure_owner(&self, op: Op, owner: UserId) -> Result<(), Error> {
         match self.own {
             Some(user) if user != owner => Err(self.forbidden(op)),

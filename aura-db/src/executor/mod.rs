@@ -21,7 +21,7 @@ pub(crate) mod query;
 pub(crate) mod row;
 mod shapes;
 pub(crate) mod sqlite;
-mod statement;
+pub(crate) mod statement;
 pub(crate) mod statement_cache;
 pub(crate) mod stats;
 pub(crate) mod transaction;

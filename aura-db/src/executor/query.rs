@@ -1,18 +1,15 @@
-//! The narrow waist: what runs statements and reads rows.
+//! Runs statements and reads rows.
 //!
-//! Repositories describe (entities, typed columns), and this runs: reads on the
-//! reader, writes on the writer, both on the transaction's connection inside
-//! one. Everything that a statement can end with becomes an [`Error`] here.
-
-use std::marker::PhantomData;
+//! Every statement of this crate is run here: reads on a reader, writes on the writer,
+//! both on the connection of a transaction inside one. Every failure becomes an
+//! [`Error`] here.
 
 use aura_orm::{Statement as Prepared, StatementKind};
 use sea_orm::sea_query::{
     DeleteStatement, InsertStatement, OnConflict, Query, SelectStatement, UpdateStatement,
-    WithClause, WithQuery,
 };
 use sea_orm::{
-    ActiveModelTrait, ConnectionTrait, DbBackend, DbErr, EntityTrait, IdenStatic, Insert, Iterable,
+    ActiveModelTrait, ConnectionTrait, DbErr, EntityTrait, IdenStatic, Insert, Iterable,
     QueryTrait, Select, Statement, StatementBuilder, Value,
 };
 
@@ -20,93 +17,9 @@ use crate::error::{Context, Error};
 use crate::executor::Executor;
 use crate::executor::postgres::PooledConnection;
 use crate::executor::row::{FromRow, RowReader};
-use crate::executor::statement::{built, driven, select};
+use crate::executor::statement::{TypedQuery, TypedStatement, built, driven, select};
 use crate::executor::tx_connection::{context, read_all, reading};
 use crate::executor::typed_query::{Fetch, decode_all};
-
-/// A statement whose rows this crate knows how to read.
-pub(crate) trait TypedStatement: Send {
-    /// What a row is read as.
-    type Row: FromRow;
-
-    /// The statement for this backend.
-    fn statement(self, backend: DbBackend) -> Result<Prepared, Error>;
-}
-
-impl<E: EntityTrait> TypedStatement for Select<E>
-where
-    E::Model: FromRow,
-{
-    type Row = E::Model;
-
-    fn statement(self, backend: DbBackend) -> Result<Prepared, Error> {
-        Ok(built(select(&self.into_query(), backend)))
-    }
-}
-
-/// A statement with chosen columns.
-pub(crate) struct TypedQuery<S> {
-    query: Source,
-    shape: PhantomData<fn() -> S>,
-}
-
-enum Source {
-    Select(Box<SelectStatement>),
-    Insert(Box<InsertStatement>),
-    With(Box<WithQuery>),
-    Sql(Statement),
-}
-
-impl<S: FromRow> TypedQuery<S> {
-    /// A select, whose columns are in the order of the shape.
-    pub(crate) fn of(select: SelectStatement) -> Self {
-        Self {
-            query: Source::Select(Box::new(select)),
-            shape: PhantomData,
-        }
-    }
-
-    /// An insert, which returns columns in the order of the shape.
-    pub(crate) fn inserted(insert: InsertStatement) -> Self {
-        Self {
-            query: Source::Insert(Box::new(insert)),
-            shape: PhantomData,
-        }
-    }
-
-    /// An update of an entity and what is done with it, for PostgreSQL.
-    pub(crate) fn updated<E: EntityTrait<Model = S>>(
-        mut update: UpdateStatement,
-        with: WithClause,
-    ) -> Self {
-        update.returning(Query::returning().columns(E::Column::iter()));
-        Self {
-            query: Source::With(Box::new(update.with(with))),
-            shape: PhantomData,
-        }
-    }
-
-    /// SQL of this crate's own, whose columns are in the order of the shape.
-    pub(crate) fn sql(statement: Statement) -> Self {
-        Self {
-            query: Source::Sql(statement),
-            shape: PhantomData,
-        }
-    }
-}
-
-impl<S: FromRow> TypedStatement for TypedQuery<S> {
-    type Row = S;
-
-    fn statement(self, backend: DbBackend) -> Result<Prepared, Error> {
-        Ok(built(match self.query {
-            Source::Select(query) => select(&query, backend),
-            Source::Insert(insert) => StatementBuilder::build(&*insert, &backend),
-            Source::With(query) => StatementBuilder::build(&*query, &backend),
-            Source::Sql(statement) => statement,
-        }))
-    }
-}
 
 impl Executor {
     /// Runs a statement and reads its rows.
@@ -146,7 +59,7 @@ impl Executor {
             let rows = self.on_server(postgres, kind, async |connection: &mut PooledConnection| {
                 connection.query(statement, read).await
             });
-            // Apart, so that a read of a SQLite file stays small.
+            // Boxed, so that the future of a read on SQLite stays small.
             Box::pin(rows).await??
         } else {
             let (connection, permits) = self.pool(kind != StatementKind::Read);
@@ -162,7 +75,7 @@ impl Executor {
         Ok(rows)
     }
 
-    /// Runs a statement that says how many rows it touched.
+    /// Runs a statement and returns the number of rows that it changed.
     pub(super) async fn execute_prepared(
         &self,
         statement: Prepared,
@@ -198,7 +111,7 @@ impl Executor {
         Ok(touched)
     }
 
-    /// Every row of a query of the caller's, which the driver alone can read.
+    /// Returns the rows of a query that only `SeaORM` can read.
     pub(crate) async fn fetch_all<Q: Fetch>(&self, query: Q) -> Result<Vec<Q::Row>, Error> {
         let statement = built(query.statement(self.backend()));
         let rows = if let Some(scope) = &self.scope {
@@ -230,14 +143,14 @@ impl Executor {
         decode_all::<Q>(rows)
     }
 
-    /// Every row of a query.
+    /// Returns the rows of a query.
     pub(crate) async fn all<Q: TypedStatement>(&self, query: Q) -> Result<Vec<Q::Row>, Error> {
         let statement = query.statement(self.backend())?;
         self.rows(statement, StatementKind::Read, Q::Row::read)
             .await
     }
 
-    /// Every row of a query, each by itself.
+    /// Returns the rows of a query, with an error in place of a row that can't be read.
     pub(crate) async fn all_or_report<Q: TypedStatement>(
         &self,
         query: Q,
@@ -247,7 +160,7 @@ impl Executor {
             .await
     }
 
-    /// Every row that a statement returns that writes a few.
+    /// Runs a statement that writes a few rows, and returns its rows.
     pub(crate) async fn write_rows<Q: TypedStatement>(
         &self,
         query: Q,
@@ -257,13 +170,14 @@ impl Executor {
             .await
     }
 
-    /// How many rows a statement touched that writes a few.
+    /// Runs a statement that writes a few rows, and returns the number of rows that it
+    /// changed.
     pub(crate) async fn touch<Q: TypedStatement>(&self, query: Q) -> Result<u64, Error> {
         let statement = query.statement(self.backend())?;
         self.execute_prepared(statement, StatementKind::Write).await
     }
 
-    /// The first row, if there is one.
+    /// Returns the first row, if there is one.
     pub(crate) async fn optional<Q: TypedStatement>(
         &self,
         query: Q,
@@ -271,7 +185,7 @@ impl Executor {
         Ok(self.all(query).await?.into_iter().next())
     }
 
-    /// Every row of a select, read as is said.
+    /// Returns the rows of a select, read by a closure.
     pub(crate) async fn read_rows<T, R>(
         &self,
         query: SelectStatement,
@@ -285,7 +199,7 @@ impl Executor {
         self.rows(built(statement), StatementKind::Read, read).await
     }
 
-    /// The first column of the first row, unless it is NULL.
+    /// Returns the first column of the first row, unless it is NULL.
     pub(crate) async fn scalar<T, E>(&self, query: Select<E>) -> Result<Option<T>, Error>
     where
         Option<T>: FromRow,
@@ -300,7 +214,7 @@ impl Executor {
         Ok(found.into_iter().next().flatten())
     }
 
-    /// How many rows a query has.
+    /// Returns the number of rows of a query.
     pub(crate) async fn count<E: EntityTrait>(&self, query: Select<E>) -> Result<u64, Error> {
         use sea_orm::sea_query::Expr;
         use sea_orm::{ExprTrait, QuerySelect};
@@ -313,7 +227,7 @@ impl Executor {
             .unwrap_or(0))
     }
 
-    /// Whether a query has a row.
+    /// Returns whether a query has a row.
     pub(crate) async fn exists<E: EntityTrait>(&self, query: Select<E>) -> Result<bool, Error> {
         use sea_orm::QuerySelect;
         use sea_orm::sea_query::Expr;
@@ -331,8 +245,8 @@ impl Executor {
         rows.pop().ok_or_else(nothing_returned)
     }
 
-    /// Inserts a row unless another has the same in these columns, which are unique
-    /// together. (One that has its key is an error: it was not chosen here.)
+    /// Inserts a row, unless another has the same values in these columns, which are
+    /// unique together. A conflict of another constraint is an error.
     pub(crate) async fn insert_unless_taken<A>(
         &self,
         row: A,
@@ -348,8 +262,8 @@ impl Executor {
         Ok(self.inserted::<A>(insert).await?.pop())
     }
 
-    /// Inserts a row, or does what is said when another has its unique columns,
-    /// and returns the one or the other; nothing when that is not to be done.
+    /// Inserts a row or resolves the conflict, and returns the inserted or updated row;
+    /// `None` when the conflict's condition doesn't hold.
     pub(crate) async fn insert_or<A>(
         &self,
         row: A,
@@ -378,7 +292,7 @@ impl Executor {
             .await
     }
 
-    /// Inserts what a select finds, at most one row.
+    /// Inserts what a select returns, at most one row.
     pub(crate) async fn insert_selected<E: EntityTrait>(
         &self,
         mut insert: InsertStatement,
@@ -390,7 +304,7 @@ impl Executor {
         Ok(self.write_rows(TypedQuery::inserted(insert)).await?.pop())
     }
 
-    /// Updates rows and returns them as they are now.
+    /// Updates rows and returns them as they are stored now.
     pub(crate) async fn update_returning<E: EntityTrait>(
         &self,
         mut update: UpdateStatement,
@@ -414,36 +328,36 @@ impl Executor {
         self.rows(built(statement), kind, E::Model::read).await
     }
 
-    /// Updates a few rows and returns how many.
+    /// Updates a few rows and returns their number.
     pub(crate) async fn update(&self, update: &UpdateStatement) -> Result<u64, Error> {
         let statement = StatementBuilder::build(update, &self.backend());
         self.execute_prepared(built(statement), StatementKind::Write)
             .await
     }
 
-    /// Updates rows, of which there may be many, and returns how many.
+    /// Updates any number of rows and returns their number.
     pub(crate) async fn update_many(&self, update: &UpdateStatement) -> Result<u64, Error> {
         let statement = StatementBuilder::build(update, &self.backend());
         self.execute_prepared(built(statement), StatementKind::BulkWrite)
             .await
     }
 
-    /// Deletes a few rows and returns how many.
+    /// Deletes a few rows and returns their number.
     pub(crate) async fn delete(&self, delete: &DeleteStatement) -> Result<u64, Error> {
         let statement = StatementBuilder::build(delete, &self.backend());
         self.execute_prepared(built(statement), StatementKind::Write)
             .await
     }
 
-    /// Deletes rows, of which there may be many, also in other tables, and
-    /// returns how many.
+    /// Deletes any number of rows, also in other tables by cascade, and returns their
+    /// number.
     pub(crate) async fn delete_many(&self, delete: &DeleteStatement) -> Result<u64, Error> {
         let statement = StatementBuilder::build(delete, &self.backend());
         self.execute_prepared(built(statement), StatementKind::BulkWrite)
             .await
     }
 
-    /// Runs a statement of the caller's and returns how many rows it touched.
+    /// Runs a statement of an application and returns the number of rows that it changed.
     pub(crate) async fn execute<S: StatementBuilder + Send>(
         &self,
         statement: S,
@@ -453,24 +367,22 @@ impl Executor {
             .await
     }
 
-    /// Runs an insert and returns how many rows it made.
+    /// Runs an insert and returns the number of rows.
     pub(crate) async fn insert_rows(&self, insert: &InsertStatement) -> Result<u64, Error> {
         let statement = StatementBuilder::build(insert, &self.backend());
         self.execute_prepared(built(statement), StatementKind::Write)
             .await
     }
 
-    /// Runs a statement of this crate's own SQL, and returns how many rows it
-    /// touched.
+    /// Runs SQL and returns the number of rows that it changed.
     pub(crate) async fn sql(&self, sql: &'static str, values: Vec<Value>) -> Result<u64, Error> {
         let statement = Statement::from_sql_and_values(self.backend(), sql, values);
         self.execute_prepared(built(statement), StatementKind::BulkWrite)
             .await
     }
 
-    /// Runs a statement of this crate's own SQL that writes to this entity's
-    /// table, and returns the rows it wrote, each by itself: one that can't be read
-    /// was written all the same.
+    /// Runs SQL that writes to an entity's table and returns the written rows, with an
+    /// error in place of a row that can't be read, and was written all the same.
     pub(crate) async fn sql_returning<E: EntityTrait>(
         &self,
         sql: &str,

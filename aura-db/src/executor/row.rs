@@ -1,7 +1,7 @@
-//! TypedQuery, read by position from either driver.
+//! Reads rows of either driver by position.
 //!
-//! A row is read cell by cell, in the order in which its columns were selected;
-//! no name is looked up. What a type needs is its [`FromRow`].
+//! A row is read cell by cell, in the order in which its columns were selected; no
+//! name is looked up. A type is read by its [`FromRow`].
 
 use aura_orm::sqlite::ValueRef;
 use chrono::{DateTime, Utc};
@@ -16,33 +16,35 @@ use crate::error::Error;
 pub(crate) enum Row<'r> {
     /// `SeaORM`'s.
     Driver(&'r QueryResult),
-    /// The engine's.
+    /// SQLite's, inside the process.
     SqliteExecutor(&'r aura_orm::sqlite::Row<'r>),
 }
 
-/// The cells of a row, from the first to the last.
+/// Reads the cells of a row, from the first to the last.
 pub(crate) struct RowReader<'r> {
     row: Row<'r>,
     next: usize,
-    /// Whose cells are being read, for errors.
+    /// The table whose cells are read, for errors.
     table: &'static str,
-    /// The first of them.
+    /// The first cell of that table.
     first: usize,
 }
 
-/// What a row, or a part of one, is read as.
+/// A type that a row, or a part of one, can be read as.
 pub(crate) trait FromRow: Sized + Send + 'static {
-    /// Reads it from the next cells.
+    /// Reads the value from the next cells.
     fn read(cells: &mut RowReader<'_>) -> Result<Self, DbErr>;
 }
 
-/// What one cell is read as.
+/// A type that one cell can be read as.
 pub(crate) trait Scalar: ValueType + Nullable + TryGetable + Send + 'static {}
 
 impl<'r> RowReader<'r> {
     /// Reads a row.
     ///
-    /// Fails with [`Error::Inconsistent`].
+    /// # Errors
+    ///
+    /// [`Error::Inconsistent`] for a row that can't be read.
     pub(crate) fn read<T>(
         row: Row<'r>,
         read: impl Fn(&mut Self) -> Result<T, DbErr>,
@@ -56,7 +58,7 @@ impl<'r> RowReader<'r> {
         read(&mut cells).map_err(|source| cells.unreadable(source))
     }
 
-    /// From here on the cells are a row of this table, the key first.
+    /// Begins the columns of a table, the key first.
     pub(crate) fn of(&mut self, table: &'static str) {
         self.table = table;
         self.first = self.next;
@@ -75,7 +77,7 @@ impl<'r> RowReader<'r> {
         }
     }
 
-    /// Leaves out so many cells.
+    /// Skips this number of cells.
     pub(crate) fn skip(&mut self, cells: usize) {
         self.next += cells;
     }
@@ -98,10 +100,9 @@ impl<'r> RowReader<'r> {
     }
 }
 
-/// A cell of PostgreSQL's, when it is of a type that the tables are made of: the
-/// driver and `SeaORM` look at it several times over. Nothing when it is anything
-/// else, of which they know what to say; but for a time beyond all others, at which
-/// the driver panics.
+/// Reads a cell of PostgreSQL of the types that the tables have: the driver and `SeaORM`
+/// would inspect it several times. `None` for other types, whose errors are theirs; but
+/// a time that chrono can't hold is an error here, because the driver panics at it.
 fn postgres<T: ValueType>(row: &PgRow, at: usize) -> Option<Result<T, DbErr>> {
     let cell = row.try_get_raw(at).ok()?;
     if cell.format() != PgValueFormat::Binary {
@@ -139,8 +140,8 @@ fn postgres<T: ValueType>(row: &PgRow, at: usize) -> Option<Result<T, DbErr>> {
     T::try_from(value).ok().map(Ok)
 }
 
-/// A time as PostgreSQL sends it: `infinity` and what lies beyond chrono's years
-/// is none.
+/// Converts a timestamp of PostgreSQL. `None` for `infinity` and for years that chrono
+/// can't hold.
 fn time(micros: i64) -> Option<DateTime<Utc>> {
     DateTime::from_timestamp_micros(micros.checked_add(YEAR_2000)?)
 }
@@ -149,8 +150,8 @@ fn no_time() -> DbErr {
     DbErr::Type("a time beyond the years that can be read, as infinity is".to_owned())
 }
 
-/// The first column of a row that holds a time or a day beyond the years that can
-/// be read. The driver panics at one.
+/// Returns the first column of a row with a timestamp or date that chrono can't hold,
+/// at which the driver panics.
 pub(crate) fn beyond_time(row: &PgRow) -> Option<(&str, DbErr)> {
     let column = row.columns().iter().find(|column| {
         let oid = column.type_info().oid().map_or(0, |oid| oid.0);
@@ -190,7 +191,7 @@ const JSONB: u32 = 3802;
 const YEAR_2000: i64 = 946_684_800_000_000;
 const MICROS_PER_DAY: i64 = 86_400_000_000;
 
-/// A cell of the engine's.
+/// Reads a cell of SQLite.
 fn embedded<T: ValueType>(row: &aura_orm::sqlite::Row<'_>, at: usize) -> Result<T, DbErr> {
     let cell = row
         .get_ref(at)
@@ -200,8 +201,8 @@ fn embedded<T: ValueType>(row: &aura_orm::sqlite::Row<'_>, at: usize) -> Result<
     T::try_from(value).map_err(|_| mismatch::<T>(cell))
 }
 
-/// Says what is there, and not its content, which may be a secret. (A word that
-/// none of ours is no secret, and helps.)
+/// Describes the type of a cell, not its content, which may be a secret. (An unknown
+/// word of a closed set is no secret, and helps.)
 fn mismatch<T: ValueType>(cell: ValueRef<'_>) -> DbErr {
     DbErr::Type(match cell {
         ValueRef::Null => format!("NULL where a {} is needed", T::type_name()),
@@ -249,15 +250,15 @@ where
     }
 }
 
-/// A row, or what is wrong with it, so that the rows beside one that can't be read
-/// are not lost with it.
+/// Reads a row or reports what is wrong with it, so that one unreadable row doesn't hide
+/// the others.
 impl<T: FromRow> FromRow for Result<T, Error> {
     fn read(cells: &mut RowReader<'_>) -> Result<Self, DbErr> {
         Ok(T::read(cells).map_err(|source| cells.unreadable(source)))
     }
 }
 
-/// For statements without rows.
+/// Reads nothing, for statements without rows.
 impl FromRow for () {
     fn read(_: &mut RowReader<'_>) -> Result<Self, DbErr> {
         Ok(())

@@ -1,4 +1,4 @@
-//! The engine of a SQLite file, as the settings want it.
+//! The connections to a SQLite file.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -14,22 +14,23 @@ use crate::executor::Executor;
 use crate::executor::row::RowReader;
 use crate::executor::tx_connection::reading;
 
-/// The engine. Only for files: what is in memory lives in one connection.
+/// The connections to a SQLite file. (A database in memory is one connection of
+/// `SeaORM`'s.)
 #[derive(Debug, Clone)]
 pub(crate) struct SqliteExecutor {
     pub(crate) readers: Readers,
     pub(crate) writer: Writer,
     pub(crate) file: DatabaseFile,
     _abandoned: Arc<Abandoned>,
-    /// Every statement is logged.
+    /// Log every statement (`DB_LOGGING`).
     logging: bool,
-    /// Statements that take so long are.
+    /// Log statements that take longer (`DB_SLOW_QUERY`).
     slow: Option<Duration>,
 }
 
-/// Leaves the driver's connections to a file that is gone open for as long as the
-/// process lives. The last to be closed would remove the WAL by its name, which may
-/// be another database's by now.
+/// Keeps the driver's connections to a moved file open until the process ends. The last
+/// one to close would remove the WAL by its name, which may be another database's by
+/// now.
 #[derive(Debug)]
 struct Abandoned {
     file: DatabaseFile,
@@ -59,7 +60,7 @@ impl SqliteExecutor {
             max_readers: config.pool.max as usize,
             min_readers: config.pool.min as usize,
             idle_timeout: config.pool.idle_timeout,
-            // They compute; more than there are cores only wait for each other.
+            // They are bound by the processor.
             blocking_reads: cores.min(config.pool.max as usize),
             acquire_timeout: config.pool.connection_timeout,
         };
@@ -81,7 +82,7 @@ impl SqliteExecutor {
         self.writer.close().await;
     }
 
-    /// Looks whether the file is still where it was opened.
+    /// Checks that the file is still at its path.
     ///
     /// # Errors
     ///
@@ -91,7 +92,7 @@ impl SqliteExecutor {
         there.map_err(|error| Error::of_sqlite(context, error))
     }
 
-    /// Notes a statement for the log, when somebody may want it there.
+    /// Starts the timer of a statement, if statements are logged.
     pub(super) fn begin(&self, statement: &Statement) -> Option<Logged> {
         (self.logging || self.slow.is_some()).then(|| Logged {
             sql: statement.sql().clone(),
@@ -103,9 +104,8 @@ impl SqliteExecutor {
     }
 }
 
-/// A statement that is logged when it ends, however it ends. As the driver does
-/// it: under the same name, so that one filter is for both, and never with the
-/// values.
+/// Logs a statement at its end, under the target of the driver, so that one filter is
+/// for both, and never with its values.
 pub(super) struct Logged {
     sql: Cow<'static, str>,
     started: Instant,
@@ -140,8 +140,8 @@ impl Drop for Logged {
 }
 
 impl Executor {
-    /// Runs a write of its own and reads its rows; again, alone, when the commit
-    /// that it shared with others failed.
+    /// Runs a write outside of a transaction and reads its rows; again, with a commit of
+    /// its own, when the commit of its batch failed.
     pub(super) async fn query_write<T, R>(
         &self,
         sqlite: &SqliteExecutor,
@@ -164,7 +164,7 @@ impl Executor {
         Err(Error::Aborted)
     }
 
-    /// The same with a statement that has no rows.
+    /// As [`Executor::query_write`], for a statement without rows.
     pub(super) async fn execute_write(
         &self,
         sqlite: &SqliteExecutor,
@@ -182,7 +182,7 @@ impl Executor {
         Err(Error::Aborted)
     }
 
-    /// Waits for the engine's writer.
+    /// Waits for the writer.
     pub(super) async fn begin_write(
         &self,
         sqlite: &SqliteExecutor,
@@ -192,7 +192,7 @@ impl Executor {
         begun.map_err(|error| Error::of_sqlite("waiting for the writer", error))
     }
 
-    /// Counts the wait for the engine's writer, if there is one.
+    /// Counts the wait for the writer, if there is one.
     pub(super) async fn waiting<T>(
         &self,
         sqlite: &SqliteExecutor,
@@ -212,7 +212,7 @@ impl Executor {
         done
     }
 
-    /// Notes a statement for the log: the engine's, because the driver logs its
+    /// Starts the timer of a statement that doesn't run on the driver, which logs its
     /// own.
     pub(super) fn logged(&self, statement: &Statement) -> Option<Logged> {
         let driver = self
@@ -224,7 +224,7 @@ impl Executor {
     }
 }
 
-/// Commits; `false` when it is to be tried again alone.
+/// Commits. Returns `false` when the commit of the batch failed.
 async fn committed(write: Write) -> Result<bool, Error> {
     match write.commit().await {
         Ok(()) => Ok(true),

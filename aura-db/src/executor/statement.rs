@@ -1,18 +1,28 @@
-//! Statements, from `SeaORM`'s form to the drivers'.
+//! Statements: their rows' types, and the way from `SeaORM`'s form to the drivers'.
+
+use std::marker::PhantomData;
 
 use aura_orm::Statement as Prepared;
 use aura_orm::sqlite::time_as_text;
-use sea_orm::sea_query::SelectStatement;
-use sea_orm::{DbBackend, Statement, StatementBuilder, Value, Values};
+use sea_orm::sea_query::{
+    InsertStatement, Query, SelectStatement, UpdateStatement, WithClause, WithQuery,
+};
+use sea_orm::{
+    DbBackend, EntityTrait, Iterable, QueryTrait, Select, Statement, StatementBuilder, Value,
+    Values,
+};
 
-/// A statement for either driver.
+use crate::error::Error;
+use crate::executor::row::FromRow;
+
+/// Converts a statement for either driver.
 pub(super) fn built(statement: Statement) -> Prepared {
     let values = statement.values.map(|values| values.0).unwrap_or_default();
     Prepared::new(statement.sql, values)
 }
 
-/// A statement for `SeaORM`'s driver, on SQLite with its times as the engine writes
-/// them.
+/// Converts a statement for `SeaORM`'s driver, on SQLite with its times in the form in
+/// which they are stored.
 pub(super) fn driven(statement: Prepared, backend: DbBackend) -> Statement {
     let (sql, mut values) = statement.into_parts();
     if backend == DbBackend::Sqlite {
@@ -43,6 +53,90 @@ pub(super) fn select(query: &SelectStatement, backend: DbBackend) -> Statement {
         values.pop();
     }
     statement
+}
+
+/// A statement whose rows have a type.
+pub(crate) trait TypedStatement: Send {
+    /// The type of a row.
+    type Row: FromRow;
+
+    /// Builds the statement for a backend.
+    fn statement(self, backend: DbBackend) -> Result<Prepared, Error>;
+}
+
+impl<E: EntityTrait> TypedStatement for Select<E>
+where
+    E::Model: FromRow,
+{
+    type Row = E::Model;
+
+    fn statement(self, backend: DbBackend) -> Result<Prepared, Error> {
+        Ok(built(select(&self.into_query(), backend)))
+    }
+}
+
+/// A statement with the columns of `S`.
+pub(crate) struct TypedQuery<S> {
+    query: Source,
+    shape: PhantomData<fn() -> S>,
+}
+
+enum Source {
+    Select(Box<SelectStatement>),
+    Insert(Box<InsertStatement>),
+    With(Box<WithQuery>),
+    Sql(Statement),
+}
+
+impl<S: FromRow> TypedQuery<S> {
+    /// Wraps a select, whose columns are in the order of `S`.
+    pub(crate) fn of(select: SelectStatement) -> Self {
+        Self {
+            query: Source::Select(Box::new(select)),
+            shape: PhantomData,
+        }
+    }
+
+    /// Wraps an insert, which returns columns in the order of `S`.
+    pub(crate) fn inserted(insert: InsertStatement) -> Self {
+        Self {
+            query: Source::Insert(Box::new(insert)),
+            shape: PhantomData,
+        }
+    }
+
+    /// Wraps an update of an entity with common table expressions, for PostgreSQL.
+    pub(crate) fn updated<E: EntityTrait<Model = S>>(
+        mut update: UpdateStatement,
+        with: WithClause,
+    ) -> Self {
+        update.returning(Query::returning().columns(E::Column::iter()));
+        Self {
+            query: Source::With(Box::new(update.with(with))),
+            shape: PhantomData,
+        }
+    }
+
+    /// Wraps SQL, whose columns are in the order of `S`.
+    pub(crate) fn sql(statement: Statement) -> Self {
+        Self {
+            query: Source::Sql(statement),
+            shape: PhantomData,
+        }
+    }
+}
+
+impl<S: FromRow> TypedStatement for TypedQuery<S> {
+    type Row = S;
+
+    fn statement(self, backend: DbBackend) -> Result<Prepared, Error> {
+        Ok(built(match self.query {
+            Source::Select(query) => select(&query, backend),
+            Source::Insert(insert) => StatementBuilder::build(&*insert, &backend),
+            Source::With(query) => StatementBuilder::build(&*query, &backend),
+            Source::Sql(statement) => statement,
+        }))
+    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use aura_orm::Statement;
 use sea_orm::{DbBackend, Value};
 
 use crate::error::Error;
-use crate::executor::query::TypedStatement;
+use crate::executor::statement::TypedStatement;
 
 /// The SQL of a statement, on each backend.
 pub(crate) struct CachedSql {

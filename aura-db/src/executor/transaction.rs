@@ -1,14 +1,14 @@
 //! Transactions: begin, commit, savepoints, retries.
 //!
-//! What contains_ci, on both backends alike:
+//! What holds on both backends:
 //!
 //! * `Ok` means committed. PostgreSQL answers the COMMIT of a transaction in
 //!   which a statement failed with ROLLBACK and no error, and the driver
-//!   doesn't look; so a failed statement, and one that was given up halfway,
+//!   ignores the tag; so a failed statement, and one that was dropped halfway,
 //!   marks the transaction here, and it is not committed.
-//! * BEGIN and COMMIT run in tasks of their own: a caller who hangs up in the
-//!   middle leaves no connection inside a transaction, and no commit half sent.
-//! * A handle is good until its transaction ends, wherever it was carried.
+//! * BEGIN and COMMIT run in tasks of their own: a caller that is dropped halfway
+//!   leaves no connection inside a transaction, and no COMMIT half sent.
+//! * A handle is valid until its transaction ends, in whatever task it is.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,13 +21,13 @@ use crate::error::Error;
 use crate::executor::context::Executor;
 use crate::executor::tx_connection::{CommitError, TxConnection};
 
-/// So often is a transaction run that collides with others, at least; and for as
-/// long as a connection is waited for, because among many who want the same rows
-/// somebody always has bad luck.
+/// Minimum attempts on a serialization failure. Attempts go on for at least
+/// `DB_POOL_CONNECTION_TIMEOUT`, because one of many transactions that want the same rows
+/// loses again and again.
 const ATTEMPTS: u32 = 10;
-/// The first pause is at most so long, and each is up to twice the one before.
+/// Upper bound of the first pause; each bound is twice the one before.
 const PAUSE: Duration = Duration::from_millis(4);
-/// No pause is longer.
+/// Upper bound of every pause.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// How much a transaction is kept apart from others. SQLite's are always
@@ -55,7 +55,7 @@ pub enum Isolation {
     Serializable,
 }
 
-/// Which pool a transaction takes its connection from.
+/// The connection that a transaction runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pool {
     Reader,
@@ -65,7 +65,7 @@ pub(crate) enum Pool {
     Caller,
 }
 
-/// Where in a transaction a handle stands.
+/// The transaction of a handle, and the savepoint that it may use.
 #[derive(Debug, Clone)]
 pub(crate) struct TransactionScope {
     pub(crate) open: Arc<TransactionState>,
@@ -75,10 +75,10 @@ pub(crate) struct TransactionScope {
 /// An open transaction.
 #[derive(Debug)]
 pub(crate) struct TransactionState {
-    /// `None` when it has ended. Statements hold it for reading, so that the
-    /// end waits for those under way.
+    /// `None` after the end. Statements hold a read lock, so that the end waits for
+    /// those in flight.
     pub(crate) connection: RwLock<Option<TxConnection>>,
-    /// It is not the engine's.
+    /// It runs on `SeaORM`'s driver.
     pub(crate) on_driver: bool,
     state: Mutex<State>,
 }
@@ -90,9 +90,9 @@ struct State {
     levels: Vec<u64>,
     next: u64,
     failed: Option<Failure>,
-    /// TypedQuery that its statements changed.
+    /// Rows that its statements changed.
     changed: u64,
-    /// Some of them are new log entries.
+    /// Log entries were appended.
     appended: bool,
     permit: Option<OwnedSemaphorePermit>,
 }
@@ -100,19 +100,19 @@ struct State {
 /// Why a transaction can't be committed.
 #[derive(Debug, Clone, Copy)]
 struct Failure {
-    /// It collided with another, so the same could succeed.
+    /// A serialization failure, so running it again may succeed.
     collided: bool,
 }
 
-/// A statement under way. Dropped before [`StatementGuard::done`], it was given up, and
-/// what became of it is not known.
+/// A statement in flight. Dropped before [`StatementGuard::done`], its outcome isn't
+/// known, and the transaction fails.
 pub(crate) struct StatementGuard<'a> {
     open: &'a TransactionState,
     ended: bool,
 }
 
 impl StatementGuard<'_> {
-    /// It ended, and this is how many rows it changed.
+    /// Notes the end of the statement, with the number of rows that it changed.
     pub(crate) fn done(mut self, result: Result<u64, &Error>) {
         self.ended = true;
         match result {
@@ -155,7 +155,7 @@ impl TransactionState {
 
     fn fail(&self, collided: bool) {
         let mut state = self.state();
-        // A collision stays one, whatever fails after it.
+        // A serialization failure stays one, whatever fails after it.
         let collided = collided || state.failed.is_some_and(|failure| failure.collided);
         state.failed = Some(Failure { collided });
     }
@@ -164,7 +164,7 @@ impl TransactionState {
         self.state().appended = true;
     }
 
-    /// Whether a handle of this level may run a statement now.
+    /// Checks that a handle of this level may run a statement.
     pub(crate) fn enter(&self, scope: &TransactionScope) -> Result<StatementGuard<'_>, Error> {
         let state = self.state();
         if state.levels.last() != Some(&scope.level) {
@@ -179,7 +179,7 @@ impl TransactionState {
         })
     }
 
-    /// Ends it: commits, unless a statement failed, or undoes everything.
+    /// Commits, unless a statement failed, or rolls back.
     async fn end(&self, commit: bool) -> Result<(), Error> {
         let Some(connection) = self.connection.write().await.take() else {
             return Err(Error::Ended);
@@ -195,7 +195,7 @@ impl TransactionState {
             let _permit = permit;
             connection.end(commit).await
         };
-        // The engine's goes on to its end by itself.
+        // SQLite's own runs to its end without a task.
         let ended = if self.on_driver {
             tokio::spawn(end).await
         } else {
@@ -218,8 +218,8 @@ impl TransactionState {
     }
 }
 
-/// Undoes a transaction whose closure was given up, also when a handle of it
-/// lives on elsewhere.
+/// Rolls back a transaction whose closure was dropped, also when another task still
+/// has a handle of it.
 struct UndoOnDrop(Option<Arc<TransactionState>>);
 
 impl Drop for UndoOnDrop {
@@ -237,8 +237,8 @@ impl Drop for UndoOnDrop {
     }
 }
 
-/// Undoes a savepoint's level when its closure was given up: what was done in
-/// it can't be told from the rest any more, so all of it is undone.
+/// Fails the transaction when the closure of a savepoint was dropped: its statements
+/// can't be separated from the others any more.
 struct CloseLevel<'a> {
     open: &'a TransactionState,
     level: u64,
@@ -265,8 +265,8 @@ impl Drop for CloseLevel<'_> {
 }
 
 impl Executor {
-    /// Runs a closure in a transaction of its own, or in a savepoint when the
-    /// handle is in one; again when it collided with others.
+    /// Runs a closure in a new transaction, or in a savepoint of the present one; again
+    /// after a serialization failure.
     pub(crate) async fn transact<T, E, F, Fut>(
         &self,
         pool: Pool,
@@ -351,7 +351,7 @@ impl Executor {
         let failed = open.state().failed;
         let keep = result.is_ok() && failed.is_none();
         if !keep {
-            // A collision can't be undone in part.
+            // A savepoint can't undo a serialization failure.
             if failed.is_some_and(|failure| failure.collided) {
                 guard.close();
                 return result.and(Err(Error::Aborted.into()));
@@ -378,9 +378,8 @@ impl Executor {
         result
     }
 
-    /// Runs a part of the transaction that the handle is in. When it fails
-    /// after it wrote something, the whole transaction can't be committed any
-    /// more.
+    /// Runs an operation of several statements in the present transaction. When it fails
+    /// after it changed rows, the transaction fails.
     pub(crate) async fn together<T, F, Fut>(&self, run: F) -> Result<T, Error>
     where
         F: Fn(Self) -> Fut + Send + Sync,
@@ -399,7 +398,7 @@ impl Executor {
     }
 }
 
-/// A random pause that grows, so that those who collided don't meet again.
+/// Returns a random pause with exponential backoff.
 fn pause(attempt: u32) -> Duration {
     let most = LONGEST_PAUSE.min(PAUSE.saturating_mul(1 << attempt.min(16)));
     rand::rng().random_range(Duration::ZERO..=most)

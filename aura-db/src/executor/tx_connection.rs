@@ -1,4 +1,4 @@
-//! An open transaction, on either driver.
+//! The connection of an open transaction.
 
 use aura_orm::sqlite::{Snapshot, Write, WriteLock};
 use aura_orm::{Statement as Prepared, StatementKind};
@@ -10,28 +10,29 @@ use crate::executor::postgres::PooledConnection;
 use crate::executor::row::{Row, RowReader};
 use crate::executor::statement::driven;
 
-/// An open transaction. Statements of several tasks follow one another in it.
+/// The connection of an open transaction. Statements of several tasks run one after
+/// the other.
 #[derive(Debug)]
 pub(crate) enum TxConnection {
-    /// `SeaORM`'s. On a SQLite file nobody writes through the engine meanwhile.
+    /// `SeaORM`'s; on a SQLite file with the lock that keeps other writes out.
     Driver(DatabaseTransaction, Option<WriteLock>),
-    /// On a PostgreSQL server.
+    /// To a PostgreSQL server.
     PostgresPool(Mutex<PooledConnection>),
-    /// The engine's, for reading.
+    /// To a SQLite file, for reading.
     Snapshot(Mutex<Snapshot>),
-    /// The engine's, for writing.
+    /// To a SQLite file, for writing.
     Write(Mutex<Write>),
 }
 
 /// Why a transaction is not committed.
 pub(super) enum CommitError {
-    /// This went wrong.
+    /// With this error.
     Failed(Error),
-    /// The commit that it shared with others failed; alone it may succeed.
+    /// The commit of its batch failed; alone it may succeed.
     BatchRolledBack,
 }
 
-/// Why the engine has no rows.
+/// Why SQLite returns no rows.
 #[derive(Debug)]
 pub(super) enum Failure {
     Sqlite(aura_orm::sqlite::Error),
@@ -62,7 +63,7 @@ impl<T> Context<T> for Result<T, Failure> {
     }
 }
 
-/// How the engine reads a row of its.
+/// Adapts a reader of rows to SQLite's.
 pub(super) fn reading<T>(
     read: impl Fn(&mut RowReader<'_>) -> Result<T, DbErr>,
 ) -> impl Fn(&aura_orm::sqlite::Row<'_>) -> Result<T, Failure> {
@@ -72,7 +73,7 @@ pub(super) fn reading<T>(
     }
 }
 
-/// Reads the rows of the driver.
+/// Reads the rows of `SeaORM`'s driver.
 pub(crate) fn read_all<T>(
     rows: &[QueryResult],
     read: impl Fn(&mut RowReader<'_>) -> Result<T, DbErr>,
@@ -121,7 +122,7 @@ impl TxConnection {
         }
     }
 
-    /// Runs a query of the caller's, which the driver alone can read.
+    /// Runs a query whose rows only `SeaORM` can read.
     pub(super) async fn fetch(&self, statement: Prepared) -> Result<Vec<QueryResult>, Error> {
         match self {
             Self::Driver(transaction, _) => {
@@ -135,12 +136,12 @@ impl TxConnection {
                 let rows = connection.lock().await.fetch(statement).await;
                 rows.context("reading")
             }
-            // No transaction of the caller's is on the engine.
+            // An application's transactions run on the driver.
             Self::Snapshot(_) | Self::Write(_) => Err(Error::Ended),
         }
     }
 
-    /// Runs a statement and says how many rows it touched.
+    /// Runs a statement and returns the number of rows that it changed.
     pub(super) async fn execute(
         &self,
         statement: Prepared,
@@ -170,12 +171,12 @@ impl TxConnection {
         }
     }
 
-    /// Whether [`TxConnection::insert`] works.
+    /// Returns whether [`TxConnection::insert`] works.
     pub(super) fn takes_bulk(&self) -> bool {
         matches!(self, Self::Write(_))
     }
 
-    /// Runs an insert for each row of values, and says how many it made.
+    /// Runs an insert for each row of values and returns the number of rows.
     pub(super) async fn insert(&self, sql: String, rows: Vec<Vec<Value>>) -> Result<u64, Error> {
         let Self::Write(write) = self else {
             return Err(Error::Ended);
@@ -184,7 +185,7 @@ impl TxConnection {
         done.map_err(|error| Error::of_sqlite("writing", error))
     }
 
-    /// Works with a savepoint.
+    /// Runs SQL without values or rows, as for savepoints.
     pub(super) async fn execute_sql(&self, sql: &'static str) -> Result<(), Error> {
         const DOING: &str = "working with a savepoint";
         let done = match self {
@@ -209,7 +210,7 @@ impl TxConnection {
         done.map_err(|error| Error::of_sqlite(DOING, error))
     }
 
-    /// Ends it.
+    /// Commits or rolls back.
     pub(super) async fn end(self, commit: bool) -> Result<(), CommitError> {
         match self {
             Self::Driver(transaction, excluded) => {
@@ -246,7 +247,7 @@ impl TxConnection {
     }
 }
 
-/// What it means that the driver failed to end a transaction.
+/// Maps a failure of the driver to end a transaction.
 fn unfinished(error: DbErr, commit: bool) -> CommitError {
     CommitError::Failed(if commit {
         Error::of_sent("committing", error)

@@ -63,7 +63,7 @@ const WAL_BYTES: i64 = 64 << 20;
 
 /// KiB of pages that each connection caches, four times SQLite's default. A write
 /// changes pages all over the indexes, which it would read again for each commit; a
-/// list of 50 workflows reads 50 pages.
+/// list of 50 rows with documents reads 50 pages.
 const CACHE: i64 = 8_192;
 
 /// Changed pages of 4 KiB that a transaction holds in memory before they are

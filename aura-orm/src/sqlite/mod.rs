@@ -26,6 +26,7 @@ mod readers;
 mod value;
 mod write;
 mod writer;
+mod writer_connection;
 
 pub use bind::time_as_text;
 pub use connection::Options;

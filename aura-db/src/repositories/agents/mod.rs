@@ -27,7 +27,7 @@ use sea_orm::{
 };
 
 use crate::error::Error;
-use crate::executor::query::TypedQuery;
+use crate::executor::statement::TypedQuery;
 use crate::executor::{Executor, Op};
 use crate::page::{List, Page};
 use crate::repositories::set_json;

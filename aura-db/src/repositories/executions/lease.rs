@@ -398,7 +398,7 @@ fn checked(worker: &str, lease: Option<Duration>, mut check: Check) -> Result<Ti
         check.refuse("lease", "must be more than nothing and at most a year");
     }
     check.done()?;
-    // TypedQuery are as fine as microseconds.
+    // Columns have a resolution of microseconds.
     let micros = lease.and_then(|lease| i64::try_from(lease.as_micros()).ok());
     Ok(TimeDelta::microseconds(micros.unwrap_or_default()))
 }

@@ -12,8 +12,8 @@ use serde::Serialize;
 
 use super::{ExecutionFilter, Executions, op};
 use crate::error::Error;
-use crate::executor::query::TypedQuery;
 use crate::executor::row::{FromRow, RowReader};
+use crate::executor::statement::TypedQuery;
 use crate::repositories::{day, read_day, read_unsigned};
 
 /// Numbers about executions.

@@ -33,8 +33,8 @@ use super::tail::TailPosition;
 use super::{Log, LogFilter};
 use crate::error::Error;
 use crate::executor::Executor;
-use crate::executor::query::TypedQuery;
 use crate::executor::row::{FromRow, RowReader};
+use crate::executor::statement::TypedQuery;
 use crate::repositories::report;
 
 /// Entries that are given at once at the most.

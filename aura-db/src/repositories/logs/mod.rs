@@ -46,7 +46,7 @@ pub use self::tail::{Tail, TailFrom, TailPosition};
 pub use entity::logs::Model as Log;
 
 use crate::error::Error;
-use crate::executor::query::TypedQuery;
+use crate::executor::statement::TypedQuery;
 use crate::executor::statement_cache::CachedSql;
 use crate::executor::{Executor, Op};
 use crate::page::{List, Page};

@@ -10,8 +10,8 @@ use serde::Serialize;
 
 use super::{LogFilter, Logs, op};
 use crate::error::Error;
-use crate::executor::query::TypedQuery;
 use crate::executor::row::{FromRow, RowReader};
+use crate::executor::statement::TypedQuery;
 use crate::repositories::{day, read_day, read_unsigned};
 
 /// Numbers about log entries.

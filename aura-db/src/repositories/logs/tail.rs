@@ -180,7 +180,7 @@ mod tests {
     use testdb::{Backend, TestDb};
 
     use super::*;
-    use crate::executor::query::TypedQuery;
+    use crate::executor::statement::TypedQuery;
     use crate::{Database, NewUser, Role};
 
     /// Also where the server's default is another. SQLite has no levels to

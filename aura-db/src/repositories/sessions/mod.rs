@@ -30,7 +30,7 @@ use sea_orm::{
 use serde::Serialize;
 
 use crate::error::Error;
-use crate::executor::query::TypedQuery;
+use crate::executor::statement::TypedQuery;
 use crate::executor::statement_cache::CachedSql;
 use crate::executor::{Executor, Op};
 use crate::repositories::clamp_timestamp;

@@ -27,7 +27,7 @@ use sea_orm::{
 use secrecy::SecretString;
 
 use crate::error::Error;
-use crate::executor::query::TypedStatement;
+use crate::executor::statement::TypedStatement;
 use crate::executor::statement_cache::CachedSql;
 use crate::executor::{Executor, Op};
 use crate::page::{List, Page};

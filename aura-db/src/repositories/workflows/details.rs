@@ -7,8 +7,8 @@ use sea_orm::{
     RelationTrait, Select,
 };
 
-use crate::executor::query::{TypedQuery, TypedStatement};
 use crate::executor::row::{FromRow, RowReader};
+use crate::executor::statement::{TypedQuery, TypedStatement};
 use crate::executor::statement_cache::CachedSql;
 use crate::repositories::plugins::Plugin;
 use crate::repositories::users::User;

@@ -12,8 +12,8 @@ use serde::Serialize;
 
 use super::{Workflow, WorkflowChange, WorkflowVersion, Workflows, guard, lock, op};
 use crate::error::Error;
-use crate::executor::query::TypedQuery;
 use crate::executor::row::summary;
+use crate::executor::statement::TypedQuery;
 use crate::executor::statement_cache::CachedSql;
 use crate::executor::{Executor, Op};
 use crate::page::{List, Page, SortKey};

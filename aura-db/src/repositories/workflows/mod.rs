@@ -57,7 +57,7 @@ pub use entity::workflow_versions::Model as WorkflowVersion;
 pub use entity::workflows::Model as Workflow;
 
 use crate::error::Error;
-use crate::executor::query::{TypedQuery, TypedStatement};
+use crate::executor::statement::{TypedQuery, TypedStatement};
 use crate::executor::statement_cache::CachedSql;
 use crate::executor::{Executor, Op};
 use crate::page::{List, Page};

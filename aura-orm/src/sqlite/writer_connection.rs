@@ -1,0 +1,168 @@
+//! The connection that writes, and the transaction that a batch shares.
+
+use std::sync::Arc;
+
+use rusqlite::Connection;
+use rusqlite::config::DbConfig;
+use tokio::sync::oneshot;
+
+use super::connection::{self, CHECKPOINT, Deadline, Options};
+use super::error::Error;
+use super::file::{DatabaseFile, Identity};
+
+/// The most writes that share one commit, so that none waits for long.
+const MAX_BATCH: usize = 128;
+
+/// The answer to a write: whether its commit succeeded.
+pub(super) type Acknowledgement = oneshot::Sender<Result<(), Error>>;
+
+/// The connection, and the transaction that a batch of writes shares.
+#[derive(Debug, Default)]
+pub(super) struct WriterConnection {
+    connection: Option<(Connection, Arc<Deadline>)>,
+    /// The WAL that the connection writes to.
+    pub(super) wal_file: Identity,
+    /// A transaction is open.
+    pub(super) open: bool,
+    /// No other write may join the batch.
+    pub(super) full: bool,
+    /// A write of the batch may have changed many rows.
+    pub(super) bulk: bool,
+    /// Pages in the WAL after the last commit.
+    pub(super) wal_pages: i32,
+    /// The finished writes of the batch.
+    pub(super) batch: Vec<Acknowledgement>,
+}
+
+/// The outcome of a commit, and the writes that wait for it.
+pub(super) struct Committed {
+    outcome: Result<(), Error>,
+    batch: Vec<Acknowledgement>,
+}
+
+impl Committed {
+    /// Answers each write of the batch. After a failure a write that was alone gets
+    /// the error; of several it isn't known which is at fault. A caller that has
+    /// gone needs no answer.
+    pub(super) fn acknowledge(mut self) {
+        if self.batch.len() == 1 {
+            let _ = self.batch.pop().map(|only| only.send(self.outcome));
+            return;
+        }
+        for acknowledgement in self.batch {
+            let _ = acknowledgement.send(match self.outcome {
+                Ok(()) => Ok(()),
+                Err(Error::Moved) => Err(Error::Moved),
+                Err(_) => Err(Error::BatchRolledBack),
+            });
+        }
+    }
+}
+
+impl WriterConnection {
+    pub(super) fn is_full(&self) -> bool {
+        self.full || self.batch.len() >= MAX_BATCH
+    }
+
+    /// Returns whether SQLite has no transaction open.
+    pub(super) fn is_outside_transaction(&self) -> bool {
+        self.connection
+            .as_ref()
+            .is_none_or(|(connection, _)| connection.is_autocommit())
+    }
+
+    /// Returns the connection; opens it at the first call.
+    pub(super) fn get(&mut self, options: &Options) -> Result<&(Connection, Arc<Deadline>), Error> {
+        if self.connection.is_none() {
+            let opened = connection::writer(options)?;
+            self.wal_file = options.file.wal();
+            options.file.check()?;
+            self.connection = Some(opened);
+        }
+        self.connection.as_ref().ok_or(Error::Closed)
+    }
+
+    pub(super) fn execute(&self, sql: &str) -> Result<(), Error> {
+        let (connection, deadline) = self.connection.as_ref().ok_or(Error::Closed)?;
+        deadline.set(None);
+        connection.prepare_cached(sql)?.raw_execute()?;
+        Ok(())
+    }
+
+    /// Commits the batch, or rolls all of it back.
+    pub(super) fn commit(&mut self, file: &DatabaseFile) -> Committed {
+        let mut outcome = self.execute("COMMIT");
+        self.wal_pages = connection::wal_pages();
+        if outcome.is_ok() {
+            outcome = file.check_with_wal(self.wal_file);
+        } else {
+            self.rollback();
+        }
+        if file.is_moved() {
+            self.abandon();
+        }
+        self.reset();
+        Committed {
+            outcome,
+            batch: std::mem::take(&mut self.batch),
+        }
+    }
+
+    /// Makes the connection leave the WAL alone when it is closed: SQLite would
+    /// remove it by its name, which may be another database's by now.
+    fn abandon(&self) {
+        if let Some((connection, _)) = &self.connection {
+            let _ = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+        }
+    }
+
+    /// Leaves no transaction open.
+    fn rollback(&mut self) {
+        if let Some((connection, _)) = &self.connection
+            && !connection.is_autocommit()
+            && self.execute("ROLLBACK").is_err()
+        {
+            // In an unknown state: the next use opens another.
+            self.connection = None;
+        }
+        self.reset();
+    }
+
+    /// Forgets the transaction, which has ended.
+    fn reset(&mut self) {
+        self.open = false;
+        self.full = false;
+        self.bulk = false;
+    }
+
+    /// Copies a long WAL into the file. When that fails the WAL keeps everything, and
+    /// the next commit tries again.
+    pub(super) fn checkpoint(&mut self) {
+        if self.wal_pages >= CHECKPOINT
+            && let Some((connection, deadline)) = &self.connection
+        {
+            deadline.set(None);
+            let _ = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+        }
+    }
+
+    /// Fails the batch after SQLite has rolled back the transaction. No write of it
+    /// was acknowledged, so each can be tried again.
+    pub(super) fn fail_batch(&mut self) {
+        self.rollback();
+        for acknowledgement in self.batch.drain(..) {
+            let _ = acknowledgement.send(Err(Error::BatchRolledBack));
+        }
+    }
+
+    /// Rolls back the write that is under way, and keeps the rest of the batch.
+    pub(super) fn rollback_member(&mut self) {
+        if self.batch.is_empty() {
+            self.rollback();
+        } else if self.execute("ROLLBACK TO member").is_err()
+            || self.execute("RELEASE member").is_err()
+        {
+            self.fail_batch();
+        }
+    }
+}
