@@ -118,7 +118,7 @@ mod tests {
 
     use super::*;
 
-    /// Doubles numbers, but for 13; counts its batches.
+    /// Doubles numbers, but for 13; counts its sent.
     #[derive(Clone)]
     struct Double(Arc<AtomicUsize>);
 
@@ -135,18 +135,18 @@ mod tests {
     }
 
     /// Sends requests while the in-flight limit is reached, and drops the callers at
-    /// the odd places. Returns the number of batches and the results of the others.
+    /// the odd places. Returns the number of sent and the results of the others.
     async fn send_behind_others(requests: &[u64]) -> (usize, Vec<Option<u64>>) {
         let batcher = Arc::new(Batcher::default());
-        let batches = Arc::<AtomicUsize>::default();
+        let sent = Arc::<AtomicUsize>::default();
         let mut leaders = Vec::new();
         for _ in 0..MAX_IN_FLIGHT {
-            leaders.push(batcher.join(|| 1, Double(batches.clone())).await);
+            leaders.push(batcher.join(|| 1, Double(sent.clone())).await);
         }
         let waiting = requests.iter().enumerate().map(|(place, &number)| {
-            let (batcher, batches) = (batcher.clone(), batches.clone());
+            let (batcher, sent) = (batcher.clone(), sent.clone());
             let waiting = tokio::spawn(async move {
-                match batcher.join(|| number, Double(batches)).await {
+                match batcher.join(|| number, Double(sent)).await {
                     Slot::Leader(_) => panic!("the limit is reached"),
                     Slot::Follower(result) => result,
                 }
@@ -169,30 +169,30 @@ mod tests {
             tokio::task::yield_now().await;
         }
         assert!(matches!(
-            batcher.join(|| 1, Double(batches.clone())).await,
+            batcher.join(|| 1, Double(sent.clone())).await,
             Slot::Leader(_)
         ));
-        (batches.load(Ordering::Relaxed), results)
+        (sent.load(Ordering::Relaxed), results)
     }
 
     #[tokio::test]
     async fn each_request_of_a_batch_gets_its_own_result() {
-        let (batches, results) = send_behind_others(&[2, 0, 13, 0, 4]).await;
-        assert_eq!((batches, results), (1, vec![Some(4), None, Some(8)]));
+        let (sent, results) = send_behind_others(&[2, 0, 13, 0, 4]).await;
+        assert_eq!((sent, results), (1, vec![Some(4), None, Some(8)]));
     }
 
     #[tokio::test]
     async fn many_requests_are_sent_in_several_batches() {
         let many: Vec<u64> = (0..300).collect();
-        let (batches, results) = send_behind_others(&many).await;
-        assert_eq!(batches, 3);
+        let (sent, results) = send_behind_others(&many).await;
+        assert_eq!(sent, 3);
         let doubled = (0..300).step_by(2).map(|n| (n != 13).then_some(n * 2));
         assert_eq!(results, doubled.collect::<Vec<_>>());
     }
 
     #[tokio::test]
     async fn after_a_panic_each_request_is_sent_alone() {
-        let (batches, results) = send_behind_others(&[2, 0, 666]).await;
-        assert_eq!((batches, results), (1, vec![None, None]));
+        let (sent, results) = send_behind_others(&[2, 0, 666]).await;
+        assert_eq!((sent, results), (1, vec![None, None]));
     }
 }
