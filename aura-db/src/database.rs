@@ -132,7 +132,7 @@ impl Database {
         let connections = connection::connect(&config).await?;
         Ok(Self {
             executor: Executor::new(Shared {
-                sqlite: SqliteExecutor::of(&config, &connections),
+                sqlite: SqliteExecutor::of(&config),
                 postgres: PostgresPool::of(&config, &connections),
                 appends: Arc::default(),
                 limits: ConnectionLimits::of(&config),
@@ -227,9 +227,6 @@ impl Database {
         // First: whoever leaves a SQLite file last folds its WAL back into it.
         if let Some(sqlite) = &shared.sqlite {
             sqlite.close().await;
-            if sqlite.file.is_moved() {
-                return;
-            }
         }
         shared.connections.clone().close().await;
     }

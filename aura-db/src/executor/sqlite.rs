@@ -1,12 +1,11 @@
 //! The connections to a SQLite file.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aura_orm::sqlite::{DatabaseFile, Options, Readers, Write, Writer};
 use aura_orm::{Statement, StatementKind};
-use connection::{Config, Connections, Durability, Target};
+use connection::{Config, Durability, Target};
 use sea_orm::DbErr;
 
 use crate::error::{Context, Error};
@@ -21,32 +20,14 @@ pub(crate) struct SqliteExecutor {
     pub(crate) readers: Readers,
     pub(crate) writer: Writer,
     pub(crate) file: DatabaseFile,
-    _abandoned: Arc<Abandoned>,
     /// Log every statement (`DB_LOGGING`).
     logging: bool,
     /// Log statements that take longer (`DB_SLOW_QUERY`).
     slow: Option<Duration>,
 }
 
-/// Keeps the driver's connections to a moved file open until the process ends. The last
-/// one to close would remove the WAL by its name, which may be another database's by
-/// now.
-#[derive(Debug)]
-struct Abandoned {
-    file: DatabaseFile,
-    connections: Connections,
-}
-
-impl Drop for Abandoned {
-    fn drop(&mut self) {
-        if self.file.is_moved() {
-            std::mem::forget(self.connections.clone());
-        }
-    }
-}
-
 impl SqliteExecutor {
-    pub(crate) fn of(config: &Config, connections: &Connections) -> Option<Self> {
+    pub(crate) fn of(config: &Config) -> Option<Self> {
         let Target::Sqlite { path } = &config.target else {
             return None;
         };
@@ -67,10 +48,6 @@ impl SqliteExecutor {
         Some(Self {
             readers: Readers::new(options.clone()),
             writer: Writer::new(options),
-            _abandoned: Arc::new(Abandoned {
-                file: file.clone(),
-                connections: connections.clone(),
-            }),
             file,
             logging: config.logging,
             slow: config.slow_query,

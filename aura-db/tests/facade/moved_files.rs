@@ -141,15 +141,28 @@ async fn many_writes_are_not_acknowledged() {
 /// The service that is left behind takes nothing from the one that has its place.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_next_database_keeps_its_wal() {
-    for orderly in [true, false] {
+    let orders = [true, false].into_iter();
+    let ways = orders.flat_map(|orderly| (0..4).map(move |notices| (orderly, notices)));
+    for (orderly, notices) in ways {
         let (test, file, db, flow) = service().await;
         HARMS[0].1(&file);
         migration(&test).await;
         let next = open(&test).await;
         crate::support::user(&next, "bob").await;
-        let lost = db.logs().append(info(flow, "lost")).await;
-        assert_error!(lost, Error::OutcomeUnknown { .. });
-        closed(&db, flow).await;
+        // By whatever the service notices it first, or not at all.
+        let noticed = match notices {
+            0 => db.logs().append(info(flow, "lost")).await.map(|_| ()),
+            1 => db
+                .transaction(|tx| async move { tx.logs().append(info(flow, "lost")).await })
+                .await
+                .map(|_| ()),
+            2 => db.ping().await,
+            _ => Err(Error::Ended),
+        };
+        noticed.expect_err("the file is gone");
+        if notices < 3 {
+            closed(&db, flow).await;
+        }
         if orderly {
             db.close().await;
         } else {

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use rusqlite::Connection;
-use rusqlite::config::DbConfig;
 use tokio::sync::oneshot;
 
 use super::connection::{self, CHECKPOINT, Deadline, Options};
@@ -98,21 +97,10 @@ impl WriterConnection {
         } else {
             self.rollback();
         }
-        if file.is_moved() {
-            self.abandon();
-        }
         self.reset();
         Committed {
             outcome,
             batch: std::mem::take(&mut self.batch),
-        }
-    }
-
-    /// Makes the connection leave the WAL alone when it is closed: SQLite would
-    /// remove it by its name, which may be another database's by now.
-    fn abandon(&self) {
-        if let Some((connection, _)) = &self.connection {
-            let _ = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
         }
     }
 
