@@ -1,4 +1,4 @@
-//! What the database and the driver said, as an [`Error`].
+//! Maps errors of the databases and their drivers to [`Error`].
 
 use sea_orm::{ConnAcquireErr, DbErr, RuntimeErr};
 use sqlx::error::DatabaseError;
@@ -7,7 +7,7 @@ use sqlx::postgres::PgDatabaseError;
 use crate::error::Error;
 
 impl Error {
-    /// What a failure of the database means for who asked.
+    /// Maps an error of the driver.
     pub(crate) fn of(context: &'static str, source: DbErr) -> Self {
         let driver = match &source {
             DbErr::Conn(RuntimeErr::SqlxError(error))
@@ -56,8 +56,8 @@ impl Error {
         }
     }
 
-    /// What a failure means of a statement that was sent, and commits what it
-    /// does: a COMMIT, or a write outside of a transaction.
+    /// Maps the failure of a statement that was sent and commits: a COMMIT, or a write
+    /// outside of a transaction. [`Error::OutcomeUnknown`] unless the server refused it.
     pub(crate) fn of_sent(context: &'static str, source: DbErr) -> Self {
         if is_unanswered(&source) {
             let source = Box::new(source);
@@ -80,7 +80,7 @@ impl Error {
         }
     }
 
-    /// What a failure of the engine means for who asked.
+    /// Maps an error of SQLite.
     pub(crate) fn of_sqlite(context: &'static str, error: aura_orm::sqlite::Error) -> Self {
         use aura_orm::sqlite::Error as Sqlite;
         let source = |error: Sqlite| {
@@ -122,7 +122,7 @@ impl Error {
         }
     }
 
-    /// What the database itself said.
+    /// Maps an SQLSTATE or a result code of SQLite.
     fn of_code(context: &'static str, error: &DatabaseFailure<'_>, source: DbErr) -> Self {
         match error.code {
             // unique_violation; SQLite's unique, primary key and rowid.
