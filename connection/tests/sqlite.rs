@@ -260,6 +260,41 @@ async fn a_read_only_connection_creates_nothing() {
         .expect_err("read-only");
 }
 
+/// What was written last is in the WAL, which stands beside the file and not beside
+/// a link to it.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_read_only_connection_reads_the_wal_behind_a_link() {
+    let folder = folder();
+    let (data, links) = (folder.path().join("data"), folder.path().join("links"));
+    for made in [&data, &links] {
+        std::fs::create_dir(made).expect("a folder");
+    }
+    let file = data.join("aura.db");
+    let open = opened(&file).await;
+    run(&open.writer, "CREATE TABLE t (x)").await;
+    run(&open.writer, "INSERT INTO t VALUES (7)").await;
+    for (link, to) in [
+        ("absolute.db", file.as_path()),
+        ("relative.db", Path::new("../data/aura.db")),
+        ("twice.db", Path::new("absolute.db")),
+    ] {
+        let link = links.join(link);
+        std::os::unix::fs::symlink(to, &link).expect("a link");
+        let read_only = connect_read_only(&Config::sqlite(&link)).await;
+        let read_only = read_only.expect("it opens").expect("there is a file");
+        let found: i64 = one(&read_only, "SELECT x FROM t").await;
+        assert_eq!(found, 7, "{}", link.display());
+        read_only.close().await.expect("it closes");
+    }
+    open.close().await;
+    // A link that leads nowhere is no file yet.
+    let nowhere = links.join("nowhere.db");
+    std::os::unix::fs::symlink("../data/none.db", &nowhere).expect("a link");
+    let none = connect_read_only(&Config::sqlite(&nowhere)).await;
+    assert!(none.expect("an answer").is_none());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_new_file_may_be_opened_by_many_at_once() {
     for _ in 0..5 {
