@@ -1,27 +1,27 @@
 //! The open database.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
+use aura_orm::{RowOf, TypedQuery, TypedStatement};
+use chrono::{DateTime, Utc};
 use connection::Config;
 use entity::UserId;
-use sea_orm::{DatabaseConnection, DatabaseTransaction, SqliteTransactionMode, StatementBuilder};
+use sea_orm::{DbBackend, Statement, StatementBuilder};
 use secrecy::SecretString;
 
 use crate::clock::{Clock, SystemClock};
-use crate::error::{Context, Error};
-use crate::executor::acquire::begin;
-use crate::executor::context::ConnectionLimits;
-use crate::executor::postgres::PostgresPool;
-use crate::executor::sqlite::SqliteExecutor;
+use crate::error::Error;
+use crate::executor::context::Backend;
 use crate::executor::stats::DatabaseStats;
-use crate::executor::transaction::{Isolation, Pool};
-use crate::executor::typed_query::Fetch;
+use crate::executor::transaction::{Begin, Isolation, OpenTransaction};
 use crate::executor::{Executor, Shared};
 use crate::repositories::sessions::{Issued, SessionRequest, Sessions};
 use crate::repositories::users::{User, Users};
 use crate::repositories::{
     agents::Agents, executions::Executions, logs::Logs, plugins::Plugins, workflows::Workflows,
 };
+use crate::seaorm::SeaOrm;
 
 /// An open database. Cloning it is cheap, and the clones share its pools.
 #[derive(Debug, Clone)]
@@ -35,6 +35,44 @@ pub struct Database {
 #[derive(Debug, Clone)]
 pub struct Transaction {
     executor: Executor,
+}
+
+/// A transaction that its owner ends. From [`Database::begin`]. Dropped before
+/// [`OwnedTransaction::commit`], it is rolled back.
+#[derive(Debug)]
+pub struct OwnedTransaction {
+    transaction: Transaction,
+    open: OpenTransaction,
+}
+
+impl Deref for OwnedTransaction {
+    type Target = Transaction;
+
+    fn deref(&self) -> &Transaction {
+        &self.transaction
+    }
+}
+
+impl OwnedTransaction {
+    /// Commits. `Ok` means that everything is committed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Aborted`] when a statement in it failed before, and then nothing is
+    /// committed; [`Error::OutcomeUnknown`] when the answer was lost; [`Error::Busy`] when
+    /// it collided with another: begin anew.
+    pub async fn commit(self) -> Result<(), Error> {
+        self.open.end(true).await
+    }
+
+    /// Rolls back.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unavailable`] when the connection has ended, and the server rolls back.
+    pub async fn rollback(self) -> Result<(), Error> {
+        self.open.end(false).await
+    }
 }
 
 /// The database as one user may use it. From [`Database::restricted_to`].
@@ -132,10 +170,8 @@ impl Database {
         let connections = connection::connect(&config).await?;
         Ok(Self {
             executor: Executor::new(Shared {
-                sqlite: SqliteExecutor::of(&config),
-                postgres: PostgresPool::of(&config, &connections),
+                backend: Backend::of(&config, &connections)?,
                 appends: Arc::default(),
-                limits: ConnectionLimits::of(&config),
                 config: Arc::new(config),
                 connections,
                 clock: Arc::new(SystemClock),
@@ -167,66 +203,65 @@ impl Database {
         &self.executor.shared.config
     }
 
-    /// The present moment by the database's clock.
+    /// Returns SeaORM's own connections, for what only they can do.
     #[must_use]
-    pub fn now(&self) -> chrono::DateTime<chrono::Utc> {
-        self.executor.now()
+    pub fn seaorm(&self) -> SeaOrm {
+        SeaOrm::new(self.executor.clone())
     }
 
-    /// A plain SeaORM connection for queries of your own. On SQLite it can only
-    /// read. It hides nothing: soft-deleted rows are left out by
-    /// [`entity::Live::live`].
-    #[must_use]
-    pub fn reader(&self) -> &DatabaseConnection {
-        &self.executor.connections().reader
-    }
-
-    /// A plain SeaORM connection for statements of your own that write. On
-    /// SQLite it is the only one: while a transaction holds it, other writers
-    /// wait. For a transaction use [`Database::transaction`].
+    /// Begins a transaction that its owner ends, for code that can't run twice. Otherwise
+    /// take [`Database::transaction`], which runs again after a collision, and on SQLite
+    /// shares commits. Dropped before [`OwnedTransaction::commit`], it is rolled back.
     ///
-    /// On SQLite it writes times with 0, 3 or 6 digits of fraction, as the driver
-    /// does. They sort with the six digits that [`Database::execute`] and the
-    /// repositories write, and don't equal them.
-    #[must_use]
-    pub fn writer(&self) -> &DatabaseConnection {
-        &self.executor.connections().writer
+    /// On SQLite it is the only one that writes, and others wait; when it runs no
+    /// statement for three quarters of `DB_POOL_CONNECTION_TIMEOUT` while others wait, it
+    /// is rolled back.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Busy`] when no connection is free within `DB_POOL_CONNECTION_TIMEOUT`, or
+    /// another process keeps the file locked; [`Error::Unavailable`]. In the transaction
+    /// [`Error::Busy`] says that it collided with another; begin anew.
+    pub async fn begin(&self) -> Result<OwnedTransaction, Error> {
+        self.begin_at(Isolation::Default).await
     }
 
-    /// Begins a plain SeaORM transaction that may write, for statements that
-    /// [`Database::transaction`] can't run. What fails in it is not watched:
-    /// look at every result before you commit. On SQLite it is IMMEDIATE: the
-    /// usual deferred one fails with "database is locked" when it reads before
-    /// it writes, whatever the busy timeout.
+    /// [`Database::begin`] that is kept further apart from others. On SQLite every
+    /// transaction is serializable.
     ///
-    /// Fails when no connection is free within the pool's timeout, or the file
-    /// stays locked for longer than the lock timeout.
-    pub async fn begin(&self) -> Result<DatabaseTransaction, Error> {
-        begin(self.writer().clone(), SqliteTransactionMode::Immediate).await
+    /// # Errors
+    ///
+    /// As [`Database::begin`].
+    pub async fn begin_at(&self, isolation: Isolation) -> Result<OwnedTransaction, Error> {
+        let (executor, open) = self.executor.open(isolation).await?;
+        Ok(OwnedTransaction {
+            transaction: Transaction { executor },
+            open,
+        })
     }
 
-    /// Whether both connections answer.
+    /// Checks that the database answers.
     ///
-    /// Fails when one doesn't.
+    /// # Errors
+    ///
+    /// [`Error::Unavailable`] and [`Error::Busy`].
     pub async fn ping(&self) -> Result<(), Error> {
-        const PINGING: &str = "pinging the database";
-        if let Some(sqlite) = &self.executor.shared.sqlite {
-            sqlite.check_file(PINGING)?;
+        if let Some(sqlite) = self.executor.shared.sqlite() {
+            sqlite.check_file("pinging the database")?;
         }
-        self.writer().ping().await.context(PINGING)?;
-        self.reader().ping().await.context(PINGING)
+        let one = Statement::from_string(self.executor.backend(), "SELECT 1");
+        self.executor.optional(TypedQuery::<()>::sql(one)).await?;
+        Ok(())
     }
 
     /// Waits for statements under way and closes every connection, for all
     /// clones of this database.
     pub async fn close(self) {
         let shared = &*self.executor.shared;
-        if let Some(postgres) = &shared.postgres {
-            postgres.close();
-        }
-        // First: whoever leaves a SQLite file last folds its WAL back into it.
-        if let Some(sqlite) = &shared.sqlite {
-            sqlite.close().await;
+        match &shared.backend {
+            Backend::Postgres(postgres) => postgres.close(),
+            // First: the connection that leaves a file last copies the WAL into it.
+            Backend::Sqlite(sqlite) => sqlite.close().await,
         }
         shared.connections.clone().close().await;
     }
@@ -311,7 +346,7 @@ impl Database {
         T: Send,
     {
         self.executor
-            .transact(Pool::Caller, isolation, |executor| {
+            .transact(Begin::writing(isolation), |executor| {
                 run(Transaction { executor })
             })
             .await
@@ -353,7 +388,7 @@ impl Transaction {
         T: Send,
     {
         self.executor
-            .transact(Pool::Caller, Isolation::Default, |executor| {
+            .transact(Begin::writing(Isolation::Default), |executor| {
                 run(Self { executor })
             })
             .await
@@ -371,7 +406,7 @@ impl Restricted {
         T: Send,
     {
         self.executor
-            .transact(Pool::Caller, Isolation::Default, |executor| {
+            .transact(Begin::writing(Isolation::Default), |executor| {
                 run(Self { executor })
             })
             .await
@@ -381,7 +416,25 @@ impl Restricted {
 macro_rules! queries {
     ($($handle:ident),+) => {
         $(impl $handle {
-            /// Every row of a query of your own.
+            /// Returns the present moment by the database's clock.
+            #[must_use]
+            pub fn now(&self) -> DateTime<Utc> {
+                self.executor.now()
+            }
+
+            /// Returns the kind of database.
+            #[must_use]
+            pub fn backend(&self) -> DbBackend {
+                self.executor.backend()
+            }
+
+            /// Returns the user on whose behalf this acts.
+            #[must_use]
+            pub fn actor(&self) -> Option<UserId> {
+                self.executor.actor
+            }
+
+            /// Runs a statement of your own and returns all its rows.
             ///
             /// ```
             /// use aura_db::entity::{Live, Role, users};
@@ -394,34 +447,63 @@ macro_rules! queries {
             /// let admins: Vec<aura_db::User> = db.fetch_all(admins).await?;
             /// # Ok(()) }
             /// ```
-            pub async fn fetch_all<Q: Fetch>(&self, query: Q) -> Result<Vec<Q::Row>, Error> {
-                self.executor.fetch_all(query).await
-            }
-
-            /// The first row of a query of your own, if there is one.
-            pub async fn fetch_optional<Q: Fetch>(
+            ///
+            /// An insert, update or delete of an entity returns the rows that it wrote.
+            /// Soft-deleted rows are returned too, unless the query starts from
+            /// [`entity::Live::live`].
+            ///
+            /// # Errors
+            ///
+            /// [`Error::Inconsistent`] for a row that can't be read as the type;
+            /// [`Error::Timeout`] when the statement takes longer than
+            /// `DB_STATEMENT_TIMEOUT`; [`Error::Busy`], [`Error::Unavailable`], and what
+            /// the database says of the statement.
+            pub async fn fetch_all<Q: TypedStatement>(
                 &self,
                 query: Q,
-            ) -> Result<Option<Q::Row>, Error> {
-                Ok(self.executor.fetch_all(query).await?.into_iter().next())
+            ) -> Result<Vec<RowOf<Q>>, Error> {
+                self.executor.all(query).await
             }
 
-            /// The first row of a query of your own.
+            /// Runs a statement of your own and returns its first row, if there is one. No
+            /// other row is read.
             ///
-            /// Fails with [`Error::NotFound`] when there is none.
-            pub async fn fetch_one<Q: Fetch>(&self, query: Q) -> Result<Q::Row, Error> {
+            /// # Errors
+            ///
+            /// As `fetch_all`.
+            pub async fn fetch_optional<Q: TypedStatement>(
+                &self,
+                query: Q,
+            ) -> Result<Option<RowOf<Q>>, Error> {
+                self.executor.optional(query).await
+            }
+
+            /// Runs a statement of your own and returns its first row. No other row is
+            /// read.
+            ///
+            /// # Errors
+            ///
+            /// [`Error::NotFound`] when there is none, and as `fetch_all`.
+            pub async fn fetch_one<Q: TypedStatement>(&self, query: Q) -> Result<RowOf<Q>, Error> {
                 self.fetch_optional(query)
                     .await?
                     .ok_or_else(|| Error::not_found("row", "of the query"))
             }
 
-            /// Runs an `INSERT`, `UPDATE` or `DELETE` of your own and says how
-            /// many rows it touched.
+            /// Runs an `INSERT`, `UPDATE` or `DELETE` of your own and returns the number of
+            /// rows that it changed.
+            ///
+            /// # Errors
+            ///
+            /// As `fetch_all`; [`Error::Conflict`] and [`Error::ForeignKey`].
             pub async fn execute<S: StatementBuilder + Send>(
                 &self,
                 statement: S,
             ) -> Result<u64, Error> {
-                self.executor.execute(statement).await
+                let statement = statement.build(&self.executor.backend());
+                self.executor
+                    .execute(aura_orm::Statement::classify(statement))
+                    .await
             }
         })+
     };

@@ -250,6 +250,30 @@ impl From<connection::Error> for Error {
     }
 }
 
+/// For code that calls `SeaORM` itself.
+impl From<DbErr> for Error {
+    fn from(error: DbErr) -> Self {
+        Self::of("running a statement", error)
+    }
+}
+
+impl From<aura_orm::RowError> for Error {
+    fn from(error: aura_orm::RowError) -> Self {
+        let aura_orm::RowError {
+            table,
+            column,
+            id,
+            source,
+        } = error;
+        Self::Inconsistent {
+            table,
+            column,
+            id,
+            source,
+        }
+    }
+}
+
 impl From<migration::Error> for Error {
     fn from(error: migration::Error) -> Self {
         match error {

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use aura_orm::TypedQuery;
 use connection::Target;
 use migration::State;
 use sea_orm::{DbBackend, Statement};
@@ -9,7 +10,7 @@ use serde::Serialize;
 
 use crate::database::Database;
 use crate::error::Error;
-use crate::executor::statement::TypedQuery;
+use crate::executor::context::Backend;
 
 /// How the database is. Holds no secret, so it may be served as JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -73,7 +74,7 @@ impl Database {
             ),
             _ => ("sqlite", "SELECT sqlite_version() AS version"),
         };
-        if let Some(sqlite) = &self.executor().shared.sqlite {
+        if let Some(sqlite) = self.executor().shared.sqlite() {
             sqlite.check_file("looking at the database")?;
         }
         let started = Instant::now();
@@ -97,17 +98,20 @@ impl Database {
             idle: narrow(idle),
             max,
         };
-        let (reader, writer) = if let Some(sqlite) = &shared.sqlite {
-            let (size, idle) = sqlite.readers.size();
-            let free = usize::from(sqlite.writer.is_idle());
-            (of(narrow(size), idle, max), of(1, free, 1))
-        } else if let Some(postgres) = &shared.postgres {
-            let (size, idle) = postgres.size();
-            (of(size, idle, max), of(size, idle, max))
-        } else {
-            let pool = self.reader().get_sqlite_connection_pool();
-            let memory = of(pool.size(), pool.num_idle(), max);
-            (memory, memory)
+        let (reader, writer) = match &shared.backend {
+            Backend::Sqlite(sqlite) => {
+                let free = usize::from(sqlite.writer.is_idle());
+                let writer = of(1, free, 1);
+                let reader = sqlite.readers.as_ref().map_or(writer, |readers| {
+                    let (size, idle) = readers.size();
+                    of(narrow(size), idle, max)
+                });
+                (reader, writer)
+            }
+            Backend::Postgres(postgres) => {
+                let (size, idle) = postgres.size();
+                (of(size, idle, max), of(size, idle, max))
+            }
         };
         Ok(Health {
             backend: name,

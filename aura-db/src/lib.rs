@@ -100,15 +100,20 @@ pub mod page;
 pub mod password;
 mod repositories;
 mod schema;
+mod seaorm;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod validate;
 
+pub use aura_orm::{
+    Deserialized, EntityModel, ModelOf, RowDecoder, RowError, RowOf, RowReader, Scalar, TypedQuery,
+    TypedStatement,
+};
 pub use clock::{Clock, SystemClock};
 pub use connection::{
     Config, Durability, Environment, Pool, Postgres, Source, Target, Tls, TlsMode,
 };
-pub use database::{Database, Restricted, Transaction};
+pub use database::{Database, OwnedTransaction, Restricted, Transaction};
 pub use entity::{
     self, Action, AgentId, Document, DocumentError, ExecutionId, ExecutionMode, ExecutionStatus,
     LogId, LogLevel, PluginId, Reach, Resource, Role, SessionId, UserId, WorkflowId,
@@ -117,7 +122,6 @@ pub use entity::{
 pub use error::{Error, FieldError};
 pub use executor::stats::{DatabaseStats, OperationStats};
 pub use executor::transaction::Isolation;
-pub use executor::typed_query::Fetch;
 pub use graph::{GraphEdge, GraphNode, GraphProblem, WorkflowGraph};
 pub use health::{Health, PoolHealth, SchemaHealth};
 pub use migration::{self, Migrator};
@@ -136,6 +140,7 @@ pub use repositories::workflows::{
 };
 pub use repositories::{agents, executions, logs, plugins, workflows};
 pub use sea_orm;
+pub use seaorm::{SeaOrm, SeaOrmTransaction, SeaOrmWriter};
 pub use secrecy::{self, SecretString};
 pub use validate::{MAX_DOCUMENT_BYTES, MAX_DOCUMENT_DEPTH, MAX_TEXT_BYTES};
 

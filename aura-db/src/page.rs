@@ -19,6 +19,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use aura_orm::sqlite::ValueRef;
+use aura_orm::{EntityModel, ModelOf, RowDecoder, RowReader};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use chrono::{DateTime, SecondsFormat};
@@ -31,7 +32,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::executor::Executor;
-use crate::executor::row::{FromRow, RowReader};
 
 /// The most rows that one page has.
 pub const MAX_PAGE: u64 = 1_000;
@@ -206,7 +206,7 @@ impl<C: ColumnTrait> SortKey<C> {
         } else {
             let key: Value = if self.by_text_of_time(backend) {
                 let text = ValueRef::Text(mark.1.as_bytes());
-                aura_orm::sqlite::value(text, &ArrayType::ChronoDateTimeUtc)?;
+                aura_orm::sqlite::value(text, &ArrayType::ChronoDateTimeUtc).ok()??;
                 // As cursors had it before they held what is stored.
                 mark.1.replace('Z', "+00:00").into()
             } else if self.by_time() {
@@ -253,14 +253,33 @@ impl<C: ColumnTrait> SortKey<C> {
 }
 
 /// A row that can stand in a list.
-pub(crate) trait SortableRow<C>: FromRow {
+pub(crate) trait SortableRow<C>: Sized {
+    /// How it is read.
+    type Decoder: RowDecoder<Row = Self>;
+
     /// What is in a column of it.
     fn cell(&self, column: C) -> Value;
 }
 
-impl<M: ModelTrait + FromRow> SortableRow<<M::Entity as EntityTrait>::Column> for M {
+impl<M> SortableRow<<M::Entity as EntityTrait>::Column> for M
+where
+    M: ModelTrait<Entity: EntityModel<Model = M>>,
+{
+    type Decoder = ModelOf<M::Entity>;
+
     fn cell(&self, column: <M::Entity as EntityTrait>::Column) -> Value {
         self.get(column)
+    }
+}
+
+/// Reads a row and, behind it, the stored text of the time that the list is sorted by.
+struct WithText<D>(std::marker::PhantomData<D>);
+
+impl<D: RowDecoder> RowDecoder for WithText<D> {
+    type Row = (D::Row, String);
+
+    fn decode(cells: &mut RowReader<'_>) -> Result<Self::Row, DbErr> {
+        Ok((D::decode(cells)?, cells.next()?))
     }
 }
 
@@ -327,10 +346,10 @@ impl Executor {
         }
         let query = query.into_query();
         let (mut items, texts): (Vec<T>, Vec<String>) = if with_text {
-            let read = |cells: &mut RowReader<'_>| Ok((T::read(cells)?, cells.next()?));
-            self.read_rows(query, read).await?.into_iter().unzip()
+            let rows = self.read_rows::<WithText<T::Decoder>>(query).await?;
+            rows.into_iter().unzip()
         } else {
-            (self.read_rows(query, T::read).await?, Vec::new())
+            (self.read_rows::<T::Decoder>(query).await?, Vec::new())
         };
         let more = items.len() > size;
         items.truncate(size);

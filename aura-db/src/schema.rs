@@ -6,7 +6,7 @@ use sea_orm::SqliteTransactionMode;
 
 use crate::database::Database;
 use crate::error::{Context, Error};
-use crate::executor::acquire::begin;
+use crate::seaorm::begin;
 
 impl Database {
     pub(crate) async fn prepare_schema(&self) -> Result<(), Error> {
@@ -15,7 +15,7 @@ impl Database {
             self.bring_up(&state).await?;
             self.schema_state().await?.require()?;
         }
-        if let Some(server) = &self.executor().shared.postgres {
+        if let Some(server) = self.executor().shared.postgres() {
             server.wait_for_returns().await;
         }
         Ok(())
@@ -26,7 +26,7 @@ impl Database {
             // Another connection would be another database.
             Target::Memory => {
                 Runner::default()
-                    .up_in_memory(self.writer(), migration::log)
+                    .up_in_memory(&self.executor().connections().writer, migration::log)
                     .await?;
             }
             _ if self.config().synchronize && !matches!(state, State::Ahead { .. }) => {
@@ -43,7 +43,11 @@ impl Database {
     pub async fn schema_state(&self) -> Result<State, Error> {
         // The pool would open another connection for each statement that comes
         // before it has the last one back.
-        let look = begin(self.reader().clone(), SqliteTransactionMode::Deferred).await?;
+        let look = begin(
+            self.executor().connections().reader.clone(),
+            SqliteTransactionMode::Deferred,
+        )
+        .await?;
         let state = migration::state(&look).await?;
         look.rollback().await.context("looking at the schema")?;
         Ok(state)

@@ -26,11 +26,11 @@ fn user(db: &Database, email: &str) -> users::ActiveModel {
 async fn a_written_row_is_read_back_equal(test: TestDb) {
     let db = Database::connect(test.config()).await.expect("it connects");
     let written = user(&db, "ada@example.org")
-        .insert(db.writer())
+        .insert(&*db.seaorm().writer().await.expect("open"))
         .await
         .expect("it is written");
     let read = users::Entity::find_by_id(written.id)
-        .one(db.reader())
+        .one(&db.seaorm().reader().await.expect("open"))
         .await
         .expect("it is read");
     assert_eq!(read.as_ref(), Some(&written));
@@ -41,30 +41,30 @@ async fn a_written_row_is_read_back_equal(test: TestDb) {
 
 async fn a_transaction_counts_when_it_commits(test: TestDb) {
     let db = Database::connect(test.config()).await.expect("it connects");
-    let transaction = db.begin().await.expect("it begins");
+    let transaction = db.seaorm().begin().await.expect("it begins");
     user(&db, "kept@example.org")
-        .insert(&transaction)
+        .insert(&*transaction)
         .await
         .expect("it is written");
     transaction.commit().await.expect("it commits");
 
-    let transaction = db.begin().await.expect("it begins");
+    let transaction = db.seaorm().begin().await.expect("it begins");
     user(&db, "gone@example.org")
-        .insert(&transaction)
+        .insert(&*transaction)
         .await
         .expect("it is written");
     transaction.rollback().await.expect("it rolls back");
 
-    let transaction = db.begin().await.expect("it begins");
+    let transaction = db.seaorm().begin().await.expect("it begins");
     user(&db, "dropped@example.org")
-        .insert(&transaction)
+        .insert(&*transaction)
         .await
         .expect("it is written");
     drop(transaction);
 
     assert_eq!(
         users::Entity::find()
-            .count(db.reader())
+            .count(&db.seaorm().reader().await.expect("open"))
             .await
             .expect("a count"),
         1
@@ -79,10 +79,10 @@ async fn transactions_that_read_before_they_write_wait_for_each_other(test: Test
     let second = Database::connect(test.config()).await.expect("it connects");
     let work = |db: Database, name: &'static str| async move {
         for round in 0..20 {
-            let transaction = db.begin().await.expect("it begins");
-            let found = users::Entity::find().count(&transaction).await;
+            let transaction = db.seaorm().begin().await.expect("it begins");
+            let found = users::Entity::find().count(&*transaction).await;
             let written = user(&db, &format!("{name}{round}@example.org"))
-                .insert(&transaction)
+                .insert(&*transaction)
                 .await;
             found.expect("it reads");
             written.expect("it writes");
@@ -92,7 +92,7 @@ async fn transactions_that_read_before_they_write_wait_for_each_other(test: Test
     tokio::join!(work(first.clone(), "one"), work(second.clone(), "two"));
     assert_eq!(
         users::Entity::find()
-            .count(first.reader())
+            .count(&first.seaorm().reader().await.expect("open"))
             .await
             .expect("a count"),
         40
@@ -117,11 +117,13 @@ async fn a_begin_that_is_given_up_leaves_no_transaction_behind(test: TestDb) {
         };
         tokio::select! {
             biased;
-            _ = db.begin() => {}
+            _ = db.seaorm().begin() => {}
             () = patience => {}
         }
         let email = format!("round{round}@example.org");
-        let written = user(&db, &email).insert(db.writer()).await;
+        let written = user(&db, &email)
+            .insert(&*db.seaorm().writer().await.expect("open"))
+            .await;
         written.expect("it is written");
     }
     let seen = test.lines("SELECT email AS line FROM users").await;
@@ -282,12 +284,12 @@ async fn a_database_in_memory_is_migrated_and_shared_by_reader_and_writer() {
         .await
         .expect("it connects");
     user(&db, "ada@example.org")
-        .insert(db.writer())
+        .insert(&*db.seaorm().writer().await.expect("open"))
         .await
         .expect("it is written");
     assert_eq!(
         users::Entity::find()
-            .count(db.reader())
+            .count(&db.seaorm().reader().await.expect("open"))
             .await
             .expect("a count"),
         1
@@ -295,7 +297,15 @@ async fn a_database_in_memory_is_migrated_and_shared_by_reader_and_writer() {
     assert_eq!(db.health().await.expect("it is well").reader.max, 1);
     // The migration had switched foreign keys off on this very connection.
     let orphan = "INSERT INTO sessions (token, expires_at, user_id) VALUES ('x', '2030-01-01T00:00:00+00:00', 99)";
-    assert!(db.writer().execute_unprepared(orphan).await.is_err());
+    assert!(
+        db.seaorm()
+            .writer()
+            .await
+            .expect("open")
+            .execute_unprepared(orphan)
+            .await
+            .is_err()
+    );
     db.close().await;
 }
 

@@ -37,12 +37,11 @@ async fn ask(test: &TestDb, variables: &[(&str, &str)], sql: &str) {
         "?1"
     };
     let sql = format!("{sql}{placeholder} AS value");
-    let statement = Statement::from_sql_and_values(
-        db.reader().get_database_backend(),
-        sql,
-        ["canary-7261".into()],
-    );
-    db.reader()
+    let statement = Statement::from_sql_and_values(db.backend(), sql, ["canary-7261".into()]);
+    db.seaorm()
+        .reader()
+        .await
+        .expect("open")
         .query_one_raw(statement)
         .await
         .expect("an answer");

@@ -120,7 +120,10 @@ async fn refused(db: &Database) -> Result<[(&'static str, &'static str); 7], Err
             hashed_password: Set(PasswordHash(hash.to_owned())),
             ..Default::default()
         };
-        planted.update(db.writer()).await.expect("planted");
+        planted
+            .update(&*db.seaorm().writer().await.expect("open"))
+            .await
+            .expect("planted");
     }
     Ok([
         ("current", WRONG),

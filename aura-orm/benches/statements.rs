@@ -38,15 +38,15 @@ fn by_hand(connection: &Connection, id: i64) -> rusqlite::Result<(i64, String)> 
 }
 
 async fn by_engine(readers: &Readers, id: i64) -> Result<Vec<(i64, String)>, Error> {
-    let statement = Statement::new(FIND, vec![id.into()]);
+    let statement = Statement::new(StatementKind::Read, FIND, vec![id.into()]);
     let read = |row: &aura_orm::sqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
-    readers.query(statement, read).await
+    readers.query(statement, usize::MAX, read).await
 }
 
 async fn add(writer: &Writer) -> Result<u64, Error> {
     let mut write = writer.begin(false).await?;
-    let statement = Statement::new(ADD, vec!["another".into()]);
-    let added = write.execute(statement, StatementKind::Write).await?;
+    let statement = Statement::new(StatementKind::Write, ADD, vec!["another".into()]);
+    let added = write.execute(statement).await?;
     write.commit().await?;
     Ok(added)
 }
@@ -105,7 +105,10 @@ fn times(criterion: &mut Criterion) {
         group.bench_function(name, |bencher| {
             let cell = ValueRef::Text(text.as_bytes());
             let read = || aura_orm::sqlite::value(black_box(cell), &ArrayType::ChronoDateTimeUtc);
-            assert!(matches!(read(), Some(Value::ChronoDateTimeUtc(Some(_)))));
+            assert!(matches!(
+                read(),
+                Ok(Some(Value::ChronoDateTimeUtc(Some(_))))
+            ));
             bencher.iter(read);
         });
     }

@@ -1,16 +1,25 @@
 //! What TypeORM was to AURA's old data layer: the part that runs statements and
 //! knows no table. AURA's own tables and an application's enter it alike.
 //!
-//! * [`Statement`]: SQL with the values of its placeholders, for either database.
+//! * [`Statement`]: SQL with the values of its placeholders, for either database;
+//!   [`TypedStatement`]: one whose rows have a type; [`CachedSql`]: one that is built once.
+//! * [`row`]: rows of either database, read as models, tuples and structs.
 //! * [`Batcher`]: requests of concurrent callers, sent in one statement.
 //! * [`sqlite`]: SQLite inside the process.
 
 mod batcher;
+pub mod row;
 pub mod sqlite;
 mod statement;
+mod statement_cache;
+mod typed_statement;
+mod value;
 
 pub use batcher::{Batch, Batcher, Leader, Slot};
+pub use row::{Deserialized, EntityModel, ModelOf, RowDecoder, RowError, RowReader, Scalar};
 pub use statement::{Statement, StatementKind};
+pub use statement_cache::{CachedSql, CachedStatement};
+pub use typed_statement::{RowOf, SelectorRows, TypedQuery, TypedStatement, returning, select};
 
 #[cfg(test)]
 mod tests {

@@ -15,12 +15,14 @@ pub struct Connections {
     /// Takes reads. On SQLite a pool of read-only connections (for `:memory:`
     /// the writer itself), on PostgreSQL the same pool as the writer.
     pub reader: DatabaseConnection,
+    /// The URI by which SQLite opens `:memory:` in this process.
+    pub memory: Option<String>,
 }
 
 impl Connections {
     /// Waits for statements under way and closes everything.
     pub async fn close(self) {
-        let Self { writer, reader } = self;
+        let Self { writer, reader, .. } = self;
         // The reader first: the last writer to leave a SQLite file folds the
         // WAL back into it, which it can't while a reader is looking.
         let _ = reader.close().await;
@@ -38,10 +40,12 @@ pub async fn connect(config: &Config) -> Result<Connections, Error> {
     match &config.target {
         Target::Sqlite { path } => sqlite::connect(config, path).await,
         Target::Memory => {
-            let writer = sqlite::memory(config).await?;
+            let name = sqlite::memory_name();
+            let writer = sqlite::memory(config, &name).await?;
             Ok(Connections {
                 reader: writer.clone(),
                 writer,
+                memory: Some(format!("file:{name}?vfs=memdb")),
             })
         }
         Target::Postgres(postgres) => {
@@ -49,6 +53,7 @@ pub async fn connect(config: &Config) -> Result<Connections, Error> {
             Ok(Connections {
                 reader: writer.clone(),
                 writer,
+                memory: None,
             })
         }
     }
@@ -61,7 +66,7 @@ pub async fn connect_exclusive(config: &Config) -> Result<DatabaseConnection, Er
     let config = config.clone().without_timeouts();
     match &config.target {
         Target::Sqlite { path } => sqlite::exclusive(&config, path).await,
-        Target::Memory => sqlite::memory(&config).await,
+        Target::Memory => sqlite::memory(&config, &sqlite::memory_name()).await,
         Target::Postgres(postgres) => postgres::connect(&config, postgres, 1).await,
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use sea_orm::{DatabaseConnection, SqlxSqliteConnector};
@@ -51,6 +52,7 @@ pub(crate) async fn connect(config: &Config, path: &Path) -> Result<Connections,
     Ok(Connections {
         writer,
         reader: SqlxSqliteConnector::from_sqlx_sqlite_pool(reader),
+        memory: None,
     })
 }
 
@@ -101,11 +103,22 @@ pub(crate) async fn read_only(
         .map(Some)
 }
 
-/// One connection that is never recycled: the database lives in it.
-pub(crate) async fn memory(config: &Config) -> Result<DatabaseConnection, Error> {
+/// Returns a name for a database in memory, which no other has in this process.
+pub(crate) fn memory_name() -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    // With a slash, or it would belong to one connection
+    // (https://sqlite.org/src/file/src/memdb.c).
+    format!("/aura-{}", COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// One connection that is never recycled: the database ends with its last connection.
+pub(crate) async fn memory(config: &Config, name: &str) -> Result<DatabaseConnection, Error> {
     let options = SqliteConnectOptions::new()
-        .in_memory(true)
-        .foreign_keys(true);
+        .filename(name)
+        .vfs("memdb")
+        .create_if_missing(true)
+        .foreign_keys(true)
+        .busy_timeout(busy_timeout(config));
     open(with_logging(options, config), Path::new(":memory:"), config).await
 }
 

@@ -27,7 +27,8 @@ async fn is_encrypted(connection: &DatabaseConnection) -> bool {
 #[tokio::test]
 async fn a_password_over_verified_tls_works() {
     let db = TestDb::empty(Backend::Postgres).await;
-    let Connections { writer, reader } = connect(&db.config()).await.expect("it opens");
+    let connections = connect(&db.config()).await.expect("it opens");
+    let Connections { writer, reader, .. } = &connections;
     assert!(is_encrypted(&writer).await && is_encrypted(&reader).await);
     writer
         .execute_unprepared("CREATE TABLE t (x bigint)")
@@ -38,7 +39,7 @@ async fn a_password_over_verified_tls_works() {
         .await
         .expect("a row");
     assert_eq!(one(&reader, "SELECT x::text FROM t").await, "7");
-    Connections { writer, reader }.close().await;
+    connections.close().await;
 }
 
 #[tokio::test]

@@ -59,7 +59,7 @@ async fn a_new_file_belongs_to_its_user_alone() {
 #[tokio::test]
 async fn the_writer_is_durable_and_checks_foreign_keys() {
     let folder = folder();
-    let Connections { writer, reader } = opened(&folder.path().join("aura.db")).await;
+    let Connections { writer, reader, .. } = opened(&folder.path().join("aura.db")).await;
     for connection in [&writer, &reader] {
         assert_eq!(
             one::<String>(connection, "PRAGMA journal_mode").await,
@@ -97,7 +97,7 @@ async fn the_engine_was_compiled_as_the_workspace_says() {
 #[tokio::test]
 async fn the_reader_sees_each_write_at_once_and_cannot_write() {
     let folder = folder();
-    let Connections { writer, reader } = opened(&folder.path().join("aura.db")).await;
+    let Connections { writer, reader, .. } = opened(&folder.path().join("aura.db")).await;
     run(&writer, "CREATE TABLE t (x)").await;
     for count in 1..=20 {
         run(&writer, "INSERT INTO t VALUES (1)").await;
@@ -118,7 +118,7 @@ async fn the_reader_sees_each_write_at_once_and_cannot_write() {
 async fn readers_do_not_wait_for_a_writer() {
     use sea_orm::TransactionTrait as _;
     let folder = folder();
-    let Connections { writer, reader } = opened(&folder.path().join("aura.db")).await;
+    let Connections { writer, reader, .. } = opened(&folder.path().join("aura.db")).await;
     run(&writer, "CREATE TABLE t (x)").await;
     let transaction = writer.begin().await.expect("a transaction");
     transaction
@@ -158,7 +158,7 @@ async fn a_second_writer_waits_as_long_as_it_may() {
 
 #[tokio::test]
 async fn in_memory_reader_and_writer_are_one_database() {
-    let Connections { writer, reader } = connect(&Config::memory()).await.expect("it opens");
+    let Connections { writer, reader, .. } = connect(&Config::memory()).await.expect("it opens");
     run(
         &writer,
         "CREATE TABLE p (id INTEGER PRIMARY KEY); CREATE TABLE c (p REFERENCES p)",
@@ -188,7 +188,7 @@ async fn a_pool_setting_does_not_give_memory_a_second_database() {
     let mut config = Config::memory();
     config.pool.max = 10;
     config.pool.idle_timeout = Some(Duration::from_millis(1));
-    let Connections { writer, reader } = connect(&config).await.expect("it opens");
+    let Connections { writer, reader, .. } = connect(&config).await.expect("it opens");
     run(&writer, "CREATE TABLE t (x)").await;
     tokio::time::sleep(Duration::from_millis(50)).await;
     let counts = (0..8).map(|_| {
@@ -338,7 +338,7 @@ async fn a_new_file_may_be_opened_by_many_at_once() {
 async fn a_commit_after_failed_ones_is_a_commit() {
     let folder = folder();
     let path = folder.path().join("aura.db");
-    let Connections { writer, reader } = opened(&path).await;
+    let Connections { writer, reader, .. } = opened(&path).await;
     let schema = "CREATE TABLE t (id INTEGER PRIMARY KEY, \
         of INTEGER REFERENCES t DEFERRABLE INITIALLY DEFERRED); INSERT INTO t (id) VALUES (1)";
     run(&writer, schema).await;

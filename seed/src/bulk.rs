@@ -2,7 +2,8 @@
 //! Unlike a long VALUES list it is the same statement for every batch, and it
 //! costs no work per value on this side.
 
-use aura_db::sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, Statement};
+use aura_db::SeaOrmTransaction;
+use aura_db::sea_orm::{ConnectionTrait, DbBackend, DbErr, Statement};
 
 /// Rows per statement: beyond this the time per row no longer falls.
 pub(crate) const BATCH: usize = 1000;
@@ -12,7 +13,7 @@ pub(crate) type Column = (&'static str, &'static str);
 
 /// Inserts rows whose values are in the order of the columns.
 pub(crate) async fn insert(
-    transaction: &DatabaseTransaction,
+    transaction: &SeaOrmTransaction,
     table: &str,
     columns: &[Column],
     rows: Vec<serde_json::Value>,

@@ -4,9 +4,8 @@ use aura_db::entity::{
     Document, LogLevel, PluginId, Role, UserId, WorkflowId, WorkflowStatus, logs, plugins, users,
     workflow_plugins, workflows,
 };
-use aura_db::sea_orm::DatabaseTransaction;
 use aura_db::sea_orm::{ActiveModelTrait, ColumnTrait, EntityTrait, QueryFilter, Set};
-use aura_db::{Database, Environment};
+use aura_db::{Database, Environment, SeaOrmTransaction};
 use chrono::{DateTime, Utc};
 use rand::RngExt;
 use secrecy::{ExposeSecret, SecretString};
@@ -47,7 +46,7 @@ pub async fn run(db: &Database, environment: &Environment) -> Result<Report, Err
 }
 
 struct Demo {
-    transaction: DatabaseTransaction,
+    transaction: SeaOrmTransaction,
     now: DateTime<Utc>,
     report: Report,
 }
@@ -88,7 +87,7 @@ impl Demo {
     ) -> Result<UserId, Error> {
         let found = users::Entity::find()
             .filter(users::Column::Email.eq(email))
-            .one(&self.transaction)
+            .one(&*self.transaction)
             .await?;
         if let Some(user) = found {
             return Ok(user.id);
@@ -111,7 +110,7 @@ impl Demo {
             updated_at: Set(self.now),
             ..Default::default()
         };
-        let user = user.insert(&self.transaction).await?;
+        let user = user.insert(&*self.transaction).await?;
         self.report
             .created
             .push(("user", format!("{name} <{email}> ({role})")));
@@ -126,7 +125,7 @@ impl Demo {
     ) -> Result<PluginId, Error> {
         let found = plugins::Entity::find()
             .filter(plugins::Column::Name.eq(name))
-            .one(&self.transaction)
+            .one(&*self.transaction)
             .await?;
         if let Some(plugin) = found {
             return Ok(plugin.id);
@@ -143,7 +142,7 @@ impl Demo {
             updated_by: Set(Some(creator)),
             ..Default::default()
         };
-        let plugin = plugin.insert(&self.transaction).await?;
+        let plugin = plugin.insert(&*self.transaction).await?;
         self.report
             .created
             .push(("plugin", format!("{name} {}", plugin.version)));
@@ -154,7 +153,7 @@ impl Demo {
         let found = workflows::Entity::find()
             .filter(workflows::Column::Name.eq(WORKFLOW))
             .filter(workflows::Column::OwnerId.eq(owner))
-            .one(&self.transaction)
+            .one(&*self.transaction)
             .await?;
         if found.is_some() {
             return Ok(());
@@ -184,7 +183,7 @@ impl Demo {
             ))),
             ..Default::default()
         };
-        let workflow = workflow.insert(&self.transaction).await?;
+        let workflow = workflow.insert(&*self.transaction).await?;
         self.report.created.push((
             "workflow",
             format!("{WORKFLOW} (of admin@aura.local, with github and slack)"),
@@ -199,7 +198,7 @@ impl Demo {
             plugin_id: Set(plugin),
         });
         workflow_plugins::Entity::insert_many(links)
-            .exec(&self.transaction)
+            .exec(&*self.transaction)
             .await?;
         Ok(())
     }
@@ -216,7 +215,7 @@ impl Demo {
             ))),
             ..Default::default()
         };
-        entry.insert(&self.transaction).await?;
+        entry.insert(&*self.transaction).await?;
         self.report
             .created
             .push(("log", format!("info: {message}")));

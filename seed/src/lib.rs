@@ -9,8 +9,8 @@ pub mod load;
 
 use std::time::Duration;
 
-use aura_db::Database;
-use aura_db::sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, Statement};
+use aura_db::sea_orm::{ConnectionTrait, DbBackend, DbErr, Statement};
+use aura_db::{Database, SeaOrmTransaction, TypedQuery};
 
 /// A seed that failed.
 #[derive(thiserror::Error)]
@@ -34,33 +34,24 @@ pub enum Error {
     #[error(
         "whether the seed was written is not known, because the answer to COMMIT was lost; run it again: it writes what is missing"
     )]
-    Commit(#[source] DbErr),
-    /// The rows can't be counted.
-    #[error("counting the rows failed")]
-    Count(#[source] DbErr),
+    Commit(#[source] aura_db::Error),
 }
 
 connection::debug_as_display!(Error);
 
 /// Rows per table, in the order of the schema.
 pub async fn counts(db: &Database) -> Result<Vec<(&'static str, i64)>, Error> {
-    let backend = db.reader().get_database_backend();
     let mut counts = Vec::new();
     for table in aura_db::migration::Runner::default().owned() {
-        let sql = format!("SELECT count(*) AS rows FROM {table}");
-        let row = db
-            .reader()
-            .query_one_raw(Statement::from_string(backend, sql))
-            .await
-            .map_err(Error::Count)?;
-        let rows = row.map_or(Ok(0), |row| row.try_get("", "rows"));
-        counts.push((table, rows.map_err(Error::Count)?));
+        let sql = format!("SELECT count(*) FROM {table}");
+        let count = Statement::from_string(DbBackend::Sqlite, sql);
+        counts.push((table, db.fetch_one(TypedQuery::<i64>::sql(count)).await?));
     }
     Ok(counts)
 }
 
 /// Begins a transaction that no other seed is in, however long that takes.
-async fn begin(db: &Database) -> Result<DatabaseTransaction, Error> {
+async fn begin(db: &Database) -> Result<SeaOrmTransaction, Error> {
     let begun = locked(db);
     tokio::pin!(begun);
     tokio::select! {
@@ -71,9 +62,9 @@ async fn begin(db: &Database) -> Result<DatabaseTransaction, Error> {
     begun.await
 }
 
-async fn locked(db: &Database) -> Result<DatabaseTransaction, Error> {
+async fn locked(db: &Database) -> Result<SeaOrmTransaction, Error> {
     // On SQLite the transaction itself has the only write lock.
-    let transaction = db.begin().await?;
+    let transaction = db.seaorm().begin().await?;
     if transaction.get_database_backend() == DbBackend::Postgres {
         transaction
             .execute_unprepared(connection::NO_TIME_LIMITS)
@@ -85,7 +76,7 @@ async fn locked(db: &Database) -> Result<DatabaseTransaction, Error> {
 }
 
 /// Commits what went well; what didn't is rolled back, and its error told.
-async fn end<T>(transaction: DatabaseTransaction, result: Result<T, Error>) -> Result<T, Error> {
+async fn end<T>(transaction: SeaOrmTransaction, result: Result<T, Error>) -> Result<T, Error> {
     match result {
         Ok(value) => transaction
             .commit()

@@ -1,10 +1,8 @@
 //! Volume to measure with: believable, and the same rows for the same seed.
 
-use aura_db::Database;
 use aura_db::entity::{Live, users, workflows};
-use aura_db::sea_orm::{
-    ColumnTrait, DatabaseTransaction, EntityTrait, PaginatorTrait, QueryFilter, QuerySelect,
-};
+use aura_db::sea_orm::{ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter, QuerySelect};
+use aura_db::{Database, SeaOrmTransaction};
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use rand::rngs::ChaCha8Rng;
 use rand::seq::IndexedRandom;
@@ -52,7 +50,7 @@ pub async fn run(
     };
     let there = users::Entity::find()
         .filter(users::Column::Email.ends_with(load.domain()))
-        .count(&load.transaction)
+        .count(&*load.transaction)
         .await?;
     if there > 0 {
         return crate::end(load.transaction, Ok(Outcome::AlreadyThere(there))).await;
@@ -63,7 +61,7 @@ pub async fn run(
 }
 
 struct Load {
-    transaction: DatabaseTransaction,
+    transaction: SeaOrmTransaction,
     volume: Volume,
 }
 
@@ -270,7 +268,7 @@ impl Load {
             .columns([users::Column::Id, users::Column::Email])
             .filter(users::Column::Email.ends_with(self.domain()))
             .into_tuple()
-            .all(&self.transaction)
+            .all(&*self.transaction)
             .await?;
         Ok(in_order(&rows, |email| {
             email.split('@').next()?.rsplit('.').next()?.parse().ok()
@@ -286,7 +284,7 @@ impl Load {
             .columns([workflows::Column::Id, workflows::Column::Name])
             .filter(workflows::Column::OwnerId.between(*first, *last))
             .into_tuple()
-            .all(&self.transaction)
+            .all(&*self.transaction)
             .await?;
         Ok(in_order(&rows, |name| {
             name.rsplit('#').next()?.parse().ok()

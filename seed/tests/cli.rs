@@ -176,8 +176,8 @@ async fn service() {
     let Some(name) = asked(SERVICE) else { return };
     let db = Database::from_env().await.expect("it connects");
     for number in 0..100 {
-        let transaction = db.begin().await.expect("it begins");
-        let before = users::Entity::find().count(&transaction).await;
+        let transaction = db.seaorm().begin().await.expect("it begins");
+        let before = users::Entity::find().count(&*transaction).await;
         before.expect("it reads before it writes");
         let user = users::ActiveModel {
             name: Set(name.clone()),
@@ -185,7 +185,7 @@ async fn service() {
             hashed_password: Set(aura_db::password::unusable()),
             ..Default::default()
         };
-        user.insert(&transaction).await.expect("it writes");
+        user.insert(&*transaction).await.expect("it writes");
         transaction.commit().await.expect("it commits");
     }
     db.close().await;

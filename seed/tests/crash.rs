@@ -29,15 +29,15 @@ fn was_written(run: &Ended) -> bool {
 async fn rows(db: &Database) -> [u64; 3] {
     [
         users::Entity::find()
-            .count(db.reader())
+            .count(&db.seaorm().reader().await.expect("open"))
             .await
             .expect("a count"),
         workflows::Entity::find()
-            .count(db.reader())
+            .count(&db.seaorm().reader().await.expect("open"))
             .await
             .expect("a count"),
         logs::Entity::find()
-            .count(db.reader())
+            .count(&db.seaorm().reader().await.expect("open"))
             .await
             .expect("a count"),
     ]
@@ -47,7 +47,7 @@ async fn of_seed(db: &Database, seed: u32) -> u64 {
     let theirs = users::Column::Email.ends_with(format!("@load-{seed}.example.org"));
     users::Entity::find()
         .filter(theirs)
-        .count(db.reader())
+        .count(&db.seaorm().reader().await.expect("open"))
         .await
         .expect("a count")
 }
@@ -82,7 +82,10 @@ async fn a_killed_load_leaves_all_of_it_or_nothing(test: TestDb) {
         let killed = running.kill();
 
         let db = Database::connect(test.config()).await.expect("it opens");
-        assert_eq!(integrity(db.reader(), test.backend()).await, "ok");
+        assert_eq!(
+            integrity(&db.seaorm().reader().await.expect("open"), test.backend()).await,
+            "ok"
+        );
         // A server notices a dead client at its next message.
         let there = match of_seed(&db, seed).await {
             0 if was_written(&killed) => panic!("seed {seed} said that it was written"),

@@ -46,7 +46,7 @@ async fn the_demo_is_what_the_old_package_promised(test: TestDb) {
 
     let users = users::Entity::find()
         .order_by_asc(users::Column::Id)
-        .all(db.reader())
+        .all(&db.seaorm().reader().await.expect("open"))
         .await
         .expect("users");
     let told: Vec<_> = users
@@ -69,7 +69,7 @@ async fn the_demo_is_what_the_old_package_promised(test: TestDb) {
 
     let plugins = plugins::Entity::find()
         .order_by_asc(plugins::Column::Id)
-        .all(db.reader())
+        .all(&db.seaorm().reader().await.expect("open"))
         .await
         .expect("plugins");
     let told: Vec<_> = plugins
@@ -92,7 +92,7 @@ async fn the_demo_is_what_the_old_package_promised(test: TestDb) {
 
     let all = workflows::Entity::find()
         .find_also_related(users::Entity)
-        .all(db.reader())
+        .all(&db.seaorm().reader().await.expect("open"))
         .await
         .expect("workflows");
     let [(flow, Some(owner))] = all.as_slice() else {
@@ -119,13 +119,16 @@ async fn the_demo_is_what_the_old_package_promised(test: TestDb) {
     );
     assert_eq!(
         workflow_plugins::Entity::find()
-            .count(db.reader())
+            .count(&db.seaorm().reader().await.expect("open"))
             .await
             .expect("a count"),
         2
     );
 
-    let logs = logs::Entity::find().all(db.reader()).await.expect("logs");
+    let logs = logs::Entity::find()
+        .all(&db.seaorm().reader().await.expect("open"))
+        .await
+        .expect("logs");
     let [log] = logs.as_slice() else {
         panic!("one log entry, not {}", logs.len())
     };
@@ -166,7 +169,7 @@ async fn two_seeds_at_once_write_one_demo(test: TestDb) {
     assert_eq!(created, 6);
     assert_eq!(
         users::Entity::find()
-            .count(one.reader())
+            .count(&one.seaorm().reader().await.expect("open"))
             .await
             .expect("a count"),
         2
@@ -233,7 +236,10 @@ async fn load_is_the_same_for_the_same_seed(test: TestDb) {
     // PostgreSQL puts blanks into what it can search.
     let entries = async |db: &Database| {
         let entries = logs::Entity::find().order_by_asc(logs::Column::Id);
-        let entries = entries.all(db.reader()).await.expect("logs");
+        let entries = entries
+            .all(&db.seaorm().reader().await.expect("open"))
+            .await
+            .expect("logs");
         let parts = entries.into_iter().map(|mut entry| {
             let metadata = entry.metadata.take().map(|text| text.json());
             (entry, metadata)
@@ -246,12 +252,12 @@ async fn load_is_the_same_for_the_same_seed(test: TestDb) {
     );
     let stored = workflows::Entity::find()
         .order_by_asc(workflows::Column::Id)
-        .all(db.reader())
+        .all(&db.seaorm().reader().await.expect("open"))
         .await
         .expect("workflows");
     let same = workflows::Entity::find()
         .order_by_asc(workflows::Column::Id)
-        .all(again.reader())
+        .all(&again.seaorm().reader().await.expect("open"))
         .await
         .expect("workflows");
     assert!(stored == same, "the workflows differ");
@@ -277,7 +283,7 @@ async fn load_is_the_same_for_the_same_seed(test: TestDb) {
     );
     assert_eq!(
         logs::Entity::find()
-            .count(db.reader())
+            .count(&db.seaorm().reader().await.expect("open"))
             .await
             .expect("a count"),
         5000

@@ -40,7 +40,9 @@ async fn accounts(db: &Database) -> Result<(), Box<dyn std::error::Error>> {
             hashed_password: Set(PasswordHash(hash.to_owned())),
             ..Default::default()
         };
-        planted.update(db.writer()).await?;
+        planted
+            .update(&*db.seaorm().writer().await.expect("open"))
+            .await?;
     }
     Ok(())
 }

@@ -100,6 +100,15 @@ impl Error {
                 source: source(error),
             },
             Sqlite::Ended | Sqlite::BatchRolledBack => Self::Aborted,
+            Sqlite::Reclaimed => Self::Busy {
+                context,
+                source: Some(DbErr::Custom(RECLAIMED.to_owned())),
+            },
+            Sqlite::IdleTimeout(_) => Self::Unavailable {
+                context,
+                reason: "the transaction did nothing for too long while others waited for it",
+                source: Box::new(error),
+            },
             Sqlite::Closed => Self::unavailable(context, error),
             Sqlite::Moved => Self::Unavailable {
                 context,
@@ -181,6 +190,7 @@ impl Error {
             return false;
         };
         match source {
+            DbErr::Custom(text) => text == RECLAIMED,
             DbErr::Conn(RuntimeErr::SqlxError(error))
             | DbErr::Exec(RuntimeErr::SqlxError(error))
             | DbErr::Query(RuntimeErr::SqlxError(error)) => error
@@ -194,6 +204,10 @@ impl Error {
         }
     }
 }
+
+/// Of a transaction that was rolled back because it was in the way of others; alone it
+/// may take longer.
+const RECLAIMED: &str = "the transaction was in the way of others";
 
 /// Whether a statement that was sent may have been done all the same: the server
 /// didn't say that it refused it, or said it about the connection and not about

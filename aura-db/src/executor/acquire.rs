@@ -4,17 +4,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use aura_orm::StatementKind;
-use sea_orm::{
-    DatabaseConnection, DatabaseTransaction, DbErr, SqliteTransactionMode, TransactionOptions,
-    TransactionTrait,
-};
+use sea_orm::DbErr;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::error::{Context, Error};
-use crate::executor::context::Executor;
+use crate::executor::context::{Backend, Executor};
 use crate::executor::postgres::{PooledConnection, PostgresPool};
-use crate::executor::transaction::{Isolation, Pool, TransactionState};
-use crate::executor::tx_connection::{TxConnection, context};
+use crate::executor::sqlite::SqliteExecutor;
+use crate::executor::transaction::{Begin, TransactionState};
+use crate::executor::tx_connection::TxConnection;
 
 const BEGINNING: &str = "beginning a transaction";
 
@@ -30,11 +28,12 @@ impl Executor {
         kind: StatementKind,
         run: impl AsyncFnOnce(&mut PooledConnection) -> Result<T, DbErr>,
     ) -> Result<T, Error> {
-        let context = context(kind);
-        let _place = self.acquire_permit(&self.shared.limits.writer).await?;
+        let reads = kind == StatementKind::Read;
+        let context = if reads { "reading" } else { "writing" };
+        let _permit = self.acquire_permit(postgres.permits()).await?;
         let mut connection = postgres.acquire().await.context(context)?;
         run(&mut connection).await.map_err(|error| {
-            if kind == StatementKind::Read {
+            if reads {
                 Error::of(context, error)
             } else {
                 Error::of_sent(context, error)
@@ -42,18 +41,8 @@ impl Executor {
         })
     }
 
-    /// Returns the driver's connections, and the semaphore in front of them.
-    pub(crate) fn pool(&self, writes: bool) -> (&DatabaseConnection, &Arc<Semaphore>) {
-        let shared = &*self.shared;
-        if writes {
-            (&shared.connections.writer, &shared.limits.writer)
-        } else {
-            (&shared.connections.reader, &shared.limits.reader)
-        }
-    }
-
     /// Waits for a permit to use a connection.
-    pub(crate) async fn acquire_permit(
+    async fn acquire_permit(
         &self,
         permits: &Arc<Semaphore>,
     ) -> Result<OwnedSemaphorePermit, Error> {
@@ -73,76 +62,35 @@ impl Executor {
         }
     }
 
+    /// Begins a transaction. `alone` is for one that shares its commit with no other.
     pub(super) async fn begin(
         &self,
-        pool: Pool,
-        isolation: Isolation,
+        begin: Begin,
         alone: bool,
     ) -> Result<Arc<TransactionState>, Error> {
-        let sqlite = self.shared.sqlite.as_ref();
-        let (connection, permit) = match (sqlite, pool) {
-            (Some(sqlite), Pool::Reader) => {
-                let waits = sqlite.readers.is_full();
-                let snapshot = self.counted(waits, sqlite.readers.snapshot()).await;
-                let snapshot = snapshot.map_err(|error| Error::of_sqlite(BEGINNING, error))?;
-                (TxConnection::Snapshot(snapshot.into()), None)
+        let (connection, permit) = match &self.shared.backend {
+            Backend::Sqlite(sqlite) => (self.begin_on_sqlite(sqlite, begin, alone).await?, None),
+            Backend::Postgres(postgres) => {
+                let permit = self.acquire_permit(postgres.permits()).await?;
+                let connection = postgres.begin(begin.isolation).await.context(BEGINNING)?;
+                (TxConnection::Postgres(connection.into()), Some(permit))
             }
-            (Some(sqlite), Pool::Writer) => {
-                let write = self.begin_write(sqlite, alone).await?;
-                (TxConnection::Write(write.into()), None)
-            }
-            _ => match &self.shared.postgres {
-                Some(postgres) => {
-                    let permit = self.acquire_permit(&self.shared.limits.writer).await?;
-                    let connection = postgres.begin(isolation).await.context(BEGINNING)?;
-                    (TxConnection::PostgresPool(connection.into()), Some(permit))
-                }
-                None => self.begin_driver(pool).await?,
-            },
         };
         Ok(TransactionState::new(connection, permit))
     }
 
-    /// Begins on SQLite, whose transactions are all serializable.
-    async fn begin_driver(
+    async fn begin_on_sqlite(
         &self,
-        pool: Pool,
-    ) -> Result<(TxConnection, Option<OwnedSemaphorePermit>), Error> {
-        let excluded = match &self.shared.sqlite {
-            Some(sqlite) => {
-                let excluded = self.waiting(sqlite, sqlite.writer.lock()).await;
-                Some(excluded.map_err(|error| Error::of_sqlite(BEGINNING, error))?)
-            }
-            None => None,
+        sqlite: &SqliteExecutor,
+        begin: Begin,
+        alone: bool,
+    ) -> Result<TxConnection, Error> {
+        let (Some(readers), false) = (&sqlite.readers, begin.writes) else {
+            let write = self.begin_write(sqlite, alone).await?;
+            return Ok(TxConnection::Write(write.into()));
         };
-        let (connection, permits) = self.pool(pool != Pool::Reader);
-        let permit = self.acquire_permit(permits).await?;
-        // Deferred, SQLite's own default, fails at once with "database is locked"
-        // when it reads before it writes.
-        let mode = match pool {
-            Pool::Reader => SqliteTransactionMode::Deferred,
-            _ => SqliteTransactionMode::Immediate,
-        };
-        let transaction = begin(connection.clone(), mode).await?;
-        Ok((TxConnection::Driver(transaction, excluded), Some(permit)))
+        let snapshot = self.counted(readers.is_full(), readers.snapshot()).await;
+        let snapshot = snapshot.map_err(|error| Error::of_sqlite(BEGINNING, error))?;
+        Ok(TxConnection::Snapshot(snapshot.into()))
     }
-}
-
-/// Begins a transaction in a task of its own: a `begin` that is dropped halfway
-/// would put a PostgreSQL connection back into the pool inside of a
-/// transaction, where the next write would be acknowledged and lost. A transaction
-/// whose caller has gone is rolled back.
-pub(crate) async fn begin(
-    connection: DatabaseConnection,
-    sqlite_transaction_mode: SqliteTransactionMode,
-) -> Result<DatabaseTransaction, Error> {
-    let options = TransactionOptions {
-        sqlite_transaction_mode: Some(sqlite_transaction_mode),
-        ..TransactionOptions::default()
-    };
-    let begun = tokio::spawn(async move { connection.begin_with_options(options).await });
-    begun
-        .await
-        .map_err(|source| Error::unavailable(BEGINNING, source))?
-        .context(BEGINNING)
 }

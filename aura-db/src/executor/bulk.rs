@@ -5,14 +5,11 @@ use std::iter::Peekable;
 
 use aura_orm::{Statement, StatementKind};
 use chrono::SecondsFormat;
-use sea_orm::sea_query::{Expr, Query};
-use sea_orm::{
-    ColumnTrait, ColumnType, DbBackend, DbErr, EntityTrait, IdenStatic, StatementBuilder, Value,
-};
+use sea_orm::{ColumnTrait, ColumnType, DbBackend, DbErr, EntityTrait, IdenStatic, Value};
 
 use crate::error::Error;
 use crate::executor::Executor;
-use crate::executor::statement::built;
+use crate::executor::tx_connection::TxConnection;
 
 /// So many rows are sent at once: SQLite takes 32,766 values in a statement, and
 /// no table has as many as 32 columns.
@@ -27,9 +24,8 @@ pub(crate) type Sized = (Vec<Value>, usize);
 
 impl Executor {
     /// Inserts rows, the values in the order of the columns, and returns how
-    /// many: on a SQLite file by one statement that is run for each, on PostgreSQL by
-    /// one that takes an array for each column. The caller holds a transaction when
-    /// they belong together.
+    /// many: on SQLite by one statement that is run for each, on PostgreSQL by
+    /// one that takes an array for each column. The caller holds a transaction.
     pub(crate) async fn insert_bulk<E: EntityTrait>(
         &self,
         columns: &[E::Column],
@@ -50,36 +46,16 @@ impl Executor {
     ) -> Result<u64, Error> {
         if self.backend() == DbBackend::Postgres {
             let arrays = arrays(&rows)?;
-            let statement = Statement::new(insert_arrays::<E>(columns, &rows), arrays);
-            return self
-                .execute_prepared(statement, StatementKind::BulkWrite)
-                .await;
+            let sql = insert_arrays::<E>(columns, &rows);
+            let statement = Statement::new(StatementKind::BulkWrite, sql, arrays);
+            return self.execute(statement).await;
         }
-        let table = E::default();
-        if let Some(scope) = &self.scope {
-            let guard = scope.open.connection.read().await;
-            let connection = guard.as_ref().ok_or(Error::Ended)?;
-            if connection.takes_bulk() {
-                let running = scope.open.enter(scope)?;
-                let insert = insert_one::<E>(columns);
-                let count = connection.insert(insert, rows).await;
-                running.done(count.as_ref().copied());
-                self.count_rows(*count.as_ref().unwrap_or(&0));
-                return count;
-            }
-        }
-        let mut insert = Query::insert();
-        insert
-            .into_table(table.table_ref())
-            .columns(columns.iter().copied());
-        for row in rows {
-            insert
-                .values(row.into_iter().map(Expr::val))
-                .map_err(crate::repositories::unbuilt)?;
-        }
-        let statement = StatementBuilder::build(&insert, &self.backend());
-        self.execute_prepared(built(statement), StatementKind::BulkWrite)
-            .await
+        let scope = self.scope.as_ref().ok_or(Error::Ended)?;
+        let sql = insert_one::<E>(columns);
+        let run = async |connection: &TxConnection| connection.insert_each(sql, rows).await;
+        let count = scope.run(run, |count| *count).await?;
+        self.count_rows(count);
+        Ok(count)
     }
 }
 

@@ -6,11 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use aura_orm::Batcher;
 use chrono::{DateTime, Utc};
-use connection::{Config, Connections, Target};
+use connection::{Config, Connections};
 use entity::{Action, Reach, Resource, Role, UserId, users};
 use sea_orm::sea_query::LockType;
 use sea_orm::{ColumnTrait, Condition, DbBackend, EntityTrait, QueryFilter, QuerySelect};
-use tokio::sync::Semaphore;
 use tracing::Instrument;
 
 use crate::clock::Clock;
@@ -18,7 +17,7 @@ use crate::error::Error;
 use crate::executor::postgres::PostgresPool;
 use crate::executor::sqlite::SqliteExecutor;
 use crate::executor::stats::Stats;
-use crate::executor::transaction::{Isolation, Pool, TransactionScope};
+use crate::executor::transaction::{Begin, Isolation, TransactionScope};
 use crate::repositories::logs::{Appended, LogEntry};
 
 /// The state that all handles of a database share.
@@ -26,47 +25,50 @@ use crate::repositories::logs::{Appended, LogEntry};
 pub(crate) struct Shared {
     pub(crate) config: Arc<Config>,
     pub(crate) connections: Connections,
-    /// The connections to a SQLite file.
-    pub(crate) sqlite: Option<SqliteExecutor>,
-    /// The connections to a PostgreSQL server.
-    pub(crate) postgres: Option<PostgresPool>,
+    pub(crate) backend: Backend,
     /// Log entries that are appended to PostgreSQL in one statement.
     pub(crate) appends: Arc<Batcher<LogEntry, Appended>>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) stats: Arc<Stats>,
-    pub(crate) limits: ConnectionLimits,
     /// Wakes the followers of the log when entries were appended in this process.
     pub(crate) news: tokio::sync::watch::Sender<()>,
 }
 
-/// A semaphore in front of each pool of the driver, where waits are counted and
-/// limited. On SQLite the writer is one connection.
+/// The connections of a database.
 #[derive(Debug, Clone)]
-pub(crate) struct ConnectionLimits {
-    pub(crate) reader: Arc<Semaphore>,
-    pub(crate) writer: Arc<Semaphore>,
+pub(crate) enum Backend {
+    /// To a file, or to a database in memory.
+    Sqlite(SqliteExecutor),
+    /// To a server.
+    Postgres(PostgresPool),
 }
 
-impl ConnectionLimits {
-    pub(crate) fn of(config: &Config) -> Self {
-        let permits = |width: u32| Arc::new(Semaphore::new(width as usize));
-        let max = config.pool.max.max(1);
-        match config.target {
-            Target::Sqlite { .. } => Self {
-                reader: permits(max),
-                writer: permits(1),
-            },
-            ref one_pool => {
-                let reader = permits(if matches!(one_pool, Target::Memory) {
-                    1
-                } else {
-                    max
-                });
-                Self {
-                    writer: reader.clone(),
-                    reader,
-                }
-            }
+impl Backend {
+    /// Creates the connections. Must be called within a runtime.
+    ///
+    /// # Errors
+    ///
+    /// As [`SqliteExecutor::of`].
+    pub(crate) fn of(config: &Config, connections: &Connections) -> Result<Self, Error> {
+        Ok(match SqliteExecutor::of(config, connections)? {
+            Some(sqlite) => Self::Sqlite(sqlite),
+            None => Self::Postgres(PostgresPool::of(config, connections)),
+        })
+    }
+}
+
+impl Shared {
+    pub(crate) fn sqlite(&self) -> Option<&SqliteExecutor> {
+        match &self.backend {
+            Backend::Sqlite(sqlite) => Some(sqlite),
+            Backend::Postgres(_) => None,
+        }
+    }
+
+    pub(crate) fn postgres(&self) -> Option<&PostgresPool> {
+        match &self.backend {
+            Backend::Sqlite(_) => None,
+            Backend::Postgres(postgres) => Some(postgres),
         }
     }
 }
@@ -188,16 +190,16 @@ impl Executor {
 
     /// Returns `SeaORM`'s connections, for statements that don't run here.
     pub(crate) fn connections(&self) -> &Connections {
-        if let Some(postgres) = &self.shared.postgres {
+        if let Some(postgres) = self.shared.postgres() {
             postgres.release_idle();
         }
         &self.shared.connections
     }
 
     pub(crate) fn backend(&self) -> DbBackend {
-        match self.shared.config.target {
-            Target::Postgres(_) => DbBackend::Postgres,
-            _ => DbBackend::Sqlite,
+        match self.shared.backend {
+            Backend::Postgres(_) => DbBackend::Postgres,
+            Backend::Sqlite(_) => DbBackend::Sqlite,
         }
     }
 
@@ -305,17 +307,15 @@ impl Executor {
         if self.scope.is_some() {
             return self.together(checked).await;
         }
-        let pool = if touch.writes() {
-            Pool::Writer
-        } else {
-            Pool::Reader
+        let begin = Begin {
+            writes: touch.writes(),
+            isolation: if touch == AccessMode::ReadCommitted {
+                Isolation::ReadCommitted
+            } else {
+                Isolation::Default
+            },
         };
-        let isolation = if touch == AccessMode::ReadCommitted {
-            Isolation::ReadCommitted
-        } else {
-            Isolation::Default
-        };
-        self.transact(pool, isolation, checked).await
+        self.transact(begin, checked).await
     }
 
     /// Checks the actor's role in the transaction of the operation, so that a demotion

@@ -1,72 +1,60 @@
 //! Runs statements and reads rows.
 //!
-//! Every statement of this crate is run here: reads on a reader, writes on the writer,
-//! both on the connection of a transaction inside one. Every failure becomes an
-//! [`Error`] here.
+//! Every statement is run here: reads on a reader, writes on the writer, both on the
+//! connection of a transaction inside one. Every failure becomes an [`Error`] here.
 
-use aura_orm::{Statement as Prepared, StatementKind};
+use aura_orm::{
+    EntityModel, ModelOf, RowDecoder, RowError, RowOf, RowReader, Statement, StatementKind,
+    TypedQuery, TypedStatement, returning, select,
+};
 use sea_orm::sea_query::{
-    DeleteStatement, InsertStatement, OnConflict, Query, SelectStatement, UpdateStatement,
+    DeleteStatement, InsertStatement, OnConflict, SelectStatement, UpdateStatement, ValueType,
 };
 use sea_orm::{
-    ActiveModelTrait, ConnectionTrait, DbErr, EntityTrait, IdenStatic, Insert, Iterable,
-    QueryTrait, Select, Statement, StatementBuilder, Value,
+    ActiveModelTrait, DbErr, EntityTrait, IdenStatic, Insert, Iterable, QueryTrait, Select,
+    StatementBuilder, Value,
 };
 
 use crate::error::{Context, Error};
 use crate::executor::Executor;
+use crate::executor::context::Backend;
 use crate::executor::postgres::PooledConnection;
-use crate::executor::row::{FromRow, RowReader};
-use crate::executor::statement::{TypedQuery, TypedStatement, built, driven, select};
-use crate::executor::tx_connection::{context, read_all, reading};
-use crate::executor::typed_query::{Fetch, decode_all};
+use crate::executor::tx_connection::TxConnection;
+
+/// No limit of rows but those that the statement has.
+const ALL: usize = usize::MAX;
+
+const BUILDING: &str = "building a statement";
 
 impl Executor {
-    /// Runs a statement and reads its rows.
-    async fn rows<T, R>(
+    /// Runs a statement and reads at most `limit` rows.
+    async fn rows<D: RowDecoder>(
         &self,
-        statement: Prepared,
-        kind: StatementKind,
-        read: R,
-    ) -> Result<Vec<T>, Error>
-    where
-        R: Fn(&mut RowReader<'_>) -> Result<T, DbErr> + Clone + Send + 'static,
-        T: Send + 'static,
-    {
+        statement: Statement,
+        limit: usize,
+    ) -> Result<Vec<D::Row>, Error> {
         let mut logged = self.logged(&statement);
         let rows = if let Some(scope) = &self.scope {
-            let guard = scope.open.connection.read().await;
-            let connection = guard.as_ref().ok_or(Error::Ended)?;
-            let running = scope.open.enter(scope)?;
-            let rows = connection.query(statement, kind, read).await;
-            let changed = |rows: &Vec<T>| {
-                if kind == StatementKind::Read {
-                    0
-                } else {
-                    rows.len() as u64
-                }
-            };
-            running.done(rows.as_ref().map(changed));
-            rows?
-        } else if let Some(sqlite) = &self.shared.sqlite {
-            if kind == StatementKind::Read {
-                let rows = sqlite.readers.query(statement, reading(read));
-                rows.await.context("reading")?
-            } else {
-                self.query_write(sqlite, statement, kind, read).await?
-            }
-        } else if let Some(postgres) = &self.shared.postgres {
-            let rows = self.on_server(postgres, kind, async |connection: &mut PooledConnection| {
-                connection.query(statement, read).await
-            });
-            // Boxed, so that the future of a read on SQLite stays small.
-            Box::pin(rows).await??
+            let writes = statement.writes();
+            let changed = |rows: &Vec<D::Row>| if writes { rows.len() as u64 } else { 0 };
+            let run =
+                async |connection: &TxConnection| connection.query::<D>(statement, limit).await;
+            scope.run(run, changed).await?
         } else {
-            let (connection, permits) = self.pool(kind != StatementKind::Read);
-            let _place = self.acquire_permit(permits).await?;
-            let statement = driven(statement, self.backend());
-            let rows = connection.query_all_raw(statement).await;
-            read_all(&rows.context(context(kind))?, read)?
+            match &self.shared.backend {
+                Backend::Sqlite(sqlite) if statement.writes() => {
+                    self.query_write::<D>(sqlite, statement, limit).await?
+                }
+                Backend::Sqlite(sqlite) => self.query_read::<D>(sqlite, statement, limit).await?,
+                Backend::Postgres(postgres) => {
+                    let kind = statement.kind();
+                    let run = async |connection: &mut PooledConnection| {
+                        connection.query::<D>(statement, limit).await
+                    };
+                    // Boxed, so that the future of a read on SQLite stays small.
+                    Box::pin(self.on_server(postgres, kind, run)).await??
+                }
+            }
         };
         if let Some(logged) = &mut logged {
             logged.rows(rows.len() as u64);
@@ -76,142 +64,80 @@ impl Executor {
     }
 
     /// Runs a statement and returns the number of rows that it changed.
-    pub(super) async fn execute_prepared(
-        &self,
-        statement: Prepared,
-        kind: StatementKind,
-    ) -> Result<u64, Error> {
+    pub(crate) async fn execute(&self, statement: Statement) -> Result<u64, Error> {
         let mut logged = self.logged(&statement);
-        let touched = if let Some(scope) = &self.scope {
-            let guard = scope.open.connection.read().await;
-            let connection = guard.as_ref().ok_or(Error::Ended)?;
-            let running = scope.open.enter(scope)?;
-            let touched = connection.execute(statement, kind).await;
-            running.done(touched.as_ref().copied());
-            touched?
-        } else if let Some(sqlite) = &self.shared.sqlite {
-            self.execute_write(sqlite, statement, kind).await?
-        } else if let Some(postgres) = &self.shared.postgres {
-            let touched =
-                self.on_server(postgres, kind, async |connection: &mut PooledConnection| {
-                    connection.execute(statement).await
-                });
-            Box::pin(touched).await?
+        let changed = if let Some(scope) = &self.scope {
+            let run = async |connection: &TxConnection| connection.execute(statement).await;
+            scope.run(run, |changed| *changed).await?
         } else {
-            let (connection, permits) = self.pool(true);
-            let _place = self.acquire_permit(permits).await?;
-            let statement = driven(statement, self.backend());
-            let done = connection.execute_raw(statement).await.context("writing")?;
-            done.rows_affected()
+            match &self.shared.backend {
+                Backend::Sqlite(sqlite) => self.execute_write(sqlite, statement).await?,
+                Backend::Postgres(postgres) => {
+                    let kind = statement.kind();
+                    let run = async |connection: &mut PooledConnection| {
+                        connection.execute(statement).await
+                    };
+                    Box::pin(self.on_server(postgres, kind, run)).await?
+                }
+            }
         };
         if let Some(logged) = &mut logged {
-            logged.rows(touched);
+            logged.rows(changed);
         }
-        self.count_rows(touched);
-        Ok(touched)
+        self.count_rows(changed);
+        Ok(changed)
     }
 
-    /// Returns the rows of a query that only `SeaORM` can read.
-    pub(crate) async fn fetch_all<Q: Fetch>(&self, query: Q) -> Result<Vec<Q::Row>, Error> {
-        let statement = built(query.statement(self.backend()));
-        let rows = if let Some(scope) = &self.scope {
-            let guard = scope.open.connection.read().await;
-            let connection = guard.as_ref().ok_or(Error::Ended)?;
-            let running = scope.open.enter(scope)?;
-            let rows = connection.fetch(statement).await;
-            running.done(rows.as_ref().map(|_| 0));
-            rows?
-        } else if let Some(postgres) = &self.shared.postgres {
-            let rows = self.on_server(
-                postgres,
-                StatementKind::Read,
-                async |connection: &mut PooledConnection| connection.fetch(statement).await,
-            );
-            Box::pin(rows).await?
-        } else {
-            if let Some(sqlite) = &self.shared.sqlite {
-                sqlite.check_file("reading")?;
-            }
-            let (connection, permits) = self.pool(false);
-            let _place = self.acquire_permit(permits).await?;
-            let statement = driven(statement, self.backend());
-            connection
-                .query_all_raw(statement)
-                .await
-                .context("reading")?
-        };
-        decode_all::<Q>(rows)
+    /// Returns the rows of a statement.
+    pub(crate) async fn all<Q: TypedStatement>(&self, query: Q) -> Result<Vec<RowOf<Q>>, Error> {
+        let statement = query.build(self.backend()).context(BUILDING)?;
+        self.rows::<Q::Decoder>(statement, ALL).await
     }
 
-    /// Returns the rows of a query.
-    pub(crate) async fn all<Q: TypedStatement>(&self, query: Q) -> Result<Vec<Q::Row>, Error> {
-        let statement = query.statement(self.backend())?;
-        self.rows(statement, StatementKind::Read, Q::Row::read)
-            .await
-    }
-
-    /// Returns the rows of a query, with an error in place of a row that can't be read.
+    /// Returns the rows of a statement, with an error in place of a row that can't be
+    /// read.
     pub(crate) async fn all_or_report<Q: TypedStatement>(
         &self,
         query: Q,
-    ) -> Result<Vec<Result<Q::Row, Error>>, Error> {
-        let statement = query.statement(self.backend())?;
-        self.rows(statement, StatementKind::Read, FromRow::read)
+    ) -> Result<Vec<Result<RowOf<Q>, RowError>>, Error> {
+        let statement = query.build(self.backend()).context(BUILDING)?;
+        self.rows::<Result<Q::Decoder, RowError>>(statement, ALL)
             .await
-    }
-
-    /// Runs a statement that writes a few rows, and returns its rows.
-    pub(crate) async fn write_rows<Q: TypedStatement>(
-        &self,
-        query: Q,
-    ) -> Result<Vec<Q::Row>, Error> {
-        let statement = query.statement(self.backend())?;
-        self.rows(statement, StatementKind::Write, Q::Row::read)
-            .await
-    }
-
-    /// Runs a statement that writes a few rows, and returns the number of rows that it
-    /// changed.
-    pub(crate) async fn touch<Q: TypedStatement>(&self, query: Q) -> Result<u64, Error> {
-        let statement = query.statement(self.backend())?;
-        self.execute_prepared(statement, StatementKind::Write).await
     }
 
     /// Returns the first row, if there is one.
     pub(crate) async fn optional<Q: TypedStatement>(
         &self,
         query: Q,
-    ) -> Result<Option<Q::Row>, Error> {
-        Ok(self.all(query).await?.into_iter().next())
+    ) -> Result<Option<RowOf<Q>>, Error> {
+        let statement = query.build_first(self.backend()).context(BUILDING)?;
+        Ok(self.rows::<Q::Decoder>(statement, 1).await?.pop())
     }
 
-    /// Returns the rows of a select, read by a closure.
-    pub(crate) async fn read_rows<T, R>(
+    /// Runs a statement and returns the number of rows that it changed.
+    pub(crate) async fn execute_typed<Q: TypedStatement>(&self, query: Q) -> Result<u64, Error> {
+        let statement = query.build(self.backend()).context(BUILDING)?;
+        self.execute(statement).await
+    }
+
+    /// Returns the rows of a select, read by a decoder.
+    pub(crate) async fn read_rows<D: RowDecoder>(
         &self,
         query: SelectStatement,
-        read: R,
-    ) -> Result<Vec<T>, Error>
-    where
-        R: Fn(&mut RowReader<'_>) -> Result<T, DbErr> + Clone + Send + 'static,
-        T: Send + 'static,
-    {
-        let statement = select(&query, self.backend());
-        self.rows(built(statement), StatementKind::Read, read).await
+    ) -> Result<Vec<D::Row>, Error> {
+        self.rows::<D>(select(&query, self.backend()), ALL).await
     }
 
     /// Returns the first column of the first row, unless it is NULL.
     pub(crate) async fn scalar<T, E>(&self, query: Select<E>) -> Result<Option<T>, Error>
     where
-        Option<T>: FromRow,
+        T: Send + 'static,
+        Option<T>: ValueType,
         E: EntityTrait,
     {
-        let table = E::default().table_name();
-        let read = move |cells: &mut RowReader<'_>| {
-            cells.of(table);
-            <Option<T>>::read(cells)
-        };
-        let found = self.read_rows(query.into_query(), read).await?;
-        Ok(found.into_iter().next().flatten())
+        let statement = select(&query.into_query(), self.backend());
+        let mut found = self.rows::<ScalarOf<E, T>>(statement, 1).await?;
+        Ok(found.pop().flatten())
     }
 
     /// Returns the number of rows of a query.
@@ -222,9 +148,7 @@ impl Executor {
             .select_only()
             .expr(Expr::col(sea_orm::sea_query::Asterisk).count());
         let count: Option<i64> = self.scalar(query).await?;
-        Ok(count
-            .and_then(|count| u64::try_from(count).ok())
-            .unwrap_or(0))
+        Ok(count.unwrap_or(0).try_into().unwrap_or(0))
     }
 
     /// Returns whether a query has a row.
@@ -238,11 +162,13 @@ impl Executor {
     /// Inserts a row and returns it as it is stored.
     pub(crate) async fn insert<A>(&self, row: A) -> Result<<A::Entity as EntityTrait>::Model, Error>
     where
-        A: ActiveModelTrait + Send,
-        <A::Entity as EntityTrait>::Model: FromRow,
+        A: ActiveModelTrait<Entity: EntityModel> + Send,
     {
-        let mut rows = self.inserted::<A>(Insert::one(row).into_query()).await?;
-        rows.pop().ok_or_else(nothing_returned)
+        let row = self.optional(Insert::one(row)).await?;
+        row.ok_or(Error::Other {
+            context: "writing",
+            source: DbErr::RecordNotInserted,
+        })
     }
 
     /// Inserts a row, unless another has the same values in these columns, which are
@@ -253,13 +179,11 @@ impl Executor {
         unique: &[<A::Entity as EntityTrait>::Column],
     ) -> Result<Option<<A::Entity as EntityTrait>::Model>, Error>
     where
-        A: ActiveModelTrait + Send,
-        <A::Entity as EntityTrait>::Model: FromRow,
+        A: ActiveModelTrait<Entity: EntityModel> + Send,
     {
-        let mut insert = Insert::one(row).into_query();
         let unique = unique.iter().copied();
-        insert.on_conflict(OnConflict::columns(unique).do_nothing().to_owned());
-        Ok(self.inserted::<A>(insert).await?.pop())
+        let conflict = OnConflict::columns(unique).do_nothing().to_owned();
+        self.insert_or(row, conflict).await
     }
 
     /// Inserts a row or resolves the conflict, and returns the inserted or updated row;
@@ -270,139 +194,98 @@ impl Executor {
         conflict: OnConflict,
     ) -> Result<Option<<A::Entity as EntityTrait>::Model>, Error>
     where
-        A: ActiveModelTrait + Send,
-        <A::Entity as EntityTrait>::Model: FromRow,
+        A: ActiveModelTrait<Entity: EntityModel> + Send,
     {
         let mut insert = Insert::one(row).into_query();
         insert.on_conflict(conflict);
-        Ok(self.inserted::<A>(insert).await?.pop())
+        self.insert_returning::<A::Entity>(insert).await
     }
 
-    async fn inserted<A>(
+    /// Inserts at most one row and returns it.
+    pub(crate) async fn insert_returning<E: EntityModel>(
         &self,
         mut insert: InsertStatement,
-    ) -> Result<Vec<<A::Entity as EntityTrait>::Model>, Error>
-    where
-        A: ActiveModelTrait,
-        <A::Entity as EntityTrait>::Model: FromRow,
-    {
-        insert.returning(Query::returning().columns(<A::Entity as EntityTrait>::Column::iter()));
-        let statement = StatementBuilder::build(&insert, &self.backend());
-        self.returned::<A::Entity>(statement, StatementKind::Write)
+    ) -> Result<Option<E::Model>, Error> {
+        insert.returning(returning::<E>(self.backend()));
+        self.optional(TypedQuery::<ModelOf<E>>::insert(insert))
             .await
     }
 
-    /// Inserts what a select returns, at most one row.
-    pub(crate) async fn insert_selected<E: EntityTrait>(
-        &self,
-        mut insert: InsertStatement,
-    ) -> Result<Option<E::Model>, Error>
-    where
-        E::Model: FromRow,
-    {
-        insert.returning(Query::returning().columns(E::Column::iter()));
-        Ok(self.write_rows(TypedQuery::inserted(insert)).await?.pop())
-    }
-
     /// Updates rows and returns them as they are stored now.
-    pub(crate) async fn update_returning<E: EntityTrait>(
+    pub(crate) async fn update_returning<E: EntityModel>(
         &self,
         mut update: UpdateStatement,
-    ) -> Result<Vec<E::Model>, Error>
-    where
-        E::Model: FromRow,
-    {
-        update.returning(Query::returning().columns(E::Column::iter()));
-        let statement = StatementBuilder::build(&update, &self.backend());
-        self.returned::<E>(statement, StatementKind::Write).await
-    }
-
-    async fn returned<E: EntityTrait>(
-        &self,
-        statement: Statement,
-        kind: StatementKind,
-    ) -> Result<Vec<E::Model>, Error>
-    where
-        E::Model: FromRow,
-    {
-        self.rows(built(statement), kind, E::Model::read).await
+    ) -> Result<Vec<E::Model>, Error> {
+        update.returning(returning::<E>(self.backend()));
+        let statement = self.built(StatementKind::Write, &update);
+        self.rows::<ModelOf<E>>(statement, ALL).await
     }
 
     /// Updates a few rows and returns their number.
     pub(crate) async fn update(&self, update: &UpdateStatement) -> Result<u64, Error> {
-        let statement = StatementBuilder::build(update, &self.backend());
-        self.execute_prepared(built(statement), StatementKind::Write)
-            .await
+        self.execute(self.built(StatementKind::Write, update)).await
     }
 
     /// Updates any number of rows and returns their number.
     pub(crate) async fn update_many(&self, update: &UpdateStatement) -> Result<u64, Error> {
-        let statement = StatementBuilder::build(update, &self.backend());
-        self.execute_prepared(built(statement), StatementKind::BulkWrite)
+        self.execute(self.built(StatementKind::BulkWrite, update))
             .await
     }
 
     /// Deletes a few rows and returns their number.
     pub(crate) async fn delete(&self, delete: &DeleteStatement) -> Result<u64, Error> {
-        let statement = StatementBuilder::build(delete, &self.backend());
-        self.execute_prepared(built(statement), StatementKind::Write)
-            .await
+        self.execute(self.built(StatementKind::Write, delete)).await
     }
 
     /// Deletes any number of rows, also in other tables by cascade, and returns their
     /// number.
     pub(crate) async fn delete_many(&self, delete: &DeleteStatement) -> Result<u64, Error> {
-        let statement = StatementBuilder::build(delete, &self.backend());
-        self.execute_prepared(built(statement), StatementKind::BulkWrite)
+        self.execute(self.built(StatementKind::BulkWrite, delete))
             .await
     }
 
-    /// Runs a statement of an application and returns the number of rows that it changed.
-    pub(crate) async fn execute<S: StatementBuilder + Send>(
-        &self,
-        statement: S,
-    ) -> Result<u64, Error> {
-        let statement = statement.build(&self.backend());
-        self.execute_prepared(built(statement), StatementKind::BulkWrite)
-            .await
-    }
-
-    /// Runs an insert and returns the number of rows.
+    /// Runs an insert of a few rows and returns their number.
     pub(crate) async fn insert_rows(&self, insert: &InsertStatement) -> Result<u64, Error> {
-        let statement = StatementBuilder::build(insert, &self.backend());
-        self.execute_prepared(built(statement), StatementKind::Write)
-            .await
+        self.execute(self.built(StatementKind::Write, insert)).await
+    }
+
+    fn built(&self, kind: StatementKind, statement: &impl StatementBuilder) -> Statement {
+        Statement::of(kind, statement.build(&self.backend()))
     }
 
     /// Runs SQL and returns the number of rows that it changed.
     pub(crate) async fn sql(&self, sql: &'static str, values: Vec<Value>) -> Result<u64, Error> {
-        let statement = Statement::from_sql_and_values(self.backend(), sql, values);
-        self.execute_prepared(built(statement), StatementKind::BulkWrite)
+        self.execute(Statement::new(StatementKind::BulkWrite, sql, values))
             .await
     }
 
     /// Runs SQL that writes to an entity's table and returns the written rows, with an
     /// error in place of a row that can't be read, and was written all the same.
-    pub(crate) async fn sql_returning<E: EntityTrait>(
+    pub(crate) async fn sql_returning<E: EntityModel>(
         &self,
         sql: &str,
         values: Vec<Value>,
-    ) -> Result<Vec<Result<E::Model, Error>>, Error>
-    where
-        E::Model: FromRow,
-    {
+    ) -> Result<Vec<Result<E::Model, RowError>>, Error> {
         // By name: `*` is in the table's order, which a migration may change.
         let columns: Vec<_> = E::Column::iter().map(|column| column.as_str()).collect();
         let sql = format!("{sql}\nRETURNING \"{}\"", columns.join("\", \""));
-        let statement = Statement::from_sql_and_values(self.backend(), sql, values);
-        self.rows(built(statement), StatementKind::BulkWrite, FromRow::read)
+        let statement = Statement::new(StatementKind::BulkWrite, sql, values);
+        self.rows::<Result<ModelOf<E>, RowError>>(statement, ALL)
             .await
     }
 }
 
-fn nothing_returned() -> Error {
-    Error::Other {
-        context: "writing",
-        source: DbErr::RecordNotInserted,
+/// Reads one value of an entity's table.
+struct ScalarOf<E, T>(std::marker::PhantomData<(E, T)>);
+
+impl<E: EntityTrait, T: Send + 'static> RowDecoder for ScalarOf<E, T>
+where
+    Option<T>: ValueType,
+{
+    type Row = Option<T>;
+
+    fn decode(cells: &mut RowReader<'_>) -> Result<Option<T>, DbErr> {
+        cells.begin_table(E::default().table_name());
+        cells.next()
     }
 }

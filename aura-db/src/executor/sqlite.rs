@@ -1,23 +1,21 @@
-//! The connections to a SQLite file.
+//! The connections to a SQLite database.
 
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
-use aura_orm::sqlite::{DatabaseFile, Options, Readers, Write, Writer};
-use aura_orm::{Statement, StatementKind};
-use connection::{Config, Durability, Target};
-use sea_orm::DbErr;
+use aura_orm::row::Columns;
+use aura_orm::sqlite::{self, DatabaseFile, Options, Readers, Write, Writer};
+use aura_orm::{RowDecoder, RowError, RowReader, Statement};
+use connection::{Config, Connections, Durability, Target};
 
 use crate::error::{Context, Error};
 use crate::executor::Executor;
-use crate::executor::row::RowReader;
-use crate::executor::tx_connection::reading;
 
-/// The connections to a SQLite file. (A database in memory is one connection of
-/// `SeaORM`'s.)
+/// The connections to a SQLite database.
 #[derive(Debug, Clone)]
 pub(crate) struct SqliteExecutor {
-    pub(crate) readers: Readers,
+    /// `None` in memory, where reads take turns with the writes.
+    pub(crate) readers: Option<Readers>,
     pub(crate) writer: Writer,
     pub(crate) file: DatabaseFile,
     /// Log every statement (`DB_LOGGING`).
@@ -26,13 +24,61 @@ pub(crate) struct SqliteExecutor {
     slow: Option<Duration>,
 }
 
+/// Why SQLite returns no rows.
+#[derive(Debug)]
+pub(super) enum Failure {
+    Sqlite(sqlite::Error),
+    Row(Box<RowError>),
+}
+
+impl From<sqlite::Error> for Failure {
+    fn from(error: sqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+impl sqlite::AsSqliteError for Failure {
+    fn as_sqlite(&self) -> Option<&sqlite::Error> {
+        match self {
+            Self::Sqlite(error) => Some(error),
+            Self::Row(_) => None,
+        }
+    }
+}
+
+impl<T> Context<T> for Result<T, Failure> {
+    fn context(self, context: &'static str) -> Result<T, Error> {
+        self.map_err(|failure| match failure {
+            Failure::Sqlite(error) => Error::of_sqlite(context, error),
+            Failure::Row(error) => (*error).into(),
+        })
+    }
+}
+
+/// Reads the rows of one result.
+pub(super) fn decoder<D: RowDecoder>()
+-> impl Fn(&sqlite::Row<'_>) -> Result<D::Row, Failure> + Send + 'static {
+    let columns = Columns::default();
+    move |row| {
+        let row = RowReader::sqlite(row, &columns).read(D::decode);
+        row.map_err(|error| Failure::Row(Box::new(error)))
+    }
+}
+
 impl SqliteExecutor {
-    pub(crate) fn of(config: &Config) -> Option<Self> {
-        let Target::Sqlite { path } = &config.target else {
-            return None;
+    /// Creates the connections to the database of the settings.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Other`] when a database in memory can't be opened.
+    pub(crate) fn of(config: &Config, connections: &Connections) -> Result<Option<Self>, Error> {
+        let file = match (&config.target, &connections.memory) {
+            (Target::Sqlite { path }, _) => DatabaseFile::new(path),
+            (Target::Memory, Some(name)) => DatabaseFile::memory(name)
+                .map_err(|error| Error::of_sqlite("opening the database in memory", error))?,
+            _ => return Ok(None),
         };
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let file = DatabaseFile::new(path);
         let options = Options {
             file: file.clone(),
             durable: config.durability == Durability::Full,
@@ -45,17 +91,19 @@ impl SqliteExecutor {
             blocking_reads: cores.min(config.pool.max as usize),
             acquire_timeout: config.pool.connection_timeout,
         };
-        Some(Self {
-            readers: Readers::new(options.clone()),
+        Ok(Some(Self {
+            readers: (!file.is_memory()).then(|| Readers::new(options.clone())),
             writer: Writer::new(options),
             file,
             logging: config.logging,
             slow: config.slow_query,
-        })
+        }))
     }
 
     pub(crate) async fn close(&self) {
-        self.readers.close();
+        if let Some(readers) = &self.readers {
+            readers.close();
+        }
         self.writer.close().await;
     }
 
@@ -70,7 +118,7 @@ impl SqliteExecutor {
     }
 
     /// Starts the timer of a statement, if statements are logged.
-    pub(super) fn begin(&self, statement: &Statement) -> Option<Logged> {
+    fn begin(&self, statement: &Statement) -> Option<Logged> {
         (self.logging || self.slow.is_some()).then(|| Logged {
             sql: statement.sql().clone(),
             started: Instant::now(),
@@ -117,23 +165,36 @@ impl Drop for Logged {
 }
 
 impl Executor {
-    /// Runs a write outside of a transaction and reads its rows; again, with a commit of
-    /// its own, when the commit of its batch failed.
-    pub(super) async fn query_write<T, R>(
+    /// Runs a statement that only reads, outside of a transaction.
+    pub(super) async fn query_read<D: RowDecoder>(
         &self,
         sqlite: &SqliteExecutor,
         statement: Statement,
-        kind: StatementKind,
-        read: R,
-    ) -> Result<Vec<T>, Error>
-    where
-        R: Fn(&mut RowReader<'_>) -> Result<T, DbErr> + Clone + Send + 'static,
-        T: Send + 'static,
-    {
+        limit: usize,
+    ) -> Result<Vec<D::Row>, Error> {
+        let Some(readers) = &sqlite.readers else {
+            return self.query_write::<D>(sqlite, statement, limit).await;
+        };
+        let rows = readers.query(statement, limit, decoder::<D>()).await;
+        rows.context("reading")
+    }
+
+    /// Runs a write outside of a transaction and reads its rows; again, with a commit of
+    /// its own, when the commit of its batch failed.
+    pub(super) async fn query_write<D: RowDecoder>(
+        &self,
+        sqlite: &SqliteExecutor,
+        statement: Statement,
+        limit: usize,
+    ) -> Result<Vec<D::Row>, Error> {
+        let context = context(&statement);
         for alone in [false, true] {
             let mut write = self.begin_write(sqlite, alone).await?;
-            let rows = write.query(statement.clone(), kind, reading(read.clone()));
-            let rows = rows.await.context("writing")?;
+            let rows = write.query(statement.clone(), limit, decoder::<D>()).await;
+            if let Err(Failure::Sqlite(sqlite::Error::Reclaimed)) = rows {
+                continue;
+            }
+            let rows = rows.context(context)?;
             if committed(write).await? {
                 return Ok(rows);
             }
@@ -146,14 +207,16 @@ impl Executor {
         &self,
         sqlite: &SqliteExecutor,
         statement: Statement,
-        kind: StatementKind,
     ) -> Result<u64, Error> {
         for alone in [false, true] {
             let mut write = self.begin_write(sqlite, alone).await?;
-            let touched = write.execute(statement.clone(), kind).await;
-            let touched = touched.map_err(|error| Error::of_sqlite("writing", error))?;
+            let changed = write.execute(statement.clone()).await;
+            if let Err(sqlite::Error::Reclaimed) = changed {
+                continue;
+            }
+            let changed = changed.map_err(|error| Error::of_sqlite("writing", error))?;
             if committed(write).await? {
-                return Ok(touched);
+                return Ok(changed);
             }
         }
         Err(Error::Aborted)
@@ -165,21 +228,15 @@ impl Executor {
         sqlite: &SqliteExecutor,
         alone: bool,
     ) -> Result<Write, Error> {
-        let begun = self.waiting(sqlite, sqlite.writer.begin(alone)).await;
+        // A database in memory has no commits to be shared: each is cheap.
+        let alone = alone || sqlite.file.is_memory();
+        let waits = !sqlite.writer.is_idle();
+        let begun = self.counted(waits, sqlite.writer.begin(alone)).await;
         begun.map_err(|error| Error::of_sqlite("waiting for the writer", error))
     }
 
-    /// Counts the wait for the writer, if there is one.
-    pub(super) async fn waiting<T>(
-        &self,
-        sqlite: &SqliteExecutor,
-        wait: impl Future<Output = T>,
-    ) -> T {
-        self.counted(!sqlite.writer.is_idle(), wait).await
-    }
-
     /// Counts a wait for a connection, when there is one.
-    pub(super) async fn counted<T>(&self, waits: bool, wait: impl Future<Output = T>) -> T {
+    pub(crate) async fn counted<T>(&self, waits: bool, wait: impl Future<Output = T>) -> T {
         if !waits {
             return wait.await;
         }
@@ -192,12 +249,16 @@ impl Executor {
     /// Starts the timer of a statement that doesn't run on the driver, which logs its
     /// own.
     pub(super) fn logged(&self, statement: &Statement) -> Option<Logged> {
-        let driver = self
-            .scope
-            .as_ref()
-            .is_some_and(|scope| scope.open.on_driver);
-        let sqlite = self.shared.sqlite.as_ref().filter(|_| !driver)?;
-        sqlite.begin(statement)
+        self.shared.sqlite()?.begin(statement)
+    }
+}
+
+/// Says what a statement does, for its errors.
+pub(super) fn context(statement: &Statement) -> &'static str {
+    if statement.writes() {
+        "writing"
+    } else {
+        "reading"
     }
 }
 
@@ -205,7 +266,7 @@ impl Executor {
 async fn committed(write: Write) -> Result<bool, Error> {
     match write.commit().await {
         Ok(()) => Ok(true),
-        Err(aura_orm::sqlite::Error::BatchRolledBack) => Ok(false),
+        Err(sqlite::Error::BatchRolledBack | sqlite::Error::Reclaimed) => Ok(false),
         Err(error) => Err(Error::of_commit(error)),
     }
 }

@@ -14,6 +14,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use aura_orm::sqlite::Owner;
 use rand::RngExt;
 use tokio::sync::{OwnedSemaphorePermit, RwLock};
 
@@ -55,14 +56,22 @@ pub enum Isolation {
     Serializable,
 }
 
-/// The connection that a transaction runs on.
+/// How a transaction begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Pool {
-    Reader,
-    Writer,
-    /// The writer, through the driver: its statements may be the caller's own,
-    /// and wants its own rows.
-    Caller,
+pub(crate) struct Begin {
+    /// It may write.
+    pub(crate) writes: bool,
+    pub(crate) isolation: Isolation,
+}
+
+impl Begin {
+    /// Begins a transaction that may write.
+    pub(crate) fn writing(isolation: Isolation) -> Self {
+        Self {
+            writes: true,
+            isolation,
+        }
+    }
 }
 
 /// The transaction of a handle, and the savepoint that it may use.
@@ -77,9 +86,9 @@ pub(crate) struct TransactionScope {
 pub(crate) struct TransactionState {
     /// `None` after the end. Statements hold a read lock, so that the end waits for
     /// those in flight.
-    pub(crate) connection: RwLock<Option<TxConnection>>,
-    /// It runs on `SeaORM`'s driver.
-    pub(crate) on_driver: bool,
+    connection: RwLock<Option<TxConnection>>,
+    /// Of a write to SQLite.
+    owner: Option<Owner>,
     state: Mutex<State>,
 }
 
@@ -133,10 +142,7 @@ impl Drop for StatementGuard<'_> {
 impl TransactionState {
     pub(super) fn new(connection: TxConnection, permit: Option<OwnedSemaphorePermit>) -> Arc<Self> {
         Arc::new(Self {
-            on_driver: matches!(
-                connection,
-                TxConnection::Driver(..) | TxConnection::PostgresPool(_)
-            ),
+            owner: connection.owner(),
             connection: RwLock::new(Some(connection)),
             state: Mutex::new(State {
                 levels: vec![0],
@@ -165,7 +171,7 @@ impl TransactionState {
     }
 
     /// Checks that a handle of this level may run a statement.
-    pub(crate) fn enter(&self, scope: &TransactionScope) -> Result<StatementGuard<'_>, Error> {
+    fn enter(&self, scope: &TransactionScope) -> Result<StatementGuard<'_>, Error> {
         let state = self.state();
         if state.levels.last() != Some(&scope.level) {
             return Err(Error::Ended);
@@ -191,12 +197,13 @@ impl TransactionState {
             (state.permit.take(), state.failed.is_some())
         };
         let (wanted, commit) = (commit, commit && !spoilt);
+        // SQLite's runs to its end without a task.
+        let in_task = matches!(connection, TxConnection::Postgres(_));
         let end = async move {
             let _permit = permit;
             connection.end(commit).await
         };
-        // SQLite's own runs to its end without a task.
-        let ended = if self.on_driver {
+        let ended = if in_task {
             tokio::spawn(end).await
         } else {
             Ok(end.await)
@@ -218,8 +225,59 @@ impl TransactionState {
     }
 }
 
+impl TransactionScope {
+    fn of(open: &Arc<TransactionState>) -> Self {
+        Self {
+            open: open.clone(),
+            level: 0,
+        }
+    }
+
+    /// Runs a statement on the transaction's connection. `changed` says how many rows it
+    /// has changed.
+    pub(super) async fn run<T>(
+        &self,
+        run: impl AsyncFnOnce(&TxConnection) -> Result<T, Error>,
+        changed: impl FnOnce(&T) -> u64,
+    ) -> Result<T, Error> {
+        let guard = self.open.connection.read().await;
+        let connection = guard.as_ref().ok_or(Error::Ended)?;
+        let running = self.open.enter(self)?;
+        let done = run(connection).await;
+        running.done(done.as_ref().map(changed));
+        done
+    }
+}
+
+/// A transaction that its owner ends. Dropped before, it is rolled back.
+#[derive(Debug)]
+pub(crate) struct OpenTransaction {
+    executor: Executor,
+    undo: UndoOnDrop,
+}
+
+impl OpenTransaction {
+    /// Commits, unless a statement failed, or rolls back.
+    pub(crate) async fn end(mut self, commit: bool) -> Result<(), Error> {
+        let Some(open) = &self.undo.0 else {
+            return Err(Error::Ended);
+        };
+        let open = open.clone();
+        let ended = open.end(commit).await;
+        self.undo.0 = None;
+        if commit && ended.is_ok() {
+            self.executor.note_commit(&open);
+        } else {
+            let stats = &self.executor.shared.stats;
+            stats.rollbacks.fetch_add(1, Ordering::Relaxed);
+        }
+        ended
+    }
+}
+
 /// Rolls back a transaction whose closure was dropped, also when another task still
 /// has a handle of it.
+#[derive(Debug)]
 struct UndoOnDrop(Option<Arc<TransactionState>>);
 
 impl Drop for UndoOnDrop {
@@ -267,12 +325,7 @@ impl Drop for CloseLevel<'_> {
 impl Executor {
     /// Runs a closure in a new transaction, or in a savepoint of the present one; again
     /// after a serialization failure.
-    pub(crate) async fn transact<T, E, F, Fut>(
-        &self,
-        pool: Pool,
-        isolation: Isolation,
-        run: F,
-    ) -> Result<T, E>
+    pub(crate) async fn transact<T, E, F, Fut>(&self, begin: Begin, run: F) -> Result<T, E>
     where
         F: Fn(Self) -> Fut + Send + Sync,
         Fut: Future<Output = Result<T, E>> + Send,
@@ -286,23 +339,21 @@ impl Executor {
         let started = Instant::now();
         let patience = self.shared.config.pool.connection_timeout;
         for attempt in 1.. {
-            let open = self.begin(pool, isolation, attempt > 1).await?;
+            let open = self.begin(begin, attempt > 1).await?;
             let mut undo = UndoOnDrop(Some(open.clone()));
-            let scope = TransactionScope {
-                open: open.clone(),
-                level: 0,
+            // Boxed, so that transactions inside each other need no deep stack.
+            let running = Box::pin(run(self.within(TransactionScope::of(&open))));
+            let result = match &open.owner {
+                Some(owner) => owner.run(running).await,
+                None => running.await,
             };
-            let result = run(self.within(scope)).await;
             let ended = open.end(result.is_ok()).await;
             undo.0 = None;
             let failed = open.state().failed;
             let collided = failed.is_some_and(|failure| failure.collided);
             let (result, collided) = match (result, ended) {
                 (Ok(value), Ok(())) => {
-                    stats.commits.fetch_add(1, Ordering::Relaxed);
-                    if open.state().appended {
-                        self.shared.news.send_replace(());
-                    }
+                    self.note_commit(&open);
                     return Ok(value);
                 }
                 (Ok(_), Err(error)) => {
@@ -347,7 +398,7 @@ impl Executor {
             open: scope.open.clone(),
             level,
         };
-        let result = run(self.within(inner)).await;
+        let result = Box::pin(run(self.within(inner))).await;
         let failed = open.state().failed;
         let keep = result.is_ok() && failed.is_none();
         if !keep {
@@ -370,12 +421,29 @@ impl Executor {
     }
 
     async fn raw(&self, scope: &TransactionScope, sql: &'static str) -> Result<(), Error> {
-        let guard = scope.open.connection.read().await;
-        let connection = guard.as_ref().ok_or(Error::Ended)?;
-        let running = scope.open.enter(scope)?;
-        let result = connection.execute_sql(sql).await;
-        running.done(result.as_ref().map(|()| 0));
-        result
+        let run = async |connection: &TxConnection| connection.execute_sql(sql).await;
+        scope.run(run, |()| 0).await
+    }
+
+    fn note_commit(&self, open: &TransactionState) {
+        self.shared.stats.commits.fetch_add(1, Ordering::Relaxed);
+        if open.state().appended {
+            self.shared.news.send_replace(());
+        }
+    }
+
+    /// Begins a transaction that ends with [`OpenTransaction::end`].
+    pub(crate) async fn open(
+        &self,
+        isolation: Isolation,
+    ) -> Result<(Self, OpenTransaction), Error> {
+        let open = self.begin(Begin::writing(isolation), true).await?;
+        let executor = self.within(TransactionScope::of(&open));
+        let transaction = OpenTransaction {
+            executor: self.clone(),
+            undo: UndoOnDrop(Some(open)),
+        };
+        Ok((executor, transaction))
     }
 
     /// Runs an operation of several statements in the present transaction. When it fails

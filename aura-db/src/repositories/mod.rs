@@ -1,5 +1,6 @@
 //! The repositories, one module each.
 
+use aura_orm::{RowError, RowReader};
 use chrono::{DateTime, NaiveDate, SubsecRound, TimeDelta, Utc};
 use entity::{Document, DocumentError, Live};
 use sea_orm::sea_query::{Expr, Query, SimpleExpr, UpdateStatement};
@@ -7,7 +8,6 @@ use sea_orm::{ColumnTrait, DbBackend, DbErr, QueryFilter, Value};
 
 use crate::error::Error;
 use crate::executor::Executor;
-use crate::executor::row::RowReader;
 
 pub mod agents;
 pub mod executions;
@@ -68,10 +68,10 @@ pub(crate) fn clamp_timestamp(time: DateTime<Utc>) -> DateTime<Utc> {
 
 /// The rows that can be read. Each of the others is logged as an error, with its
 /// table, column and key.
-pub(crate) fn readable<T>(rows: Vec<Result<T, Error>>) -> Vec<T> {
+pub(crate) fn readable<T>(rows: Vec<Result<T, RowError>>) -> Vec<T> {
     let readable = rows
         .into_iter()
-        .filter_map(|row| row.inspect_err(report).ok());
+        .filter_map(|row| row.map_err(|error| report(&error.into())).ok());
     readable.collect()
 }
 
@@ -134,11 +134,8 @@ fn unreadable<C: ColumnTrait>(column: C, id: i64, error: &DocumentError) -> Erro
 }
 
 /// A statement that can't be built: a mistake of ours.
-pub(crate) fn unbuilt(source: impl std::fmt::Display) -> Error {
-    Error::Other {
-        context: "building a statement",
-        source: sea_orm::DbErr::Custom(source.to_string()),
-    }
+pub(crate) fn unbuilt(source: impl std::fmt::Display) -> DbErr {
+    DbErr::Custom(source.to_string())
 }
 
 /// The day in UTC, as `2026-11-23`.

@@ -324,8 +324,9 @@ async fn numbers_of_any_size_are_no_obstacle(db: TestDb) {
     let id = agent(&db, ada, "Sum").await.id;
     let spoil = async || {
         let sql = "UPDATE agents SET config = '[1e999]'";
-        let writer = db.writer();
+        let writer = db.seaorm().writer().await.expect("open");
         writer.execute_unprepared(sql).await.expect("spoilt");
+        drop(writer);
         let read = db.agents().get(id).await.expect("readable").config;
         let read = read.expect("a config");
         assert_eq!(read.as_str(), "[1e999]");

@@ -43,7 +43,7 @@ impl MigrationTrait for CreateNotes {
     }
 }
 
-#[derive(FromQueryResult)]
+#[derive(FromQueryResult, serde::Deserialize)]
 struct Note {
     text: String,
 }
@@ -60,7 +60,7 @@ async fn own_migrations_live_beside_ours(test: TestDb) {
     let mut config: Config = test.config();
     config.synchronize = true;
     let db = Database::connect(config).await.expect("migrated");
-    AppMigrator::up(db.writer(), None)
+    AppMigrator::up(&*db.seaorm().writer().await.expect("open"), None)
         .await
         .expect("its own step");
 
@@ -83,10 +83,7 @@ async fn own_migrations_live_beside_ours(test: TestDb) {
     })
     .await
     .expect("committed");
-    let notes = Statement::from_string(
-        db.reader().get_database_backend(),
-        "SELECT text FROM app_notes",
-    );
+    let notes = Statement::from_string(db.backend(), "SELECT text FROM app_notes");
     let notes = db
         .fetch_all(Note::find_by_statement(notes))
         .await
@@ -94,14 +91,14 @@ async fn own_migrations_live_beside_ours(test: TestDb) {
     assert_eq!(notes[0].text, "remember");
 
     // Our tools look at our tables only, and ours don't disturb theirs.
-    let differences = aura_db::migration::check(db.reader())
+    let differences = aura_db::migration::check(&db.seaorm().reader().await.expect("open"))
         .await
         .expect("checked");
     assert!(differences.is_empty(), "{differences:?}");
     db.clone().close().await;
     let db = open(&test).await;
     assert_eq!(
-        AppMigrator::get_pending_migrations(db.reader())
+        AppMigrator::get_pending_migrations(&db.seaorm().reader().await.expect("open"))
             .await
             .expect("read")
             .len(),
@@ -112,7 +109,7 @@ async fn own_migrations_live_beside_ours(test: TestDb) {
         .list(WorkflowFilter::new(), Page::first(1))
         .await;
     assert_eq!(list.expect("a list").items[0].id, flow.id);
-    AppMigrator::down(db.writer(), None)
+    AppMigrator::down(&*db.seaorm().writer().await.expect("open"), None)
         .await
         .expect("its own step");
     db.close().await;

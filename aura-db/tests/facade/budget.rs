@@ -62,7 +62,13 @@ async fn endless(test: &TestDb) {
         "ALTER TABLE logs RENAME TO entries",
         "CREATE VIEW logs AS SELECT a.* FROM entries a, entries b, entries c, entries d",
     ] {
-        let done = db.writer().execute_unprepared(statement).await;
+        let done = db
+            .seaorm()
+            .writer()
+            .await
+            .expect("open")
+            .execute_unprepared(statement)
+            .await;
         done.expect("the schema takes it");
     }
     db.close().await;

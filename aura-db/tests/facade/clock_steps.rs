@@ -77,7 +77,9 @@ async fn what_has_ended_stays_ended(test: TestDb) {
         set_back > 20,
         "the clock stood before an end only {set_back} times"
     );
-    let left = sessions::Entity::find().all(db.reader()).await;
+    let left = sessions::Entity::find()
+        .all(&db.seaorm().reader().await.expect("open"))
+        .await;
     let left = left.expect("rows");
     assert_eq!(left.len(), 1, "what has ended is not kept");
 }
@@ -146,7 +148,13 @@ async fn the_servers_time_zone_is_no_matter(test: TestDb) {
     for zone in ["Pacific/Kiritimati", "Etc/GMT+12", "Asia/Kathmandu", "UTC"] {
         // The one connection there is.
         let set = format!("SET TIME ZONE '{zone}'");
-        db.writer().execute_unprepared(&set).await.expect("set");
+        db.seaorm()
+            .writer()
+            .await
+            .expect("open")
+            .execute_unprepared(&set)
+            .await
+            .expect("set");
         let one = issue(&db, ada, 1).await;
         let ended = SessionRequest {
             lifetime: Duration::from_micros(1),

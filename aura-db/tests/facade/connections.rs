@@ -25,10 +25,12 @@ async fn plain_ones_find_a_place(test: TestDb) {
     let db = Database::connect(config).await.expect("it connects");
     for name in ["ada", "ben", "cleo"] {
         user(&db, name).await;
-        let before = users::Entity::find().count(db.reader()).await;
+        let before = users::Entity::find()
+            .count(&db.seaorm().reader().await.expect("open"))
+            .await;
         let before = before.expect("a plain read");
-        let transaction = db.begin().await.expect("a plain transaction");
-        let inside = users::Entity::find().count(&transaction).await;
+        let transaction = db.seaorm().begin().await.expect("a plain transaction");
+        let inside = users::Entity::find().count(&*transaction).await;
         assert_eq!(inside.expect("a read in it"), before);
         transaction.rollback().await.expect("rolled back");
         let after = db

@@ -181,7 +181,7 @@ async fn log_metadata_keeps_its_numbers(db: TestDb) {
 async fn plain_seaorm_keeps_the_text(db: TestDb) {
     let db = open(&db).await;
     let ada = user(&db, "ada").await.id;
-    let plain = db.writer();
+    let plain = &*db.seaorm().writer().await.expect("open");
     for (one, other) in TEXTS.iter().zip(TEXTS.iter().rev()) {
         let new = workflows::ActiveModel {
             name: Set("x".to_owned()),
@@ -219,7 +219,7 @@ async fn plain_seaorm_keeps_the_text(db: TestDb) {
             .filter(of);
         many.exec(plain).await.expect("updated");
         let read = workflows::Entity::find_by_id(made.id)
-            .one(db.reader())
+            .one(&db.seaorm().reader().await.expect("open"))
             .await;
         let read = read.expect("rows").expect("a row");
         assert_eq!(text(read.nodes.as_ref()), *other);
@@ -238,8 +238,10 @@ async fn plain_seaorm_in_bulk_and_without_documents(db: TestDb) {
         ..Default::default()
     };
     let rows: Vec<_> = TEXTS.iter().map(row).collect();
-    let many = workflows::Entity::insert_many(rows).exec(db.writer());
+    let writer = db.seaorm().writer().await.expect("open");
+    let many = workflows::Entity::insert_many(rows).exec(&*writer);
     many.await.expect("inserted");
+    drop(writer);
     let list = db.workflows();
     let list = list.list_full(WorkflowFilter::new(), Page::first(50)).await;
     let list = list.expect("a list").items;
@@ -253,7 +255,10 @@ async fn plain_seaorm_in_bulk_and_without_documents(db: TestDb) {
         metadata: Set(Some(json!({"a": 1}).into())),
         ..Default::default()
     };
-    let log = log.insert(db.writer()).await.expect("inserted");
+    let log = log
+        .insert(&*db.seaorm().writer().await.expect("open"))
+        .await
+        .expect("inserted");
     let read = log.metadata.expect("metadata").json();
     assert_eq!(read, Ok(json!({"a": 1})));
 }
@@ -316,9 +321,15 @@ async fn a_number_that_no_type_holds_is_a_problem_of_the_graph(db: TestDb) {
 async fn a_column_of_another_type_is_told(db: TestDb) {
     let db = open(&db).await;
     let id = user(&db, "ada").await.id;
-    let row = |sql: &str| Statement::from_string(db.reader().get_database_backend(), sql);
+    let row = |sql: &str| Statement::from_string(db.backend(), sql);
     let sql = "SELECT id, NULL AS none, 7 AS number FROM users";
-    let row = db.reader().query_one_raw(row(sql)).await;
+    let row = db
+        .seaorm()
+        .reader()
+        .await
+        .expect("open")
+        .query_one_raw(row(sql))
+        .await;
     let row = row.expect("a row").expect("one");
     assert_eq!(row.try_get::<UserId>("", "id"), Ok(id));
     assert_eq!(row.try_get::<Option<Document>>("", "none"), Ok(None));
@@ -340,11 +351,9 @@ async fn documents_of_other_tables(test: TestDb) {
     ))
     .await;
     let sql = "SELECT a, b FROM theirs ORDER BY id";
-    let backend = db.reader().get_database_backend();
-    let rows = db
-        .reader()
-        .query_all_raw(Statement::from_string(backend, sql))
-        .await;
+    let reader = db.seaorm().reader().await.expect("open");
+    let statement = Statement::from_string(reader.get_database_backend(), sql);
+    let rows = reader.query_all_raw(statement).await;
     let read: Vec<_> = rows
         .expect("rows")
         .iter()

@@ -166,7 +166,7 @@ async fn a_time_that_is_none(test: TestDb) {
     }
 }
 
-#[derive(Debug, FromQueryResult)]
+#[derive(Debug, FromQueryResult, serde::Deserialize)]
 struct Other {
     #[expect(dead_code, reason = "it is only read")]
     since: chrono::NaiveDate,

@@ -240,7 +240,7 @@ async fn with_its_logs(db: TestDb) {
                 created_at: Set(db.now()),
                 ..Default::default()
             }
-            .insert(db.writer())
+            .insert(&*db.seaorm().writer().await.expect("open"))
             .await
             .expect("a log entry");
         }

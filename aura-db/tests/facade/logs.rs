@@ -400,7 +400,7 @@ async fn bad_input(db: TestDb) {
         created_at: Set(db.now()),
         ..Default::default()
     })
-    .exec(db.writer())
+    .exec(&*db.seaorm().writer().await.expect("open"))
     .await
     .expect("a row");
     assert_eq!(found(&db, LogFilter::new()).await, [""]);

@@ -86,7 +86,7 @@ async fn each_is_told_its_own(test: TestDb) {
 async fn one_that_waits_keeps_nobody(test: TestDb) {
     let db = &open(&test).await;
     let (held, free) = (flow(db, "held").await, flow(db, "free").await);
-    let purging = db.begin().await.expect("begun");
+    let purging = db.seaorm().begin().await.expect("begun");
     let lock = format!("SELECT id FROM workflows WHERE id = {held} FOR UPDATE");
     purging.execute_unprepared(&lock).await.expect("held");
     let append = async |db: Database, flow| {

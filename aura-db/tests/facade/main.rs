@@ -26,6 +26,8 @@ mod logs_prune;
 mod logs_tail;
 mod logs_together;
 mod moved_files;
+mod own_entities;
+mod owned_transactions;
 mod pages;
 mod people;
 mod plugins;

@@ -38,7 +38,8 @@ async fn people(db: &Database, names: &[&str]) -> Vec<UserId> {
             updated_at: Set(db.now()),
             ..Default::default()
         });
-    let rows = users::Entity::insert_many(rows).exec_with_returning(db.writer());
+    let writer = db.seaorm().writer().await.expect("open");
+    let rows = users::Entity::insert_many(rows).exec_with_returning(&*writer);
     let rows = rows.await.expect("users");
     rows.into_iter().map(|user| user.id).collect()
 }

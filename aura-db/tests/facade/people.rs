@@ -27,7 +27,10 @@ pub(crate) async fn workflow(db: &Database, owner: UserId, name: &str) -> Workfl
         updated_at: Set(db.now()),
         ..Default::default()
     };
-    row.insert(db.writer()).await.expect("a workflow").id
+    row.insert(&*db.seaorm().writer().await.expect("open"))
+        .await
+        .expect("a workflow")
+        .id
 }
 
 /// An agent of this user's.
@@ -42,7 +45,10 @@ pub(crate) async fn agent(db: &Database, owner: UserId, name: &str) -> AgentId {
         updated_at: Set(db.now()),
         ..Default::default()
     };
-    row.insert(db.writer()).await.expect("an agent").id
+    row.insert(&*db.seaorm().writer().await.expect("open"))
+        .await
+        .expect("an agent")
+        .id
 }
 
 /// A workflow, deleted or not.

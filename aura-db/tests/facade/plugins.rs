@@ -361,8 +361,9 @@ async fn schemas_that_cannot_be_parsed(db: TestDb) {
     let db = open(&db).await;
     let id = register(&db, "http").await.id;
     let sql = "UPDATE plugins SET config_schema = '[1e999]'";
-    let writer = db.writer();
+    let writer = db.seaorm().writer().await.expect("open");
     writer.execute_unprepared(sql).await.expect("spoilt");
+    drop(writer);
     let read = db.plugins().get(id).await.expect("readable").config_schema;
     assert_eq!(read.expect("a schema").as_str(), "[1e999]");
     assert_error!(

@@ -77,7 +77,7 @@ async fn transactions_are_counted(db: TestDb) {
 async fn given_up_counts(db: TestDb) {
     let db = open(&db).await;
     let ada = user(&db, "ada").await.id;
-    let transaction = db.begin().await.expect("begun");
+    let transaction = db.seaorm().begin().await.expect("begun");
     let hold = Query::update()
         .table(users::Entity)
         .value(users::Column::Name, "held")

@@ -5,7 +5,7 @@ use std::time::Duration;
 use aura_db::entity::users;
 use aura_db::sea_orm::sea_query::Query;
 use aura_db::sea_orm::{EntityTrait, QueryFilter, Statement};
-use aura_db::{Database, Error, Isolation, NewUser, Role, Transaction, UserChange};
+use aura_db::{Database, Error, Isolation, NewUser, Role, Transaction, TypedQuery, UserChange};
 use testdb::TestDb;
 
 use crate::support::{assert_error, open, user};
@@ -223,7 +223,7 @@ async fn an_escaped_handle_keeps_nothing_open(db: TestDb) {
 
 async fn a_statement_given_up_spoils_the_transaction(db: TestDb) {
     let db = open(&db).await;
-    let tx_backend = db.reader().get_database_backend();
+    let tx_backend = db.backend();
     let result: Result<(), Error> = db
         .transaction(|tx| async move {
             // Polled once, so that it is on its way, and dropped.
@@ -232,7 +232,7 @@ async fn a_statement_given_up_spoils_the_transaction(db: TestDb) {
                 "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000000) \
                  SELECT count(*) FROM n, n AS m WHERE n.i = -m.i",
             );
-            let slow = users::Entity::find().from_raw_sql(slow);
+            let slow = TypedQuery::<i64>::sql(slow);
             let mut statement = Box::pin(tx.fetch_all(slow));
             let first = futures_util::poll!(statement.as_mut());
             drop(statement);

@@ -48,7 +48,7 @@ async fn change_while<T: Send + 'static>(
     meanwhile: impl Future<Output = T> + Send + 'static,
 ) -> T {
     let before = ended(db, first);
-    let transaction = db.begin().await.expect("begun");
+    let transaction = db.seaorm().begin().await.expect("begun");
     let update = Query::update()
         .table(users::Entity)
         .value(column, value)
@@ -242,7 +242,7 @@ async fn one_of_many_rotations(test: TestDb) {
     let db = open(&test).await;
     let ada = user(&db, "ada").await.id;
     let issued = session(&db, "ada").await;
-    let transaction = db.begin().await.expect("begun");
+    let transaction = db.seaorm().begin().await.expect("begun");
     let hold = Query::update()
         .table(sessions::Entity)
         .value(sessions::Column::UserAgent, "held")

@@ -29,7 +29,10 @@ pub(crate) async fn plugin(db: &Database, name: &str) -> PluginId {
         updated_at: Set(now),
         ..Default::default()
     };
-    row.insert(db.writer()).await.expect("a plugin").id
+    row.insert(&*db.seaorm().writer().await.expect("open"))
+        .await
+        .expect("a plugin")
+        .id
 }
 
 async fn created_as_given(db: TestDb) {
@@ -231,7 +234,9 @@ async fn details_have_owner_and_live_plugins(db: TestDb) {
                 deleted_at: Set(Some(db.now())),
                 ..Default::default()
             };
-            gone.update(db.writer()).await.expect("deleted");
+            gone.update(&*db.seaorm().writer().await.expect("open"))
+                .await
+                .expect("deleted");
         }
     }
     plugin(&db, "another").await;
@@ -351,7 +356,7 @@ async fn deleted_restored_purged(db: TestDb) {
         created_at: Set(db.now()),
         ..Default::default()
     }
-    .insert(db.writer())
+    .insert(&*db.seaorm().writer().await.expect("open"))
     .await
     .expect("an execution");
     assert_error!(

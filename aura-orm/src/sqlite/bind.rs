@@ -4,20 +4,25 @@ use chrono::SecondsFormat;
 use rusqlite::ToSql;
 use rusqlite::types::{Null, ToSqlOutput, Value as Owned, ValueRef};
 use sea_orm::Value;
+use sea_orm::sea_query::OptionEnum;
 
 use super::error::Error;
 use crate::Statement;
 
-/// Runs a statement and reads its rows.
+/// Runs a statement and reads at most `limit` rows. A statement that writes has written
+/// all its rows before it returns the first (<https://sqlite.org/lang_returning.html>).
 pub(super) fn query<T, E: From<Error>>(
     statement: &Statement,
     connection: &rusqlite::Connection,
+    limit: usize,
     mut read: impl FnMut(&rusqlite::Row<'_>) -> Result<T, E>,
 ) -> Result<Vec<T>, E> {
     let mut prepared = prepare(statement, connection)?;
     let mut rows = prepared.raw_query();
     let mut all = Vec::new();
-    while let Some(row) = rows.next().map_err(Error::from)? {
+    while all.len() < limit
+        && let Some(row) = rows.next().map_err(Error::from)?
+    {
         all.push(read(row)?);
     }
     Ok(all)
@@ -128,6 +133,19 @@ impl<'a> Bound<'a> {
             | Value::ChronoDateTimeUtc(None)
             | Value::ChronoDateTimeLocal(None)
             | Value::ChronoDateTimeWithTimeZone(None) => text(None),
+            Value::Enum(OptionEnum::Some(word)) => {
+                borrowed(Some(ValueRef::Text(word.value.as_bytes())))
+            }
+            Value::Enum(OptionEnum::None(_)) => text(None),
+            // As its bytes, like sqlx.
+            #[cfg(feature = "with-uuid")]
+            Value::Uuid(id) => borrowed(id.as_ref().map(|id| ValueRef::Blob(id.as_bytes()))),
+            #[cfg(feature = "with-rust_decimal")]
+            Value::Decimal(number) => text(number.map(|number| number.to_string())),
+            #[allow(
+                unreachable_patterns,
+                reason = "SeaORM has other kinds with other features"
+            )]
             _ => return Err(Error::Unsupported("column for a value of this type")),
         }))
     }

@@ -14,7 +14,7 @@ use super::file::DatabaseFile;
 /// How a database is opened.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The file. It exists, and is in WAL mode.
+    /// The database. A file exists, and is in WAL mode.
     pub file: DatabaseFile,
     /// A commit waits until the disk has it (`synchronous = FULL`). Without it a
     /// power cut may undo the last commits.
@@ -126,6 +126,15 @@ impl CancelOnDrop {
     }
 }
 
+impl CancelOnDrop {
+    /// Lets the statement run to its end, or its timeout.
+    pub(super) fn forget(mut self) -> Option<Self> {
+        // No statement has this number.
+        self.1 = 0;
+        None
+    }
+}
+
 impl Drop for CancelOnDrop {
     fn drop(&mut self) {
         self.0.cancelled.store(self.1, Ordering::Relaxed);
@@ -157,9 +166,14 @@ pub(super) fn writer(options: &Options) -> Result<(Connection, Arc<Deadline>), E
     configure(connection)
 }
 
-/// Opens the file. The first statement finds it locked while another process
+/// Opens the database. The first statement finds a file locked while another process
 /// recovers the WAL.
 fn open(options: &Options, flags: OpenFlags) -> Result<Connection, Error> {
+    let flags = if options.file.is_memory() {
+        flags | OpenFlags::SQLITE_OPEN_URI
+    } else {
+        flags
+    };
     let connection = Connection::open_with_flags(options.file.path(), flags)?;
     connection.busy_timeout(options.busy_timeout)?;
     Ok(connection)

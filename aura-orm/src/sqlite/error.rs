@@ -38,6 +38,14 @@ pub enum Error {
     /// The closure that ran the statement panicked.
     #[error("the code around the statement panicked")]
     Panicked,
+    /// A transaction that may share its commit ran no statement while others waited, and
+    /// was rolled back. Try it again exclusively.
+    #[error("the transaction was in the way of others")]
+    Reclaimed,
+    /// An exclusive transaction ran no statement for this long while others waited, and
+    /// was rolled back.
+    #[error("the transaction ran no statement for {0:?} while others waited for it")]
+    IdleTimeout(Duration),
     /// The transaction has ended, or a failed statement ended it.
     #[error("the transaction has ended")]
     Ended,

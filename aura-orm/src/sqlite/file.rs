@@ -1,16 +1,20 @@
-//! Checks that the file which was opened is still the one at its path.
+//! Where a database is, and checks that the file which was opened is still the one at
+//! its path.
 //!
 //! SQLite goes on in a file that was removed or moved, and its commits succeed; at
 //! the end of the process they are gone. So the path is checked after each commit and
 //! before it is acknowledged.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rusqlite::{Connection, OpenFlags};
 
 use super::error::Error;
 
-/// A database file, as it was when this was made. Cheap to clone.
+/// A database file, as it was when this was made, or a database in memory. Cheap to
+/// clone.
 #[derive(Debug, Clone)]
 pub struct DatabaseFile(Arc<Opened>);
 
@@ -21,6 +25,8 @@ struct Opened {
     file: Identity,
     /// A check has failed.
     moved: AtomicBool,
+    /// Keeps a database in memory, which ends with its last connection.
+    memory: Option<Mutex<Option<Connection>>>,
 }
 
 /// Which file stands at a path: device and inode. Always the same where there are
@@ -52,10 +58,46 @@ impl DatabaseFile {
             path,
             wal: wal.into(),
             moved: AtomicBool::new(false),
+            memory: None,
         }))
     }
 
-    /// Where it is.
+    /// The database in memory of this name, `file:/NAME?vfs=memdb`. All connections of
+    /// the process that open it share it (<https://sqlite.org/src/file/src/memdb.c>);
+    /// it has no WAL, so a write keeps even readers out.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`].
+    pub fn memory(name: &str) -> Result<Self, Error> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_CREATE
+            | OpenFlags::SQLITE_OPEN_URI
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(name, flags)?;
+        Ok(Self(Arc::new(Opened {
+            path: name.into(),
+            wal: PathBuf::new(),
+            file: None,
+            moved: AtomicBool::new(false),
+            memory: Some(Mutex::new(Some(connection))),
+        })))
+    }
+
+    /// Returns whether it is a database in memory.
+    #[must_use]
+    pub fn is_memory(&self) -> bool {
+        self.0.memory.is_some()
+    }
+
+    /// Lets a database in memory end with the last connection to it.
+    pub(super) fn close(&self) {
+        if let Some(memory) = &self.0.memory {
+            memory.lock().unwrap_or_else(PoisonError::into_inner).take();
+        }
+    }
+
+    /// Where the file is, or the URI of a database in memory.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.0.path
@@ -73,6 +115,9 @@ impl DatabaseFile {
     ///
     /// [`Error::Moved`] when it is not, or was not at an earlier check.
     pub fn check(&self) -> Result<(), Error> {
+        if self.is_memory() {
+            return Ok(());
+        }
         if self.is_moved() || identity(&self.0.path) != self.0.file {
             self.0.moved.store(true, Ordering::Relaxed);
             return Err(Error::Moved);
@@ -88,7 +133,7 @@ impl DatabaseFile {
 
     /// [`DatabaseFile::check`], also of the WAL.
     pub(super) fn check_with_wal(&self, wal: Identity) -> Result<(), Error> {
-        if self.wal() != wal {
+        if !self.is_memory() && self.wal() != wal {
             self.0.moved.store(true, Ordering::Relaxed);
         }
         self.check()

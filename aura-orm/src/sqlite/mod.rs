@@ -15,7 +15,8 @@
 //!
 //! * A write that returned `Ok` is committed, in the file at its path.
 //! * A dropped future leaves nothing behind: its read ends, its statements are
-//!   all committed or none.
+//!   all committed or none. A write that runs no statement while others wait, as in a
+//!   future that is no longer polled, is rolled back.
 //! * An error or a panic in one write affects no other.
 
 mod bind;
@@ -35,5 +36,5 @@ pub use file::DatabaseFile;
 pub use readers::{Readers, Snapshot};
 pub use rusqlite::{Connection, Row, types::ValueRef};
 pub use value::value;
-pub use write::Write;
+pub use write::{Owner, Write};
 pub use writer::{WriteLock, Writer};

@@ -134,11 +134,12 @@ impl ReaderGuard {
     fn query_inline<T, E: From<Error>>(
         &self,
         statement: &Statement,
+        limit: usize,
         read: impl Fn(&Row<'_>) -> Result<T, E>,
     ) -> Result<Vec<T>, E> {
         let (connection, deadline) = self.get()?;
         deadline.set(Some(INLINE_BUDGET));
-        bind::query(statement, connection, read)
+        bind::query(statement, connection, limit, read)
     }
 
     /// Acquires a permit to block, and this connection or another. A read that waits
@@ -167,6 +168,7 @@ impl ReaderGuard {
         self,
         permit: OwnedSemaphorePermit,
         statement: Statement,
+        limit: usize,
         read: R,
     ) -> Result<(Self, Result<Vec<T>, E>), E>
     where
@@ -185,7 +187,7 @@ impl ReaderGuard {
             let _permit = permit;
             let rows = self.get().map_err(E::from).and_then(|(connection, _)| {
                 connection.busy_timeout(busy_timeout).map_err(Error::from)?;
-                let rows = bind::query(&statement, connection, read);
+                let rows = bind::query(&statement, connection, limit, read);
                 connection
                     .busy_timeout(Duration::ZERO)
                     .map_err(Error::from)?;
@@ -251,8 +253,8 @@ impl Readers {
         self.0.connections.available_permits() == 0
     }
 
-    /// Runs a statement that only reads, and reads its rows. `read` may see a
-    /// row twice: a statement that exceeds the budget starts again elsewhere.
+    /// Runs a statement that only reads, and reads at most `limit` rows. `read` may see
+    /// a row twice: a statement that exceeds the budget starts again elsewhere.
     ///
     /// # Errors
     ///
@@ -260,7 +262,12 @@ impl Readers {
     /// [`Options::statement_timeout`]; [`Error::ReadersBusy`] when no connection is
     /// free within [`Options::acquire_timeout`]; [`Error::Moved`], [`Error::Closed`];
     /// and what `read` returns.
-    pub async fn query<T, E, R>(&self, statement: Statement, read: R) -> Result<Vec<T>, E>
+    pub async fn query<T, E, R>(
+        &self,
+        statement: Statement,
+        limit: usize,
+        read: R,
+    ) -> Result<Vec<T>, E>
     where
         R: Fn(&Row<'_>) -> Result<T, E> + Send + 'static,
         T: Send + 'static,
@@ -270,12 +277,15 @@ impl Readers {
         // thread from all other tasks.
         tokio::task::coop::consume_budget().await;
         let guard = ReaderGuard::acquire(&self.0).await?;
-        match guard.query_inline(&statement, &read) {
+        match guard.query_inline(&statement, limit, &read) {
             Err(error) if error.exceeded_budget() => {
                 // Boxed, so that the future of the common case stays small.
                 Box::pin(async {
                     let (guard, permit) = guard.with_blocking_permit().await?;
-                    guard.query_blocking(permit, statement, read).await?.1
+                    guard
+                        .query_blocking(permit, statement, limit, read)
+                        .await?
+                        .1
                 })
                 .await
             }
@@ -326,7 +336,12 @@ impl Snapshot {
     /// # Errors
     ///
     /// As [`Readers::query`], and [`Error::Ended`].
-    pub async fn query<T, E, R>(&mut self, statement: Statement, read: R) -> Result<Vec<T>, E>
+    pub async fn query<T, E, R>(
+        &mut self,
+        statement: Statement,
+        limit: usize,
+        read: R,
+    ) -> Result<Vec<T>, E>
     where
         R: Fn(&Row<'_>) -> Result<T, E> + Send + 'static,
         T: Send + 'static,
@@ -334,13 +349,13 @@ impl Snapshot {
     {
         tokio::task::coop::consume_budget().await;
         let guard = self.0.as_ref().ok_or(Error::Ended)?;
-        match guard.query_inline(&statement, &read) {
+        match guard.query_inline(&statement, limit, &read) {
             Err(error) if error.exceeded_budget() => {}
             done => return done,
         }
         let guard = self.0.take().ok_or(Error::Ended)?;
         let permit = guard.shared.acquire(&guard.shared.blocking).await?;
-        let (guard, rows) = Box::pin(guard.query_blocking(permit, statement, read)).await?;
+        let (guard, rows) = Box::pin(guard.query_blocking(permit, statement, limit, read)).await?;
         self.0 = Some(guard);
         rows
     }

@@ -1,15 +1,22 @@
 //! Values on the way back from SQLite.
 
-use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, Utc};
+use chrono::{DateTime, Local, NaiveDate, NaiveDateTime, NaiveTime, Utc};
 use rusqlite::types::ValueRef;
-use sea_orm::Value;
-use sea_orm::sea_query::ArrayType;
+use sea_orm::sea_query::{ArrayType, Enum, OptionEnum};
+use sea_orm::{DbErr, Value};
 
 /// Returns what a cell holds as a value of this kind. `None` when it holds something
-/// else, and for kinds that are never bound.
-#[must_use]
-pub fn value(cell: ValueRef<'_>, kind: &ArrayType) -> Option<Value> {
-    read(cell, kind).ok()
+/// else.
+///
+/// # Errors
+///
+/// [`DbErr::Type`] for kinds that aren't compiled in.
+pub fn value(cell: ValueRef<'_>, kind: &ArrayType) -> Result<Option<Value>, DbErr> {
+    match read(cell, kind) {
+        Ok(value) => Ok(Some(value)),
+        Err(Mismatch::Cell) => Ok(None),
+        Err(Mismatch::Kind) => Err(crate::value::not_compiled(kind)),
+    }
 }
 
 fn read(cell: ValueRef<'_>, kind: &ArrayType) -> Result<Value, Mismatch> {
@@ -23,16 +30,22 @@ fn read(cell: ValueRef<'_>, kind: &ArrayType) -> Result<Value, Mismatch> {
         ArrayType::SmallUnsigned => Value::SmallUnsigned(narrow(cell)?),
         ArrayType::Unsigned => Value::Unsigned(narrow(cell)?),
         ArrayType::BigUnsigned => Value::BigUnsigned(narrow(cell)?),
-        ArrayType::Double => Value::Double(match cell {
-            ValueRef::Null => None,
-            ValueRef::Real(number) => Some(number),
-            _ => return Err(Mismatch),
+        #[expect(clippy::cast_possible_truncation, reason = "as the type says")]
+        ArrayType::Float => Value::Float(double(cell)?.map(|number| number as f32)),
+        ArrayType::Double => Value::Double(double(cell)?),
+        ArrayType::Char => Value::Char(parsed(cell, |text| text.parse().ok())?),
+        ArrayType::Enum(name) => Value::Enum(match text(cell)? {
+            None => OptionEnum::None((**name).clone()),
+            Some(word) => OptionEnum::Some(Box::new(Enum {
+                type_name: (**name).clone(),
+                value: word.to_owned().into(),
+            })),
         }),
         ArrayType::String => Value::String(text(cell)?.map(Into::into)),
         ArrayType::Bytes => Value::Bytes(match cell {
             ValueRef::Null => None,
             ValueRef::Blob(bytes) => Some(bytes.into()),
-            _ => return Err(Mismatch),
+            _ => return Err(Mismatch::Cell),
         }),
         ArrayType::Json => Value::Json(parsed(cell, |json| serde_json::from_str(json).ok())?),
         ArrayType::ChronoDate => Value::ChronoDate(parsed(cell, |date| {
@@ -45,38 +58,87 @@ fn read(cell: ValueRef<'_>, kind: &ArrayType) -> Result<Value, Mismatch> {
             Value::ChronoDateTime(parsed(cell, |time| Some(parse_time(time)?.naive_utc()))?)
         }
         ArrayType::ChronoDateTimeUtc => Value::ChronoDateTimeUtc(parsed(cell, parse_time)?),
-        _ => return Err(Mismatch),
+        ArrayType::ChronoDateTimeLocal => Value::ChronoDateTimeLocal(parsed(cell, |time| {
+            Some(parse_time(time)?.with_timezone(&Local))
+        })?),
+        ArrayType::ChronoDateTimeWithTimeZone => {
+            Value::ChronoDateTimeWithTimeZone(parsed(cell, |time| {
+                DateTime::parse_from_rfc3339(time)
+                    .ok()
+                    .or_else(|| Some(parse_time(time)?.into()))
+            })?)
+        }
+        #[cfg(feature = "with-uuid")]
+        ArrayType::Uuid => Value::Uuid(match cell {
+            ValueRef::Blob(bytes) => {
+                let id = sea_orm::prelude::Uuid::from_slice(bytes);
+                Some(id.map_err(|_| Mismatch::Cell)?)
+            }
+            cell => parsed(cell, |id| id.parse().ok())?,
+        }),
+        #[cfg(feature = "with-rust_decimal")]
+        ArrayType::Decimal => Value::Decimal(match cell {
+            ValueRef::Integer(number) => Some(number.into()),
+            ValueRef::Real(number) => {
+                let number = sea_orm::prelude::Decimal::try_from(number);
+                Some(number.map_err(|_| Mismatch::Cell)?)
+            }
+            cell => parsed(cell, |digits| digits.parse().ok())?,
+        }),
+        #[allow(
+            unreachable_patterns,
+            reason = "SeaORM has other kinds with other features"
+        )]
+        _ => return Err(Mismatch::Kind),
     })
 }
 
-/// The cell holds something else.
-struct Mismatch;
+enum Mismatch {
+    /// The cell holds something else.
+    Cell,
+    /// The kind isn't compiled in.
+    Kind,
+}
+
+fn double(cell: ValueRef<'_>) -> Result<Option<f64>, Mismatch> {
+    match cell {
+        ValueRef::Null => Ok(None),
+        ValueRef::Real(number) => Ok(Some(number)),
+        // As of an expression; a REAL column has none.
+        #[expect(clippy::cast_precision_loss, reason = "as SQLite converts it")]
+        ValueRef::Integer(number) => Ok(Some(number as f64)),
+        _ => Err(Mismatch::Cell),
+    }
+}
 
 fn integer(cell: ValueRef<'_>) -> Result<Option<i64>, Mismatch> {
     match cell {
         ValueRef::Null => Ok(None),
         ValueRef::Integer(number) => Ok(Some(number)),
-        _ => Err(Mismatch),
+        _ => Err(Mismatch::Cell),
     }
 }
 
 fn narrow<T: TryFrom<i64>>(cell: ValueRef<'_>) -> Result<Option<T>, Mismatch> {
     let number = integer(cell)?;
-    number.map(T::try_from).transpose().map_err(|_| Mismatch)
+    number
+        .map(T::try_from)
+        .transpose()
+        .map_err(|_| Mismatch::Cell)
 }
 
 fn text(cell: ValueRef<'_>) -> Result<Option<&str>, Mismatch> {
     match cell {
         ValueRef::Null => Ok(None),
-        ValueRef::Text(_) => cell.as_str().map(Some).map_err(|_| Mismatch),
-        _ => Err(Mismatch),
+        ValueRef::Text(_) => cell.as_str().map(Some).map_err(|_| Mismatch::Cell),
+        _ => Err(Mismatch::Cell),
     }
 }
 
 fn parsed<T>(cell: ValueRef<'_>, parse: impl Fn(&str) -> Option<T>) -> Result<Option<T>, Mismatch> {
     match text(cell)? {
         None => Ok(None),
-        Some(text) => parse(text).map(Some).ok_or(Mismatch),
+        Some(text) => parse(text).map(Some).ok_or(Mismatch::Cell),
     }
 }
 

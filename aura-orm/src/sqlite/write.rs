@@ -1,6 +1,8 @@
 //! Statements that are committed together or not at all.
 
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, Row};
 use sea_orm::Value;
@@ -12,12 +14,110 @@ use super::error::{AsSqliteError, Error};
 use super::writer::WriterGuard;
 use crate::{Statement, StatementKind};
 
+/// How long a write that may share its commit may run no statement while others wait.
+/// It is long for a closure that only calls the database, and short for those that wait.
+const SHARED_IDLE: Duration = Duration::from_millis(5);
+
 /// Statements that are committed together or not at all. Dropped before
 /// [`Write::commit`], they are rolled back.
 #[derive(Debug)]
 pub struct Write {
-    guard: Option<WriterGuard>,
+    parked: Arc<Parked>,
     exclusive: bool,
+}
+
+/// The connection between two statements of a write. From there it is reclaimed when
+/// the write runs no statement for too long while others wait.
+#[derive(Debug)]
+pub(super) struct Parked {
+    state: Mutex<State>,
+    /// How long the connection may be parked while others wait.
+    limit: Duration,
+    /// The thread that polls the owner's future at this moment, or 0.
+    polled_on: AtomicU64,
+}
+
+/// The future that a write belongs to. From [`Write::owner`].
+#[derive(Debug, Clone)]
+pub struct Owner(Arc<Parked>);
+
+impl Owner {
+    /// Runs the future. While it is polled, nothing inside it reclaims its own write: it
+    /// would wait for itself, and gets [`Error::WriterBusy`].
+    pub async fn run<F: Future>(&self, future: F) -> F::Output {
+        let mut future = std::pin::pin!(future);
+        std::future::poll_fn(|context| {
+            let outer = self.0.polled_on.swap(this_thread(), Ordering::Relaxed);
+            let poll = future.as_mut().poll(context);
+            self.0.polled_on.store(outer, Ordering::Relaxed);
+            poll
+        })
+        .await
+    }
+}
+
+/// Returns a number that no other thread has.
+fn this_thread() -> u64 {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    thread_local! {
+        static NUMBER: u64 = COUNT.fetch_add(1, Ordering::Relaxed) + 1;
+    }
+    NUMBER.with(|number| *number)
+}
+
+#[derive(Debug)]
+enum State {
+    /// Since this moment.
+    Parked(WriterGuard, Instant),
+    /// A statement is under way.
+    InUse,
+    /// The write has ended.
+    Ended,
+    Reclaimed,
+}
+
+impl Parked {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the connection for a statement, and leaves this state.
+    fn take(&self, next: State) -> Result<WriterGuard, Error> {
+        let mut state = self.state();
+        match std::mem::replace(&mut *state, next) {
+            State::Parked(guard, _) => Ok(guard),
+            State::Reclaimed => {
+                *state = State::Reclaimed;
+                Err(if self.limit == SHARED_IDLE {
+                    Error::Reclaimed
+                } else {
+                    Error::IdleTimeout(self.limit)
+                })
+            }
+            State::InUse | State::Ended => {
+                *state = State::Ended;
+                Err(Error::Ended)
+            }
+        }
+    }
+
+    fn park(&self, guard: WriterGuard) {
+        *self.state() = State::Parked(guard, Instant::now());
+    }
+
+    /// Rolls the write back and hands the connection to the next in the queue, when it
+    /// has run no statement for too long.
+    pub(super) fn reclaim(&self) {
+        if self.polled_on.load(Ordering::Relaxed) == this_thread() {
+            return;
+        }
+        let mut state = self.state();
+        if matches!(&*state, State::Parked(_, since) if since.elapsed() >= self.limit) {
+            let parked = std::mem::replace(&mut *state, State::Reclaimed);
+            drop(state);
+            drop(parked);
+        }
+    }
 }
 
 impl Write {
@@ -25,30 +125,44 @@ impl Write {
         match guard.begin() {
             // Another process holds the file's lock.
             Err(error) if error.is_busy() => {
-                let begun;
-                (guard, begun) = blocking(guard, begin_waiting).await?;
-                begun?;
+                guard = blocking(guard, begin_waiting).await??;
             }
             begun => begun?,
         }
-        Ok(Self {
-            guard: Some(guard),
-            exclusive,
-        })
+        let limit = if exclusive {
+            // Less than what the others wait.
+            guard.shared.options.acquire_timeout.mul_f32(0.75)
+        } else {
+            SHARED_IDLE
+        };
+        let shared = guard.shared.clone();
+        let parked = Arc::new(Parked {
+            state: Mutex::new(State::Parked(guard, Instant::now())),
+            limit,
+            polled_on: AtomicU64::new(0),
+        });
+        shared.set_holder(&parked);
+        Ok(Self { parked, exclusive })
     }
 
-    /// Runs a statement and reads its rows. `read` may see a row twice.
+    /// Returns the owner, to mark the future that the write belongs to.
+    #[must_use]
+    pub fn owner(&self) -> Owner {
+        Owner(self.parked.clone())
+    }
+
+    /// Runs a statement and reads at most `limit` rows. `read` may see a row twice.
     ///
     /// # Errors
     ///
-    /// [`Error::Refused`]; [`Error::TimedOut`] when a read takes longer than
+    /// [`Error::Refused`]; [`Error::TimedOut`] when it takes longer than
     /// [`Options::statement_timeout`](super::Options::statement_timeout);
-    /// [`Error::Ended`] when an earlier failure has rolled everything back; and what
-    /// `read` returns.
+    /// [`Error::Ended`] when an earlier failure has rolled everything back;
+    /// [`Error::Reclaimed`], [`Error::IdleTimeout`]; and what `read` returns.
     pub async fn query<T, E, R>(
         &mut self,
         statement: Statement,
-        kind: StatementKind,
+        limit: usize,
         read: R,
     ) -> Result<Vec<T>, E>
     where
@@ -56,8 +170,8 @@ impl Write {
         T: Send + 'static,
         E: From<Error> + AsSqliteError + Send + 'static,
     {
-        self.run(kind, move |connection| {
-            bind::query(&statement, connection, &read)
+        self.run(statement.kind, move |connection| {
+            bind::query(&statement, connection, limit, &read)
         })
         .await
     }
@@ -67,12 +181,8 @@ impl Write {
     /// # Errors
     ///
     /// As [`Write::query`].
-    pub async fn execute(
-        &mut self,
-        statement: Statement,
-        kind: StatementKind,
-    ) -> Result<u64, Error> {
-        self.run(kind, move |connection| {
+    pub async fn execute(&mut self, statement: Statement) -> Result<u64, Error> {
+        self.run(statement.kind, move |connection| {
             bind::execute(&statement, connection)
         })
         .await
@@ -111,44 +221,50 @@ impl Write {
     {
         // As in `Readers::query`.
         tokio::task::coop::consume_budget().await;
-        let guard = self.guard.as_mut().ok_or(Error::Ended)?;
+        let mut guard = self.parked.take(State::InUse)?;
         if guard.is_rolled_back() {
+            self.parked.park(guard);
             return Err(Error::Ended.into());
         }
+        let timeout = guard.shared.options.statement_timeout;
         let reads = kind == StatementKind::Read;
         if kind != StatementKind::BulkWrite {
-            let budget = reads.then_some(INLINE_BUDGET);
-            match run_within(guard, budget, &run) {
+            let budget = if reads { Some(INLINE_BUDGET) } else { timeout };
+            match run_within(&mut guard, budget, &run) {
                 // Interrupting a statement that only reads rolls nothing back
                 // (https://sqlite.org/c3ref/interrupt.html).
                 Err(error) if reads && error.exceeded_budget() => {}
-                done => return done,
+                done => {
+                    self.parked.park(guard);
+                    return within(timeout, done);
+                }
             }
         }
-        let mut guard = self.guard.take().ok_or(Error::Ended)?;
         if kind == StatementKind::BulkWrite {
             guard.set_bulk();
         }
-        let timeout = guard.shared.options.statement_timeout.filter(|_| reads);
-        // A write runs to its end, because interrupting it would roll back the
-        // batch; a read would only keep the connection from others.
+        // Interrupting a write rolls back the whole transaction, so when its caller
+        // goes it runs to its end, unless it has the transaction to itself.
+        let cancels = reads || guard.is_alone();
         let (_, deadline) = guard.connection()?;
-        let cancel = if reads {
-            Some(CancelOnDrop::new(deadline, timeout))
+        let cancel = CancelOnDrop::new(deadline, timeout);
+        let cancel = if cancels {
+            Some(cancel)
         } else {
-            deadline.set(None);
-            None
+            cancel.forget()
         };
+        let parked = self.parked.clone();
+        // In the closure, so that the connection can be reclaimed from a future that is
+        // no longer polled.
         let run = move |guard: &mut WriterGuard| -> Result<T, E> { run(&guard.connection()?.0) };
-        let (guard, done) = blocking(guard, run).await?;
+        let done = tokio::task::spawn_blocking(move || {
+            let done = run(&mut guard);
+            parked.park(guard);
+            done
+        });
+        let done = done.await.map_err(|_| Error::Panicked)?;
         drop(cancel);
-        self.guard = Some(guard);
-        match (done, timeout) {
-            (Err(error), Some(timeout)) if error.is_interrupted() => {
-                Err(Error::TimedOut(timeout).into())
-            }
-            (done, _) => done,
-        }
+        within(timeout, done)
     }
 
     /// Commits, in a batch with others unless the write is exclusive. Returns after
@@ -156,37 +272,47 @@ impl Write {
     ///
     /// # Errors
     ///
-    /// Nothing is committed after [`Error::Refused`], [`Error::Ended`], and
-    /// [`Error::BatchRolledBack`], which is for a batch whose commit failed: try it
-    /// again exclusively. After [`Error::Moved`] what was committed will be lost, and
-    /// after [`Error::Unanswered`] the outcome isn't known.
-    pub async fn commit(mut self) -> Result<(), Error> {
-        let guard = self.guard.take().ok_or(Error::Ended)?;
+    /// Nothing is committed after [`Error::Refused`], [`Error::Ended`],
+    /// [`Error::IdleTimeout`], [`Error::Reclaimed`] and [`Error::BatchRolledBack`], which
+    /// is for a batch whose commit failed: try it again exclusively. After [`Error::Moved`] what was committed
+    /// will be lost, and after [`Error::Unanswered`] the outcome isn't known.
+    pub async fn commit(self) -> Result<(), Error> {
+        let guard = self.parked.take(State::Ended)?;
         let (acknowledgement, committed) = oneshot::channel();
         guard.finish(self.exclusive, acknowledgement)?;
         committed.await.unwrap_or(Err(Error::Unanswered))
     }
 }
 
+/// Names the timeout when a statement was interrupted.
+fn within<T, E: From<Error> + AsSqliteError>(
+    timeout: Option<Duration>,
+    done: Result<T, E>,
+) -> Result<T, E> {
+    match (done, timeout) {
+        (Err(error), Some(timeout)) if error.is_interrupted() => {
+            Err(Error::TimedOut(timeout).into())
+        }
+        (done, _) => done,
+    }
+}
+
 /// Begins once other processes release the file's lock.
-fn begin_waiting(guard: &mut WriterGuard) -> Result<(), Error> {
+fn begin_waiting(mut guard: WriterGuard) -> Result<WriterGuard, Error> {
     let timeout = guard.shared.options.busy_timeout;
     guard.connection()?.0.busy_timeout(timeout)?;
     let begun = guard.begin();
     guard.connection()?.0.busy_timeout(Duration::ZERO)?;
-    begun
+    begun.map(|()| guard)
 }
 
 /// Runs a closure with the connection where it may block. It runs to its end also
 /// when the caller is gone, and is then rolled back.
 async fn blocking<T: Send + 'static>(
-    mut guard: WriterGuard,
-    run: impl FnOnce(&mut WriterGuard) -> T + Send + 'static,
-) -> Result<(WriterGuard, T), Error> {
-    let done = tokio::task::spawn_blocking(move || {
-        let done = run(&mut guard);
-        (guard, done)
-    });
+    guard: WriterGuard,
+    run: impl FnOnce(WriterGuard) -> T + Send + 'static,
+) -> Result<T, Error> {
+    let done = tokio::task::spawn_blocking(move || run(guard));
     done.await.map_err(|_| Error::Panicked)
 }
 

@@ -6,15 +6,19 @@
 //! batch. No delay is added: a write that finds no other is committed alone.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use super::connection::{CHECKPOINT, Deadline, Options};
 use super::error::Error;
-use super::write::Write;
-use super::writer_connection::{Acknowledgement, WriterConnection};
+use super::write::{Parked, Write};
+use super::writer_connection::{Acknowledgement, Committed, WriterConnection};
+
+/// How often a waiting write looks whether the connection is used.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// The connection that writes. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -30,6 +34,8 @@ pub(super) struct Shared {
 struct Queue {
     slot: WriterSlot,
     waiters: VecDeque<Waiter>,
+    /// The last write that began.
+    holder: Weak<Parked>,
 }
 
 /// Where the connection is.
@@ -69,6 +75,7 @@ impl Writer {
             queue: Mutex::new(Queue {
                 slot: WriterSlot::Free(Box::default()),
                 waiters: VecDeque::new(),
+                holder: Weak::new(),
             }),
         }))
     }
@@ -106,6 +113,11 @@ impl Writer {
     /// Waits until the connection is free and closes it. Writes that wait for it
     /// fail with [`Error::Closed`].
     pub async fn close(&self) {
+        self.close_connection().await;
+        self.0.options.file.close();
+    }
+
+    async fn close_connection(&self) {
         let done = {
             let mut queue = self.0.queue();
             queue.waiters.clear();
@@ -140,10 +152,23 @@ impl Writer {
             queue.waiters.push_back(Waiter { exclusive, grant });
             granted
         };
+        self.wait(granted).await
+    }
+
+    /// Waits for the connection, and reclaims it from a write that does nothing.
+    async fn wait(
+        &self,
+        mut granted: oneshot::Receiver<WriterGuard>,
+    ) -> Result<WriterGuard, Error> {
         let timeout = self.0.options.acquire_timeout;
-        match tokio::time::timeout(timeout, granted).await {
-            Ok(guard) => guard.map_err(|_| Error::Closed),
-            Err(_) => Err(Error::WriterBusy(timeout)),
+        let started = Instant::now();
+        loop {
+            let left = timeout.saturating_sub(started.elapsed());
+            match tokio::time::timeout(left.min(LOOK), &mut granted).await {
+                Ok(guard) => return guard.map_err(|_| Error::Closed),
+                Err(_) if left.is_zero() => return Err(Error::WriterBusy(timeout)),
+                Err(_) => self.0.reclaim_idle(),
+            }
         }
     }
 }
@@ -170,6 +195,18 @@ impl WriteLock {
 }
 
 impl Shared {
+    /// Notes the write that has the connection.
+    pub(super) fn set_holder(&self, holder: &Arc<Parked>) {
+        self.queue().holder = Arc::downgrade(holder);
+    }
+
+    fn reclaim_idle(&self) {
+        let holder = self.queue().holder.upgrade();
+        if let Some(holder) = holder {
+            holder.reclaim();
+        }
+    }
+
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -203,19 +240,24 @@ impl Shared {
     /// wait for the disk a commit of few rows takes less than the way to a thread
     /// that may block; others go there.
     fn commit(self: Arc<Self>, mut writer: Box<WriterConnection>) {
-        let quick = !self.options.durable && !writer.bulk;
-        if quick {
-            writer.commit(&self.options.file).acknowledge();
-            if writer.wal_pages < CHECKPOINT {
-                return self.hand_over(writer);
-            }
+        let waits = self.options.durable && !self.options.file.is_memory() || writer.bulk;
+        let quick = (!waits)
+            .then(|| writer.commit(&self.options.file, Duration::ZERO))
+            .flatten()
+            .map(Committed::acknowledge)
+            .is_some();
+        if quick && writer.wal_pages < CHECKPOINT {
+            return self.hand_over(writer);
         }
         let wait = move || {
             if quick {
                 writer.checkpoint();
                 return self.hand_over(writer);
             }
-            let committed = writer.commit(&self.options.file);
+            let busy_timeout = self.options.busy_timeout.max(Duration::from_millis(1));
+            let Some(committed) = writer.commit(&self.options.file, busy_timeout) else {
+                return self.hand_over(writer);
+            };
             if writer.wal_pages < CHECKPOINT {
                 // First, so that the next write of the same caller finds it free.
                 self.hand_over(writer);
@@ -276,6 +318,13 @@ impl WriterGuard {
         }
         self.active = true;
         Ok(())
+    }
+
+    /// Returns whether no other write is in the transaction.
+    pub(super) fn is_alone(&self) -> bool {
+        self.writer
+            .as_ref()
+            .is_some_and(|writer| writer.batch.is_empty())
     }
 
     /// Notes that the commit may take long.

@@ -1,6 +1,7 @@
 //! The connection that writes, and the transaction that a batch shares.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rusqlite::Connection;
 use tokio::sync::oneshot;
@@ -88,9 +89,20 @@ impl WriterConnection {
         Ok(())
     }
 
-    /// Commits the batch, or rolls all of it back.
-    pub(super) fn commit(&mut self, file: &DatabaseFile) -> Committed {
+    /// Commits the batch, or rolls all of it back. `None` when a reader is in the way, as
+    /// in memory; with `busy_timeout` it is waited for.
+    pub(super) fn commit(
+        &mut self,
+        file: &DatabaseFile,
+        busy_timeout: Duration,
+    ) -> Option<Committed> {
         let mut outcome = self.execute("COMMIT");
+        if matches!(&outcome, Err(error) if error.is_busy()) {
+            if busy_timeout.is_zero() {
+                return None;
+            }
+            outcome = self.commit_waiting(busy_timeout);
+        }
         self.wal_pages = connection::wal_pages();
         if outcome.is_ok() {
             outcome = file.check_with_wal(self.wal_file);
@@ -98,10 +110,18 @@ impl WriterConnection {
             self.rollback();
         }
         self.reset();
-        Committed {
+        Some(Committed {
             outcome,
             batch: std::mem::take(&mut self.batch),
-        }
+        })
+    }
+
+    fn commit_waiting(&self, busy_timeout: Duration) -> Result<(), Error> {
+        let (connection, _) = self.connection.as_ref().ok_or(Error::Closed)?;
+        connection.busy_timeout(busy_timeout)?;
+        let outcome = self.execute("COMMIT");
+        connection.busy_timeout(Duration::ZERO)?;
+        outcome
     }
 
     /// Leaves no transaction open.

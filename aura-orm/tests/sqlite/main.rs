@@ -1,5 +1,6 @@
 //! The promises of the engine, on files.
 
+mod idle;
 mod pool;
 mod reads;
 mod wal;
@@ -59,16 +60,14 @@ fn engine_with(change: impl FnOnce(&mut Options)) -> Engine {
 
 async fn put(write: &mut Write, x: impl Into<String>) -> Result<i64, Error> {
     let sql = "INSERT INTO t (x) VALUES (?) RETURNING id";
-    let insert = Statement::new(sql, vec![x.into().into()]);
-    let ids: Result<Vec<i64>, Error> = write
-        .query(insert, StatementKind::Write, |row| Ok(row.get(0)?))
-        .await;
+    let insert = Statement::new(StatementKind::Write, sql, vec![x.into().into()]);
+    let ids: Result<Vec<i64>, Error> = write.query(insert, usize::MAX, |row| Ok(row.get(0)?)).await;
     Ok(ids?[0])
 }
 
 async fn run(write: &mut Write, sql: &'static str) -> Result<u64, Error> {
     write
-        .execute(Statement::new(sql, Vec::new()), StatementKind::Write)
+        .execute(Statement::new(StatementKind::Write, sql, Vec::new()))
         .await
 }
 
@@ -100,8 +99,15 @@ impl Engine {
     }
 
     async fn list(&self) -> Vec<String> {
-        let list = Statement::new("SELECT x FROM t ORDER BY id", Vec::new());
-        let list: Result<_, Error> = self.readers.query(list, |row| Ok(row.get(0)?)).await;
+        let list = Statement::new(
+            StatementKind::Read,
+            "SELECT x FROM t ORDER BY id",
+            Vec::new(),
+        );
+        let list: Result<_, Error> = self
+            .readers
+            .query(list, usize::MAX, |row| Ok(row.get(0)?))
+            .await;
         list.expect("a list")
     }
 }
@@ -162,10 +168,14 @@ async fn what_is_answered_is_committed(engine: Engine) {
                 for round in 0..20 {
                     let id = engine.insert(format!("{task}-{round}")).await;
                     let id = id.expect("inserted");
-                    let found = Statement::new("SELECT x FROM t WHERE id = ?", vec![id.into()]);
+                    let found = Statement::new(
+                        StatementKind::Read,
+                        "SELECT x FROM t WHERE id = ?",
+                        vec![id.into()],
+                    );
                     let found: Vec<String> = engine
                         .readers
-                        .query(found, |row| row.get(0).map_err(Error::from))
+                        .query(found, usize::MAX, |row| row.get(0).map_err(Error::from))
                         .await
                         .expect("a row");
                     assert_eq!(found, [format!("{task}-{round}")]);
@@ -233,8 +243,12 @@ async fn an_error_or_a_panic_or_a_hang_up_touches_no_other(engine: Engine) {
         .await;
     let late = engine
         .queued(|mut write| async move {
-            let long = Statement::new("UPDATE t SET x = 'late' WHERE x = 'before'", Vec::new());
-            write.execute(long, StatementKind::BulkWrite).await?;
+            let long = Statement::new(
+                StatementKind::BulkWrite,
+                "UPDATE t SET x = 'late' WHERE x = 'before'",
+                Vec::new(),
+            );
+            write.execute(long).await?;
             std::future::pending().await
         })
         .await;
@@ -330,7 +344,8 @@ async fn alone_is_alone(engine: Engine) {
 async fn who_waits_for_itself_is_told() {
     let engine = engine_with(|options| options.acquire_timeout = Duration::from_millis(50));
     let write = engine.begin().await;
-    let waited = engine.insert("x").await;
+    let owner = write.owner();
+    let waited = owner.run(engine.insert("x")).await;
     assert!(matches!(waited, Err(Error::WriterBusy(_))), "{waited:?}");
     write.commit().await.expect("committed");
     engine.insert("y").await.expect("it is free");
@@ -345,7 +360,7 @@ async fn a_write_survives_its_reads() {
     });
     let mut write = engine.begin().await;
     put(&mut write, "x").await.expect("inserted");
-    let read = write.query(endless(), StatementKind::Read, |row| {
+    let read = write.query(endless(), usize::MAX, |row| {
         row.get::<_, i64>(0).map_err(Error::from)
     });
     let read = read.await;
@@ -358,7 +373,7 @@ async fn a_write_survives_its_reads() {
 fn endless() -> Statement {
     let sql =
         "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c) SELECT count(n) FROM c";
-    Statement::new(sql, Vec::new())
+    Statement::new(StatementKind::Read, sql, Vec::new())
 }
 
 #[tokio::test]
@@ -405,7 +420,9 @@ async fn after_closing_everybody_is_told() {
     closing.await.expect("it ends");
     let read = engine
         .readers
-        .query(endless(), |row| row.get::<_, i64>(0).map_err(Error::from))
+        .query(endless(), usize::MAX, |row| {
+            row.get::<_, i64>(0).map_err(Error::from)
+        })
         .await;
     assert!(matches!(read, Err(Error::Closed)), "{read:?}");
     let write = engine.insert("x").await;
@@ -425,9 +442,9 @@ async fn what_a_connection_is_opened_with() {
         let engine = engine_with(|options| options.durable = durable);
         let mut write = engine.begin().await;
         for (pragma, value) in [("synchronous", synchronous), ("foreign_keys", 1)] {
-            let ask = Statement::new(format!("PRAGMA {pragma}"), Vec::new());
+            let ask = Statement::new(StatementKind::Read, format!("PRAGMA {pragma}"), Vec::new());
             let read = |row: &aura_orm::sqlite::Row<'_>| row.get::<_, i64>(0).map_err(Error::from);
-            let said = write.query(ask, StatementKind::Read, read).await;
+            let said = write.query(ask, usize::MAX, read).await;
             assert_eq!(said.expect("an answer"), [value], "{pragma}");
         }
     }

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use aura_orm::Statement;
 use aura_orm::sqlite::{Error, Readers, Snapshot};
+use aura_orm::{Statement, StatementKind};
 use tokio::task::JoinSet;
 
 use crate::{Engine, engine_with};
@@ -11,15 +11,19 @@ use crate::{Engine, engine_with};
 /// It counts for some milliseconds, so that it goes where it may block.
 fn slow() -> Statement {
     let sql = "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c LIMIT 50000) SELECT max(n) FROM c";
-    Statement::new(sql, Vec::new())
+    Statement::new(StatementKind::Read, sql, Vec::new())
 }
 
 async fn read(readers: &Readers, statement: Statement) -> Result<Vec<i64>, Error> {
-    readers.query(statement, |row| Ok(row.get(0)?)).await
+    readers
+        .query(statement, usize::MAX, |row| Ok(row.get(0)?))
+        .await
 }
 
 async fn read_within(snapshot: &mut Snapshot) -> Result<Vec<i64>, Error> {
-    snapshot.query(slow(), |row| Ok(row.get(0)?)).await
+    snapshot
+        .query(slow(), usize::MAX, |row| Ok(row.get(0)?))
+        .await
 }
 
 /// Waits until this number of connections is open.
@@ -73,7 +77,7 @@ async fn who_waits_for_too_long_is_told_so() {
         options.max_readers = 1;
         options.acquire_timeout = Duration::from_millis(50);
     });
-    let one = || Statement::new("SELECT 1", Vec::new());
+    let one = || Statement::new(StatementKind::Read, "SELECT 1", Vec::new());
     let snapshot = engine.readers.snapshot().await.expect("it begins");
     assert!(engine.readers.is_full());
     let refused = read(&engine.readers, one()).await;

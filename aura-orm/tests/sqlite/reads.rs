@@ -14,11 +14,20 @@ async fn a_snapshot_sees_one_state() {
     let engine = engine();
     engine.insert("before").await.expect("inserted");
     let mut snapshot = engine.readers.snapshot().await.expect("it begins");
-    let list = || Statement::new("SELECT x FROM t", Vec::new());
+    let list = || Statement::new(StatementKind::Read, "SELECT x FROM t", Vec::new());
     let read = |row: &aura_orm::sqlite::Row<'_>| row.get::<_, String>(0).map_err(Error::from);
-    let first = snapshot.query(list(), read).await.expect("a list");
+    let first = snapshot
+        .query(list(), usize::MAX, read)
+        .await
+        .expect("a list");
     engine.insert("after").await.expect("inserted");
-    assert_eq!(snapshot.query(list(), read).await.expect("a list"), first);
+    assert_eq!(
+        snapshot
+            .query(list(), usize::MAX, read)
+            .await
+            .expect("a list"),
+        first
+    );
     drop(snapshot);
     assert_eq!(engine.list().await, ["before", "after"]);
     assert_eq!(engine.readers.size(), (1, 1), "given back");
@@ -30,9 +39,9 @@ async fn a_long_read_leaves_the_runtime_free_and_ends_in_time() {
         options.statement_timeout = Some(Duration::from_millis(300));
     });
     let free = Arc::new(AtomicBool::new(false));
-    let read = engine
-        .readers
-        .query(endless(), |row| row.get::<_, i64>(0).map_err(Error::from));
+    let read = engine.readers.query(endless(), usize::MAX, |row| {
+        row.get::<_, i64>(0).map_err(Error::from)
+    });
     let ticks = async {
         for _ in 0..20 {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -71,19 +80,19 @@ async fn a_loop_of_quick_statements_leaves_the_runtime_free() {
 #[tokio::test]
 async fn a_read_that_nobody_waits_for_ends() {
     let engine = engine_with(|options| options.blocking_reads = 1);
-    let read = engine
-        .readers
-        .query(endless(), |row| row.get::<_, i64>(0).map_err(Error::from));
+    let read = engine.readers.query(endless(), usize::MAX, |row| {
+        row.get::<_, i64>(0).map_err(Error::from)
+    });
     let given_up = tokio::time::timeout(Duration::from_millis(50), read).await;
     assert!(given_up.is_err());
     // The place of the one that was given up is free again.
     let started = Instant::now();
     let slow = "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c LIMIT 200000) SELECT max(n) FROM c";
-    let slow = engine
-        .readers
-        .query(Statement::new(slow, Vec::new()), |row| {
-            row.get::<_, i64>(0).map_err(Error::from)
-        });
+    let slow = engine.readers.query(
+        Statement::new(StatementKind::Read, slow, Vec::new()),
+        usize::MAX,
+        |row| row.get::<_, i64>(0).map_err(Error::from),
+    );
     assert_eq!(slow.await.expect("a number"), [200_000]);
     assert!(started.elapsed() < Duration::from_secs(30));
 }
@@ -93,7 +102,7 @@ async fn a_read_that_nobody_waits_for_ends() {
 async fn a_read_of_a_write_that_nobody_waits_for_ends() {
     let engine = engine_with(|options| options.acquire_timeout = Duration::from_secs(20));
     let mut write = engine.begin().await;
-    let read = write.query(endless(), StatementKind::Read, |row| {
+    let read = write.query(endless(), usize::MAX, |row| {
         row.get::<_, i64>(0).map_err(Error::from)
     });
     let given_up = tokio::time::timeout(Duration::from_millis(50), read).await;

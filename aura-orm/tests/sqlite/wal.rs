@@ -18,11 +18,8 @@ pub(crate) async fn the_wal_stays_short(engine: Engine) {
     // Many rows of one transaction are one commit.
     let mut write = engine.begin().await;
     let more = "INSERT INTO t (x) SELECT x || 'y' FROM t";
-    let more = Statement::new(more, Vec::new());
-    write
-        .execute(more, StatementKind::BulkWrite)
-        .await
-        .expect("inserted");
+    let more = Statement::new(StatementKind::BulkWrite, more, Vec::new());
+    write.execute(more).await.expect("inserted");
     write.commit().await.expect("committed");
     let grown = size();
     for row in 900..1_100 {

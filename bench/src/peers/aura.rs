@@ -95,7 +95,7 @@ impl crate::peer::Peer for Peer {
     }
 
     async fn durability(&self) -> Result<String> {
-        super::seaorm::durability(self.db.writer(), self.backend).await
+        super::seaorm::durability(&*self.db.seaorm().writer().await?, self.backend).await
     }
 
     async fn prepare(&self) -> Result<()> {

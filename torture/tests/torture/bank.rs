@@ -19,7 +19,7 @@ async fn balance(tx: &Transaction, account: WorkflowId) -> Result<i64, Error> {
     let balance = workflows::Entity::find_by_id(account)
         .select_only()
         .column(workflows::Column::Version)
-        .into_tuple();
+        .into_tuple::<i64>();
     tx.fetch_one(balance).await
 }
 

@@ -4,19 +4,19 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use aura_orm::Statement;
+use aura_orm::row::Columns;
+use aura_orm::{RowDecoder, RowError, RowReader, Statement};
 use futures_util::TryStreamExt;
 use sea_orm::sea_query::Values;
-use sea_orm::{DbErr, QueryResult, RuntimeErr};
+use sea_orm::{DbErr, RuntimeErr};
 use sea_query_sqlx::SqlxValues;
 use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgConnection, Postgres};
+use sqlx::postgres::{PgConnection, PgRow, Postgres};
 use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, Connection as _, Either, Executor};
 
 use super::pool::{IdleConnection, MAX_USES, PoolInner};
-use crate::error::{Error, is_outdated_plan};
-use crate::executor::row::{Row, RowReader};
+use crate::error::is_outdated_plan;
 use crate::executor::transaction::Isolation;
 
 /// The state of a connection after its last statement.
@@ -45,6 +45,38 @@ pub(crate) struct PooledConnection {
     pub(super) state: ConnectionState,
 }
 
+/// The rows of a statement, read as they arrive.
+struct Rows<D: RowDecoder> {
+    limit: usize,
+    columns: Columns,
+    read: Result<Vec<D::Row>, RowError>,
+}
+
+impl<D: RowDecoder> Rows<D> {
+    fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            columns: Columns::default(),
+            read: Ok(Vec::new()),
+        }
+    }
+
+    fn arrived(&mut self, row: &PgRow) {
+        let Some(rows) = self
+            .read
+            .as_mut()
+            .ok()
+            .filter(|rows| rows.len() < self.limit)
+        else {
+            return;
+        };
+        match RowReader::postgres(row, &self.columns).read(D::decode) {
+            Ok(row) => rows.push(row),
+            Err(error) => self.read = Err(error),
+        }
+    }
+}
+
 impl fmt::Debug for PooledConnection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PooledConnection").finish_non_exhaustive()
@@ -52,56 +84,32 @@ impl fmt::Debug for PooledConnection {
 }
 
 impl PooledConnection {
-    /// Runs a statement and reads its rows as they arrive. The inner error is
-    /// the first row's that can't be read.
-    pub(crate) async fn query<T>(
+    /// Runs a statement and reads at most `limit` rows as they arrive. The inner error
+    /// is the first row's that can't be read.
+    pub(crate) async fn query<D: RowDecoder>(
         &mut self,
         statement: Statement,
-        read: impl Fn(&mut RowReader<'_>) -> Result<T, DbErr>,
-    ) -> Result<Result<Vec<T>, Error>, DbErr> {
-        let mut read_all = Ok(Vec::new());
-        let arrived = |row: QueryResult| {
-            if let Ok(rows) = &mut read_all {
-                match RowReader::read(Row::Driver(&row), &read) {
-                    Ok(row) => rows.push(row),
-                    Err(error) => read_all = Err(error),
-                }
-            }
-        };
-        self.rows(statement, arrived).await?;
-        Ok(read_all)
-    }
-
-    /// Runs a statement and returns its rows.
-    pub(crate) async fn fetch(&mut self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        let mut all = Vec::new();
-        self.rows(statement, |row| all.push(row)).await?;
-        Ok(all)
-    }
-
-    async fn rows(
-        &mut self,
-        statement: Statement,
-        mut arrived: impl FnMut(QueryResult),
-    ) -> Result<(), DbErr> {
-        let pool = self.kept_for_again(&statement);
-        let done = self.rows_once(statement, &mut arrived).await;
-        match self.again(done, pool).await? {
-            Some(statement) => self.rows_once(statement, &mut arrived).await,
-            None => Ok(()),
+        limit: usize,
+    ) -> Result<Result<Vec<D::Row>, RowError>, DbErr> {
+        let kept = self.kept_for_again(&statement);
+        let mut rows = Rows::<D>::new(limit);
+        let done = self.rows_once(statement, &mut rows).await;
+        if let Some(statement) = self.again(done, kept).await? {
+            self.rows_once(statement, &mut rows).await?;
         }
+        Ok(rows.read)
     }
 
-    async fn rows_once(
+    async fn rows_once<D: RowDecoder>(
         &mut self,
         statement: Statement,
-        arrived: &mut impl FnMut(QueryResult),
+        rows: &mut Rows<D>,
     ) -> Result<(), DbErr> {
         self.run(async |connection| {
-            let mut rows = connection.fetch_many(bound(statement));
-            while let Some(step) = rows.try_next().await? {
+            let mut steps = connection.fetch_many(bound(statement));
+            while let Some(step) = steps.try_next().await? {
                 if let Either::Right(row) = step {
-                    arrived(row.into());
+                    rows.arrived(&row);
                 }
             }
             Ok(())
@@ -111,10 +119,10 @@ impl PooledConnection {
 
     /// Runs a statement and returns the number of rows that it changed.
     pub(crate) async fn execute(&mut self, statement: Statement) -> Result<u64, DbErr> {
-        let pool = self.kept_for_again(&statement);
+        let kept = self.kept_for_again(&statement);
         let mut touched = 0;
         let done = self.execute_once(statement, &mut touched).await;
-        if let Some(statement) = self.again(done, pool).await? {
+        if let Some(statement) = self.again(done, kept).await? {
             self.execute_once(statement, &mut touched).await?;
         }
         Ok(touched)
@@ -141,17 +149,17 @@ impl PooledConnection {
     async fn again(
         &mut self,
         done: Result<(), DbErr>,
-        pool: Option<Statement>,
+        kept: Option<Statement>,
     ) -> Result<Option<Statement>, DbErr> {
         match done {
             Err(error) if is_outdated(&error) => {
-                if pool.is_none() {
+                if kept.is_none() {
                     self.discard = true;
                     return Err(error);
                 }
                 self.run(async |connection| connection.clear_cached_statements().await)
                     .await?;
-                Ok(pool)
+                Ok(kept)
             }
             done => done.map(|()| None),
         }

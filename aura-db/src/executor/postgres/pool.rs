@@ -9,6 +9,7 @@ use sea_orm::DbErr;
 use sqlx::error::DatabaseError;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgPool, Postgres};
+use tokio::sync::Semaphore;
 
 use super::connection::{ConnectionState, PooledConnection, failed};
 use crate::executor::transaction::Isolation;
@@ -36,6 +37,8 @@ pub(super) struct PoolInner {
     pool: PgPool,
     /// How long to wait for the answer to a statement.
     pub(super) response_timeout: Option<Duration>,
+    /// In front of the pool, where waits are counted and limited.
+    permits: Arc<Semaphore>,
     /// Where connections are returned, also from outside of it.
     pub(super) runtime: tokio::runtime::Handle,
     idle: Mutex<IdleConnections>,
@@ -150,20 +153,26 @@ impl Drop for PoolInner {
 
 impl PostgresPool {
     /// Creates the executor's view of `SeaORM`'s pool. Must be called within a runtime.
-    pub(crate) fn of(config: &Config, connections: &Connections) -> Option<Self> {
-        let Target::Postgres(postgres) = &config.target else {
-            return None;
-        };
+    pub(crate) fn of(config: &Config, connections: &Connections) -> Self {
         // Without start-up options the server has other limits.
-        let limit = config.statement_timeout;
-        let limit = limit.filter(|_| postgres.prepared_statements);
-        Some(Self(Arc::new(PoolInner {
+        let limited = match &config.target {
+            Target::Postgres(postgres) => postgres.prepared_statements,
+            _ => true,
+        };
+        let limit = config.statement_timeout.filter(|_| limited);
+        Self(Arc::new(PoolInner {
+            permits: Arc::new(Semaphore::new(config.pool.max.max(1) as usize)),
             config: config.clone(),
             pool: connections.writer.get_postgres_connection_pool().clone(),
             response_timeout: limit.map(|limit| limit + GRACE),
             runtime: tokio::runtime::Handle::current(),
             idle: Mutex::default(),
-        })))
+        }))
+    }
+
+    /// Returns the semaphore with a permit for each connection.
+    pub(crate) fn permits(&self) -> &Arc<Semaphore> {
+        &self.0.permits
     }
 
     /// Acquires a connection.

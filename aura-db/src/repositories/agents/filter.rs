@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::error::Error;
 use crate::executor::Executor;
-use crate::executor::row::summary;
+use crate::executor::summary::summary;
 use crate::page::{Deleted, MAX_SEARCH, SortKey, contains_ci, managed_filter};
 use crate::validate::Check;
 

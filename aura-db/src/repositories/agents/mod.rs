@@ -18,6 +18,7 @@
 mod change;
 mod filter;
 
+use aura_orm::TypedQuery;
 use chrono::{DateTime, Utc};
 use entity::{Action, AgentId, Live, Resource, UserId, agents};
 use sea_orm::sea_query::{LockType, UpdateStatement};
@@ -27,7 +28,6 @@ use sea_orm::{
 };
 
 use crate::error::Error;
-use crate::executor::statement::TypedQuery;
 use crate::executor::{Executor, Op};
 use crate::page::{List, Page};
 use crate::repositories::set_json;

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::error::Error;
 use crate::executor::Executor;
-use crate::executor::row::summary;
+use crate::executor::summary::summary;
 use crate::page::SortKey;
 use crate::repositories::clamp_timestamp;
 use crate::validate::Check;

@@ -152,7 +152,7 @@ impl Executions {
                 insert
                     .select_from(from)
                     .map_err(crate::repositories::unbuilt)?;
-                h.insert_selected::<executions::Entity>(insert)
+                h.insert_returning::<executions::Entity>(insert)
                     .await?
                     .ok_or_else(|| Error::not_found("workflow", new.workflow))
             })

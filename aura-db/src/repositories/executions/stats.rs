@@ -1,5 +1,6 @@
 //! Numbers about executions, counted by the database.
 
+use aura_orm::{RowDecoder, RowReader, TypedQuery};
 use std::time::Duration;
 
 use chrono::NaiveDate;
@@ -12,8 +13,6 @@ use serde::Serialize;
 
 use super::{ExecutionFilter, Executions, op};
 use crate::error::Error;
-use crate::executor::row::{FromRow, RowReader};
-use crate::executor::statement::TypedQuery;
 use crate::repositories::{day, read_day, read_unsigned};
 
 /// Numbers about executions.
@@ -96,7 +95,7 @@ impl Executions {
                     by_status,
                     average: times.as_ref().map(|times| times.average),
                     p95: times.as_ref().map(|times| times.p95),
-                    per_day: h.all(TypedQuery::of(per_day)).await?,
+                    per_day: h.all(TypedQuery::<ExecutionDay>::of(per_day)).await?,
                 })
             })
             .await
@@ -157,8 +156,10 @@ fn times(took: SelectStatement, backend: DbBackend) -> SelectStatement {
 
 struct OfStatus(ExecutionStatus, u64);
 
-impl FromRow for OfStatus {
-    fn read(cells: &mut RowReader<'_>) -> Result<Self, DbErr> {
+impl RowDecoder for OfStatus {
+    type Row = Self;
+
+    fn decode(cells: &mut RowReader<'_>) -> Result<Self, DbErr> {
         Ok(Self(cells.next()?, read_unsigned(cells)?))
     }
 }
@@ -168,8 +169,10 @@ struct Times {
     p95: Duration,
 }
 
-impl FromRow for Times {
-    fn read(cells: &mut RowReader<'_>) -> Result<Self, DbErr> {
+impl RowDecoder for Times {
+    type Row = Self;
+
+    fn decode(cells: &mut RowReader<'_>) -> Result<Self, DbErr> {
         let (total, n) = (read_unsigned(cells)?, read_unsigned(cells)?);
         Ok(Self {
             average: Duration::from_micros(total / std::cmp::Ord::max(n, 1)),
@@ -178,8 +181,10 @@ impl FromRow for Times {
     }
 }
 
-impl FromRow for ExecutionDay {
-    fn read(cells: &mut RowReader<'_>) -> Result<Self, DbErr> {
+impl RowDecoder for ExecutionDay {
+    type Row = Self;
+
+    fn decode(cells: &mut RowReader<'_>) -> Result<Self, DbErr> {
         Ok(Self {
             day: read_day(cells)?,
             total: read_unsigned(cells)?,

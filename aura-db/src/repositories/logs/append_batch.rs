@@ -1,14 +1,14 @@
 //! Appends the entries of several callers in one statement, on PostgreSQL.
 
-use aura_orm::{Batch, Statement, StatementKind};
+use aura_orm::{Batch, ModelOf, Statement, StatementKind};
 use chrono::{DateTime, Utc};
+use entity::logs;
 
 use super::{Log, NewLog};
 use crate::error::Error;
 use crate::executor::Executor;
 use crate::executor::bulk::arrays;
 use crate::executor::postgres::PooledConnection;
-use crate::executor::row::FromRow;
 
 /// An entry to be appended.
 #[derive(Debug)]
@@ -90,21 +90,23 @@ enum Failed {
 }
 
 async fn insert(h: &Executor, entries: &[LogEntry]) -> Result<Vec<Log>, Failed> {
-    let server = h.shared.postgres.as_ref().ok_or(Failed::NotDone)?;
+    let server = h.shared.postgres().ok_or(Failed::NotDone)?;
     let rows: Vec<_> = entries
         .iter()
         .map(|entry| entry.new.row(entry.at))
         .collect();
     let arrays = arrays(&rows).map_err(|_| Failed::NotDone)?;
-    let statement = Statement::new(APPEND, arrays);
-    let sent = h.on_server(
-        server,
-        StatementKind::Write,
-        async |connection: &mut PooledConnection| connection.query(statement, Log::read).await,
-    );
+    let statement = Statement::new(StatementKind::Write, APPEND, arrays);
+    let run = async |connection: &mut PooledConnection| {
+        let all = usize::MAX;
+        connection
+            .query::<ModelOf<logs::Entity>>(statement, all)
+            .await
+    };
+    let sent = h.on_server(server, StatementKind::Write, run);
     let answer = sent.await.map_err(|error| match error {
         Error::OutcomeUnknown { .. } => Failed::Unknown(error),
         _ => Failed::NotDone,
     })?;
-    answer.map_err(Failed::Unknown)
+    answer.map_err(|error| Failed::Unknown(error.into()))
 }

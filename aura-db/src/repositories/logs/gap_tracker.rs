@@ -20,6 +20,7 @@
 //! SQLite has one writer and `AUTOINCREMENT`: ids are in the order of commits,
 //! and there are no gaps to wait for.
 
+use aura_orm::{RowDecoder, RowReader, TypedQuery};
 use std::collections::BTreeSet;
 
 use entity::logs;
@@ -33,8 +34,6 @@ use super::tail::TailPosition;
 use super::{Log, LogFilter};
 use crate::error::Error;
 use crate::executor::Executor;
-use crate::executor::row::{FromRow, RowReader};
-use crate::executor::statement::TypedQuery;
 use crate::repositories::report;
 
 /// Entries that are given at once at the most.
@@ -82,8 +81,10 @@ pub(super) struct IdGap {
     last: i64,
 }
 
-impl FromRow for IdGap {
-    fn read(cells: &mut RowReader<'_>) -> Result<Self, DbErr> {
+impl RowDecoder for IdGap {
+    type Row = Self;
+
+    fn decode(cells: &mut RowReader<'_>) -> Result<Self, DbErr> {
         Ok(Self {
             first: cells.next()?,
             last: cells.next()?,
@@ -294,13 +295,13 @@ async fn seen_entries(h: &Executor, query: Select<logs::Entity>) -> Result<Vec<S
     let rows = h.all_or_report(query).await?.into_iter();
     rows.map(|row| match row {
         Ok(log) => Ok((log.id.0, Some(log))),
-        Err(error) => match error {
-            Error::Inconsistent { id: Some(id), .. } => {
-                report(&error);
+        Err(error) => match error.id {
+            Some(id) => {
+                report(&error.into());
                 Ok((id, None))
             }
             // Without its key nothing could go on behind it.
-            error => Err(error),
+            None => Err(error.into()),
         },
     })
     .collect()
@@ -320,12 +321,15 @@ async fn writers(h: &Executor) -> Result<BTreeSet<String>, Error> {
         return Ok(BTreeSet::new());
     }
     let writers = Statement::from_string(DbBackend::Postgres, WRITERS);
-    Ok(h.all(TypedQuery::sql(writers)).await?.into_iter().collect())
+    Ok(h.all(TypedQuery::<String>::sql(writers))
+        .await?
+        .into_iter()
+        .collect())
 }
 
 /// Only where there are writers beside each other, so on PostgreSQL.
 async fn gaps(h: &Executor, after: i64, to: i64) -> Result<Vec<IdGap>, Error> {
     let values = [after.into(), to.into()];
     let gaps = Statement::from_sql_and_values(DbBackend::Postgres, GAPS, values);
-    h.all(TypedQuery::sql(gaps)).await
+    h.all(TypedQuery::<IdGap>::sql(gaps)).await
 }

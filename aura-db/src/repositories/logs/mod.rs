@@ -27,7 +27,7 @@ mod tail;
 
 use std::collections::BTreeSet;
 
-use aura_orm::Slot;
+use aura_orm::{CachedSql, ModelOf, Slot, TypedQuery, returning};
 use chrono::{DateTime, Utc};
 use entity::{
     Action, Document, ExecutionId, LogId, LogLevel, Resource, WorkflowId, executions, logs,
@@ -35,8 +35,7 @@ use entity::{
 };
 use sea_orm::sea_query::{Expr, LockType, Query};
 use sea_orm::{
-    ColumnTrait, DbBackend, EntityTrait, Iterable, QueryFilter, QuerySelect, QueryTrait, Statement,
-    Value,
+    ColumnTrait, DbBackend, EntityTrait, QueryFilter, QuerySelect, QueryTrait, Statement, Value,
 };
 
 pub(crate) use self::append_batch::{Appended, LogEntry};
@@ -46,8 +45,6 @@ pub use self::tail::{Tail, TailFrom, TailPosition};
 pub use entity::logs::Model as Log;
 
 use crate::error::Error;
-use crate::executor::statement::TypedQuery;
-use crate::executor::statement_cache::CachedSql;
 use crate::executor::{Executor, Op};
 use crate::page::{List, Page};
 use crate::repositories::executions::ensure_owner;
@@ -267,7 +264,7 @@ impl Logs {
 /// Inserts an entry, when there is such a workflow, and it has the execution.
 async fn appending(h: &Executor, new: &NewLog) -> Result<Option<Log>, Error> {
     let now = h.now();
-    if h.shared.postgres.is_none() || h.scope.is_some() {
+    if h.shared.postgres().is_none() || h.scope.is_some() {
         return appending_alone(h, new, now).await;
     }
     let entry = || LogEntry::of(new, now);
@@ -322,12 +319,12 @@ async fn appending_alone(
         insert
             .into_table(logs::Entity)
             .columns(COLUMNS)
-            .returning(Query::returning().columns(logs::Column::iter()))
+            .returning(returning::<logs::Entity>(h.backend()))
             .select_from(from)
             .map_err(crate::repositories::unbuilt)?;
-        Ok(TypedQuery::<Log>::inserted(insert))
+        Ok(TypedQuery::<ModelOf<logs::Entity>>::insert(insert))
     };
-    Ok(h.write_rows(fixed.with(values, insert)).await?.pop())
+    h.optional(fixed.with(values, insert)).await
 }
 
 /// The ids are not in the order of time when a clock was ahead, so what is old
@@ -360,10 +357,8 @@ async fn unknown(
     ids: impl IntoIterator<Item = WorkflowId>,
 ) -> Result<Option<Error>, Error> {
     let mut missing: BTreeSet<WorkflowId> = ids.into_iter().collect();
-    for id in h
-        .all(TypedQuery::<WorkflowId>::sql(known(h, &missing)))
-        .await?
-    {
+    let known = TypedQuery::<(WorkflowId,)>::sql(known(h, &missing));
+    for (id,) in h.all(known).await? {
         missing.remove(&id);
     }
     let first = missing.first();

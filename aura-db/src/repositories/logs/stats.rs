@@ -1,5 +1,6 @@
 //! Numbers about log entries, counted by the database.
 
+use aura_orm::{RowDecoder, RowReader, TypedQuery};
 use std::collections::BTreeMap;
 
 use chrono::NaiveDate;
@@ -10,8 +11,6 @@ use serde::Serialize;
 
 use super::{LogFilter, Logs, op};
 use crate::error::Error;
-use crate::executor::row::{FromRow, RowReader};
-use crate::executor::statement::TypedQuery;
 use crate::repositories::{day, read_day, read_unsigned};
 
 /// Numbers about log entries.
@@ -59,7 +58,7 @@ impl Logs {
                 let mut total = 0;
                 let mut levels = BTreeMap::new();
                 let mut days = BTreeMap::new();
-                for Counted { level, day, n } in h.all(TypedQuery::of(counts)).await? {
+                for Counted { level, day, n } in h.all(TypedQuery::<Counted>::of(counts)).await? {
                     total += n;
                     levels.entry(level as u8).or_insert((level, 0)).1 += n;
                     *days.entry(day).or_insert(0) += n;
@@ -83,8 +82,10 @@ struct Counted {
     n: u64,
 }
 
-impl FromRow for Counted {
-    fn read(cells: &mut RowReader<'_>) -> Result<Self, DbErr> {
+impl RowDecoder for Counted {
+    type Row = Self;
+
+    fn decode(cells: &mut RowReader<'_>) -> Result<Self, DbErr> {
         Ok(Self {
             level: cells.next()?,
             day: read_day(cells)?,

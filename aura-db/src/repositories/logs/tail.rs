@@ -180,8 +180,8 @@ mod tests {
     use testdb::{Backend, TestDb};
 
     use super::*;
-    use crate::executor::statement::TypedQuery;
     use crate::{Database, NewUser, Role};
+    use aura_orm::TypedQuery;
 
     /// Also where the server's default is another. SQLite has no levels to
     /// choose from.

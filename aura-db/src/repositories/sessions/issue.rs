@@ -112,7 +112,7 @@ impl Ready {
             context: "building a statement",
             source: DbErr::Custom(source.to_string()),
         })?;
-        let session = h.insert_selected::<sessions::Entity>(insert).await?;
+        let session = h.insert_returning::<sessions::Entity>(insert).await?;
         Ok(session.map(|session| Issued {
             token: self.token.clone(),
             session,

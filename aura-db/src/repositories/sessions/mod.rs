@@ -18,20 +18,19 @@
 mod issue;
 mod token;
 
+use aura_orm::{CachedSql, RowDecoder, RowReader, TypedQuery};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use entity::{Action, Resource, SessionId, TokenHash, UserId, sessions, users};
 use sea_orm::sea_query::{Query, UpdateStatement};
 use sea_orm::{
-    ColumnTrait, Condition, EntityTrait, Iterable, JoinType, QueryFilter, QueryOrder, QuerySelect,
-    QueryTrait, RelationTrait,
+    ColumnTrait, Condition, DbErr, EntityTrait, Iterable, JoinType, QueryFilter, QueryOrder,
+    QuerySelect, QueryTrait, RelationTrait,
 };
 use serde::Serialize;
 
 use crate::error::Error;
-use crate::executor::statement::TypedQuery;
-use crate::executor::statement_cache::CachedSql;
 use crate::executor::{Executor, Op};
 use crate::repositories::clamp_timestamp;
 use crate::repositories::users::User;
@@ -65,6 +64,18 @@ pub struct Authenticated {
     pub user: User,
     /// The session, which has not expired.
     pub session: Session,
+}
+
+/// Reads the columns of the session, and then those of the user.
+impl RowDecoder for Authenticated {
+    type Row = Self;
+
+    fn decode(cells: &mut RowReader<'_>) -> Result<Self, DbErr> {
+        Ok(Self {
+            session: cells.next_model::<sessions::Entity>()?,
+            user: cells.next_model::<users::Entity>()?,
+        })
+    }
 }
 
 /// The sessions. From [`Database::sessions`](crate::Database::sessions).
@@ -144,15 +155,14 @@ impl Sessions {
                         .filter(sessions::COLUMN.token.eq(hash.clone()))
                         .filter(valid(now, idle))
                         .filter(able());
-                    Ok(TypedQuery::<(Session, User)>::of(select.into_query()))
+                    Ok::<_, DbErr>(TypedQuery::<Authenticated>::of(select.into_query()))
                 };
-                let found = if idle.is_some() {
-                    h.optional(select()?).await?
+                if idle.is_some() {
+                    h.optional(select()?).await
                 } else {
                     let values = vec![hash.clone().into(), now.into(), true.into()];
-                    h.optional(AUTHENTICATE.with(values, select)).await?
-                };
-                Ok(found.map(|(session, user)| Authenticated { user, session }))
+                    h.optional(AUTHENTICATE.with(values, select)).await
+                }
             })
             .await?;
         if found.is_none() {

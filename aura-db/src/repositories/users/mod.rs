@@ -18,6 +18,7 @@ mod login;
 mod ownership;
 mod passwords;
 
+use aura_orm::{CachedSql, ModelOf, TypedStatement};
 use entity::{Action, Live, Resource, Role, UserId, sessions, users};
 use sea_orm::sea_query::{Query, UpdateStatement};
 use sea_orm::{
@@ -27,8 +28,6 @@ use sea_orm::{
 use secrecy::SecretString;
 
 use crate::error::Error;
-use crate::executor::statement::TypedStatement;
-use crate::executor::statement_cache::CachedSql;
 use crate::executor::{Executor, Op};
 use crate::page::{List, Page};
 use crate::password;
@@ -325,7 +324,7 @@ async fn end_sessions(h: &Executor, id: UserId) -> Result<(), Error> {
 }
 
 /// A user who is not deleted.
-pub(crate) fn live_by_id(id: UserId) -> impl TypedStatement<Row = User> {
+pub(crate) fn live_by_id(id: UserId) -> impl TypedStatement<Decoder = ModelOf<users::Entity>> {
     static LIVE: CachedSql = CachedSql::new();
     LIVE.with(vec![id.into()], move || {
         Ok(users::Entity::live().filter(users::COLUMN.id.eq(id)))

@@ -1,5 +1,6 @@
 //! A workflow with what belongs to it, in one statement.
 
+use aura_orm::{CachedSql, RowDecoder, RowReader, TypedQuery, TypedStatement};
 use entity::{Live, WorkflowId, plugins, users, workflow_plugins, workflows};
 use sea_orm::sea_query::{Expr, UnionType};
 use sea_orm::{
@@ -7,9 +8,6 @@ use sea_orm::{
     RelationTrait, Select,
 };
 
-use crate::executor::row::{FromRow, RowReader};
-use crate::executor::statement::{TypedQuery, TypedStatement};
-use crate::executor::statement_cache::CachedSql;
 use crate::repositories::plugins::Plugin;
 use crate::repositories::users::User;
 use crate::repositories::workflows::Workflow;
@@ -22,13 +20,17 @@ pub(super) enum Detail {
     Plugin(Plugin),
 }
 
-impl FromRow for Detail {
-    fn read(cells: &mut RowReader<'_>) -> Result<Self, DbErr> {
-        if bool::read(cells)? {
-            return Ok(Self::Workflow(Box::new(FromRow::read(cells)?)));
+impl RowDecoder for Detail {
+    type Row = Self;
+
+    fn decode(cells: &mut RowReader<'_>) -> Result<Self, DbErr> {
+        if cells.next()? {
+            let workflow = cells.next_model::<workflows::Entity>()?;
+            let owner = cells.next_model::<users::Entity>()?;
+            return Ok(Self::Workflow(Box::new((workflow, owner))));
         }
         cells.skip(owned().count());
-        Ok(Self::Plugin(FromRow::read(cells)?))
+        Ok(Self::Plugin(cells.next_model::<plugins::Entity>()?))
     }
 }
 
@@ -43,7 +45,7 @@ fn columns<C: ColumnTrait + Iterable>() -> impl Iterator<Item = Expr> {
 
 /// The workflow, unless it is deleted, and its plugins, those that are not. (A
 /// join would return the workflow's documents beside each plugin.)
-pub(super) fn details(id: WorkflowId) -> impl TypedStatement<Row = Detail> {
+pub(super) fn details(id: WorkflowId) -> impl TypedStatement<Decoder = Detail> {
     static DETAILS: CachedSql = CachedSql::new();
     DETAILS.with(vec![id.into(), id.into()], move || {
         let plugin = columns::<plugins::Column>;

@@ -1,5 +1,6 @@
 //! Changes by version, and the versions before.
 
+use aura_orm::{CachedSql, ModelOf, TypedQuery};
 use chrono::{DateTime, Utc};
 use entity::{Action, UserId, WorkflowId, workflow_versions, workflows};
 use sea_orm::ActiveValue::{NotSet, Set};
@@ -7,14 +8,12 @@ use sea_orm::sea_query::{
     CommonTableExpression, DeleteStatement, Expr, InsertStatement, LockType, Query,
     QueryStatementBuilder, SelectStatement, UpdateStatement, WithClause,
 };
-use sea_orm::{ColumnTrait, DbBackend, EntityTrait, ExprTrait, QueryFilter, QuerySelect};
+use sea_orm::{ColumnTrait, DbBackend, DbErr, EntityTrait, ExprTrait, QueryFilter, QuerySelect};
 use serde::Serialize;
 
 use super::{Workflow, WorkflowChange, WorkflowVersion, Workflows, guard, lock, op};
 use crate::error::Error;
-use crate::executor::row::summary;
-use crate::executor::statement::TypedQuery;
-use crate::executor::statement_cache::CachedSql;
+use crate::executor::summary::summary;
 use crate::executor::{Executor, Op};
 use crate::page::{List, Page, SortKey};
 use crate::repositories::set_json;
@@ -242,7 +241,7 @@ fn state(id: WorkflowId, version: i64) -> SelectStatement {
 }
 
 /// Copies what is selected into the history.
-fn archive(state: SelectStatement) -> Result<InsertStatement, Error> {
+fn archive(state: SelectStatement) -> Result<InsertStatement, DbErr> {
     let mut insert = Query::insert();
     insert
         .into_table(workflow_versions::Entity)
@@ -268,15 +267,16 @@ async fn replace(
                 .in_subquery(old(&[workflows::Column::Id])),
         );
         let with = at_once(id, version)?;
-        return Ok(h
-            .write_rows(TypedQuery::updated::<workflows::Entity>(update, with))
-            .await?
-            .pop());
+        return h
+            .optional(TypedQuery::<ModelOf<workflows::Entity>>::update(
+                update, with,
+            ))
+            .await;
     }
     let archive = ARCHIVE.with(vec![id.into(), version.into()], || {
-        Ok(TypedQuery::<()>::inserted(archive(state(id, version))?))
+        Ok(TypedQuery::<()>::insert(archive(state(id, version))?))
     });
-    if h.touch(archive).await? == 0 {
+    if h.execute_typed(archive).await? == 0 {
         return Ok(None);
     }
     update

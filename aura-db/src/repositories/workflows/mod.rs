@@ -37,6 +37,7 @@ mod history;
 mod plugins;
 mod status;
 
+use aura_orm::{CachedSql, ModelOf, TypedQuery, TypedStatement};
 use chrono::{DateTime, Utc};
 use entity::{
     Action, Live, Resource, UserId, WorkflowId, WorkflowStatus, workflow_plugins, workflows,
@@ -57,8 +58,6 @@ pub use entity::workflow_versions::Model as WorkflowVersion;
 pub use entity::workflows::Model as Workflow;
 
 use crate::error::Error;
-use crate::executor::statement::{TypedQuery, TypedStatement};
-use crate::executor::statement_cache::CachedSql;
 use crate::executor::{Executor, Op};
 use crate::page::{List, Page};
 use crate::repositories::plugins::Plugin;
@@ -423,7 +422,7 @@ impl NewWorkflow {
 }
 
 /// A workflow that is not deleted.
-fn live_by_id(id: WorkflowId) -> impl TypedStatement<Row = Workflow> {
+fn live_by_id(id: WorkflowId) -> impl TypedStatement<Decoder = ModelOf<workflows::Entity>> {
     static LIVE: CachedSql = CachedSql::new();
     LIVE.with(vec![id.into()], move || {
         Ok(workflows::Entity::live().filter(workflows::COLUMN.id.eq(id)))

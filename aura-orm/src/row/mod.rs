@@ -1,0 +1,359 @@
+//! Reads the rows of either database.
+//!
+//! A row is read cell by cell. The kind of each cell comes from the Rust type that it
+//! is read as, so a column of another type is an error and never converted silently.
+//!
+//! * [`ModelOf`]: the models of an entity.
+//! * Tuples and single values: by position.
+//! * [`Deserialized`]: any other type, by column name.
+
+mod deserialize;
+mod model;
+mod postgres;
+
+use std::cell::OnceCell;
+
+use sea_orm::sea_query::{ArrayType, Nullable, ValueType};
+use sea_orm::{DbErr, Value};
+use sqlx::postgres::{PgRow, PgValueFormat, PgValueRef};
+use sqlx::{Column as _, Row as _};
+
+use crate::sqlite;
+pub use deserialize::Deserialized;
+pub use model::{EntityModel, ModelOf, TwoModels, TwoRequiredModels};
+
+/// Reads a row as a type.
+pub trait RowDecoder: 'static {
+    /// The type of a row.
+    type Row: Send + 'static;
+
+    /// Reads the next cells of a row.
+    ///
+    /// # Errors
+    ///
+    /// [`DbErr::Type`] for a cell that holds something else.
+    fn decode(cells: &mut RowReader<'_>) -> Result<Self::Row, DbErr>;
+}
+
+/// Reads the cells of a row, from the first to the last.
+pub struct RowReader<'r> {
+    cells: Cells<'r>,
+    columns: &'r Columns,
+    next: usize,
+    /// The table whose cells are read, for errors.
+    table: &'static str,
+    /// The first cell of that table.
+    first: usize,
+}
+
+/// A row of either driver.
+#[derive(Clone, Copy)]
+enum Cells<'r> {
+    Sqlite(&'r sqlite::Row<'r>),
+    Postgres(&'r PgRow),
+}
+
+/// What is known of the columns of a result after its first row.
+#[derive(Debug, Default)]
+pub struct Columns {
+    /// Where the columns of the entities stand: of one alone, and of the two of a join.
+    positions: [OnceCell<model::Positions>; 3],
+    /// Which columns hold JSON, on SQLite.
+    json: OnceCell<Vec<bool>>,
+}
+
+/// A row that can't be read.
+#[derive(Debug, thiserror::Error)]
+#[error("a row of {table} can't be read")]
+pub struct RowError {
+    /// The table, or "a query".
+    pub table: String,
+    /// The column, when it is known.
+    pub column: Option<String>,
+    /// The row, when it has an id.
+    pub id: Option<i64>,
+    /// What can't be read.
+    pub source: DbErr,
+}
+
+impl<'r> RowReader<'r> {
+    /// Begins to read a row of SQLite. `columns` is the same for all rows of a result.
+    #[must_use]
+    pub fn sqlite(row: &'r sqlite::Row<'r>, columns: &'r Columns) -> Self {
+        Self::new(Cells::Sqlite(row), columns)
+    }
+
+    /// Begins to read a row of PostgreSQL. `columns` is the same for all rows of a
+    /// result.
+    #[must_use]
+    pub fn postgres(row: &'r PgRow, columns: &'r Columns) -> Self {
+        Self::new(Cells::Postgres(row), columns)
+    }
+
+    fn new(cells: Cells<'r>, columns: &'r Columns) -> Self {
+        Self {
+            cells,
+            columns,
+            next: 0,
+            table: "a query",
+            first: 0,
+        }
+    }
+
+    /// Reads the whole row.
+    ///
+    /// # Errors
+    ///
+    /// [`RowError`] for a row that can't be read.
+    pub fn read<T>(
+        mut self,
+        decode: impl FnOnce(&mut Self) -> Result<T, DbErr>,
+    ) -> Result<T, RowError> {
+        decode(&mut self).map_err(|source| self.error(source))
+    }
+
+    /// Begins the columns of a table, the key first.
+    pub fn begin_table(&mut self, table: &'static str) {
+        self.table = table;
+        self.first = self.next;
+    }
+
+    /// Reads the next cell.
+    ///
+    /// # Errors
+    ///
+    /// [`DbErr::Type`] for a cell that holds something else.
+    pub fn next<T: ValueType>(&mut self) -> Result<T, DbErr> {
+        let kind = T::array_type();
+        let value = self.next_value(&kind)?;
+        let at = self.next - 1;
+        T::try_from(value).map_err(|_| self.mismatch(at, &T::type_name()))
+    }
+
+    /// Skips this number of cells.
+    pub fn skip(&mut self, cells: usize) {
+        self.next += cells;
+    }
+
+    /// Converts an error of the last cell.
+    #[must_use]
+    pub fn error(&self, source: DbErr) -> RowError {
+        let at = self.next.saturating_sub(1);
+        let keyed = self.name(self.first) == Some("id");
+        let id = keyed.then(|| self.value(self.first, &ArrayType::BigInt));
+        RowError {
+            table: self.table.to_owned(),
+            column: self.name(at).map(ToOwned::to_owned),
+            id: match id {
+                Some(Ok(Value::BigInt(id))) => id,
+                _ => None,
+            },
+            source,
+        }
+    }
+
+    fn next_value(&mut self, kind: &ArrayType) -> Result<Value, DbErr> {
+        let at = self.next;
+        self.next += 1;
+        self.value(at, kind)
+    }
+
+    /// Returns the number of cells.
+    fn len(&self) -> usize {
+        match self.cells {
+            Cells::Sqlite(row) => row.as_ref().column_count(),
+            Cells::Postgres(row) => row.len(),
+        }
+    }
+
+    /// Returns the name of a column.
+    fn name(&self, at: usize) -> Option<&'r str> {
+        match self.cells {
+            Cells::Sqlite(row) => {
+                let statement: &'r _ = row.as_ref();
+                statement.column_name(at).ok()
+            }
+            Cells::Postgres(row) => row.try_column(at).ok().map(sqlx::Column::name),
+        }
+    }
+
+    /// Returns what a cell holds as a value of this kind.
+    fn value(&self, at: usize, kind: &ArrayType) -> Result<Value, DbErr> {
+        let value = match self.cells {
+            Cells::Sqlite(row) => {
+                let cell = row.get_ref(at);
+                let cell = cell.map_err(|error| DbErr::Type(error.to_string()))?;
+                sqlite::value(cell, kind)
+            }
+            Cells::Postgres(row) => {
+                let cell = raw_cell(row, at)?;
+                postgres::value(oid(row, at), cell.as_bytes().ok(), kind)
+            }
+        };
+        value?.ok_or_else(|| self.mismatch(at, &format!("{kind:?}")))
+    }
+
+    fn is_null(&self, at: usize) -> bool {
+        match self.cells {
+            Cells::Sqlite(row) => matches!(row.get_ref(at), Ok(sqlite::ValueRef::Null)),
+            Cells::Postgres(row) => raw_cell(row, at).is_ok_and(|cell| cell.as_bytes().is_err()),
+        }
+    }
+
+    /// Describes the type of a cell, not its content, which may be a secret.
+    fn mismatch(&self, at: usize, wanted: &str) -> DbErr {
+        let found = match self.cells {
+            Cells::Sqlite(row) => match row.get_ref(at) {
+                Ok(sqlite::ValueRef::Null) => None,
+                Ok(cell) => Some(cell.data_type().to_string()),
+                Err(error) => Some(error.to_string()),
+            },
+            Cells::Postgres(_) if self.is_null(at) => None,
+            Cells::Postgres(row) => {
+                let column = row.try_column(at).ok();
+                column.map(|column| column.type_info().to_string())
+            }
+        };
+        DbErr::Type(match found {
+            None => format!("NULL where a {wanted} is needed"),
+            Some(found) => format!("{found} that is no {wanted}"),
+        })
+    }
+}
+
+/// Returns a cell in PostgreSQL's binary format, which every prepared statement has.
+fn raw_cell(row: &PgRow, at: usize) -> Result<PgValueRef<'_>, DbErr> {
+    let cell = row.try_get_raw(at);
+    let cell = cell.map_err(|error| DbErr::Type(error.to_string()))?;
+    if cell.format() == PgValueFormat::Binary {
+        Ok(cell)
+    } else {
+        Err(DbErr::Type("a cell in text format".to_owned()))
+    }
+}
+
+fn oid(row: &PgRow, at: usize) -> u32 {
+    let column = row.try_column(at).ok();
+    let oid = column.and_then(|column| column.type_info().oid());
+    oid.map_or(0, |oid| oid.0)
+}
+
+/// Reads one cell. For a type of the caller's own, as an id, read a tuple of one:
+/// `(UserId,)`.
+#[derive(Debug)]
+pub enum Scalar<T> {
+    /// Never made.
+    #[doc(hidden)]
+    _Never(std::convert::Infallible, T),
+}
+
+impl<T: ValueType + Send + 'static> RowDecoder for Scalar<T> {
+    type Row = T;
+
+    fn decode(cells: &mut RowReader<'_>) -> Result<T, DbErr> {
+        cells.next()
+    }
+}
+
+/// Reads nothing, for statements without rows.
+impl RowDecoder for () {
+    type Row = ();
+
+    fn decode(_: &mut RowReader<'_>) -> Result<(), DbErr> {
+        Ok(())
+    }
+}
+
+/// Reads a row or reports what is wrong with it, so that one unreadable row doesn't hide
+/// the others.
+impl<D: RowDecoder> RowDecoder for Result<D, RowError> {
+    type Row = Result<D::Row, RowError>;
+
+    fn decode(cells: &mut RowReader<'_>) -> Result<Self::Row, DbErr> {
+        Ok(D::decode(cells).map_err(|source| cells.error(source)))
+    }
+}
+
+/// A type of the standard library, or of a library that `SeaORM` knows.
+trait Standard: ValueType {}
+
+macro_rules! standard {
+    ($($(#[$when:meta])* $type:ty),+ $(,)?) => {
+        $(
+            $(#[$when])*
+            impl Standard for $type {}
+
+            $(#[$when])*
+            impl RowDecoder for $type {
+                type Row = Self;
+
+                fn decode(cells: &mut RowReader<'_>) -> Result<Self, DbErr> {
+                    cells.next()
+                }
+            }
+        )+
+    };
+}
+
+standard!(
+    bool,
+    i8,
+    i16,
+    i32,
+    i64,
+    u8,
+    u16,
+    u32,
+    u64,
+    f32,
+    f64,
+    char,
+    String,
+    Vec<u8>,
+    serde_json::Value,
+    chrono::NaiveDate,
+    chrono::NaiveTime,
+    chrono::NaiveDateTime,
+    chrono::DateTime<chrono::Utc>,
+    chrono::DateTime<chrono::Local>,
+    chrono::DateTime<chrono::FixedOffset>,
+    #[cfg(feature = "with-uuid")]
+    sea_orm::prelude::Uuid,
+    #[cfg(feature = "with-rust_decimal")]
+    sea_orm::prelude::Decimal,
+);
+
+impl<T: Standard + Nullable + Send + 'static> RowDecoder for Option<T> {
+    type Row = Self;
+
+    fn decode(cells: &mut RowReader<'_>) -> Result<Self, DbErr> {
+        cells.next()
+    }
+}
+
+macro_rules! tuples {
+    ($(($($part:ident),+)),+ $(,)?) => {
+        $(impl<$($part: ValueType + Send + 'static),+> RowDecoder for ($($part,)+) {
+            type Row = Self;
+
+            fn decode(cells: &mut RowReader<'_>) -> Result<Self, DbErr> {
+                Ok(($(cells.next::<$part>()?,)+))
+            }
+        })+
+    };
+}
+
+tuples!(
+    (A),
+    (A, B),
+    (A, B, C),
+    (A, B, C, D),
+    (A, B, C, D, E),
+    (A, B, C, D, E, F),
+    (A, B, C, D, E, F, G),
+    (A, B, C, D, E, F, G, H),
+    (A, B, C, D, E, F, G, H, I),
+    (A, B, C, D, E, F, G, H, I, J),
+    (A, B, C, D, E, F, G, H, I, J, K),
+    (A, B, C, D, E, F, G, H, I, J, K, L),
+);
