@@ -52,8 +52,9 @@
 //! [`entity`] has the tables for SeaORM, which is [re-exported](sea_orm). A
 //! query goes to [`Database::fetch_all`], [`Database::fetch_one`] or
 //! [`Database::fetch_optional`], a statement that writes to
-//! [`Database::execute`]; a [`Transaction`] has them too. For all else
-//! [`Database::reader`] and [`Database::writer`] are plain SeaORM connections.
+//! [`Database::execute`]; a [`Transaction`] has them too. [`TypedStatement`] lists what
+//! they take. For what only SeaORM's own connections can do, there is
+//! [`Database::seaorm`].
 //!
 //! ```
 //! use aura_db::entity::{Live, WorkflowStatus, workflows};
@@ -65,7 +66,7 @@
 //!     .filter(workflows::COLUMN.status.eq(WorkflowStatus::Active));
 //! let active: Vec<aura_db::Workflow> = db.fetch_all(active).await?;
 //!
-//! let all = workflows::Entity::live().count(db.reader()).await?;
+//! let all = workflows::Entity::live().count(&db.seaorm().reader().await?).await?;
 //! println!("{} of {all} workflows are active", active.len());
 //! # Ok(()) }
 //! ```
@@ -106,7 +107,7 @@ pub mod testing;
 mod validate;
 
 pub use aura_orm::{
-    Deserialized, EntityModel, ModelOf, RowDecoder, RowError, RowOf, RowReader, Scalar, TypedQuery,
+    Deserialized, EntityModel, ModelOf, RowDecoder, RowError, RowOf, RowReader, TypedQuery,
     TypedStatement,
 };
 pub use clock::{Clock, SystemClock};

@@ -279,7 +279,7 @@ impl<D: RowDecoder> RowDecoder for WithText<D> {
     type Row = (D::Row, String);
 
     fn decode(cells: &mut RowReader<'_>) -> Result<Self::Row, DbErr> {
-        Ok((D::decode(cells)?, cells.next()?))
+        Ok((D::decode(cells)?, cells.next_value()?))
     }
 }
 

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use aura_db::entity::{PasswordHash, Role, UserId, users};
 use aura_db::migration::{Plan, Runner, State};
 use aura_db::sea_orm::{
-    ActiveModelTrait, ConnectionTrait, DatabaseConnection, EntityTrait, PaginatorTrait, Set,
+    ActiveModelTrait, ConnectionTrait, DatabaseConnection, EntityTrait, Insert, PaginatorTrait,
+    QuerySelect, Set,
 };
 use aura_db::{Clock, Config, Database, Error, SchemaHealth, SystemClock};
 use testdb::{Backend, TestDb};
@@ -276,6 +277,56 @@ mod without_schema {
         synchronize_applies_pending_migrations_once,
         synchronize_leaves_tables_of_others_alone,
     );
+}
+
+/// Reads, writes and transactions of several tasks, beside SeaORM's own connection.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_in_memory_is_used_at_once() {
+    let db = Database::connect(Config::memory())
+        .await
+        .expect("it connects");
+    let tasks = (0..8).map(|task| {
+        let db = db.clone();
+        tokio::spawn(async move {
+            for round in 0..20 {
+                let name = format!("task{task}-{round}@example.org");
+                let insert = Insert::one(user(&db, &name));
+                let made = db.fetch_one(insert).await.expect("inserted");
+                let twin = user(&db, &format!("twin-{name}"));
+                let twin = db.transaction(|tx| {
+                    let twin = twin.clone();
+                    async move {
+                        tx.fetch_one(users::Entity::find_by_id(made.id)).await?;
+                        tx.fetch_one(Insert::one(twin)).await
+                    }
+                });
+                twin.await.expect("committed");
+                let reader = db.seaorm().reader().await.expect("open");
+                let found = users::Entity::find_by_id(made.id).one(&reader).await;
+                assert_eq!(found.expect("read"), Some(made));
+                if round % 5 == 0 {
+                    let writer = db.seaorm().writer().await.expect("open");
+                    let plain = user(&db, &format!("plain-{name}"));
+                    plain.insert(&*writer).await.expect("inserted");
+                }
+            }
+        })
+    });
+    for task in tasks.collect::<Vec<_>>() {
+        task.await.expect("no panic");
+    }
+    let ids = users::Entity::find()
+        .select_only()
+        .column(users::Column::Id);
+    let ids = db.fetch_all(ids.into_tuple::<(UserId,)>()).await;
+    assert_eq!(ids.expect("read").len(), 8 * (20 + 20 + 4));
+    // Another is another, and none is left behind.
+    let other = Database::connect(Config::memory())
+        .await
+        .expect("it connects");
+    let found = other.fetch_optional(users::Entity::find()).await;
+    assert_eq!(found.expect("read"), None);
+    db.close().await;
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ mod typed_statement;
 mod value;
 
 pub use batcher::{Batch, Batcher, Leader, Slot};
-pub use row::{Deserialized, EntityModel, ModelOf, RowDecoder, RowError, RowReader, Scalar};
+pub use row::{Deserialized, EntityModel, ModelOf, RowDecoder, RowError, RowReader};
 pub use statement::{Statement, StatementKind};
 pub use statement_cache::{CachedSql, CachedStatement};
 pub use typed_statement::{RowOf, SelectorRows, TypedQuery, TypedStatement, returning, select};

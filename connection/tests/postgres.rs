@@ -29,7 +29,7 @@ async fn a_password_over_verified_tls_works() {
     let db = TestDb::empty(Backend::Postgres).await;
     let connections = connect(&db.config()).await.expect("it opens");
     let Connections { writer, reader, .. } = &connections;
-    assert!(is_encrypted(&writer).await && is_encrypted(&reader).await);
+    assert!(is_encrypted(writer).await && is_encrypted(reader).await);
     writer
         .execute_unprepared("CREATE TABLE t (x bigint)")
         .await
@@ -38,7 +38,7 @@ async fn a_password_over_verified_tls_works() {
         .execute_unprepared("INSERT INTO t VALUES (7)")
         .await
         .expect("a row");
-    assert_eq!(one(&reader, "SELECT x::text FROM t").await, "7");
+    assert_eq!(one(reader, "SELECT x::text FROM t").await, "7");
     connections.close().await;
 }
 

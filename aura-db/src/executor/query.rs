@@ -286,6 +286,6 @@ where
 
     fn decode(cells: &mut RowReader<'_>) -> Result<Option<T>, DbErr> {
         cells.begin_table(E::default().table_name());
-        cells.next()
+        cells.next_value()
     }
 }

@@ -19,7 +19,7 @@ macro_rules! summary {
 
             fn decode(cells: &mut aura_orm::RowReader<'_>) -> Result<Self, sea_orm::DbErr> {
                 cells.begin_table(stringify!($table));
-                Ok(Self { $($field: cells.next()?,)+ })
+                Ok(Self { $($field: cells.next_value()?,)+ })
             }
         }
 

@@ -154,7 +154,7 @@ pub(crate) fn day<C: ColumnTrait>(column: C, backend: DbBackend) -> SimpleExpr {
 
 /// A [`day`].
 pub(crate) fn read_day(cells: &mut RowReader<'_>) -> Result<NaiveDate, DbErr> {
-    let day: String = cells.next()?;
+    let day: String = cells.next_value()?;
     day.parse()
         .map_err(|_| DbErr::Type(format!("`{day}` is not a day")))
 }
@@ -162,6 +162,6 @@ pub(crate) fn read_day(cells: &mut RowReader<'_>) -> Result<NaiveDate, DbErr> {
 /// A number that is not negative. (A clock that was set back between start and
 /// end makes a time so.)
 pub(crate) fn read_unsigned(cells: &mut RowReader<'_>) -> Result<u64, DbErr> {
-    let number: i64 = cells.next()?;
+    let number: i64 = cells.next_value()?;
     Ok(u64::try_from(number).unwrap_or(0))
 }

@@ -3,9 +3,11 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use aura_db::{Database, Error, LogFilter, LogLevel, LogStats, NewLog, NewWorkflow};
-use sea_orm::ConnectionTrait;
-use testdb::TestDb;
+use aura_db::{
+    Database, Error, LogFilter, LogLevel, LogStats, NewLog, NewWorkflow, Role, TypedQuery,
+};
+use sea_orm::{ConnectionTrait, DbBackend, Statement};
+use testdb::{Backend, TestDb};
 
 use crate::support::{assert_error, open, user};
 
@@ -13,7 +15,60 @@ testdb::both!(
     migrated: a_read_ends_in_its_time,
     a_long_read_leaves_others_alone,
     a_read_that_is_dropped_leaves_the_pool_whole,
+    own_statements_end_in_their_time,
 );
+
+/// Statements of an application that take years, for each way to run one.
+const READS: &str = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n \
+    WHERE i < 1000000) SELECT count(*) FROM n, n AS m WHERE n.i = -m.i";
+const WRITES: &str = "UPDATE users SET name = (WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL \
+    SELECT i + 1 FROM n WHERE i < 1000000) \
+    SELECT CAST(count(*) AS varchar(20)) FROM n, n AS m WHERE n.i = -m.i)";
+
+fn own(sql: &str) -> Statement {
+    Statement::from_string(DbBackend::Sqlite, sql)
+}
+
+async fn own_statements_end_in_their_time(test: TestDb) {
+    let mut config = test.plain_config();
+    config.statement_timeout = Some(Duration::from_secs(1));
+    let db = Database::connect(config).await.expect("it connects");
+    let ada = user(&db, "ada").await;
+    let reads = || TypedQuery::<i64>::sql(own(READS));
+    assert_error!(db.fetch_one(reads()).await, Error::Timeout { .. });
+    let writes = || TypedQuery::<()>::sql(own(WRITES));
+    assert_error!(db.fetch_all(writes()).await, Error::Timeout { .. });
+    let inside = db.transaction(|tx| async move {
+        assert_error!(tx.fetch_one(reads()).await, Error::Timeout { .. });
+        Ok::<_, Error>(())
+    });
+    assert_error!(inside.await, Error::Aborted);
+    let begun = db.begin().await.expect("begun");
+    assert_error!(begun.fetch_all(writes()).await, Error::Timeout { .. });
+    assert_error!(begun.commit().await, Error::Aborted);
+    assert_eq!(db.users().get(ada.id).await.expect("there").name, "ada");
+}
+
+/// Without any limit of time: the connections are free again.
+#[tokio::test]
+async fn own_statements_end_with_their_callers() {
+    let test = TestDb::migrated(Backend::Sqlite).await;
+    let mut config = test.plain_config();
+    (config.pool.max, config.statement_timeout) = (2, None);
+    let db = Database::connect(config).await.expect("it connects");
+    let ada = user(&db, "ada").await;
+    for _ in 0..4 {
+        let reading = db.fetch_one(TypedQuery::<i64>::sql(own(READS)));
+        let given_up = tokio::time::timeout(Duration::from_millis(50), reading).await;
+        assert!(given_up.is_err());
+        let writing = db.begin().await.expect("begun");
+        let writing = async move { writing.fetch_all(TypedQuery::<()>::sql(own(WRITES))).await };
+        let given_up = tokio::time::timeout(Duration::from_millis(50), writing).await;
+        assert!(given_up.is_err());
+        let turn = db.users().set_role(ada.id, Role::Editor).await;
+        turn.expect("its turn comes");
+    }
+}
 
 /// So many entries that counting them is no matter of a millisecond.
 async fn filled(test: &TestDb) -> Database {

@@ -204,6 +204,17 @@ struct Partial {
     name: String,
 }
 
+#[derive(Debug, FromQueryResult, serde::Deserialize)]
+struct Nodes {
+    nodes: Option<Document>,
+}
+
+#[derive(Debug, FromQueryResult, serde::Deserialize)]
+struct Wrong {
+    #[expect(dead_code, reason = "it can't be read")]
+    name: i64,
+}
+
 async fn rows_as_structs(test: TestDb) {
     let (db, ada) = with_gadgets(&test).await;
     let saw = db.fetch_one(Insert::one(gadget("saw", ada))).await;
@@ -243,12 +254,8 @@ async fn rows_as_structs(test: TestDb) {
     let raw = db.fetch_one(Partial::find_by_statement(sql)).await;
     assert_eq!(raw.expect("read"), partial[0]);
     // Documents, as they are written.
-    #[derive(Debug, FromQueryResult, serde::Deserialize)]
-    struct Nodes {
-        nodes: Option<Document>,
-    }
-    let text: Document = r#"{ "b": 1.50 }"#.parse().expect("JSON");
-    let new = NewWorkflow::new("flow").owner(ada).nodes(text);
+    let written: Document = r#"{ "b": 1.50 }"#.parse().expect("JSON");
+    let new = NewWorkflow::new("flow").owner(ada).nodes(written);
     let flow = db.workflows().create(new).await.expect("created");
     let nodes = workflows::Entity::find_by_id(flow.id).into_model::<Nodes>();
     let nodes = db.fetch_one(nodes).await.expect("read").nodes;
@@ -359,7 +366,7 @@ async fn a_reordered_table_reads_right(test: TestDb) {
         .select_only()
         .column_as(Expr::val("more"), "more")
         .columns(gadget::Column::iter().collect::<Vec<_>>().into_iter().rev());
-    assert_eq!(db.fetch_all(turned).await.expect("read"), [saw.clone()]);
+    assert_eq!(db.fetch_one(turned).await.expect("read"), saw);
     let star = Statement::from_string(db.backend(), "SELECT * FROM gadgets");
     let star = TypedQuery::<ModelOf<gadget::Entity>>::sql(star);
     assert_eq!(db.fetch_all(star).await.expect("read"), [saw]);
@@ -410,11 +417,6 @@ async fn what_cannot_be_read_is_an_error(test: TestDb) {
     let null = TypedQuery::<(String,)>::sql(sql("SELECT note FROM gadgets"));
     assert_error!(db.fetch_one(null).await, Error::Inconsistent { .. });
     // By name, without the value in the error: it may be a secret.
-    #[derive(Debug, FromQueryResult, serde::Deserialize)]
-    struct Wrong {
-        #[expect(dead_code, reason = "it can't be read")]
-        name: i64,
-    }
     let wrong = gadget::Entity::find().into_model::<Wrong>();
     let error = db.fetch_one(wrong).await.expect_err("no number");
     let source = std::error::Error::source(&error).expect("why").to_string();

@@ -27,9 +27,9 @@ impl<T: DeserializeOwned + Send + 'static> RowDecoder for Deserialized<T> {
         let row = {
             let cells = &*cells;
             let last = &last;
-            let entries = (0..cells.len()).map(|at| {
-                let name = cells.name(at).unwrap_or("");
-                (name, At { cells, at, last })
+            let entries = (0..cells.len()).map(|index| {
+                let name = cells.name(index).unwrap_or("");
+                (name, At { cells, index, last })
             });
             T::deserialize(MapDeserializer::new(entries))
         };
@@ -85,7 +85,7 @@ fn json_mismatch(error: &serde_json::Error) -> Mismatch {
 /// The cell at a place.
 struct At<'a, 'r> {
     cells: &'a RowReader<'r>,
-    at: usize,
+    index: usize,
     /// The last cell that was read.
     last: &'a std::cell::Cell<usize>,
 }
@@ -115,7 +115,7 @@ enum Cell<'r> {
 
 impl<'r> At<'_, 'r> {
     fn cell(&self) -> Result<Cell<'r>, Mismatch> {
-        let (row, at) = (self.cells, self.at);
+        let (row, at) = (self.cells, self.index);
         self.last.set(at);
         let cell = match row.cells {
             Cells::Sqlite(sqlite) => {

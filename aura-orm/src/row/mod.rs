@@ -123,9 +123,9 @@ impl<'r> RowReader<'r> {
     /// # Errors
     ///
     /// [`DbErr::Type`] for a cell that holds something else.
-    pub fn next<T: ValueType>(&mut self) -> Result<T, DbErr> {
+    pub fn next_value<T: ValueType>(&mut self) -> Result<T, DbErr> {
         let kind = T::array_type();
-        let value = self.next_value(&kind)?;
+        let value = self.take(&kind)?;
         let at = self.next - 1;
         T::try_from(value).map_err(|_| self.mismatch(at, &T::type_name()))
     }
@@ -152,7 +152,7 @@ impl<'r> RowReader<'r> {
         }
     }
 
-    fn next_value(&mut self, kind: &ArrayType) -> Result<Value, DbErr> {
+    fn take(&mut self, kind: &ArrayType) -> Result<Value, DbErr> {
         let at = self.next;
         self.next += 1;
         self.value(at, kind)
@@ -238,23 +238,6 @@ fn oid(row: &PgRow, at: usize) -> u32 {
     oid.map_or(0, |oid| oid.0)
 }
 
-/// Reads one cell. For a type of the caller's own, as an id, read a tuple of one:
-/// `(UserId,)`.
-#[derive(Debug)]
-pub enum Scalar<T> {
-    /// Never made.
-    #[doc(hidden)]
-    _Never(std::convert::Infallible, T),
-}
-
-impl<T: ValueType + Send + 'static> RowDecoder for Scalar<T> {
-    type Row = T;
-
-    fn decode(cells: &mut RowReader<'_>) -> Result<T, DbErr> {
-        cells.next()
-    }
-}
-
 /// Reads nothing, for statements without rows.
 impl RowDecoder for () {
     type Row = ();
@@ -288,7 +271,7 @@ macro_rules! standard {
                 type Row = Self;
 
                 fn decode(cells: &mut RowReader<'_>) -> Result<Self, DbErr> {
-                    cells.next()
+                    cells.next_value()
                 }
             }
         )+
@@ -327,7 +310,7 @@ impl<T: Standard + Nullable + Send + 'static> RowDecoder for Option<T> {
     type Row = Self;
 
     fn decode(cells: &mut RowReader<'_>) -> Result<Self, DbErr> {
-        cells.next()
+        cells.next_value()
     }
 }
 
@@ -337,7 +320,7 @@ macro_rules! tuples {
             type Row = Self;
 
             fn decode(cells: &mut RowReader<'_>) -> Result<Self, DbErr> {
-                Ok(($(cells.next::<$part>()?,)+))
+                Ok(($(cells.next_value::<$part>()?,)+))
             }
         })+
     };

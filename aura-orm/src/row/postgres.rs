@@ -1,5 +1,7 @@
 //! Values of PostgreSQL, in its binary format.
 
+use std::fmt::Write as _;
+
 use chrono::{DateTime, Days, FixedOffset, Local, NaiveDate, NaiveTime, TimeDelta, Utc};
 use sea_orm::sea_query::{ArrayType, Enum, OptionEnum};
 use sea_orm::{DbErr, Value};
@@ -75,19 +77,19 @@ pub(super) fn value(
         };
     }
     Ok(match kind {
-        ArrayType::Bool => read!(Bool, |cell| cell.bool()),
-        ArrayType::TinyInt => read!(TinyInt, |cell| cell.integer()),
-        ArrayType::SmallInt => read!(SmallInt, |cell| cell.integer()),
-        ArrayType::Int => read!(Int, |cell| cell.integer()),
-        ArrayType::BigInt => read!(BigInt, |cell| cell.integer()),
-        ArrayType::TinyUnsigned => read!(TinyUnsigned, |cell| cell.integer()),
-        ArrayType::SmallUnsigned => read!(SmallUnsigned, |cell| cell.integer()),
-        ArrayType::Unsigned => read!(Unsigned, |cell| cell.integer()),
-        ArrayType::BigUnsigned => read!(BigUnsigned, |cell| cell.integer()),
-        ArrayType::Float => read!(Float, |cell| cell.single()),
-        ArrayType::Double => read!(Double, |cell| cell.double()),
+        ArrayType::Bool => read!(Bool, Cell::bool),
+        ArrayType::TinyInt => read!(TinyInt, Cell::integer),
+        ArrayType::SmallInt => read!(SmallInt, Cell::integer),
+        ArrayType::Int => read!(Int, Cell::integer),
+        ArrayType::BigInt => read!(BigInt, Cell::integer),
+        ArrayType::TinyUnsigned => read!(TinyUnsigned, Cell::integer),
+        ArrayType::SmallUnsigned => read!(SmallUnsigned, Cell::integer),
+        ArrayType::Unsigned => read!(Unsigned, Cell::integer),
+        ArrayType::BigUnsigned => read!(BigUnsigned, Cell::integer),
+        ArrayType::Float => read!(Float, Cell::single),
+        ArrayType::Double => read!(Double, Cell::double),
         ArrayType::String => read!(String, |cell| cell.text().map(Into::into)),
-        ArrayType::Enum(name) => match cell.map(|cell| cell.text()) {
+        ArrayType::Enum(name) => match cell.map(Cell::text) {
             None => Some(Value::Enum(OptionEnum::None((**name).clone()))),
             Some(text) => text.map(|text| {
                 Value::Enum(OptionEnum::Some(Box::new(Enum {
@@ -106,8 +108,8 @@ pub(super) fn value(
         ArrayType::Json => read!(Json, |cell| {
             Some(Box::new(serde_json::from_str(cell.json()?).ok()?))
         }),
-        ArrayType::ChronoDate => read_time!(ChronoDate, |cell| cell.date()),
-        ArrayType::ChronoTime => read!(ChronoTime, |cell| cell.time_of_day()),
+        ArrayType::ChronoDate => read_time!(ChronoDate, Cell::date),
+        ArrayType::ChronoTime => read!(ChronoTime, Cell::time_of_day),
         ArrayType::ChronoDateTime => read_time!(ChronoDateTime, |cell| {
             let time = cell.timestamp(TIMESTAMP)?;
             Some(time.map(|time| time.naive_utc()))
@@ -122,7 +124,7 @@ pub(super) fn value(
         ArrayType::ChronoDateTimeWithTimeZone => {
             read_time!(ChronoDateTimeWithTimeZone, |cell| {
                 let time = cell.timestamp(TIMESTAMPTZ)?;
-                Some(time.map(|time| DateTime::<FixedOffset>::from(time)))
+                Some(time.map(DateTime::<FixedOffset>::from))
             })
         }
         #[cfg(feature = "with-uuid")]
@@ -192,11 +194,9 @@ impl<'r> Cell<'r> {
     }
 
     pub(super) fn json(self) -> Option<&'r str> {
-        let text = match (self.oid, self.bytes) {
-            (JSON, text) => text,
-            // After the version of the format.
-            (JSONB, [1, text @ ..]) => text,
-            _ => return None,
+        // After the version of the format of `jsonb`.
+        let ((JSON, text) | (JSONB, [1, text @ ..])) = (self.oid, self.bytes) else {
+            return None;
         };
         std::str::from_utf8(text).ok()
     }
@@ -267,13 +267,15 @@ impl<'r> Cell<'r> {
         let mut text = String::from(if sign == 0x4000 { "-" } else { "" });
         text += &group(i32::from(weight).max(0)).to_string();
         for power in (0..i32::from(weight).max(0)).rev() {
-            text += &format!("{:04}", group(power));
+            write!(text, "{:04}", group(power)).ok()?;
         }
         if scale > 0 {
-            let groups = (1..=i32::from(scale).div_euclid(4) + 1).map(|power| group(-power));
-            let decimals: String = groups.map(|group| format!("{group:04}")).collect();
             text.push('.');
-            text += decimals.get(..scale.into())?;
+            let end = text.len() + usize::from(scale);
+            for power in 1..=i32::from(scale).div_euclid(4) + 1 {
+                write!(text, "{:04}", group(-power)).ok()?;
+            }
+            text.truncate(end);
         }
         Some(text)
     }

@@ -63,7 +63,7 @@ async fn the_batch_of_an_idle_write_is_committed() {
     // It joins the batch of the first, and does nothing.
     let idle = engine.queued(|mut write| async move {
         put(&mut write, "idle").await?;
-        tokio::time::sleep(Duration::from_secs(60)).await;
+        tokio::time::sleep(Duration::from_mins(1)).await;
         write.commit().await
     });
     let idle = idle.await;

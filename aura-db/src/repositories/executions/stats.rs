@@ -160,7 +160,7 @@ impl RowDecoder for OfStatus {
     type Row = Self;
 
     fn decode(cells: &mut RowReader<'_>) -> Result<Self, DbErr> {
-        Ok(Self(cells.next()?, read_unsigned(cells)?))
+        Ok(Self(cells.next_value()?, read_unsigned(cells)?))
     }
 }
 

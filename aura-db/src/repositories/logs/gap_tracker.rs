@@ -86,8 +86,8 @@ impl RowDecoder for IdGap {
 
     fn decode(cells: &mut RowReader<'_>) -> Result<Self, DbErr> {
         Ok(Self {
-            first: cells.next()?,
-            last: cells.next()?,
+            first: cells.next_value()?,
+            last: cells.next_value()?,
         })
     }
 }

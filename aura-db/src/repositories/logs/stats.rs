@@ -87,7 +87,7 @@ impl RowDecoder for Counted {
 
     fn decode(cells: &mut RowReader<'_>) -> Result<Self, DbErr> {
         Ok(Self {
-            level: cells.next()?,
+            level: cells.next_value()?,
             day: read_day(cells)?,
             n: read_unsigned(cells)?,
         })

@@ -24,7 +24,7 @@ impl RowDecoder for Detail {
     type Row = Self;
 
     fn decode(cells: &mut RowReader<'_>) -> Result<Self, DbErr> {
-        if cells.next()? {
+        if cells.next_value()? {
             let workflow = cells.next_model::<workflows::Entity>()?;
             let owner = cells.next_model::<users::Entity>()?;
             return Ok(Self::Workflow(Box::new((workflow, owner))));
