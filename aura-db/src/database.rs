@@ -167,13 +167,13 @@ impl Database {
     ///
     /// Fails with [`Error::Configuration`] or [`Error::Unavailable`].
     pub async fn open(config: Config) -> Result<Self, Error> {
-        let connections = connection::connect(&config).await?;
+        let (backend, seaorm) = Backend::connect(&config).await?;
         Ok(Self {
             executor: Executor::new(Shared {
-                backend: Backend::of(&config, &connections)?,
+                backend,
+                seaorm,
                 appends: Arc::default(),
                 config: Arc::new(config),
-                connections,
                 clock: Arc::new(SystemClock),
                 stats: Arc::default(),
                 news: tokio::sync::watch::Sender::new(()),
@@ -259,11 +259,11 @@ impl Database {
     pub async fn close(self) {
         let shared = &*self.executor.shared;
         match &shared.backend {
-            Backend::Postgres(postgres) => postgres.close(),
+            Backend::Postgres(postgres) => postgres.close().await,
             // First: the connection that leaves a file last copies the WAL into it.
             Backend::Sqlite(sqlite) => sqlite.close().await,
         }
-        shared.connections.clone().close().await;
+        shared.seaorm.close().await;
     }
 
     /// The same database on behalf of a user, who is noted as `created_by` and

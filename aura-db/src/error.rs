@@ -6,7 +6,7 @@ use entity::{Action, ExecutionId, Resource, UserId, WorkflowId};
 use sea_orm::DbErr;
 use serde::Serialize;
 
-pub(crate) use classify::{Context, is_outdated_plan};
+pub(crate) use classify::Context;
 
 /// Any error's source.
 pub(crate) type Cause = Box<dyn std::error::Error + Send + Sync>;
@@ -161,7 +161,7 @@ pub enum Error {
         /// What was being done.
         context: &'static str,
         /// What the database said.
-        source: Option<DbErr>,
+        source: Option<Cause>,
     },
     /// A statement was cancelled by `DB_STATEMENT_TIMEOUT`.
     #[error("{context}: cancelled, because it took longer than DB_STATEMENT_TIMEOUT")]
@@ -169,7 +169,7 @@ pub enum Error {
         /// What was being done.
         context: &'static str,
         /// What the database said.
-        source: DbErr,
+        source: Cause,
     },
     /// The schema is not the one that this build needs, or can't be migrated.
     #[error(transparent)]
@@ -196,7 +196,7 @@ pub enum Error {
         /// What was being done.
         context: &'static str,
         /// What the database said.
-        source: DbErr,
+        source: Cause,
     },
 }
 

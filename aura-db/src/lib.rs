@@ -79,7 +79,8 @@
 //!   a warning, so that a deploy can roll.
 //! * SQLite is for one machine: a file on a local disk, any number of readers and
 //!   one writer at a time. For several machines take PostgreSQL, and mind that
-//!   each process may open `DB_POOL_MAX` connections.
+//!   each process may open `DB_POOL_MAX` connections, and with [`Database::seaorm`] as many
+//!   again to read and to write.
 //! * Retry what fails with [`Error::Busy`] or [`Error::Unavailable`]: nothing was done.
 //!   Don't retry [`Error::OutcomeUnknown`]: the write was sent, its answer was lost, and
 //!   it may have been done. Look for what it writes first (an execution by its workflow

@@ -247,7 +247,7 @@ impl<C: ColumnTrait> SortKey<C> {
     fn unmarked(self) -> Error {
         Error::Other {
             context: "marking a place in a list",
-            source: DbErr::Custom(format!("{} can't be a cursor", self.name())),
+            source: format!("{} can't be a cursor", self.name()).into(),
         }
     }
 }

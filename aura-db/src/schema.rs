@@ -1,12 +1,13 @@
 //! Whether the database has the schema that this build needs.
 
+use aura_orm::TypedQuery;
 use connection::Target;
-use migration::{Runner, State};
-use sea_orm::SqliteTransactionMode;
+use migration::{QueryNames, Runner, State};
+use sea_orm::Statement;
 
 use crate::database::Database;
-use crate::error::{Context, Error};
-use crate::seaorm::begin;
+use crate::error::Error;
+use crate::executor::Executor;
 
 impl Database {
     pub(crate) async fn prepare_schema(&self) -> Result<(), Error> {
@@ -15,9 +16,6 @@ impl Database {
             self.bring_up(&state).await?;
             self.schema_state().await?.require()?;
         }
-        if let Some(server) = self.executor().shared.postgres() {
-            server.wait_for_returns().await;
-        }
         Ok(())
     }
 
@@ -25,8 +23,9 @@ impl Database {
         match self.config().target {
             // Another connection would be another database.
             Target::Memory => {
+                let writer = self.seaorm().writer().await?;
                 Runner::default()
-                    .up_in_memory(&self.executor().connections().writer, migration::log)
+                    .up_in_memory(&writer, migration::log)
                     .await?;
             }
             _ if self.config().synchronize && !matches!(state, State::Ahead { .. }) => {
@@ -41,15 +40,18 @@ impl Database {
     ///
     /// Fails when the database can't be read.
     pub async fn schema_state(&self) -> Result<State, Error> {
-        // The pool would open another connection for each statement that comes
-        // before it has the last one back.
-        let look = begin(
-            self.executor().connections().reader.clone(),
-            SqliteTransactionMode::Deferred,
-        )
-        .await?;
-        let state = migration::state(&look).await?;
-        look.rollback().await.context("looking at the schema")?;
-        Ok(state)
+        let executor = self.executor();
+        Runner::default()
+            .state_by(executor.backend(), executor)
+            .await
+    }
+}
+
+impl QueryNames for Executor {
+    type Error = Error;
+
+    async fn names(&self, sql: String) -> Result<Vec<String>, Error> {
+        let query = Statement::from_string(self.backend(), sql);
+        self.all(TypedQuery::<String>::sql(query)).await
     }
 }

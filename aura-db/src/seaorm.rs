@@ -1,12 +1,15 @@
 //! SeaORM's own connections.
 
 use std::ops::Deref;
+use std::sync::Arc;
 
 use aura_orm::sqlite::WriteLock;
+use connection::{Config, Connections};
 use sea_orm::{
     DatabaseConnection, DatabaseTransaction, SqliteTransactionMode, TransactionOptions,
     TransactionTrait,
 };
+use tokio::sync::OnceCell;
 
 use crate::error::{Context, Error};
 use crate::executor::Executor;
@@ -19,9 +22,12 @@ const BEGINNING: &str = "beginning a transaction";
 ///
 /// What [`Database`](crate::Database) promises of its own statements doesn't hold for
 /// theirs: a failed or dropped statement doesn't spoil their transaction, a collision isn't
-/// retried, `DB_STATEMENT_TIMEOUT` isn't kept on SQLite, nothing is counted, soft-deleted
-/// rows are not hidden, and on SQLite times are written with 0, 3 or 6 digits of fraction,
-/// which sort with those of the database and don't equal them. They are slower.
+/// retried, `DB_STATEMENT_TIMEOUT` isn't kept on SQLite, a rotated password isn't read
+/// again, statements are named also with `DB_PREPARED_STATEMENTS=false`, nothing is counted,
+/// soft-deleted rows are not hidden, and on SQLite times are written with 0, 3 or 6 digits
+/// of fraction, which sort with those of the database and don't equal them. They are slower,
+/// and on PostgreSQL they come on top of `DB_POOL_MAX`: as many again to read, and as many
+/// to write.
 #[derive(Debug, Clone)]
 pub struct SeaOrm {
     executor: Executor,
@@ -97,9 +103,8 @@ impl SeaOrm {
     /// # Errors
     ///
     /// [`Error::Unavailable`].
-    #[expect(clippy::unused_async, reason = "it is opened at the first use")]
     pub async fn reader(self) -> Result<DatabaseConnection, Error> {
-        Ok(self.executor.connections().reader.clone())
+        Ok(self.connections().await?.reader.clone())
     }
 
     /// Waits its turn, and returns a connection that may write.
@@ -110,8 +115,9 @@ impl SeaOrm {
     /// `DB_POOL_CONNECTION_TIMEOUT`; [`Error::Unavailable`].
     pub async fn writer(self) -> Result<SeaOrmWriter, Error> {
         let lock = self.lock().await?;
+        let connection = self.connections().await?.writer.clone();
         Ok(SeaOrmWriter {
-            connection: self.executor.connections().writer.clone(),
+            connection,
             _lock: lock,
         })
     }
@@ -125,9 +131,14 @@ impl SeaOrm {
     /// As [`SeaOrm::writer`], and when another process keeps the file locked.
     pub async fn begin(self) -> Result<SeaOrmTransaction, Error> {
         let lock = self.lock().await?;
-        let connection = self.executor.connections().writer.clone();
+        let connection = self.connections().await?.writer.clone();
         let transaction = begin(connection, SqliteTransactionMode::Immediate).await?;
         Ok(SeaOrmTransaction { transaction, lock })
+    }
+
+    async fn connections(&self) -> Result<&Connections, Error> {
+        let shared = &self.executor.shared;
+        shared.seaorm.get(&shared.config).await
     }
 
     async fn lock(&self) -> Result<Option<WriteLock>, Error> {
@@ -141,10 +152,33 @@ impl SeaOrm {
     }
 }
 
+/// `SeaORM`'s connections, which are opened at their first use.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct SeaOrmConnections(Arc<OnceCell<Connections>>);
+
+impl SeaOrmConnections {
+    /// Wraps connections that are open already.
+    pub(crate) fn of(connections: Connections) -> Self {
+        Self(Arc::new(OnceCell::new_with(Some(connections))))
+    }
+
+    async fn get(&self, config: &Config) -> Result<&Connections, Error> {
+        let open = || async { Ok(connection::connect(config).await?) };
+        self.0.get_or_try_init(open).await
+    }
+
+    /// Closes those that were opened.
+    pub(crate) async fn close(&self) {
+        if let Some(connections) = self.0.get() {
+            connections.clone().close().await;
+        }
+    }
+}
+
 /// Begins a transaction in a task of its own: a `begin` that is dropped halfway would
 /// return a PostgreSQL connection to the pool inside a transaction, where the next write
 /// would be acknowledged and lost. A transaction whose caller has gone is rolled back.
-pub(crate) async fn begin(
+async fn begin(
     connection: DatabaseConnection,
     sqlite_transaction_mode: SqliteTransactionMode,
 ) -> Result<DatabaseTransaction, Error> {

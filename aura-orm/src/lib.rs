@@ -6,8 +6,10 @@
 //! * [`row`]: rows of either database, read as models, tuples and structs.
 //! * [`Batcher`]: requests of concurrent callers, sent in one statement.
 //! * [`sqlite`]: SQLite inside the process.
+//! * [`postgres`]: the connections to a server.
 
 mod batcher;
+pub mod postgres;
 pub mod row;
 pub mod sqlite;
 mod statement;

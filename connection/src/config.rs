@@ -70,7 +70,7 @@ pub struct Postgres {
     /// Its password.
     pub password: Option<SecretString>,
     /// The file that the password stands in, which is read again when the server
-    /// refuses the password (see [`renew_password`](crate::renew_password)).
+    /// refuses the password.
     pub password_file: Option<PathBuf>,
     /// Database name.
     pub database: String,

@@ -17,6 +17,7 @@
 )]
 
 mod config;
+mod connector;
 mod describe;
 mod dotenv;
 mod environment;
@@ -25,14 +26,15 @@ mod open;
 mod postgres;
 mod read;
 mod sqlite;
+mod tls;
 mod url;
 mod variables;
 
 pub use config::{Config, Durability, Pool, Postgres, Target, Tls, TlsMode};
+pub use connector::{ConnectError, Connector, Session, SessionConnection};
 pub use describe::Setting;
 pub use environment::{Environment, Source};
 pub use error::{Error, Problem, causes};
 pub use open::{Connections, NO_TIME_LIMITS, connect, connect_exclusive, connect_read_only};
-pub use postgres::renew_password;
 pub use sqlite::busy_timeout;
 pub use variables::{VARIABLES, Variable, variable};

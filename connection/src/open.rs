@@ -12,8 +12,8 @@ pub struct Connections {
     /// Takes writes. On SQLite a single connection, so that writers queue here
     /// and not inside SQLite.
     pub writer: DatabaseConnection,
-    /// Takes reads. On SQLite a pool of read-only connections (for `:memory:`
-    /// the writer itself), on PostgreSQL the same pool as the writer.
+    /// Takes reads. A pool of read-only connections; for `:memory:` the writer itself, and
+    /// behind a pooler (`prepared_statements` off) they may write.
     pub reader: DatabaseConnection,
     /// The URI by which SQLite opens `:memory:` in this process.
     pub memory: Option<String>,
@@ -51,7 +51,7 @@ pub async fn connect(config: &Config) -> Result<Connections, Error> {
         Target::Postgres(postgres) => {
             let writer = postgres::connect(config, postgres, config.pool.max).await?;
             Ok(Connections {
-                reader: writer.clone(),
+                reader: postgres::lazy_reader(config, postgres)?,
                 writer,
                 memory: None,
             })

@@ -12,7 +12,6 @@ use sqlx::{ConnectOptions as _, Connection as _};
 use crate::config::{Config, Postgres, Target, TlsMode};
 use crate::error::Error;
 use crate::open::with_logging;
-use crate::read::password_in;
 
 /// A connection that was idle for longer is tried before it is used.
 const PING_AFTER: Duration = Duration::from_secs(1);
@@ -21,8 +20,8 @@ const PING_AFTER: Duration = Duration::from_secs(1);
 const AT_ONCE: Duration = Duration::from_millis(500);
 
 /// The first pause before a refused connection is tried again; doubled each time.
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+pub(crate) const FIRST_PAUSE: Duration = Duration::from_millis(200);
+pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 pub(crate) async fn connect(
     config: &Config,
@@ -30,7 +29,18 @@ pub(crate) async fn connect(
     connections: u32,
 ) -> Result<DatabaseConnection, Error> {
     let options = options(config, postgres)?;
-    open(config, postgres, connections, options).await
+    open(config, connections, options).await
+}
+
+/// A pool whose transactions are read-only, with `prepared_statements`: without, no
+/// start-up options can be sent. It connects at its first use.
+pub(crate) fn lazy_reader(
+    config: &Config,
+    postgres: &Postgres,
+) -> Result<DatabaseConnection, Error> {
+    let options = read_only_options(config, postgres)?;
+    let pool = pool(config, config.pool.max).connect_lazy_with(options);
+    Ok(SqlxPostgresConnector::from_sqlx_postgres_pool(pool))
 }
 
 /// One connection whose transactions are read-only.
@@ -38,35 +48,43 @@ pub(crate) async fn read_only(
     config: &Config,
     postgres: &Postgres,
 ) -> Result<DatabaseConnection, Error> {
-    let mut options = options(config, postgres)?;
-    if postgres.prepared_statements {
-        options = options.options([("default_transaction_read_only", "on")]);
-    }
-    open(config, postgres, 1, options).await
+    let options = read_only_options(config, postgres)?;
+    open(config, 1, options).await
 }
 
-async fn open(
-    config: &Config,
-    postgres: &Postgres,
-    connections: u32,
-    options: PgConnectOptions,
-) -> Result<DatabaseConnection, Error> {
-    let patience = config.pool.connection_timeout;
-    let pool = PgPoolOptions::new()
+fn read_only_options(config: &Config, postgres: &Postgres) -> Result<PgConnectOptions, Error> {
+    let options = options(config, postgres)?;
+    Ok(if postgres.prepared_statements {
+        options.options([("default_transaction_read_only", "on")])
+    } else {
+        options
+    })
+}
+
+fn pool(config: &Config, connections: u32) -> PgPoolOptions {
+    PgPoolOptions::new()
         .max_connections(connections)
         .min_connections(config.pool.min.min(connections))
         .idle_timeout(config.pool.idle_timeout)
-        .acquire_timeout(patience)
+        .acquire_timeout(config.pool.connection_timeout)
         .test_before_acquire(false)
         .before_acquire(|connection, meta| {
             Box::pin(
                 async move { Ok(meta.idle_for < PING_AFTER || connection.ping().await.is_ok()) },
             )
         })
-        .connect_lazy_with(options.clone());
+}
+
+async fn open(
+    config: &Config,
+    connections: u32,
+    options: PgConnectOptions,
+) -> Result<DatabaseConnection, Error> {
+    let patience = config.pool.connection_timeout;
+    let pool = pool(config, connections).connect_lazy_with(options.clone());
     let first = first(config, &options, &pool).await;
     let checked = match first {
-        Ok(first) => tokio::time::timeout(patience, check_session(config, postgres, first))
+        Ok(first) => tokio::time::timeout(patience, check_session(config, first))
             .await
             .unwrap_or_else(|_| Err(silent(config))),
         Err(refused) => Err(refused),
@@ -142,31 +160,7 @@ fn options(config: &Config, postgres: &Postgres) -> Result<PgConnectOptions, Err
     Ok(with_logging(options, config))
 }
 
-/// Reads `DB_PASS_FILE` again and gives what it holds to the pool, for the
-/// connections that it opens from now on. Returns whether there is a password to
-/// try: not when it stands in no file, or the file can't be read just now.
-pub async fn renew_password(config: &Config, pool: &PgPool) -> bool {
-    let Target::Postgres(postgres) = &config.target else {
-        return false;
-    };
-    let Some(file) = postgres.password_file.clone() else {
-        return false;
-    };
-    let read = tokio::task::spawn_blocking(move || password_in(&file)).await;
-    let password = match read {
-        Ok(Ok(password)) => password,
-        Ok(Err(problem)) => {
-            tracing::warn!(target: "aura_db::connection", "DB_PASS_FILE {problem}");
-            return false;
-        }
-        Err(_) => return false,
-    };
-    let options = pool.connect_options();
-    pool.set_connect_options((*options).clone().password(password.expose_secret()));
-    true
-}
-
-fn session_options(config: &Config, postgres: &Postgres) -> [(&'static str, String); 4] {
+pub(crate) fn session_options(config: &Config, postgres: &Postgres) -> [(&'static str, String); 4] {
     let ms =
         |timeout: Option<Duration>| timeout.map_or(0, |timeout| timeout.as_millis()).to_string();
     [
@@ -235,7 +229,7 @@ async fn outside_of_pool(
     }
 }
 
-fn silent(config: &Config) -> Error {
+pub(crate) fn silent(config: &Config) -> Error {
     Error::Unavailable {
         target: config.target_name(),
         reason: format!("no answer within {} ms", config.pool.connection_timeout.as_millis()),
@@ -258,18 +252,21 @@ fn is_unknown_host(error: &std::io::Error) -> bool {
     error.to_string().contains("failed to lookup address")
 }
 
+/// A server that starts or restarts.
+pub(crate) fn io_may_pass(error: &std::io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::ConnectionRefused
+            | ErrorKind::ConnectionReset
+            | ErrorKind::NotFound
+            | ErrorKind::UnexpectedEof
+    ) || is_unknown_host(error)
+}
+
 /// A server that starts, restarts or is full for the moment.
 fn may_pass(error: &sqlx::Error) -> bool {
     match error {
-        sqlx::Error::Io(error) => {
-            matches!(
-                error.kind(),
-                ErrorKind::ConnectionRefused
-                    | ErrorKind::ConnectionReset
-                    | ErrorKind::NotFound
-                    | ErrorKind::UnexpectedEof
-            ) || is_unknown_host(error)
-        }
+        sqlx::Error::Io(error) => io_may_pass(error),
         // cannot_connect_now, too_many_connections, crash_shutdown, admin_shutdown
         sqlx::Error::Database(error) => matches!(
             error.code().as_deref(),
@@ -280,22 +277,47 @@ fn may_pass(error: &sqlx::Error) -> bool {
 }
 
 fn explained(config: &Config, error: sqlx::Error, tries: u32) -> Error {
-    let target = config.target_name();
+    let code = match &error {
+        sqlx::Error::Database(error) => error.code().map(std::borrow::Cow::into_owned),
+        _ => None,
+    };
     let reason = short(&error);
     let passing = may_pass(&error);
-    let hint = match &error {
-        sqlx::Error::Database(error) => match error.code().as_deref() {
-            Some("28P01") => "Check DB_USER and DB_PASS (or DB_PASS_FILE).".to_owned(),
-            Some("28000") => "The server's pg_hba.conf lets this user in only otherwise: check DB_USER, DB_NAME and DB_SSL.".to_owned(),
-            Some("3D000") => format!("Check DB_NAME, or create it: createdb --encoding=UTF8 {}", name_of(config)),
+    let is_certificate = matches!(error, sqlx::Error::Configuration(_));
+    let source = Some(Box::new(error) as _);
+    if is_certificate {
+        return Error::Refused {
+            target: config.target_name(),
+            reason,
+            hint: CLIENT_CERTIFICATE.to_owned(),
+            source,
+        };
+    }
+    refusal(config, code.as_deref(), reason, passing, tries, source)
+}
+
+/// Explains why there is no connection, by the server's SQLSTATE or the cause, with the
+/// setting that is wrong.
+pub(crate) fn refusal(
+    config: &Config,
+    code: Option<&str>,
+    reason: String,
+    passing: bool,
+    tries: u32,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+) -> Error {
+    let target = config.target_name();
+    let hint = match code {
+        Some(code) => match code {
+            "28P01" => "Check DB_USER and DB_PASS (or DB_PASS_FILE).".to_owned(),
+            "28000" => "The server's pg_hba.conf lets this user in only otherwise: check DB_USER, DB_NAME and DB_SSL.".to_owned(),
+            "3D000" => format!("Check DB_NAME, or create it: createdb --encoding=UTF8 {}", name_of(config)),
             _ if passing => "The server is starting, stopping or full; try again in a moment.".to_owned(),
             _ => "The server refused the connection; its log says more.".to_owned(),
         },
-        sqlx::Error::Configuration(_) => CLIENT_CERTIFICATE.to_owned(),
-        _ if passing => format!("Is the server running? Check DB_HOST and DB_PORT. Tried {} times.", tries + 1),
-        _ => tls_hint(&reason).unwrap_or("Check DB_HOST and DB_PORT.").to_owned(),
+        None if passing => format!("Is the server running? Check DB_HOST and DB_PORT. Tried {} times.", tries + 1),
+        None => tls_hint(&reason).unwrap_or("Check DB_HOST and DB_PORT.").to_owned(),
     };
-    let source: Option<Box<dyn std::error::Error + Send + Sync>> = Some(Box::new(error));
     if passing {
         Error::Unavailable {
             target,
@@ -313,12 +335,12 @@ fn explained(config: &Config, error: sqlx::Error, tries: u32) -> Error {
     }
 }
 
-const CLIENT_CERTIFICATE: &str = "Check DB_SSL_CERT and DB_SSL_KEY: PEM files of the client certificate and of the key that belongs to it.";
+pub(crate) const CLIENT_CERTIFICATE: &str = "Check DB_SSL_CERT and DB_SSL_KEY: PEM files of the client certificate and of the key that belongs to it.";
 
-fn tls_hint(reason: &str) -> Option<&'static str> {
+pub(crate) fn tls_hint(reason: &str) -> Option<&'static str> {
     if reason.contains("does not support TLS") {
         Some(
-            "The server speaks plain text only, and the settings demand TLS: switch `ssl` on at the server.",
+            "The server speaks plain text only, and the settings demand TLS: switch `ssl` on at the server; or it is another kind of server: check DB_HOST and DB_PORT.",
         )
     } else if reason.contains("NotValidForName") || reason.contains("not valid for name") {
         Some("DB_HOST must be a name that stands in the server's certificate.")
@@ -348,7 +370,6 @@ fn name_of(config: &Config) -> &str {
 
 async fn check_session(
     config: &Config,
-    postgres: &Postgres,
     mut connection: PoolConnection<sqlx::Postgres>,
 ) -> Result<(), Error> {
     let found: Result<(Option<String>, String), _> =
@@ -356,13 +377,30 @@ async fn check_session(
             .fetch_one(&mut *connection)
             .await;
     let (schema, encoding) = found.map_err(|error| explained(config, error, 0))?;
+    check_settings(config, schema.as_deref(), &encoding)?;
+    // Left to itself it would come back too late for the next statement, which
+    // would log in again.
+    connection.return_to_pool().await;
+    Ok(())
+}
+
+/// Refuses a session in another schema than the settings name, and an encoding that
+/// can't hold all text.
+pub(crate) fn check_settings(
+    config: &Config,
+    schema: Option<&str>,
+    encoding: &str,
+) -> Result<(), Error> {
+    let Target::Postgres(postgres) = &config.target else {
+        return Ok(());
+    };
     let refused = |reason: String, hint: String| Error::Refused {
         target: config.target_name(),
         reason,
         hint,
         source: None,
     };
-    if schema.as_deref() != Some(postgres.schema.as_str()) {
+    if schema != Some(postgres.schema.as_str()) {
         let wanted = &postgres.schema;
         let (reason, hint) = if postgres.prepared_statements {
             (
@@ -376,7 +414,7 @@ async fn check_session(
             (
                 format!(
                     "the session's schema is {}, not {wanted}",
-                    schema.as_deref().unwrap_or("unset")
+                    schema.unwrap_or("unset")
                 ),
                 format!(
                     "With DB_PREPARED_STATEMENTS=false it can't be chosen per session: ALTER ROLE \"{}\" SET search_path = \"{wanted}\"",
@@ -392,8 +430,5 @@ async fn check_session(
             "Create it with ENCODING 'UTF8' TEMPLATE template0.".to_owned(),
         ));
     }
-    // Left to itself it would come back too late for the next statement, which
-    // would log in again.
-    connection.return_to_pool().await;
     Ok(())
 }

@@ -147,7 +147,7 @@ pub const VARIABLES: &[Variable] = &[
     plain(
         "DB_PREPARED_STATEMENTS",
         "true",
-        "PostgreSQL: `false` for PgBouncer 1.21 or newer in transaction mode (with max_prepared_statements): none are kept, and no start-up options are sent",
+        "PostgreSQL: `false` behind PgBouncer in transaction mode: statements have no names, and no start-up options are sent; the tools need a direct connection, or PgBouncer 1.21 with max_prepared_statements",
     ),
     plain(
         "DB_LOGGING",

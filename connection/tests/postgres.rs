@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use connection::{Connections, connect, connect_exclusive, connect_read_only};
+use connection::{Config, Connections, Connector, connect, connect_exclusive, connect_read_only};
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, Statement, TransactionTrait};
 use testdb::{Backend, TestDb};
 
@@ -24,12 +24,29 @@ async fn is_encrypted(connection: &DatabaseConnection) -> bool {
     one(connection, sql).await == "true"
 }
 
+/// What a session of a connector's answers.
+async fn by_connector(config: &Config, sql: &str) -> String {
+    let connector = Connector::new(config).expect("settings that work");
+    let (client, connection) = connector.connect_first().await.expect("it opens");
+    let polled = tokio::spawn(connection);
+    let row = client.query_typed_one(sql, &[]).await.expect(sql);
+    drop(client);
+    polled.await.expect("no panic").expect("a good end");
+    row.try_get(0).expect(sql)
+}
+
+async fn is_encrypted_by_connector(config: &Config) -> bool {
+    let sql = "SELECT ssl::text FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
+    by_connector(config, sql).await == "true"
+}
+
 #[tokio::test]
 async fn a_password_over_verified_tls_works() {
     let db = TestDb::empty(Backend::Postgres).await;
     let connections = connect(&db.config()).await.expect("it opens");
     let Connections { writer, reader, .. } = &connections;
     assert!(is_encrypted(writer).await && is_encrypted(reader).await);
+    assert!(is_encrypted_by_connector(&db.config()).await);
     writer
         .execute_unprepared("CREATE TABLE t (x bigint)")
         .await
@@ -47,6 +64,7 @@ async fn the_address_works_too_when_the_certificate_names_it() {
     let config = server_with(&[("DB_HOST", "127.0.0.1"), ("DB_NAME", "postgres")]);
     let connections = connect(&config).await.expect("it opens");
     assert!(is_encrypted(&connections.reader).await);
+    assert!(is_encrypted_by_connector(&config).await);
 }
 
 #[tokio::test]
@@ -67,10 +85,10 @@ async fn a_url_works_as_the_variables_do() {
         of("DB_PORT"),
         of("DB_SSL_CA"),
     );
-    let connections = connect(&crate::accepted(&[("DATABASE_URL", &url)]))
-        .await
-        .expect("it opens");
+    let config = crate::accepted(&[("DATABASE_URL", &url)]);
+    let connections = connect(&config).await.expect("it opens");
     assert!(is_encrypted(&connections.reader).await);
+    assert!(is_encrypted_by_connector(&config).await);
 }
 
 #[tokio::test]
@@ -88,6 +106,7 @@ async fn without_ssl_settings_tls_is_used_where_offered() {
     let config = server_with(&[&unset[..], &[("DB_PORT", &fake_port)]].concat());
     let connections = connect(&config).await.expect("it opens");
     assert!(!is_encrypted(&connections.reader).await);
+    assert!(!is_encrypted_by_connector(&config).await);
 }
 
 #[tokio::test]
@@ -99,6 +118,7 @@ async fn ssl_false_is_plain_text_and_require_is_not() {
     ]);
     let connections = connect(&config).await.expect("it opens");
     assert!(!is_encrypted(&connections.reader).await);
+    assert!(!is_encrypted_by_connector(&config).await);
 
     let more = [
         ("DB_SSL", ""),
@@ -133,6 +153,8 @@ async fn the_session_settings_are_in_effect() {
             expected,
             "{name}"
         );
+        let sql = format!("SELECT current_setting('{name}')");
+        assert_eq!(by_connector(&config, &sql).await, expected, "{name}");
     }
 
     let exclusive = connect_exclusive(&config).await.expect("it opens");
@@ -178,7 +200,7 @@ async fn a_full_pool_is_waited_for_only_so_long() {
         .expect("the only connection");
     let started = Instant::now();
     let error = connections
-        .reader
+        .writer
         .execute_unprepared("SELECT 1")
         .await
         .expect_err("no second connection");
@@ -189,7 +211,7 @@ async fn a_full_pool_is_waited_for_only_so_long() {
     assert!(started.elapsed() < Duration::from_secs(30));
     transaction.rollback().await.expect("a rollback");
     connections
-        .reader
+        .writer
         .execute_unprepared("SELECT 1")
         .await
         .expect("a free connection");
@@ -242,6 +264,8 @@ async fn a_schema_may_have_any_name() {
             one(&connections.reader, "SELECT current_schema()::text").await,
             schema
         );
+        let found = by_connector(&config, "SELECT current_schema()::text").await;
+        assert_eq!(found, schema);
         connections.close().await;
     }
 }

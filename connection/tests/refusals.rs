@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use connection::{Config, Error, connect};
+use connection::{Config, Connector, Error, connect};
 use sea_orm::ConnectionTrait;
 use testdb::{Backend, TestDb};
 
@@ -31,14 +31,61 @@ pub(crate) fn server_port() -> u16 {
         .expect("the test server's port")
 }
 
-/// What is said when these settings are refused, by every way to open.
-async fn refusal(more: &[(&str, &str)]) -> Error {
+/// Registers bodies for each way to open a connection.
+macro_rules! by_each {
+    ($($body:ident),+ $(,)?) => {
+        mod by_pool {
+            $(#[tokio::test] async fn $body() { super::$body(super::By::Pool).await; })+
+        }
+        mod by_connector {
+            $(#[tokio::test] async fn $body() { super::$body(super::By::Connector).await; })+
+        }
+    };
+}
+
+by_each!(
+    ssl_true_refuses_an_authority_that_did_not_sign,
+    ssl_true_refuses_another_host_name,
+    a_plain_text_server_gets_no_password_from_who_demands_tls,
+    a_wrong_password_is_told_by_the_variable_to_check,
+    an_unknown_user_and_an_unknown_database_are_told,
+    libpq_variables_fill_no_gap,
+    no_server_is_told_with_the_number_of_tries,
+    a_missing_unix_socket_is_told,
+    a_silent_server_is_given_up,
+    a_server_that_does_not_finish_starting_is_given_up_after_the_retries,
+    a_refusal_for_good_is_not_tried_again,
+    another_kind_of_server_is_told,
+    a_client_certificate_that_cannot_be_used_is_told,
+    an_authority_that_is_none_is_told,
+    an_unknown_schema_is_told_with_the_statement_that_makes_it,
+    a_database_in_another_encoding_is_refused,
+);
+
+/// Who opens a connection.
+#[derive(Clone, Copy)]
+enum By {
+    /// `SeaORM`'s pool.
+    Pool,
+    /// The connector of the executor.
+    Connector,
+}
+
+impl By {
+    async fn connect(self, config: &Config) -> Result<(), Error> {
+        match self {
+            Self::Pool => connect(config).await.map(drop),
+            Self::Connector => Connector::new(config)?.connect_first().await.map(drop),
+        }
+    }
+}
+
+/// What is said when these settings are refused.
+async fn refusal(by: By, more: &[(&str, &str)]) -> Error {
     let config = server_with(more);
     let target = config.target_name();
-    let error = connect(&config)
-        .await
-        .err()
-        .unwrap_or_else(|| panic!("{target} was opened"));
+    let error = by.connect(&config).await.err();
+    let error = error.unwrap_or_else(|| panic!("{target} was opened"));
     assert_helpful(&error, &target);
     error
 }
@@ -59,30 +106,32 @@ fn assert_unavailable(error: &Error, words: &[&str]) {
     }
 }
 
-#[tokio::test]
-async fn ssl_true_refuses_an_authority_that_did_not_sign() {
+async fn ssl_true_refuses_an_authority_that_did_not_sign(by: By) {
     let other = testdb::tls_folder()
         .join("other-ca.crt")
         .display()
         .to_string();
-    let error = refusal(&[("DB_SSL_CA", &other), ("DB_PASS", CANARY)]).await;
+    let error = refusal(by, &[("DB_SSL_CA", &other), ("DB_PASS", CANARY)]).await;
     assert_refused(
         &error,
         &["UnknownIssuer", "DB_SSL_CA", "not signed by an authority"],
     );
     // The system's authorities didn't sign it either.
-    let error = refusal(&[("DB_SSL_CA", ""), ("DB_PASS", CANARY)]).await;
+    let error = refusal(by, &[("DB_SSL_CA", ""), ("DB_PASS", CANARY)]).await;
     assert_refused(&error, &["UnknownIssuer", "DB_SSL_CA"]);
 }
 
-#[tokio::test]
-async fn ssl_true_refuses_another_host_name() {
+async fn ssl_true_refuses_another_host_name(by: By) {
     let port = server_port();
     let elsewhere = Fake::start_on(Ipv4Addr::new(127, 0, 0, 2), move |_, stream| {
         pass_on(&stream, port);
     });
     let (host, port) = (elsewhere.host(), elsewhere.port());
-    let error = refusal(&[("DB_HOST", &host), ("DB_PORT", &port), ("DB_PASS", CANARY)]).await;
+    let error = refusal(
+        by,
+        &[("DB_HOST", &host), ("DB_PORT", &port), ("DB_PASS", CANARY)],
+    )
+    .await;
     assert_refused(
         &error,
         &["DB_HOST must be a name that stands in the server's certificate"],
@@ -102,15 +151,10 @@ async fn ssl_true_refuses_another_host_name() {
         ("DB_SSL_MODE", "require"),
         ("DB_NAME", "postgres"),
     ]);
-    connect(&config)
-        .await
-        .expect("it opens unverified")
-        .close()
-        .await;
+    by.connect(&config).await.expect("it opens unverified");
 }
 
-#[tokio::test]
-async fn a_plain_text_server_gets_no_password_from_who_demands_tls() {
+async fn a_plain_text_server_gets_no_password_from_who_demands_tls(by: By) {
     let port = server_port();
     let plain = Fake::start(move |_, mut stream| {
         decline_tls(&mut stream);
@@ -125,15 +169,18 @@ async fn a_plain_text_server_gets_no_password_from_who_demands_tls() {
             ("DB_SSL_MODE", "require"),
         ],
     ] {
-        let error = refusal(&[mode, &[("DB_PORT", &port), ("DB_NAME", "postgres")]].concat()).await;
+        let error = refusal(
+            by,
+            &[mode, &[("DB_PORT", &port), ("DB_NAME", "postgres")]].concat(),
+        )
+        .await;
         assert_refused(&error, &["does not support TLS", "plain text only"]);
     }
     assert_eq!(plain.connections(), 2, "it is not tried again");
 }
 
-#[tokio::test]
-async fn a_wrong_password_is_told_by_the_variable_to_check() {
-    let error = refusal(&[("DB_PASS", CANARY), ("DB_NAME", "postgres")]).await;
+async fn a_wrong_password_is_told_by_the_variable_to_check(by: By) {
+    let error = refusal(by, &[("DB_PASS", CANARY), ("DB_NAME", "postgres")]).await;
     assert_refused(&error, &["password authentication failed", "DB_PASS"]);
     assert!(
         std::error::Error::source(&error).is_some(),
@@ -141,57 +188,58 @@ async fn a_wrong_password_is_told_by_the_variable_to_check() {
     );
 }
 
-#[tokio::test]
-async fn an_unknown_user_and_an_unknown_database_are_told() {
-    let error = refusal(&[("DB_USER", "nobody_here"), ("DB_PASS", CANARY)]).await;
+async fn an_unknown_user_and_an_unknown_database_are_told(by: By) {
+    let error = refusal(by, &[("DB_USER", "nobody_here"), ("DB_PASS", CANARY)]).await;
     assert_refused(&error, &["nobody_here", "DB_USER"]);
-    let error = refusal(&[("DB_NAME", "aura_nowhere")]).await;
+    let error = refusal(by, &[("DB_NAME", "aura_nowhere")]).await;
     assert_refused(&error, &["\"aura_nowhere\" does not exist", "createdb"]);
 }
 
 /// `pg_virtualenv` runs the tests with PGUSER, PGPASSWORD, PGHOST and PGPORT
 /// that lead to the server.
-#[tokio::test]
-async fn libpq_variables_fill_no_gap() {
-    let error = refusal(&[("DB_PASS", ""), ("DB_NAME", "postgres")]).await;
+async fn libpq_variables_fill_no_gap(by: By) {
+    let error = refusal(by, &[("DB_PASS", ""), ("DB_NAME", "postgres")]).await;
     assert_refused(&error, &["password"]);
-    let error = refusal(&[("DB_USER", ""), ("DB_NAME", "postgres")]).await;
+    let error = refusal(by, &[("DB_USER", ""), ("DB_NAME", "postgres")]).await;
     assert_refused(&error, &["PostgreSQL aura@localhost", "\"aura\""]);
 }
 
-#[tokio::test]
-async fn no_server_is_told_with_the_number_of_tries() {
+async fn no_server_is_told_with_the_number_of_tries(by: By) {
     let (host, port) = closed_port();
-    let error = refusal(&[
-        ("DB_HOST", &host),
-        ("DB_PORT", &port),
-        ("DB_PASS", CANARY),
-        ("DB_CONNECT_RETRIES", "1"),
-    ])
+    let error = refusal(
+        by,
+        &[
+            ("DB_HOST", &host),
+            ("DB_PORT", &port),
+            ("DB_PASS", CANARY),
+            ("DB_CONNECT_RETRIES", "1"),
+        ],
+    )
     .await;
     assert_unavailable(
         &error,
         &["refused", "Is the server running?", "Tried 2 times"],
     );
-    let error = refusal(&[
-        ("DB_HOST", &host),
-        ("DB_PORT", &port),
-        ("DB_CONNECT_RETRIES", "0"),
-    ])
+    let error = refusal(
+        by,
+        &[
+            ("DB_HOST", &host),
+            ("DB_PORT", &port),
+            ("DB_CONNECT_RETRIES", "0"),
+        ],
+    )
     .await;
     assert_unavailable(&error, &["Is the server running?"]);
 }
 
-#[tokio::test]
-async fn a_missing_unix_socket_is_told() {
+async fn a_missing_unix_socket_is_told(by: By) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let host = folder.path().display().to_string();
-    let error = refusal(&[("DB_HOST", &host), ("DB_CONNECT_RETRIES", "0")]).await;
+    let error = refusal(by, &[("DB_HOST", &host), ("DB_CONNECT_RETRIES", "0")]).await;
     assert_unavailable(&error, &["Is the server running?"]);
 }
 
-#[tokio::test]
-async fn a_silent_server_is_given_up() {
+async fn a_silent_server_is_given_up(by: By) {
     let silent = Fake::start(|_, stream| stay_silent(stream));
     let mute_after_login = Fake::start(|_, stream| welcome_and_stay_silent(stream));
     for (fake, ssl) in [
@@ -206,13 +254,16 @@ async fn a_silent_server_is_given_up() {
             String::new()
         };
         let started = Instant::now();
-        let error = refusal(&[
-            ("DB_PORT", &port),
-            ("DB_PASS", CANARY),
-            ("DB_SSL", ssl),
-            ("DB_SSL_CA", &ca),
-            ("DB_POOL_CONNECTION_TIMEOUT", "300"),
-        ])
+        let error = refusal(
+            by,
+            &[
+                ("DB_PORT", &port),
+                ("DB_PASS", CANARY),
+                ("DB_SSL", ssl),
+                ("DB_SSL_CA", &ca),
+                ("DB_POOL_CONNECTION_TIMEOUT", "300"),
+            ],
+        )
         .await;
         assert_unavailable(
             &error,
@@ -226,81 +277,92 @@ async fn a_silent_server_is_given_up() {
     }
 }
 
-#[tokio::test]
-async fn a_server_that_does_not_finish_starting_is_given_up_after_the_retries() {
+async fn a_server_that_does_not_finish_starting_is_given_up_after_the_retries(by: By) {
     for sqlstate in ["57P03", "53300", "57P01"] {
         let starting = Fake::start(move |_, stream| refuse_login(stream, sqlstate, "not just now"));
         let port = starting.port();
-        let error = refusal(&[
-            ("DB_PORT", &port),
-            ("DB_PASS", CANARY),
-            ("DB_SSL", "false"),
-            ("DB_SSL_CA", ""),
-            ("DB_CONNECT_RETRIES", "2"),
-        ])
+        let error = refusal(
+            by,
+            &[
+                ("DB_PORT", &port),
+                ("DB_PASS", CANARY),
+                ("DB_SSL", "false"),
+                ("DB_SSL_CA", ""),
+                ("DB_CONNECT_RETRIES", "2"),
+            ],
+        )
         .await;
         assert_unavailable(&error, &["not just now", "try again"]);
         // Three are asked for. Before them the pool tries in the first half
         // second: at once, and after 10, 30, 70, 150 and 310 ms.
         let tries = starting.connections();
-        assert!((4..=9).contains(&tries), "{sqlstate}: {tries}");
+        let expected = match by {
+            By::Pool => 4..=9,
+            By::Connector => 3..=3,
+        };
+        assert!(expected.contains(&tries), "{sqlstate}: {tries}");
     }
 }
 
-#[tokio::test]
-async fn a_refusal_for_good_is_not_tried_again() {
+async fn a_refusal_for_good_is_not_tried_again(by: By) {
     for sqlstate in ["28P01", "28000", "3D000", "42501", "0A000"] {
         let refusing = Fake::start(move |_, stream| refuse_login(stream, sqlstate, "never"));
         let port = refusing.port();
-        let error = refusal(&[
-            ("DB_PORT", &port),
-            ("DB_PASS", CANARY),
-            ("DB_SSL", "false"),
-            ("DB_SSL_CA", ""),
-        ])
+        let error = refusal(
+            by,
+            &[
+                ("DB_PORT", &port),
+                ("DB_PASS", CANARY),
+                ("DB_SSL", "false"),
+                ("DB_SSL_CA", ""),
+            ],
+        )
         .await;
         assert_refused(&error, &["never"]);
         assert_eq!(refusing.connections(), 1, "{sqlstate}");
     }
 }
 
-#[tokio::test]
-async fn another_kind_of_server_is_told() {
+async fn another_kind_of_server_is_told(by: By) {
     let http = Fake::start(|_, mut stream| {
         use std::io::Write as _;
         let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
         stay_silent(stream);
     });
     let port = http.port();
-    let error = refusal(&[("DB_PORT", &port), ("DB_PASS", CANARY)]).await;
+    let error = refusal(by, &[("DB_PORT", &port), ("DB_PASS", CANARY)]).await;
     assert_refused(&error, &["DB_HOST and DB_PORT"]);
 }
 
-#[tokio::test]
-async fn a_client_certificate_that_cannot_be_used_is_told() {
+async fn a_client_certificate_that_cannot_be_used_is_told(by: By) {
     let of = |name| testdb::tls_folder().join(name).display().to_string();
     let (certificate, other_key) = (of("ca.crt"), of("other-ca.key"));
     for key in [&certificate, &other_key] {
-        let error = refusal(&[
-            ("DB_SSL_CERT", &certificate),
-            ("DB_SSL_KEY", key),
-            ("DB_PASS", CANARY),
-        ])
+        let error = refusal(
+            by,
+            &[
+                ("DB_SSL_CERT", &certificate),
+                ("DB_SSL_KEY", key),
+                ("DB_PASS", CANARY),
+            ],
+        )
         .await;
         assert_refused(&error, &["DB_SSL_KEY"]);
     }
 }
 
-#[tokio::test]
-async fn an_authority_that_is_none_is_told() {
+async fn an_authority_that_is_none_is_told(by: By) {
     let (_folder, ca) = file("-----BEGIN CERTIFICATE-----\n?\n-----END CERTIFICATE-----\n");
-    let error = refusal(&[("DB_SSL_CA", &ca), ("DB_PASS", CANARY)]).await;
+    let error = refusal(by, &[("DB_SSL_CA", &ca), ("DB_PASS", CANARY)]).await;
     assert_refused(&error, &[&ca, "DB_SSL_CA"]);
 }
 
-#[tokio::test]
-async fn an_unknown_schema_is_told_with_the_statement_that_makes_it() {
-    let error = refusal(&[("DB_SCHEMA", "no such schema"), ("DB_NAME", "postgres")]).await;
+async fn an_unknown_schema_is_told_with_the_statement_that_makes_it(by: By) {
+    let error = refusal(
+        by,
+        &[("DB_SCHEMA", "no such schema"), ("DB_NAME", "postgres")],
+    )
+    .await;
     assert_refused(
         &error,
         &[
@@ -308,11 +370,14 @@ async fn an_unknown_schema_is_told_with_the_statement_that_makes_it() {
             "CREATE SCHEMA \"no such schema\"",
         ],
     );
-    let error = refusal(&[
-        ("DB_SCHEMA", "aura"),
-        ("DB_NAME", "postgres"),
-        ("DB_PREPARED_STATEMENTS", "false"),
-    ])
+    let error = refusal(
+        by,
+        &[
+            ("DB_SCHEMA", "aura"),
+            ("DB_NAME", "postgres"),
+            ("DB_PREPARED_STATEMENTS", "false"),
+        ],
+    )
     .await;
     assert_refused(
         &error,
@@ -320,8 +385,7 @@ async fn an_unknown_schema_is_told_with_the_statement_that_makes_it() {
     );
 }
 
-#[tokio::test]
-async fn a_database_in_another_encoding_is_refused() {
+async fn a_database_in_another_encoding_is_refused(by: By) {
     let db = TestDb::empty(Backend::Postgres).await;
     let outside = db.outside().await;
     let variables = db.variables();
@@ -333,7 +397,7 @@ async fn a_database_in_another_encoding_is_refused() {
     let sql = format!("CREATE DATABASE {ascii} TEMPLATE template0 ENCODING 'SQL_ASCII' LOCALE 'C'");
     outside.execute_unprepared(&sql).await.expect(&sql);
     let config = server_with(&[("DB_NAME", &ascii)]);
-    let result = connect(&config).await;
+    let result = by.connect(&config).await;
     outside
         .execute_unprepared(&format!("DROP DATABASE {ascii} WITH (FORCE)"))
         .await

@@ -40,7 +40,7 @@ use sea_orm_migration::{MigrationTrait, MigratorTrait};
 
 pub use catalog::{Catalog, Difference};
 pub use error::Error;
-pub use runner::{Direction, Done, Event, Loss, Plan, Runner};
+pub use runner::{Direction, Done, Event, Loss, Plan, QueryNames, Runner};
 pub use state::{Applied, HISTORY, State, applied, tables};
 
 /// Applies the pending steps, and gives those that it applied. Logs each, and

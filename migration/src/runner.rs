@@ -20,7 +20,31 @@ use crate::change::{Change, Step};
 use crate::error::{Doing, Error};
 use crate::lock::lock;
 use crate::references::{dangling, refuse_dangling, refuse_referenced};
-use crate::state::{HISTORY, State, applied, tables};
+use crate::state::{HISTORY, State, applied, history_exists, tables, tables_sql};
+
+/// Runs a query that returns names.
+pub trait QueryNames {
+    /// Why it fails.
+    type Error;
+
+    /// Returns the first column of each row.
+    fn names(&self, sql: String) -> impl Future<Output = Result<Vec<String>, Self::Error>> + Send;
+}
+
+/// On a connection of `SeaORM`'s.
+struct Names<'c, C>(&'c C);
+
+impl<C: ConnectionTrait> QueryNames for Names<'_, C> {
+    type Error = Error;
+
+    async fn names(&self, sql: String) -> Result<Vec<String>, Error> {
+        const DOING: &str = "looking at the schema";
+        let statement = Statement::from_string(self.0.get_database_backend(), sql);
+        let rows = self.0.query_all_raw(statement).await.doing(DOING)?;
+        let names = rows.iter().map(|row| row.try_get_by_index(0));
+        names.collect::<Result<_, _>>().doing(DOING)
+    }
+}
 
 /// Which way a step was run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -106,16 +130,29 @@ impl Runner {
 
     /// How the schema of a database relates to these steps.
     pub async fn state<C: ConnectionTrait>(&self, connection: &C) -> Result<State, Error> {
+        self.state_by(connection.get_database_backend(), &Names(connection))
+            .await
+    }
+
+    /// How the schema of a database relates to these steps, for a caller that runs the
+    /// statements itself.
+    pub async fn state_by<Q: QueryNames>(
+        &self,
+        backend: DbBackend,
+        query: &Q,
+    ) -> Result<State, Q::Error> {
         let changes = self.changes();
         let known: Vec<&str> = changes.iter().map(|change| change.name()).collect();
         let owned: Vec<&str> = self.owned();
-        let applied: Vec<String> = applied(connection)
-            .await?
-            .into_iter()
-            .map(|step| step.name)
-            .collect();
+        let applied = if query.names(history_exists(backend)).await?.is_empty() {
+            Vec::new()
+        } else {
+            let sql = format!("SELECT version FROM {HISTORY} ORDER BY version");
+            query.names(sql).await?
+        };
         let tables = if applied.is_empty() {
-            tables(connection).await?
+            let names = query.names(tables_sql(backend).to_owned()).await?;
+            names.into_iter().collect()
         } else {
             BTreeSet::new()
         };

@@ -141,16 +141,8 @@ fn count(steps: &[String]) -> String {
 /// connection's schema; on SQLite, which doesn't tell them apart, in lower case.
 pub async fn tables<C: ConnectionTrait>(connection: &C) -> Result<BTreeSet<String>, Error> {
     let backend = connection.get_database_backend();
-    let sql = match backend {
-        DbBackend::Postgres => {
-            "SELECT c.relname::text AS name FROM pg_catalog.pg_class c \
-             JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-             WHERE n.nspname = current_schema() AND c.relkind IN ('r', 'p', 'v', 'm', 'f')"
-        }
-        _ => "SELECT lower(name) AS name FROM sqlite_schema WHERE type IN ('table', 'view')",
-    };
     let rows = connection
-        .query_all_raw(Statement::from_string(backend, sql))
+        .query_all_raw(Statement::from_string(backend, tables_sql(backend)))
         .await
         .doing("listing the tables")?;
     rows.iter()
@@ -159,27 +151,38 @@ pub async fn tables<C: ConnectionTrait>(connection: &C) -> Result<BTreeSet<Strin
         .doing("listing the tables")
 }
 
+pub(crate) fn tables_sql(backend: DbBackend) -> &'static str {
+    match backend {
+        DbBackend::Postgres => {
+            "SELECT c.relname::text AS name FROM pg_catalog.pg_class c \
+             JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+             WHERE n.nspname = current_schema() AND c.relkind IN ('r', 'p', 'v', 'm', 'f')"
+        }
+        _ => "SELECT lower(name) AS name FROM sqlite_schema WHERE type IN ('table', 'view')",
+    }
+}
+
+/// SQL that returns a row where there is a history. Much cheaper on PostgreSQL than a list
+/// of all tables; a service asks it at each start.
+pub(crate) fn history_exists(backend: DbBackend) -> String {
+    match backend {
+        DbBackend::Postgres => format!(
+            "SELECT 'yes' WHERE to_regclass(quote_ident(current_schema()) || '.{HISTORY}') IS NOT NULL"
+        ),
+        _ => format!(
+            "SELECT 'yes' WHERE EXISTS (SELECT 1 FROM sqlite_schema WHERE lower(name) = '{HISTORY}')"
+        ),
+    }
+}
+
 /// The applied steps, oldest first; none when there is no history.
 pub async fn applied<C: ConnectionTrait>(connection: &C) -> Result<Vec<Applied>, Error> {
     let backend = connection.get_database_backend();
-    // Much cheaper on PostgreSQL than a list of all tables; a service asks it
-    // at each start.
-    let sql = match backend {
-        DbBackend::Postgres => format!(
-            "SELECT to_regclass(quote_ident(current_schema()) || '.{HISTORY}') IS NOT NULL AS found"
-        ),
-        _ => format!(
-            "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE lower(name) = '{HISTORY}') AS found"
-        ),
-    };
-    let row = connection
-        .query_one_raw(Statement::from_string(backend, sql))
+    let found = connection
+        .query_one_raw(Statement::from_string(backend, history_exists(backend)))
         .await
         .doing("looking for the history")?;
-    if !row
-        .map_or(Ok(false), |row| row.try_get("", "found"))
-        .doing("looking for the history")?
-    {
+    if found.is_none() {
         return Ok(Vec::new());
     }
     let sql = format!("SELECT version, applied_at FROM {HISTORY} ORDER BY version");

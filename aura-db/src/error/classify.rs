@@ -1,13 +1,114 @@
 //! Maps errors of the databases and their drivers to [`Error`].
 
+use std::fmt;
+
+use aura_orm::{postgres, sqlite};
 use sea_orm::{ConnAcquireErr, DbErr, RuntimeErr};
-use sqlx::error::DatabaseError;
 use sqlx::postgres::PgDatabaseError;
 
-use crate::error::Error;
+use crate::error::{Cause, Error};
+
+/// A failure after which the same transaction could succeed when it is run again.
+#[derive(Debug)]
+struct Collision(Cause);
+
+impl fmt::Display for Collision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for Collision {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source()
+    }
+}
+
+/// What a database says of a failure.
+struct DatabaseFailure<'a> {
+    /// The SQLSTATE, or SQLite's extended result code.
+    code: &'a str,
+    message: &'a str,
+    /// PostgreSQL's, which quotes values: for what can be read off it only.
+    detail: Option<&'a str>,
+    table: Option<&'a str>,
+    constraint: Option<&'a str>,
+}
 
 impl Error {
-    /// Maps an error of the driver.
+    /// Maps an error of PostgreSQL.
+    pub(crate) fn of_postgres(context: &'static str, error: postgres::Error) -> Self {
+        let error = match error {
+            postgres::Error::Connect(error) => return Self::of_connect(context, error),
+            error => error,
+        };
+        // A transaction that runs again prepares its statements anew.
+        if error.is_outdated_plan() {
+            return Self::Busy {
+                context,
+                source: Some(Box::new(Collision(Box::new(error)))),
+            };
+        }
+        let Some(refused) = error.refusal() else {
+            return match error {
+                postgres::Error::StatementTimedOut(_) => Self::Timeout {
+                    context,
+                    source: Box::new(error),
+                },
+                postgres::Error::Unsupported(_) => Self::Other {
+                    context,
+                    source: Box::new(error),
+                },
+                error => Self::unavailable(context, error),
+            };
+        };
+        let (code, message) = (
+            refused.code().code().to_owned(),
+            refused.message().to_owned(),
+        );
+        let text = |text: Option<&str>| text.map(ToOwned::to_owned);
+        let detail = text(refused.detail());
+        let (table, constraint) = (text(refused.table()), text(refused.constraint()));
+        let failure = DatabaseFailure {
+            code: &code,
+            message: &message,
+            detail: detail.as_deref(),
+            table: table.as_deref(),
+            constraint: constraint.as_deref(),
+        };
+        Self::of_code(context, &failure, Box::new(error))
+    }
+
+    /// Maps the failure of a statement that was sent and commits: a COMMIT, or a write
+    /// outside of a transaction. [`Error::OutcomeUnknown`] unless the server refused it.
+    pub(crate) fn of_postgres_sent(context: &'static str, error: postgres::Error) -> Self {
+        if error.is_unanswered() {
+            Self::OutcomeUnknown {
+                context,
+                source: Box::new(error),
+            }
+        } else {
+            Self::of_postgres(context, error)
+        }
+    }
+
+    /// Maps why there is no connection, at run time: what is refused now may be right
+    /// again later, as a password that is being rotated.
+    fn of_connect(context: &'static str, error: connection::Error) -> Self {
+        let reason = match &error {
+            connection::Error::Refused { .. } => {
+                "the server refuses the connection, the role or its password (see DB_USER and DB_PASS_FILE)"
+            }
+            _ => return Self::unavailable(context, error),
+        };
+        Self::Unavailable {
+            context,
+            reason,
+            source: Box::new(error),
+        }
+    }
+
+    /// Maps an error of `SeaORM`'s driver.
     pub(crate) fn of(context: &'static str, source: DbErr) -> Self {
         let driver = match &source {
             DbErr::Conn(RuntimeErr::SqlxError(error))
@@ -16,20 +117,18 @@ impl Error {
             DbErr::ConnectionAcquire(ConnAcquireErr::Timeout) => {
                 return Self::Busy {
                     context,
-                    source: Some(source),
+                    source: Some(Box::new(source)),
                 };
             }
-            DbErr::ConnectionAcquire(_) => {
-                return Self::unavailable(context, source);
+            DbErr::ConnectionAcquire(_) => return Self::unavailable(context, source),
+            _ => {
+                return Self::Other {
+                    context,
+                    source: Box::new(source),
+                };
             }
-            _ => return Self::Other { context, source },
         };
         match &*driver {
-            // A transaction that runs again prepares its statements anew.
-            sqlx::Error::Database(error) if is_outdated_plan(&**error) => Self::Busy {
-                context,
-                source: Some(source),
-            },
             sqlx::Error::Database(error) => {
                 let code = error.code().unwrap_or_default();
                 let failure = DatabaseFailure {
@@ -41,23 +140,25 @@ impl Error {
                     table: error.table(),
                     constraint: error.constraint(),
                 };
-                Self::of_code(context, &failure, source)
+                Self::of_code(context, &failure, Box::new(source))
             }
             sqlx::Error::PoolTimedOut => Self::Busy {
                 context,
-                source: Some(source),
+                source: Some(Box::new(source)),
             },
             sqlx::Error::Io(_)
             | sqlx::Error::Tls(_)
             | sqlx::Error::Protocol(_)
             | sqlx::Error::PoolClosed
             | sqlx::Error::WorkerCrashed => Self::unavailable(context, source),
-            _ => Self::Other { context, source },
+            _ => Self::Other {
+                context,
+                source: Box::new(source),
+            },
         }
     }
 
-    /// Maps the failure of a statement that was sent and commits: a COMMIT, or a write
-    /// outside of a transaction. [`Error::OutcomeUnknown`] unless the server refused it.
+    /// As [`Error::of_postgres_sent`], of `SeaORM`'s driver.
     pub(crate) fn of_sent(context: &'static str, source: DbErr) -> Self {
         if is_unanswered(&source) {
             let source = Box::new(source);
@@ -68,42 +169,35 @@ impl Error {
     }
 
     /// Maps a failed commit of the SQLite engine.
-    pub(crate) fn of_commit(error: aura_orm::sqlite::Error) -> Self {
-        use aura_orm::sqlite::Error as Sqlite;
-        const DOING: &str = "committing";
+    pub(crate) fn of_commit(error: sqlite::Error) -> Self {
+        const CONTEXT: &str = "committing";
         match error {
-            Sqlite::Moved | Sqlite::Unanswered => Self::OutcomeUnknown {
-                context: DOING,
+            sqlite::Error::Moved | sqlite::Error::Unanswered => Self::OutcomeUnknown {
+                context: CONTEXT,
                 source: Box::new(error),
             },
-            error => Self::of_sqlite(DOING, error),
+            error => Self::of_sqlite(CONTEXT, error),
         }
     }
 
     /// Maps an error of SQLite.
-    pub(crate) fn of_sqlite(context: &'static str, error: aura_orm::sqlite::Error) -> Self {
-        use aura_orm::sqlite::Error as Sqlite;
-        let source = |error: Sqlite| {
-            let failure = match std::error::Error::source(&error) {
-                Some(cause) => cause.to_string(),
-                None => error.to_string(),
-            };
-            DbErr::Exec(RuntimeErr::Internal(failure))
-        };
+    pub(crate) fn of_sqlite(context: &'static str, error: sqlite::Error) -> Self {
+        use sqlite::Error as Sqlite;
         match error {
             Sqlite::WriterBusy(_) | Sqlite::ReadersBusy(_) => Self::Busy {
                 context,
                 source: None,
             },
-            Sqlite::TimedOut(_) => Self::Timeout {
-                context,
-                source: source(error),
-            },
-            Sqlite::Ended | Sqlite::BatchRolledBack => Self::Aborted,
+            // Alone it may take longer.
             Sqlite::Reclaimed => Self::Busy {
                 context,
-                source: Some(DbErr::Custom(RECLAIMED.to_owned())),
+                source: Some(Box::new(Collision(Box::new(error)))),
             },
+            Sqlite::TimedOut(_) => Self::Timeout {
+                context,
+                source: Box::new(error),
+            },
+            Sqlite::Ended | Sqlite::BatchRolledBack => Self::Aborted,
             Sqlite::IdleTimeout(_) => Self::Unavailable {
                 context,
                 reason: "the transaction did nothing for too long while others waited for it",
@@ -117,8 +211,10 @@ impl Error {
             },
             error => {
                 let code = error.code().map(|code| code.to_string());
-                let source = source(error);
-                let message = source.to_string();
+                let message = match std::error::Error::source(&error) {
+                    Some(cause) => cause.to_string(),
+                    None => error.to_string(),
+                };
                 let failure = DatabaseFailure {
                     code: code.as_deref().unwrap_or_default(),
                     message: &message,
@@ -126,13 +222,14 @@ impl Error {
                     table: None,
                     constraint: None,
                 };
-                Self::of_code(context, &failure, source)
+                let source = DbErr::Exec(RuntimeErr::Internal(message.clone()));
+                Self::of_code(context, &failure, Box::new(source))
             }
         }
     }
 
     /// Maps an SQLSTATE or a result code of SQLite.
-    fn of_code(context: &'static str, error: &DatabaseFailure<'_>, source: DbErr) -> Self {
+    fn of_code(context: &'static str, error: &DatabaseFailure<'_>, source: Cause) -> Self {
         match error.code {
             // unique_violation; SQLite's unique, primary key and rowid.
             "23505" | "2067" | "1555" | "2579" => unique(error),
@@ -141,8 +238,13 @@ impl Error {
                 table: error.table.unwrap_or("the row").to_owned(),
                 constraint: error.constraint.unwrap_or("foreign key").to_owned(),
             },
-            // serialization_failure, deadlock_detected, lock_not_available
-            "40001" | "40P01" | "55P03" => Self::Busy {
+            // serialization_failure, deadlock_detected
+            "40001" | "40P01" => Self::Busy {
+                context,
+                source: Some(Box::new(Collision(source))),
+            },
+            // lock_not_available
+            "55P03" => Self::Busy {
                 context,
                 source: Some(source),
             },
@@ -154,19 +256,19 @@ impl Error {
             "25006" => Self::Unavailable {
                 context,
                 reason: "the server is read-only (a standby, or default_transaction_read_only)",
-                source: Box::new(source),
+                source,
             },
             // idle_in_transaction_session_timeout
             "25P03" => Self::Unavailable {
                 context,
                 reason: "the server ended a transaction that did nothing for too long",
-                source: Box::new(source),
+                source,
             },
             // invalid_authorization_specification, invalid_password
             "28000" | "28P01" => Self::Unavailable {
                 context,
                 reason: "the server refuses the role or its password (see DB_USER, DB_PASS_FILE)",
-                source: Box::new(source),
+                source,
             },
             // connection_exception, operator_intervention
             code if code.starts_with("08") || code.starts_with("57P") => {
@@ -174,7 +276,7 @@ impl Error {
             }
             code if is_sqlite_busy(code) => Self::Busy {
                 context,
-                source: Some(source),
+                source: Some(Box::new(Collision(source))),
             },
             _ => Self::Other { context, source },
         }
@@ -182,35 +284,12 @@ impl Error {
 
     /// Whether the same transaction could succeed when it is run again.
     pub(crate) fn is_serialization_failure(&self) -> bool {
-        let Self::Busy {
-            source: Some(source),
-            ..
-        } = self
-        else {
-            return false;
-        };
-        match source {
-            DbErr::Custom(text) => text == RECLAIMED,
-            DbErr::Conn(RuntimeErr::SqlxError(error))
-            | DbErr::Exec(RuntimeErr::SqlxError(error))
-            | DbErr::Query(RuntimeErr::SqlxError(error)) => error
-                .as_database_error()
-                .and_then(DatabaseError::code)
-                .is_some_and(|code| {
-                    // 0A000 is only here what `is_outdated_plan` found.
-                    matches!(code.as_ref(), "40001" | "40P01" | "0A000") || is_sqlite_busy(&code)
-                }),
-            _ => false,
-        }
+        matches!(self, Self::Busy { source: Some(source), .. } if source.is::<Collision>())
     }
 }
 
-/// Of a transaction that was rolled back because it was in the way of others; alone it
-/// may take longer.
-const RECLAIMED: &str = "the transaction was in the way of others";
-
-/// Whether a statement that was sent may have been done all the same: the server
-/// didn't say that it refused it, or said it about the connection and not about
+/// Whether a statement of `SeaORM`'s that was sent may have been done all the same: the
+/// server didn't say that it refused it, or said it about the connection and not about
 /// the statement.
 fn is_unanswered(error: &DbErr) -> bool {
     let (DbErr::Query(RuntimeErr::SqlxError(error)) | DbErr::Exec(RuntimeErr::SqlxError(error))) =
@@ -230,27 +309,6 @@ fn is_unanswered(error: &DbErr) -> bool {
         | sqlx::Error::WorkerCrashed => true,
         _ => false,
     }
-}
-
-/// Whether PostgreSQL refused a prepared statement because its rows have changed
-/// since ("cached plan must not change result type"). Nothing was done.
-pub(crate) fn is_outdated_plan(error: &dyn DatabaseError) -> bool {
-    error
-        .try_downcast_ref::<PgDatabaseError>()
-        .is_some_and(|error| {
-            error.code() == "0A000" && error.routine() == Some("RevalidateCachedQuery")
-        })
-}
-
-/// What a database says of a failure.
-struct DatabaseFailure<'a> {
-    /// The SQLSTATE, or SQLite's extended result code.
-    code: &'a str,
-    message: &'a str,
-    /// PostgreSQL's, which quotes values: for what can be read off it only.
-    detail: Option<&'a str>,
-    table: Option<&'a str>,
-    constraint: Option<&'a str>,
 }
 
 /// Which columns a unique index is about. PostgreSQL says so in the detail, unless
@@ -309,5 +367,11 @@ pub(crate) trait Context<T> {
 impl<T> Context<T> for Result<T, DbErr> {
     fn context(self, context: &'static str) -> Result<T, Error> {
         self.map_err(|source| Error::of(context, source))
+    }
+}
+
+impl<T> Context<T> for Result<T, postgres::Error> {
+    fn context(self, context: &'static str) -> Result<T, Error> {
+        self.map_err(|error| Error::of_postgres(context, error))
     }
 }

@@ -4,17 +4,17 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use aura_orm::StatementKind;
-use sea_orm::DbErr;
+use aura_orm::postgres::{self, Pool, PooledConnection};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::error::{Context, Error};
 use crate::executor::context::{Backend, Executor};
-use crate::executor::postgres::{PooledConnection, PostgresPool};
 use crate::executor::sqlite::SqliteExecutor;
 use crate::executor::transaction::{Begin, TransactionState};
 use crate::executor::tx_connection::TxConnection;
 
 const BEGINNING: &str = "beginning a transaction";
+const WAITING: &str = "waiting for a connection";
 
 impl Executor {
     /// Runs a statement on a connection to the server, outside of a transaction.
@@ -24,9 +24,9 @@ impl Executor {
     /// [`Error::OutcomeUnknown`] when it writes and its answer was lost.
     pub(crate) async fn on_server<T>(
         &self,
-        postgres: &PostgresPool,
+        postgres: &Pool,
         kind: StatementKind,
-        run: impl AsyncFnOnce(&mut PooledConnection) -> Result<T, DbErr>,
+        run: impl AsyncFnOnce(&mut PooledConnection) -> Result<T, postgres::Error>,
     ) -> Result<T, Error> {
         let reads = kind == StatementKind::Read;
         let context = if reads { "reading" } else { "writing" };
@@ -34,9 +34,9 @@ impl Executor {
         let mut connection = postgres.acquire().await.context(context)?;
         run(&mut connection).await.map_err(|error| {
             if reads {
-                Error::of(context, error)
+                Error::of_postgres(context, error)
             } else {
-                Error::of_sent(context, error)
+                Error::of_postgres_sent(context, error)
             }
         })
     }
@@ -55,8 +55,9 @@ impl Executor {
         self.shared.stats.waited(started.elapsed());
         match permit {
             Ok(Ok(permit)) => Ok(permit),
-            _ => Err(Error::Busy {
-                context: "waiting for a connection",
+            Ok(Err(closed)) => Err(Error::unavailable(WAITING, closed)),
+            Err(_) => Err(Error::Busy {
+                context: WAITING,
                 source: None,
             }),
         }

@@ -5,7 +5,7 @@ use std::iter::Peekable;
 
 use aura_orm::{Statement, StatementKind};
 use chrono::SecondsFormat;
-use sea_orm::{ColumnTrait, ColumnType, DbBackend, DbErr, EntityTrait, IdenStatic, Value};
+use sea_orm::{ColumnTrait, ColumnType, DbBackend, EntityTrait, IdenStatic, Value};
 
 use crate::error::Error;
 use crate::executor::Executor;
@@ -152,7 +152,7 @@ fn text_of(value: &Value) -> Result<Option<Cow<'_, str>>, Error> {
         other => {
             return Err(Error::Other {
                 context: "writing",
-                source: DbErr::Type(format!("no array of {:?}", other.array_type())),
+                source: format!("no array of {:?}", other.array_type()).into(),
             });
         }
     })

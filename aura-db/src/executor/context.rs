@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aura_orm::Batcher;
+use aura_orm::postgres::Pool;
 use chrono::{DateTime, Utc};
-use connection::{Config, Connections};
+use connection::{Config, Target};
 use entity::{Action, Reach, Resource, Role, UserId, users};
 use sea_orm::sea_query::LockType;
 use sea_orm::{ColumnTrait, Condition, DbBackend, EntityTrait, QueryFilter, QuerySelect};
@@ -14,17 +15,17 @@ use tracing::Instrument;
 
 use crate::clock::Clock;
 use crate::error::Error;
-use crate::executor::postgres::PostgresPool;
 use crate::executor::sqlite::SqliteExecutor;
 use crate::executor::stats::Stats;
 use crate::executor::transaction::{Begin, Isolation, TransactionScope};
 use crate::repositories::logs::{Appended, LogEntry};
+use crate::seaorm::SeaOrmConnections;
 
 /// The state that all handles of a database share.
 #[derive(Debug, Clone)]
 pub(crate) struct Shared {
     pub(crate) config: Arc<Config>,
-    pub(crate) connections: Connections,
+    pub(crate) seaorm: SeaOrmConnections,
     pub(crate) backend: Backend,
     /// Log entries that are appended to PostgreSQL in one statement.
     pub(crate) appends: Arc<Batcher<LogEntry, Appended>>,
@@ -40,20 +41,24 @@ pub(crate) enum Backend {
     /// To a file, or to a database in memory.
     Sqlite(SqliteExecutor),
     /// To a server.
-    Postgres(PostgresPool),
+    Postgres(Pool),
 }
 
 impl Backend {
-    /// Creates the connections. Must be called within a runtime.
+    /// Connects. Returns the connections, and those of `SeaORM`, which on PostgreSQL are
+    /// opened at their first use. Must be called within a runtime.
     ///
     /// # Errors
     ///
-    /// As [`SqliteExecutor::of`].
-    pub(crate) fn of(config: &Config, connections: &Connections) -> Result<Self, Error> {
-        Ok(match SqliteExecutor::of(config, connections)? {
-            Some(sqlite) => Self::Sqlite(sqlite),
-            None => Self::Postgres(PostgresPool::of(config, connections)),
-        })
+    /// [`Error::Configuration`] and [`Error::Unavailable`].
+    pub(crate) async fn connect(config: &Config) -> Result<(Self, SeaOrmConnections), Error> {
+        if let Target::Postgres(_) = config.target {
+            let pool = Pool::connect(config).await?;
+            return Ok((Self::Postgres(pool), SeaOrmConnections::default()));
+        }
+        let connections = connection::connect(config).await?;
+        let sqlite = SqliteExecutor::new(config, &connections)?;
+        Ok((Self::Sqlite(sqlite), SeaOrmConnections::of(connections)))
     }
 }
 
@@ -65,7 +70,7 @@ impl Shared {
         }
     }
 
-    pub(crate) fn postgres(&self) -> Option<&PostgresPool> {
+    pub(crate) fn postgres(&self) -> Option<&Pool> {
         match &self.backend {
             Backend::Sqlite(_) => None,
             Backend::Postgres(postgres) => Some(postgres),
@@ -186,14 +191,6 @@ impl Executor {
             Some(scope) => scope.open.note_appended(),
             None => self.shared.news.send_replace(()),
         }
-    }
-
-    /// Returns `SeaORM`'s connections, for statements that don't run here.
-    pub(crate) fn connections(&self) -> &Connections {
-        if let Some(postgres) = self.shared.postgres() {
-            postgres.release_idle();
-        }
-        &self.shared.connections
     }
 
     pub(crate) fn backend(&self) -> DbBackend {

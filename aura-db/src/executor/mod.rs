@@ -5,7 +5,7 @@
 //!   statistics around each operation.
 //! * [`query`], [`bulk`]: every statement is run here, a repository's and an
 //!   application's.
-//! * [`sqlite`] and [`postgres`]: the connections.
+//! * [`sqlite`]: the connections to SQLite; those to PostgreSQL are `aura-orm`'s pool.
 //! * [`acquire`], [`transaction`], [`tx_connection`]: begin, commit, savepoints,
 //!   retries.
 //! * [`stats`]: what is counted.
@@ -13,7 +13,7 @@
 pub(crate) mod acquire;
 pub(crate) mod bulk;
 pub(crate) mod context;
-pub(crate) mod postgres;
+mod logged;
 pub(crate) mod query;
 pub(crate) mod sqlite;
 pub(crate) mod stats;

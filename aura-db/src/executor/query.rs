@@ -3,6 +3,7 @@
 //! Every statement is run here: reads on a reader, writes on the writer, both on the
 //! connection of a transaction inside one. Every failure becomes an [`Error`] here.
 
+use aura_orm::postgres::PooledConnection;
 use aura_orm::{
     EntityModel, ModelOf, RowDecoder, RowError, RowOf, RowReader, Statement, StatementKind,
     TypedQuery, TypedStatement, returning, select,
@@ -18,7 +19,6 @@ use sea_orm::{
 use crate::error::{Context, Error};
 use crate::executor::Executor;
 use crate::executor::context::Backend;
-use crate::executor::postgres::PooledConnection;
 use crate::executor::tx_connection::TxConnection;
 
 /// No limit of rows but those that the statement has.
@@ -167,7 +167,7 @@ impl Executor {
         let row = self.optional(Insert::one(row)).await?;
         row.ok_or(Error::Other {
             context: "writing",
-            source: DbErr::RecordNotInserted,
+            source: DbErr::RecordNotInserted.into(),
         })
     }
 

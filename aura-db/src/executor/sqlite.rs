@@ -1,7 +1,6 @@
 //! The connections to a SQLite database.
 
-use std::borrow::Cow;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use aura_orm::row::Columns;
 use aura_orm::sqlite::{self, DatabaseFile, Options, Readers, Write, Writer};
@@ -18,10 +17,6 @@ pub(crate) struct SqliteExecutor {
     pub(crate) readers: Option<Readers>,
     pub(crate) writer: Writer,
     pub(crate) file: DatabaseFile,
-    /// Log every statement (`DB_LOGGING`).
-    logging: bool,
-    /// Log statements that take longer (`DB_SLOW_QUERY`).
-    slow: Option<Duration>,
 }
 
 /// Why SQLite returns no rows.
@@ -71,12 +66,11 @@ impl SqliteExecutor {
     /// # Errors
     ///
     /// [`Error::Other`] when a database in memory can't be opened.
-    pub(crate) fn of(config: &Config, connections: &Connections) -> Result<Option<Self>, Error> {
+    pub(crate) fn new(config: &Config, connections: &Connections) -> Result<Self, Error> {
         let file = match (&config.target, &connections.memory) {
             (Target::Sqlite { path }, _) => DatabaseFile::new(path),
-            (Target::Memory, Some(name)) => DatabaseFile::memory(name)
+            (_, name) => DatabaseFile::memory(name.as_deref().unwrap_or_default())
                 .map_err(|error| Error::of_sqlite("opening the database in memory", error))?,
-            _ => return Ok(None),
         };
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let options = Options {
@@ -91,13 +85,11 @@ impl SqliteExecutor {
             blocking_reads: cores.min(config.pool.max as usize),
             acquire_timeout: config.pool.connection_timeout,
         };
-        Ok(Some(Self {
+        Ok(Self {
             readers: (!file.is_memory()).then(|| Readers::new(options.clone())),
             writer: Writer::new(options),
             file,
-            logging: config.logging,
-            slow: config.slow_query,
-        }))
+        })
     }
 
     pub(crate) async fn close(&self) {
@@ -115,52 +107,6 @@ impl SqliteExecutor {
     pub(crate) fn check_file(&self, context: &'static str) -> Result<(), Error> {
         let there = self.file.check();
         there.map_err(|error| Error::of_sqlite(context, error))
-    }
-
-    /// Starts the timer of a statement, if statements are logged.
-    fn begin(&self, statement: &Statement) -> Option<Logged> {
-        (self.logging || self.slow.is_some()).then(|| Logged {
-            sql: statement.sql().clone(),
-            started: Instant::now(),
-            rows: 0,
-            logging: self.logging,
-            slow: self.slow,
-        })
-    }
-}
-
-/// Logs a statement at its end, under the target of the driver, so that one filter is
-/// for both, and never with its values.
-pub(super) struct Logged {
-    sql: Cow<'static, str>,
-    started: Instant,
-    rows: u64,
-    logging: bool,
-    slow: Option<Duration>,
-}
-
-impl Logged {
-    pub(super) fn rows(&mut self, rows: u64) {
-        self.rows = rows;
-    }
-}
-
-impl Drop for Logged {
-    fn drop(&mut self) {
-        let elapsed = self.started.elapsed();
-        let (sql, rows) = (&*self.sql, self.rows);
-        if let Some(threshold) = self.slow.filter(|slow| elapsed >= *slow) {
-            tracing::warn!(
-                target: "sqlx::query",
-                statement = sql,
-                rows,
-                ?elapsed,
-                slow_threshold = ?threshold,
-                "slow statement: execution time exceeded alert threshold"
-            );
-        } else if self.logging {
-            tracing::info!(target: "sqlx::query", statement = sql, rows, ?elapsed);
-        }
     }
 }
 
@@ -244,12 +190,6 @@ impl Executor {
         let done = wait.await;
         self.shared.stats.waited(started.elapsed());
         done
-    }
-
-    /// Starts the timer of a statement that doesn't run on the driver, which logs its
-    /// own.
-    pub(super) fn logged(&self, statement: &Statement) -> Option<Logged> {
-        self.shared.sqlite()?.begin(statement)
     }
 }
 

@@ -14,6 +14,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+pub use aura_orm::postgres::Isolation;
 use aura_orm::sqlite::Owner;
 use rand::RngExt;
 use tokio::sync::{OwnedSemaphorePermit, RwLock};
@@ -30,31 +31,6 @@ const ATTEMPTS: u32 = 10;
 const PAUSE: Duration = Duration::from_millis(4);
 /// Upper bound of every pause.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
-
-/// How much a transaction is kept apart from others. SQLite's are always
-/// serializable, because there is one writer at a time.
-///
-/// What the repositories promise about the work of others at the same moment
-/// (no session outlives a change of the password, nobody is deleted who is
-/// just given a workflow) rests on locks, and on statements that see what was
-/// committed before they began. On PostgreSQL that is so at the default; a
-/// transaction that looks at an older state locks a row and still doesn't see
-/// what the last holder of the lock has written. So delete users and change
-/// their passwords at the default.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Isolation {
-    /// The database's default: on PostgreSQL read committed, where each
-    /// statement sees what is committed when it starts.
-    #[default]
-    Default,
-    /// Each statement sees what is committed when it starts, whatever the default.
-    ReadCommitted,
-    /// All statements see what was committed when the first started; a
-    /// collision is retried.
-    RepeatableRead,
-    /// As if transactions ran one after the other; a collision is retried.
-    Serializable,
-}
 
 /// How a transaction begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

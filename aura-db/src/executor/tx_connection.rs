@@ -1,12 +1,12 @@
 //! The connection of an open transaction.
 
+use aura_orm::postgres::PooledConnection;
 use aura_orm::sqlite::{self, Owner, Snapshot, Write};
 use aura_orm::{RowDecoder, Statement};
 use sea_orm::{DbErr, Value};
 use tokio::sync::Mutex;
 
 use crate::error::{Context, Error};
-use crate::executor::postgres::PooledConnection;
 use crate::executor::sqlite::{context, decoder};
 
 /// The connection of an open transaction. Statements of several tasks run one after
@@ -41,7 +41,8 @@ impl TxConnection {
         match self {
             Self::Postgres(connection) => {
                 let mut connection = connection.lock().await;
-                let rows = connection.query::<D>(statement, limit).await;
+                // Boxed, so that the futures of SQLite stay small.
+                let rows = Box::pin(connection.query::<D>(statement, limit)).await;
                 Ok(rows.context(context)??)
             }
             Self::Snapshot(snapshot) => {
@@ -61,12 +62,14 @@ impl TxConnection {
     pub(super) async fn execute(&self, statement: Statement) -> Result<u64, Error> {
         match self {
             Self::Postgres(connection) => {
-                let changed = connection.lock().await.execute(statement).await;
-                changed.context("writing")
+                let mut connection = connection.lock().await;
+                Box::pin(connection.execute(statement))
+                    .await
+                    .context("writing")
             }
             Self::Snapshot(_) => Err(Error::Other {
                 context: "writing",
-                source: DbErr::Custom("this transaction only reads".to_owned()),
+                source: DbErr::Custom("this transaction only reads".to_owned()).into(),
             }),
             Self::Write(write) => {
                 let changed = write.lock().await.execute(statement).await;
@@ -117,9 +120,9 @@ impl TxConnection {
                 let ended = connection.into_inner().end(commit).await;
                 ended.map_err(|error| {
                     CommitError::Failed(if commit {
-                        Error::of_sent("committing", error)
+                        Error::of_postgres_sent("committing", error)
                     } else {
-                        Error::of("undoing a transaction", error)
+                        Error::of_postgres("undoing a transaction", error)
                     })
                 })
             }

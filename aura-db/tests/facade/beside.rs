@@ -98,7 +98,7 @@ async fn own_migrations_live_beside_ours(test: TestDb) {
     db.clone().close().await;
     let db = open(&test).await;
     assert_eq!(
-        AppMigrator::get_pending_migrations(&db.seaorm().reader().await.expect("open"))
+        AppMigrator::get_pending_migrations(&*db.seaorm().writer().await.expect("open"))
             .await
             .expect("read")
             .len(),

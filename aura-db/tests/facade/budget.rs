@@ -7,7 +7,7 @@ use aura_db::{
     Database, Error, LogFilter, LogLevel, LogStats, NewLog, NewWorkflow, Role, TypedQuery,
 };
 use sea_orm::{ConnectionTrait, DbBackend, Statement};
-use testdb::{Backend, TestDb};
+use testdb::TestDb;
 
 use crate::support::{assert_error, open, user};
 
@@ -16,13 +16,14 @@ testdb::both!(
     a_long_read_leaves_others_alone,
     a_read_that_is_dropped_leaves_the_pool_whole,
     own_statements_end_in_their_time,
+    own_statements_end_with_their_callers,
 );
 
 /// Statements of an application that take years, for each way to run one.
 const READS: &str = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n \
-    WHERE i < 1000000) SELECT count(*) FROM n, n AS m WHERE n.i = -m.i";
+    WHERE i < 1000000000) SELECT count(*) FROM n, n AS m WHERE n.i = -m.i";
 const WRITES: &str = "UPDATE users SET name = (WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL \
-    SELECT i + 1 FROM n WHERE i < 1000000) \
+    SELECT i + 1 FROM n WHERE i < 1000000000) \
     SELECT CAST(count(*) AS varchar(20)) FROM n, n AS m WHERE n.i = -m.i)";
 
 fn own(sql: &str) -> Statement {
@@ -50,9 +51,7 @@ async fn own_statements_end_in_their_time(test: TestDb) {
 }
 
 /// Without any limit of time: the connections are free again.
-#[tokio::test]
-async fn own_statements_end_with_their_callers() {
-    let test = TestDb::migrated(Backend::Sqlite).await;
+async fn own_statements_end_with_their_callers(test: TestDb) {
     let mut config = test.plain_config();
     (config.pool.max, config.statement_timeout) = (2, None);
     let db = Database::connect(config).await.expect("it connects");

@@ -31,6 +31,7 @@ mod owned_transactions;
 mod pages;
 mod people;
 mod plugins;
+mod pooler;
 mod reconnect;
 mod sessions;
 mod stats;

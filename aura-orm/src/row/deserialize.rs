@@ -11,7 +11,7 @@ use serde::{Deserializer, forward_to_deserialize_any};
 
 use super::postgres::{self, BOOL, BYTEA, DATE, FLOAT4, FLOAT8, NUMERIC, TIME};
 use super::postgres::{INT2, INT4, INT8, JSON, JSONB, OID, TIMESTAMP, TIMESTAMPTZ, UUID};
-use super::{Cells, RowDecoder, RowReader, oid, raw_cell};
+use super::{Cells, RowDecoder, RowReader, raw_cell};
 use crate::sqlite::ValueRef;
 
 /// Reads a row as any type that is deserialized: its fields are the columns of these
@@ -132,16 +132,10 @@ impl<'r> At<'_, 'r> {
                     },
                 }
             }
-            Cells::Postgres(postgres) => {
-                let raw = raw_cell(postgres, at).map_err(Mismatch::custom)?;
-                match raw.as_bytes() {
-                    Err(_) => Some(Cell::Null),
-                    Ok(bytes) => {
-                        let oid = oid(postgres, at);
-                        of_postgres(postgres::Cell { oid, bytes })
-                    }
-                }
-            }
+            Cells::Postgres(postgres) => match raw_cell(postgres, at).map_err(Mismatch::custom)? {
+                (_, None) => Some(Cell::Null),
+                (oid, Some(bytes)) => of_postgres(postgres::Cell { oid, bytes }),
+            },
         };
         cell.ok_or_else(|| {
             let name = row.name(at).unwrap_or("");

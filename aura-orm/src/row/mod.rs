@@ -9,14 +9,14 @@
 
 mod deserialize;
 mod model;
-mod postgres;
+pub(crate) mod postgres;
 
 use std::cell::OnceCell;
 
 use sea_orm::sea_query::{ArrayType, Nullable, ValueType};
 use sea_orm::{DbErr, Value};
-use sqlx::postgres::{PgRow, PgValueFormat, PgValueRef};
-use sqlx::{Column as _, Row as _};
+use tokio_postgres::Row as PgRow;
+use tokio_postgres::types::{FromSql, Type};
 
 use crate::sqlite;
 pub use deserialize::Deserialized;
@@ -173,7 +173,7 @@ impl<'r> RowReader<'r> {
                 let statement: &'r _ = row.as_ref();
                 statement.column_name(at).ok()
             }
-            Cells::Postgres(row) => row.try_column(at).ok().map(sqlx::Column::name),
+            Cells::Postgres(row) => row.columns().get(at).map(tokio_postgres::Column::name),
         }
     }
 
@@ -186,8 +186,8 @@ impl<'r> RowReader<'r> {
                 sqlite::value(cell, kind)
             }
             Cells::Postgres(row) => {
-                let cell = raw_cell(row, at)?;
-                postgres::value(oid(row, at), cell.as_bytes().ok(), kind)
+                let (oid, bytes) = raw_cell(row, at)?;
+                postgres::value(oid, bytes, kind)
             }
         };
         value?.ok_or_else(|| self.mismatch(at, &format!("{kind:?}")))
@@ -196,7 +196,7 @@ impl<'r> RowReader<'r> {
     fn is_null(&self, at: usize) -> bool {
         match self.cells {
             Cells::Sqlite(row) => matches!(row.get_ref(at), Ok(sqlite::ValueRef::Null)),
-            Cells::Postgres(row) => raw_cell(row, at).is_ok_and(|cell| cell.as_bytes().is_err()),
+            Cells::Postgres(row) => matches!(raw_cell(row, at), Ok((_, None))),
         }
     }
 
@@ -210,8 +210,8 @@ impl<'r> RowReader<'r> {
             },
             Cells::Postgres(_) if self.is_null(at) => None,
             Cells::Postgres(row) => {
-                let column = row.try_column(at).ok();
-                column.map(|column| column.type_info().to_string())
+                let column = row.columns().get(at);
+                column.map(|column| column.type_().name().to_owned())
             }
         };
         DbErr::Type(match found {
@@ -221,21 +221,35 @@ impl<'r> RowReader<'r> {
     }
 }
 
-/// Returns a cell in PostgreSQL's binary format, which every prepared statement has.
-fn raw_cell(row: &PgRow, at: usize) -> Result<PgValueRef<'_>, DbErr> {
-    let cell = row.try_get_raw(at);
-    let cell = cell.map_err(|error| DbErr::Type(error.to_string()))?;
-    if cell.format() == PgValueFormat::Binary {
-        Ok(cell)
-    } else {
-        Err(DbErr::Type("a cell in text format".to_owned()))
+/// The bytes of a cell, in PostgreSQL's binary format.
+struct Raw<'r>(Option<&'r [u8]>);
+
+impl<'r> FromSql<'r> for Raw<'r> {
+    fn from_sql(
+        _: &Type,
+        bytes: &'r [u8],
+    ) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
+        Ok(Self(Some(bytes)))
+    }
+
+    fn from_sql_null(_: &Type) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
+        Ok(Self(None))
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true
     }
 }
 
-fn oid(row: &PgRow, at: usize) -> u32 {
-    let column = row.try_column(at).ok();
-    let oid = column.and_then(|column| column.type_info().oid());
-    oid.map_or(0, |oid| oid.0)
+/// Returns the type and the bytes of a cell, which has none when it is NULL.
+fn raw_cell(row: &PgRow, at: usize) -> Result<(u32, Option<&[u8]>), DbErr> {
+    let raw: Result<Raw<'_>, _> = row.try_get(at);
+    let raw = raw.map_err(|error| DbErr::Type(error.to_string()))?;
+    let oid = row
+        .columns()
+        .get(at)
+        .map_or(0, |column| column.type_().oid());
+    Ok((oid, raw.0))
 }
 
 /// Reads nothing, for statements without rows.

@@ -51,7 +51,7 @@ pub(super) struct Cell<'r> {
 ///
 /// [`DbErr::Type`] for a time that chrono can't hold, and for kinds that aren't compiled
 /// in.
-pub(super) fn value(
+pub(crate) fn value(
     oid: u32,
     bytes: Option<&[u8]>,
     kind: &ArrayType,

@@ -1,5 +1,6 @@
 //! Appends the entries of several callers in one statement, on PostgreSQL.
 
+use aura_orm::postgres::PooledConnection;
 use aura_orm::{Batch, ModelOf, Statement, StatementKind};
 use chrono::{DateTime, Utc};
 use entity::logs;
@@ -8,7 +9,6 @@ use super::{Log, NewLog};
 use crate::error::Error;
 use crate::executor::Executor;
 use crate::executor::bulk::arrays;
-use crate::executor::postgres::PooledConnection;
 
 /// An entry to be appended.
 #[derive(Debug)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use entity::{PasswordHash, UserId, sessions, users};
 use sea_orm::sea_query::{Expr, LockType, Query};
-use sea_orm::{ColumnTrait, DbBackend, DbErr};
+use sea_orm::{ColumnTrait, DbBackend};
 
 use super::{Issued, SESSION_LIFETIME, Token, able};
 use crate::error::Error;
@@ -110,7 +110,7 @@ impl Ready {
         ]);
         insert.select_from(from).map_err(|source| Error::Other {
             context: "building a statement",
-            source: DbErr::Custom(source.to_string()),
+            source: source.to_string().into(),
         })?;
         let session = h.insert_returning::<sessions::Entity>(insert).await?;
         Ok(session.map(|session| Issued {

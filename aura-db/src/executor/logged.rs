@@ -1,0 +1,58 @@
+//! The log of statements.
+
+use std::borrow::Cow;
+use std::time::{Duration, Instant};
+
+use aura_orm::Statement;
+
+use crate::executor::Executor;
+
+/// Logs a statement at its end, under the target of the driver, so that one filter is
+/// for both, and never with its values.
+pub(super) struct Logged {
+    sql: Cow<'static, str>,
+    started: Instant,
+    rows: u64,
+    logging: bool,
+    slow: Option<Duration>,
+}
+
+impl Logged {
+    pub(super) fn rows(&mut self, rows: u64) {
+        self.rows = rows;
+    }
+}
+
+impl Drop for Logged {
+    fn drop(&mut self) {
+        let elapsed = self.started.elapsed();
+        let (sql, rows) = (&*self.sql, self.rows);
+        if let Some(threshold) = self.slow.filter(|slow| elapsed >= *slow) {
+            tracing::warn!(
+                target: "sqlx::query",
+                statement = sql,
+                rows,
+                ?elapsed,
+                slow_threshold = ?threshold,
+                "slow statement: execution time exceeded alert threshold"
+            );
+        } else if self.logging {
+            tracing::info!(target: "sqlx::query", statement = sql, rows, ?elapsed);
+        }
+    }
+}
+
+impl Executor {
+    /// Starts the timer of a statement, if statements are logged (`DB_LOGGING`), or those
+    /// that take longer (`DB_SLOW_QUERY`).
+    pub(super) fn logged(&self, statement: &Statement) -> Option<Logged> {
+        let config = &self.shared.config;
+        (config.logging || config.slow_query.is_some()).then(|| Logged {
+            sql: statement.sql().clone(),
+            started: Instant::now(),
+            rows: 0,
+            logging: config.logging,
+            slow: config.slow_query,
+        })
+    }
+}

@@ -1,0 +1,276 @@
+//! Values on the way to PostgreSQL, in its binary format.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+use bytes::{BufMut, BytesMut};
+use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, Timelike, Utc};
+use sea_orm::Value;
+use sea_orm::sea_query::OptionEnum;
+use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
+
+use super::error::Error;
+
+/// A value as the driver takes it. The driver writes values to its log, so `Debug` has the
+/// kind only.
+pub(super) struct Bound<'a>(pub(super) &'a Value);
+
+impl fmt::Debug for Bound<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.0.array_type())
+    }
+}
+
+/// Returns the types of values, which are declared with the statement. Left to the server, it
+/// would take those of the columns, and a text for an enum.
+pub(super) fn types(values: &[Value]) -> Result<Vec<Type>, Error> {
+    values.iter().map(type_of).collect()
+}
+
+fn type_of(value: &Value) -> Result<Type, Error> {
+    Ok(match value {
+        Value::Bool(_) => Type::BOOL,
+        Value::TinyInt(_) | Value::SmallInt(_) | Value::TinyUnsigned(_) => Type::INT2,
+        Value::Int(_) | Value::SmallUnsigned(_) => Type::INT4,
+        Value::BigInt(_) | Value::Unsigned(_) => Type::INT8,
+        Value::BigUnsigned(number) => {
+            if number.is_some_and(|number| i64::try_from(number).is_err()) {
+                return Err(Error::Unsupported("integers beyond 63 bits".to_owned()));
+            }
+            Type::INT8
+        }
+        Value::Float(_) => Type::FLOAT4,
+        Value::Double(_) => Type::FLOAT8,
+        Value::String(_) | Value::Char(_) | Value::Enum(_) => Type::TEXT,
+        Value::Bytes(_) => Type::BYTEA,
+        Value::Json(_) => Type::JSONB,
+        Value::ChronoDate(_) => Type::DATE,
+        Value::ChronoTime(_) => Type::TIME,
+        Value::ChronoDateTime(_) => Type::TIMESTAMP,
+        Value::ChronoDateTimeUtc(_)
+        | Value::ChronoDateTimeLocal(_)
+        | Value::ChronoDateTimeWithTimeZone(_) => Type::TIMESTAMPTZ,
+        #[cfg(feature = "with-uuid")]
+        Value::Uuid(_) => Type::UUID,
+        #[cfg(feature = "with-rust_decimal")]
+        Value::Decimal(_) => Type::NUMERIC,
+        #[allow(
+            unreachable_patterns,
+            reason = "SeaORM has other kinds with other features"
+        )]
+        other => {
+            let kind = format!("parameter for a {:?}", other.array_type());
+            return Err(Error::Unsupported(kind));
+        }
+    })
+}
+
+type Written = Result<IsNull, Box<dyn StdError + Sync + Send>>;
+
+impl ToSql for Bound<'_> {
+    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Written {
+        fn fixed<const N: usize>(out: &mut BytesMut, bytes: Option<[u8; N]>) -> IsNull {
+            slice(out, bytes.as_ref().map(<[u8; N]>::as_slice))
+        }
+        fn slice(out: &mut BytesMut, bytes: Option<&[u8]>) -> IsNull {
+            match bytes {
+                None => IsNull::Yes,
+                Some(bytes) => {
+                    out.put_slice(bytes);
+                    IsNull::No
+                }
+            }
+        }
+        let time = |out: &mut BytesMut, time: Option<DateTime<Utc>>| {
+            fixed(out, time.map(|time| micros(time.naive_utc()).to_be_bytes()))
+        };
+        Ok(match self.0 {
+            Value::Bool(value) => fixed(out, value.map(|value| [u8::from(value)])),
+            Value::TinyInt(value) => fixed(out, value.map(|value| i16::from(value).to_be_bytes())),
+            Value::SmallInt(value) => fixed(out, value.map(i16::to_be_bytes)),
+            Value::Int(value) => fixed(out, value.map(i32::to_be_bytes)),
+            Value::BigInt(value) => fixed(out, value.map(i64::to_be_bytes)),
+            Value::TinyUnsigned(value) => {
+                fixed(out, value.map(|value| i16::from(value).to_be_bytes()))
+            }
+            Value::SmallUnsigned(value) => {
+                fixed(out, value.map(|value| i32::from(value).to_be_bytes()))
+            }
+            Value::Unsigned(value) => fixed(out, value.map(|value| i64::from(value).to_be_bytes())),
+            Value::BigUnsigned(value) => fixed(out, value.map(u64::to_be_bytes)),
+            Value::Float(value) => fixed(out, value.map(f32::to_be_bytes)),
+            Value::Double(value) => fixed(out, value.map(f64::to_be_bytes)),
+            Value::String(value) => slice(out, value.as_deref().map(str::as_bytes)),
+            Value::Enum(OptionEnum::None(_)) => IsNull::Yes,
+            Value::Enum(OptionEnum::Some(word)) => slice(out, Some(word.value.as_bytes())),
+            Value::Char(value) => {
+                let mut buffer = [0; 4];
+                let text = value.map(|value| &*value.encode_utf8(&mut buffer));
+                slice(out, text.map(str::as_bytes))
+            }
+            Value::Bytes(value) => slice(out, value.as_deref()),
+            Value::Json(None) => IsNull::Yes,
+            Value::Json(Some(value)) => {
+                // The version of the format.
+                out.put_u8(1);
+                serde_json::to_writer(out.writer(), value)?;
+                IsNull::No
+            }
+            Value::ChronoDate(value) => {
+                let days = value.map(|date| i32::try_from((date - epoch()).num_days()));
+                fixed(out, days.transpose()?.map(i32::to_be_bytes))
+            }
+            Value::ChronoTime(value) => fixed(
+                out,
+                value.map(|time| {
+                    let seconds = i64::from(time.num_seconds_from_midnight());
+                    (seconds * 1_000_000 + i64::from(time.nanosecond() / 1_000)).to_be_bytes()
+                }),
+            ),
+            Value::ChronoDateTime(value) => {
+                fixed(out, value.map(|time| micros(time).to_be_bytes()))
+            }
+            Value::ChronoDateTimeUtc(value) => time(out, *value),
+            Value::ChronoDateTimeLocal(value) => time(out, value.map(|time| time.to_utc())),
+            Value::ChronoDateTimeWithTimeZone(value) => time(out, value.map(|time| time.to_utc())),
+            #[cfg(feature = "with-uuid")]
+            Value::Uuid(value) => fixed(out, value.map(uuid_bytes)),
+            #[cfg(feature = "with-rust_decimal")]
+            Value::Decimal(None) => IsNull::Yes,
+            #[cfg(feature = "with-rust_decimal")]
+            Value::Decimal(Some(value)) => {
+                numeric(out, &value.to_string());
+                IsNull::No
+            }
+            #[allow(unreachable_patterns, reason = "`type_of` has refused it")]
+            other => return Err(format!("no parameter for a {:?}", other.array_type()).into()),
+        })
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+
+    to_sql_checked!();
+}
+
+/// PostgreSQL counts from there (src/include/datatype/timestamp.h).
+fn epoch() -> NaiveDate {
+    NaiveDate::from_ymd_opt(2000, 1, 1).unwrap_or_default()
+}
+
+/// Returns microseconds since the year 2000; no time of chrono's is beyond them.
+fn micros(time: NaiveDateTime) -> i64 {
+    let since = time - epoch().and_time(NaiveTime::MIN);
+    since.num_microseconds().unwrap_or(i64::MAX)
+}
+
+#[cfg(feature = "with-uuid")]
+fn uuid_bytes(id: sea_orm::prelude::Uuid) -> [u8; 16] {
+    *id.as_bytes()
+}
+
+/// Writes decimal digits as a `numeric` (`numeric_recv` in
+/// src/backend/utils/adt/numeric.c).
+#[cfg(feature = "with-rust_decimal")]
+fn numeric(out: &mut BytesMut, digits: &str) {
+    let (negative, digits) = match digits.strip_prefix('-') {
+        Some(digits) => (true, digits),
+        None => (false, digits),
+    };
+    let (whole, decimals) = digits.split_once('.').unwrap_or((digits, ""));
+    let pad = |text: String, right: bool| {
+        let zeros = "0".repeat((4 - text.len() % 4) % 4);
+        if right { text + &zeros } else { zeros + &text }
+    };
+    let whole = pad(whole.trim_start_matches('0').to_owned(), false);
+    let groups = whole.clone() + &pad(decimals.to_owned(), true);
+    let short = |number: usize| i16::try_from(number).unwrap_or(i16::MAX);
+    out.put_i16(short(groups.len() / 4));
+    out.put_i16(short(whole.len() / 4) - 1);
+    out.put_u16(if negative { 0x4000 } else { 0 });
+    out.put_i16(short(decimals.len()));
+    for group in groups.as_bytes().chunks(4) {
+        let number = group.iter().fold(0, |number: i16, digit| {
+            number * 10 + i16::from(digit - b'0')
+        });
+        out.put_i16(number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sea_orm::sea_query::ArrayType;
+
+    use super::*;
+    use crate::row::postgres::value as read;
+
+    /// What is written is read back the same.
+    #[test]
+    fn values_come_back() {
+        let time: DateTime<Utc> = "1969-07-20T20:17:40.123456Z".parse().expect("a time");
+        let values = [
+            Value::Bool(Some(true)),
+            Value::TinyInt(Some(-7)),
+            Value::SmallInt(Some(i16::MIN)),
+            Value::Int(Some(i32::MAX)),
+            Value::BigInt(Some(i64::MIN)),
+            Value::TinyUnsigned(Some(u8::MAX)),
+            Value::SmallUnsigned(Some(u16::MAX)),
+            Value::Unsigned(Some(u32::MAX)),
+            Value::BigUnsigned(Some(7)),
+            Value::Float(Some(0.5)),
+            Value::Double(Some(-0.1)),
+            Value::String(Some("é".to_owned())),
+            Value::Char(Some('é')),
+            Value::Bytes(Some(vec![0, 255])),
+            Value::Json(Some(Box::new(serde_json::json!({ "a": [1, null] })))),
+            Value::ChronoDate(Some(time.date_naive())),
+            Value::ChronoTime(Some(time.time())),
+            Value::ChronoDateTime(Some(time.naive_utc())),
+            Value::ChronoDateTimeUtc(Some(time)),
+            Value::ChronoDateTimeWithTimeZone(Some(time.into())),
+            Value::BigInt(None),
+            Value::String(None),
+        ];
+        for value in values {
+            let kind = type_of(&value).expect("a kind");
+            let mut out = BytesMut::new();
+            let null = Bound(&value).to_sql(&kind, &mut out).expect("written");
+            let bytes = matches!(null, IsNull::No).then_some(&*out);
+            let read = read(kind.oid(), bytes, &value.array_type());
+            assert_eq!(read.expect("readable"), Some(value));
+        }
+    }
+
+    #[test]
+    fn no_value_is_shown() {
+        let secret = Value::String(Some("canary".to_owned()));
+        assert_eq!(format!("{:?}", Bound(&secret)), "String");
+        assert_eq!(secret.array_type(), ArrayType::String);
+        let large = Value::BigUnsigned(Some(u64::MAX));
+        assert!(matches!(type_of(&large), Err(Error::Unsupported(_))));
+    }
+
+    #[cfg(feature = "with-rust_decimal")]
+    #[test]
+    fn decimals_come_back() {
+        for digits in [
+            "0",
+            "1",
+            "-1.5",
+            "10000.00001",
+            "0.0001",
+            "-123456789.987654321",
+        ] {
+            let number: sea_orm::prelude::Decimal = digits.parse().expect("a number");
+            let value = Value::Decimal(Some(number));
+            let mut out = BytesMut::new();
+            Bound(&value)
+                .to_sql(&Type::NUMERIC, &mut out)
+                .expect("written");
+            let read = read(Type::NUMERIC.oid(), Some(&out), &value.array_type());
+            assert_eq!(read.expect("readable"), Some(value), "{digits}");
+        }
+    }
+}

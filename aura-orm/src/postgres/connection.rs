@@ -1,0 +1,284 @@
+//! A connection in use, and what its errors say about it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_postgres::Row;
+
+use super::error::Error;
+use super::pool::PoolInner;
+use super::session::Session;
+use crate::row::Columns;
+use crate::{RowDecoder, RowError, RowReader, Statement};
+
+/// How much a transaction is kept apart from others. SQLite's are always
+/// serializable, because there is one writer at a time.
+///
+/// What the repositories promise about the work of others at the same moment
+/// rests on locks, and on statements that see what was
+/// committed before they began. On PostgreSQL that is so at the default; a
+/// transaction that looks at an older state locks a row and still doesn't see
+/// what the last holder of the lock has written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Isolation {
+    /// The database's default: on PostgreSQL read committed, where each
+    /// statement sees what is committed when it starts.
+    #[default]
+    Default,
+    /// Each statement sees what is committed when it starts, whatever the default.
+    ReadCommitted,
+    /// All statements see what was committed when the first started; a
+    /// collision is retried.
+    RepeatableRead,
+    /// As if transactions ran one after the other; a collision is retried.
+    Serializable,
+}
+
+/// A connection in use. From [`Pool::acquire`](super::Pool::acquire). Dropped during a
+/// statement, the statement is cancelled on the server.
+#[derive(Debug)]
+pub struct PooledConnection {
+    pool: Arc<PoolInner>,
+    session: Option<Box<Session>>,
+    /// A statement is under way.
+    in_flight: bool,
+    /// A transaction was begun, and its end is not known.
+    in_transaction: bool,
+    /// It is closed instead of returned.
+    discard: bool,
+}
+
+/// The rows of a statement, read as they arrive.
+struct Rows<D: RowDecoder> {
+    limit: usize,
+    columns: Columns,
+    read: Result<Vec<D::Row>, RowError>,
+}
+
+impl<D: RowDecoder> Rows<D> {
+    fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            columns: Columns::default(),
+            read: Ok(Vec::new()),
+        }
+    }
+
+    fn arrived(&mut self, row: &Row) {
+        let limit = self.limit;
+        let Some(rows) = self.read.as_mut().ok().filter(|rows| rows.len() < limit) else {
+            return;
+        };
+        match RowReader::postgres(row, &self.columns).read(D::decode) {
+            Ok(row) => rows.push(row),
+            Err(error) => self.read = Err(error),
+        }
+    }
+}
+
+impl PooledConnection {
+    pub(super) fn new(pool: Arc<PoolInner>, session: Box<Session>) -> Self {
+        Self {
+            pool,
+            session: Some(session),
+            in_flight: false,
+            in_transaction: false,
+            discard: false,
+        }
+    }
+
+    /// Returns whether the server is still there, by what has arrived meanwhile, and by an
+    /// answer within `timeout` where there is one. If not, it is closed when it is dropped.
+    pub(super) async fn is_alive(&mut self, timeout: Option<Duration>) -> bool {
+        self.discard = true;
+        let Some(session) = &mut self.session else {
+            return false;
+        };
+        if session.is_ended() {
+            return false;
+        }
+        if let Some(timeout) = timeout {
+            let answer = tokio::time::timeout(timeout, session.ping()).await;
+            if !answer.is_ok_and(|answer| answer.is_ok()) {
+                return false;
+            }
+        }
+        self.discard = false;
+        true
+    }
+
+    /// Runs a statement and reads at most `limit` rows as they arrive. The inner error
+    /// is the first row's that can't be read; the statement has run all the same.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Failed`], [`Error::TimedOut`] and [`Error::Unsupported`].
+    pub async fn query<D: RowDecoder>(
+        &mut self,
+        statement: Statement,
+        limit: usize,
+    ) -> Result<Result<Vec<D::Row>, RowError>, Error> {
+        let mut rows = Rows::<D>::new(limit);
+        self.run(&statement, &mut |row: &Row| rows.arrived(row))
+            .await?;
+        Ok(rows.read)
+    }
+
+    /// Runs a statement and returns the number of rows that it changed.
+    ///
+    /// # Errors
+    ///
+    /// As [`PooledConnection::query`].
+    pub async fn execute(&mut self, statement: Statement) -> Result<u64, Error> {
+        self.run(&statement, &mut |_: &Row| ()).await
+    }
+
+    /// Runs SQL without values or rows, as for savepoints.
+    ///
+    /// # Errors
+    ///
+    /// As [`PooledConnection::query`].
+    pub async fn execute_sql(&mut self, sql: &'static str) -> Result<(), Error> {
+        self.watched(async |session: &mut Session| session.execute_sql(sql).await)
+            .await
+    }
+
+    /// Runs a statement; outside of a transaction once more when the schema has changed
+    /// since it was prepared: the server refused it before it did anything. In a
+    /// transaction the connection is closed at its end.
+    async fn run(
+        &mut self,
+        statement: &Statement,
+        arrived: &mut (impl FnMut(&Row) + Send),
+    ) -> Result<u64, Error> {
+        let prepare = self.pool.prepares();
+        let done = {
+            let arrived = &mut *arrived;
+            self.watched(async move |session: &mut Session| {
+                session.run(statement, prepare, arrived).await
+            })
+            .await
+        };
+        match done {
+            Err(error) if error.is_outdated_plan() && self.in_transaction => {
+                self.discard = true;
+                Err(error)
+            }
+            Err(error) if error.is_outdated_plan() => {
+                self.watched(async move |session: &mut Session| {
+                    session.clear_prepared();
+                    session.run(statement, prepare, arrived).await
+                })
+                .await
+            }
+            done => done,
+        }
+    }
+
+    /// Begins a transaction. `limits` is SQL that follows.
+    pub(super) async fn begin(&mut self, isolation: Isolation) -> Result<(), Error> {
+        self.in_transaction = true;
+        let begin = match isolation {
+            Isolation::Default => "BEGIN",
+            Isolation::ReadCommitted => "BEGIN ISOLATION LEVEL READ COMMITTED",
+            Isolation::RepeatableRead => "BEGIN ISOLATION LEVEL REPEATABLE READ",
+            Isolation::Serializable => "BEGIN ISOLATION LEVEL SERIALIZABLE",
+        };
+        let begin = format!("{begin}{}", self.pool.limits());
+        self.watched(async |session: &mut Session| session.execute_sql(&begin).await)
+            .await
+    }
+
+    /// Ends the transaction. After a failure the connection is closed.
+    ///
+    /// # Errors
+    ///
+    /// As [`PooledConnection::query`].
+    pub async fn end(&mut self, commit: bool) -> Result<(), Error> {
+        if self.in_flight {
+            self.abandon();
+        }
+        if self.session.is_none() && !commit {
+            // It is closed, which rolls back.
+            return Ok(());
+        }
+        self.execute_sql(if commit { "COMMIT" } else { "ROLLBACK" })
+            .await?;
+        self.in_transaction = false;
+        Ok(())
+    }
+
+    /// Runs something on the session within the time limit, and draws conclusions from its
+    /// failure.
+    async fn watched<T>(
+        &mut self,
+        run: impl AsyncFnOnce(&mut Session) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        if self.in_flight {
+            // The statement before was dropped, and may run for ever.
+            self.abandon();
+        }
+        let session = self.session.as_mut().ok_or(Error::Closed)?;
+        self.in_flight = true;
+        let done = match self.pool.response_timeout() {
+            None => run(session).await,
+            Some(limit) => {
+                let done = tokio::time::timeout(limit, run(session)).await;
+                done.unwrap_or_else(|_| {
+                    Err(if self.pool.prepares() {
+                        Error::TimedOut(limit)
+                    } else {
+                        Error::StatementTimedOut(limit)
+                    })
+                })
+            }
+        };
+        match &done {
+            Ok(_) => self.in_flight = false,
+            Err(Error::TimedOut(_) | Error::StatementTimedOut(_)) => {
+                // Cancels the statement. The others may have ended too.
+                self.pool.check_idle();
+                self.abandon();
+            }
+            Err(error) => {
+                self.in_flight = false;
+                if error.ends_connection() {
+                    self.discard = true;
+                    self.pool.check_idle();
+                } else if error.code() == "25006" {
+                    // read_only_sql_transaction: the others lead to the same server, which
+                    // answers pings.
+                    self.discard = true;
+                    self.pool.discard_idle();
+                }
+            }
+        }
+        done
+    }
+
+    /// Gives the session up while its statement runs.
+    fn abandon(&mut self) {
+        self.in_flight = false;
+        if let Some(session) = self.session.take() {
+            self.pool.cancel(session);
+        }
+    }
+}
+
+impl Drop for PooledConnection {
+    fn drop(&mut self) {
+        if self.in_flight {
+            return self.abandon();
+        }
+        let Some(session) = self.session.take() else {
+            return;
+        };
+        if self.discard || self.in_transaction {
+            // Returned, its next user would write into this transaction, or be refused as
+            // well.
+            self.pool.close_session(session);
+        } else {
+            self.pool.put(session);
+        }
+    }
+}

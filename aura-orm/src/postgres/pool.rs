@@ -1,0 +1,348 @@
+//! The pool.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use ::connection::{ConnectError, Connector, Session as Opened, Target};
+use tokio::sync::Semaphore;
+
+use super::connection::{Isolation, PooledConnection};
+use super::error::Error;
+use super::session::Session;
+
+/// A session that was idle for longer is asked for an answer before it is used.
+const PING_AFTER: Duration = Duration::from_secs(1);
+
+/// How long to wait for that answer.
+const PING_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long a session lives, so that a server's memory for it doesn't grow for ever.
+const MAX_LIFETIME: Duration = Duration::from_mins(30);
+
+/// The first pause before a server that is starting is tried again; doubled each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long a statement whose caller has gone may end by itself.
+const END_TIMEOUT: Duration = Duration::from_millis(20);
+
+/// How long a cancel request may take.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Cancel requests at the same time; each is a connection with a handshake of its own.
+const MAX_CANCELS: usize = 4;
+
+/// How long after `DB_STATEMENT_TIMEOUT` the client waits for the server's own error.
+/// On a dead network nothing else would end the statement.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// The connections to a PostgreSQL server. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Pool(Arc<PoolInner>);
+
+#[derive(Debug)]
+pub(super) struct PoolInner {
+    connector: Connector,
+    /// How long to wait for the answer to a statement.
+    response_timeout: Option<Duration>,
+    /// SQL that sets the time limits of a transaction, where the session has none.
+    limits: String,
+    prepares: bool,
+    /// In front of the pool, where waits are counted and limited.
+    permits: Arc<Semaphore>,
+    cancels: Arc<Semaphore>,
+    /// Where connections are closed, also from outside of it.
+    runtime: tokio::runtime::Handle,
+    idle: Mutex<Idle>,
+}
+
+#[derive(Debug, Default)]
+struct Idle {
+    /// Each with the time of its return; the last used is the last.
+    connections: Vec<(Box<Session>, Instant)>,
+    /// Open connections, with those in use.
+    open: u32,
+    /// A task closes those that are idle for too long.
+    watched: bool,
+    closed: bool,
+}
+
+impl PoolInner {
+    fn idle(&self) -> MutexGuard<'_, Idle> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn response_timeout(&self) -> Option<Duration> {
+        self.response_timeout
+    }
+
+    pub(super) fn limits(&self) -> &str {
+        &self.limits
+    }
+
+    /// Returns whether statements are kept prepared.
+    pub(super) fn prepares(&self) -> bool {
+        self.prepares
+    }
+
+    /// Returns a session to the pool.
+    pub(super) fn put(self: &Arc<Self>, session: Box<Session>) {
+        let mut idle = self.idle();
+        if idle.closed || session.age() > MAX_LIFETIME {
+            drop(idle);
+            return self.close_session(session);
+        }
+        idle.connections.push((session, Instant::now()));
+        if self.connector.config().pool.idle_timeout.is_some()
+            && !std::mem::replace(&mut idle.watched, true)
+        {
+            self.runtime.spawn(watch(Arc::downgrade(self)));
+        }
+    }
+
+    /// Closes a session in good order.
+    pub(super) fn close_session(&self, session: Box<Session>) {
+        self.idle().open -= 1;
+        self.runtime.spawn(session.close());
+    }
+
+    /// Closes all idle connections.
+    pub(super) fn discard_idle(&self) {
+        let connections = std::mem::take(&mut self.idle().connections);
+        for (session, _) in connections {
+            self.close_session(session);
+        }
+    }
+
+    /// Has all idle connections asked for an answer before their next use.
+    pub(super) fn check_idle(&self) {
+        let mut idle = self.idle();
+        if let Some(long_ago) = Instant::now().checked_sub(PING_AFTER) {
+            for (_, since) in &mut idle.connections {
+                *since = (*since).min(long_ago);
+            }
+        }
+    }
+
+    /// Ends a session whose statement still runs: cancels it, unless it ends by itself.
+    pub(super) fn cancel(self: &Arc<Self>, mut session: Box<Session>) {
+        let pool = self.clone();
+        pool.idle().open -= 1;
+        self.runtime.spawn(async move {
+            // Answered after all that is under way.
+            let ended = tokio::time::timeout(END_TIMEOUT, session.ping()).await;
+            if ended.is_err()
+                && let Ok(_permit) = pool.cancels.try_acquire()
+            {
+                let request = pool.connector.cancel(session.cancel_token());
+                let _ = tokio::time::timeout(CANCEL_TIMEOUT, request).await;
+                // A pooler forgets the request when its client goes before.
+                let _ = tokio::time::timeout(CANCEL_TIMEOUT, session.ping()).await;
+            }
+            session.close().await;
+        });
+    }
+
+    /// Takes the session that was used last and is alive.
+    async fn take(self: &Arc<Self>) -> Result<Option<PooledConnection>, Error> {
+        loop {
+            let next = {
+                let mut idle = self.idle();
+                if idle.closed {
+                    return Err(Error::Closed);
+                }
+                idle.connections.pop()
+            };
+            let Some((session, since)) = next else {
+                return Ok(None);
+            };
+            let quiet = since.elapsed() >= PING_AFTER;
+            let mut connection = PooledConnection::new(self.clone(), session);
+            if connection.is_alive(quiet.then_some(PING_TIMEOUT)).await {
+                return Ok(Some(connection));
+            }
+        }
+    }
+
+    /// Opens a session. A server that is starting is tried again until the timeout.
+    async fn open(self: &Arc<Self>) -> Result<PooledConnection, Error> {
+        let timeout = self.connector.config().pool.connection_timeout;
+        let started = Instant::now();
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let left = timeout.saturating_sub(started.elapsed());
+            let error = match self.connector.connect(left).await {
+                Ok(opened) => return Ok(self.opened(opened)),
+                Err(error) => error,
+            };
+            let silent = matches!(error, ConnectError::Silent(_));
+            if silent || !error.is_transient() || started.elapsed() + pause >= timeout {
+                return Err(Error::of_connect(&self.connector, error));
+            }
+            tokio::time::sleep(pause).await;
+            pause *= 2;
+        }
+    }
+
+    fn opened(self: &Arc<Self>, opened: Opened) -> PooledConnection {
+        self.idle().open += 1;
+        PooledConnection::new(self.clone(), Session::new(opened))
+    }
+}
+
+/// Closes connections that are idle for too long, until none is left to be closed.
+async fn watch(pool: Weak<PoolInner>) {
+    let mut pause = Duration::from_secs(1);
+    loop {
+        tokio::time::sleep(pause).await;
+        let Some(pool) = pool.upgrade() else {
+            return;
+        };
+        let settings = &pool.connector.config().pool;
+        let Some(timeout) = settings.idle_timeout else {
+            return;
+        };
+        let expired: Vec<_> = {
+            let mut idle = pool.idle();
+            let surplus = idle.open.saturating_sub(settings.min) as usize;
+            let is_old = |since: &Instant| since.elapsed() >= timeout;
+            let old = idle.connections.partition_point(|(_, since)| is_old(since));
+            let expired = idle.connections.drain(..old.min(surplus)).collect();
+            let next = idle.connections.first().map(|(_, since)| since.elapsed());
+            match next {
+                Some(age) => pause = timeout.saturating_sub(age).max(Duration::from_millis(50)),
+                None => idle.watched = false,
+            }
+            if next.is_some() && idle.open <= settings.min {
+                // Looked at again when another returns.
+                idle.watched = false;
+            }
+            expired
+        };
+        for (session, _) in expired {
+            pool.close_session(session);
+        }
+        if !pool.idle().watched {
+            return;
+        }
+    }
+}
+
+impl Drop for PoolInner {
+    fn drop(&mut self) {
+        let connections = std::mem::take(&mut self.idle().connections);
+        for (session, _) in connections {
+            self.runtime.spawn(session.close());
+        }
+    }
+}
+
+impl Pool {
+    /// Connects, and checks the schema and the encoding. Must be called within a runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`connection::Error`](::connection::Error), with the setting that is wrong.
+    pub async fn connect(config: &::connection::Config) -> Result<Self, ::connection::Error> {
+        let connector = Connector::new(config)?;
+        let first = connector.connect_first().await?;
+        let prepares = match &config.target {
+            Target::Postgres(postgres) => postgres.prepared_statements,
+            _ => true,
+        };
+        // Without start-up options the server has other limits.
+        let (grace, limits) = if prepares {
+            (GRACE, String::new())
+        } else {
+            (Duration::ZERO, limits(config))
+        };
+        let pool = Self(Arc::new(PoolInner {
+            response_timeout: config.statement_timeout.map(|limit| limit + grace),
+            limits,
+            prepares,
+            permits: Arc::new(Semaphore::new(config.pool.max.max(1) as usize)),
+            cancels: Arc::new(Semaphore::new(MAX_CANCELS)),
+            runtime: tokio::runtime::Handle::current(),
+            idle: Mutex::default(),
+            connector,
+        }));
+        drop(pool.0.opened(first));
+        Ok(pool)
+    }
+
+    /// Returns the semaphore with a permit for each connection. Hold one while a
+    /// connection is in use.
+    #[must_use]
+    pub fn permits(&self) -> &Arc<Semaphore> {
+        &self.0.permits
+    }
+
+    /// Acquires a connection, or opens one. The caller holds a permit.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Connect`] and [`Error::Closed`].
+    pub async fn acquire(&self) -> Result<PooledConnection, Error> {
+        match self.0.take().await? {
+            Some(connection) => Ok(connection),
+            None => Box::pin(self.0.open()).await,
+        }
+    }
+
+    /// Acquires a connection and begins a transaction. A connection that turns out to
+    /// have ended is replaced: nothing was done in it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Pool::acquire`], and what the server says.
+    pub async fn begin(&self, isolation: Isolation) -> Result<PooledConnection, Error> {
+        let mut connection = self.acquire().await?;
+        if let Err(error) = connection.begin(isolation).await {
+            if !error.ends_connection() {
+                return Err(error);
+            }
+            connection = self.acquire().await?;
+            connection.begin(isolation).await?;
+        }
+        Ok(connection)
+    }
+
+    /// Returns the number of open connections, and how many of them are idle.
+    #[must_use]
+    pub fn size(&self) -> (u32, usize) {
+        let idle = self.0.idle();
+        (idle.open, idle.connections.len())
+    }
+
+    /// Waits for the statements under way, and closes all connections.
+    pub async fn close(&self) {
+        let permits = self.0.connector.config().pool.max.max(1);
+        let timeout = self.0.connector.config().pool.connection_timeout;
+        let _ = tokio::time::timeout(timeout, self.0.permits.acquire_many(permits)).await;
+        self.0.permits.close();
+        let connections = {
+            let mut idle = self.0.idle();
+            idle.closed = true;
+            std::mem::take(&mut idle.connections)
+        };
+        self.0.idle().open -= u32::try_from(connections.len()).unwrap_or(0);
+        let closing = connections.into_iter().map(|(session, _)| session.close());
+        futures_util::future::join_all(closing).await;
+    }
+}
+
+/// SQL that sets the time limits of a transaction.
+fn limits(config: &::connection::Config) -> String {
+    let limits = [
+        ("statement_timeout", config.statement_timeout),
+        ("lock_timeout", config.lock_timeout),
+        (
+            "idle_in_transaction_session_timeout",
+            config.idle_in_transaction_timeout,
+        ),
+    ];
+    let set = limits.into_iter().filter_map(|(name, limit)| {
+        let limit = limit?.as_millis();
+        Some(format!("; SET LOCAL {name} = {limit}"))
+    });
+    set.collect()
+}

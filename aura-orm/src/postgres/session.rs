@@ -1,0 +1,222 @@
+//! A session, and the way to poll its connection beside a statement.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fmt;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use connection::{Session as Opened, SessionConnection};
+use futures_util::TryStreamExt;
+use futures_util::task::noop_waker_ref;
+use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Row, Statement as Prepared};
+
+use super::bind::{Bound, types};
+use super::error::Error;
+use crate::Statement;
+
+/// The most statements that a session keeps prepared: more than the repositories have.
+const MAX_PREPARED: usize = 100;
+
+/// How long to wait for the end of a session that is closed.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A session on the server.
+pub(super) struct Session {
+    client: Client,
+    driver: Driver,
+    prepared: PreparedStatements,
+    opened: Instant,
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").finish_non_exhaustive()
+    }
+}
+
+/// The connection, which is polled beside each statement.
+struct Driver {
+    /// `None` at its end, so that nothing waits for an answer any more.
+    connection: Option<SessionConnection>,
+    /// Why it has ended.
+    end: Option<tokio_postgres::Error>,
+}
+
+impl Driver {
+    /// Sends and receives what there is.
+    fn poll(&mut self, context: &mut Context<'_>) {
+        while let Some(connection) = &mut self.connection {
+            match connection.poll_message(context) {
+                // Notices, and notifications that no one listens to.
+                Poll::Ready(Some(Ok(_))) => {}
+                Poll::Ready(None) => self.connection = None,
+                Poll::Ready(Some(Err(error))) => {
+                    self.connection = None;
+                    self.end = Some(error);
+                }
+                Poll::Pending => return,
+            }
+        }
+    }
+
+    /// Runs a future of the client's.
+    async fn run<T>(
+        &mut self,
+        future: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    ) -> Result<T, tokio_postgres::Error> {
+        let mut future = pin!(future);
+        let done = poll_fn(|context| {
+            if let Poll::Ready(output) = future.as_mut().poll(context) {
+                return Poll::Ready(output);
+            }
+            self.poll(context);
+            // What has arrived, or that nothing will.
+            future.as_mut().poll(context)
+        });
+        match done.await {
+            // Where the connection has ended, it says why.
+            Err(closed) if closed.is_closed() => Err(self.end.take().unwrap_or(closed)),
+            done => done,
+        }
+    }
+}
+
+impl Session {
+    pub(super) fn new((client, connection): Opened) -> Box<Self> {
+        Box::new(Self {
+            client,
+            driver: Driver {
+                connection: Some(connection),
+                end: None,
+            },
+            prepared: PreparedStatements::default(),
+            opened: Instant::now(),
+        })
+    }
+
+    /// Returns how long it is open.
+    pub(super) fn age(&self) -> Duration {
+        self.opened.elapsed()
+    }
+
+    /// Reads what the server has said meanwhile, and returns whether it has ended the
+    /// session.
+    pub(super) fn is_ended(&mut self) -> bool {
+        self.driver.poll(&mut Context::from_waker(noop_waker_ref()));
+        self.driver.connection.is_none()
+    }
+
+    /// Asks the server for an answer.
+    pub(super) async fn ping(&mut self) -> Result<(), tokio_postgres::Error> {
+        self.driver.run(self.client.check_connection()).await
+    }
+
+    /// Returns what cancels the statement that runs.
+    pub(super) fn cancel_token(&self) -> tokio_postgres::CancelToken {
+        self.client.cancel_token()
+    }
+
+    /// Forgets the prepared statements.
+    pub(super) fn clear_prepared(&mut self) {
+        self.prepared = PreparedStatements::default();
+    }
+
+    /// Runs SQL without values or rows.
+    pub(super) async fn execute_sql(&mut self, sql: &str) -> Result<(), Error> {
+        Ok(self.driver.run(self.client.batch_execute(sql)).await?)
+    }
+
+    /// Runs a statement, hands over its rows, and returns the number of rows that it
+    /// changed or returned. `prepare` keeps it prepared for the next time.
+    pub(super) async fn run(
+        &mut self,
+        statement: &Statement,
+        prepare: bool,
+        arrived: &mut (impl FnMut(&Row) + Send),
+    ) -> Result<u64, Error> {
+        let types = types(&statement.values)?;
+        let Self {
+            client,
+            driver,
+            prepared,
+            ..
+        } = self;
+        let run = async {
+            let values = statement.values.iter().map(Bound);
+            let rows = if prepare {
+                let prepared = prepared.get(client, statement, &types).await?;
+                client.query_raw(&prepared, values).await?
+            } else {
+                client
+                    .query_typed_raw(&statement.sql, values.zip(types))
+                    .await?
+            };
+            let mut rows = pin!(rows);
+            while let Some(row) = rows.try_next().await? {
+                arrived(&row);
+            }
+            Ok::<_, tokio_postgres::Error>(rows.rows_affected().unwrap_or(0))
+        };
+        Ok(driver.run(run).await?)
+    }
+
+    /// Ends the session in good order.
+    pub(super) async fn close(self: Box<Self>) {
+        let Self {
+            client,
+            mut driver,
+            prepared,
+            ..
+        } = *self;
+        // Without them the driver says goodbye.
+        drop((client, prepared));
+        let end = poll_fn(|context| {
+            driver.poll(context);
+            if driver.connection.is_none() {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        });
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, end).await;
+    }
+}
+
+/// The statements that a session has prepared. The least recently used makes room.
+#[derive(Default)]
+struct PreparedStatements {
+    statements: HashMap<Cow<'static, str>, (Prepared, u64)>,
+    uses: u64,
+}
+
+impl PreparedStatements {
+    async fn get(
+        &mut self,
+        client: &Client,
+        statement: &Statement,
+        types: &[Type],
+    ) -> Result<Prepared, tokio_postgres::Error> {
+        let sql = &statement.sql;
+        self.uses += 1;
+        if let Some((prepared, used)) = self.statements.get_mut(sql)
+            && prepared.params() == types
+        {
+            *used = self.uses;
+            return Ok(prepared.clone());
+        }
+        let prepared = client.prepare_typed(sql, types).await?;
+        if self.statements.len() >= MAX_PREPARED {
+            let oldest = self.statements.iter().min_by_key(|(_, (_, used))| *used);
+            if let Some(oldest) = oldest.map(|(sql, _)| sql.clone()) {
+                self.statements.remove(&oldest);
+            }
+        }
+        let kept = (prepared.clone(), self.uses);
+        self.statements.insert(sql.clone(), kept);
+        Ok(prepared)
+    }
+}

@@ -1,0 +1,345 @@
+//! Opens sessions on a PostgreSQL server, for a pool.
+
+use std::error::Error as _;
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use secrecy::ExposeSecret;
+use tokio_postgres::config::SslMode;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::tls::MakeTlsConnect;
+use tokio_postgres::{CancelToken, Client, Connection, Socket};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use crate::config::{Config, Postgres, Target, TlsMode};
+use crate::error::Error;
+use crate::postgres::{self, FIRST_PAUSE, LONGEST_PAUSE, session_options};
+use crate::read::password_in;
+use crate::tls;
+
+/// A quiet connection is probed after this time, so that a dead one is noticed, also
+/// while a statement without a time limit runs.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+/// How long to wait for the answer to a probe, and how many may be without one.
+const PROBE: (Duration, u32) = (Duration::from_secs(10), 3);
+/// How long what was sent may be without an acknowledgement of the network.
+const UNACKNOWLEDGED: Duration = Duration::from_mins(1);
+
+/// A session: its client, and the connection that has to be polled for it.
+pub type Session = (Client, SessionConnection);
+
+/// The connection of a [`Session`].
+pub type SessionConnection =
+    Connection<Socket, <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream>;
+
+/// Opens sessions on a PostgreSQL server.
+pub struct Connector {
+    config: Config,
+    driver: Mutex<tokio_postgres::Config>,
+    tls: MakeRustlsConnect,
+}
+
+/// Why there is no session.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// The server or the network refused it.
+    Failed(tokio_postgres::Error),
+    /// There was no answer within this time.
+    Silent(Duration),
+}
+
+impl fmt::Debug for Connector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connector")
+            .field("target", &self.config.target)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ConnectError {
+    /// Returns whether the server starts, restarts or is full for the moment.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Failed(error) => may_pass(error),
+            Self::Silent(_) => true,
+        }
+    }
+
+    /// Returns whether the server refused the password.
+    #[must_use]
+    pub fn is_wrong_password(&self) -> bool {
+        matches!(self, Self::Failed(error) if error.code() == Some(&SqlState::INVALID_PASSWORD))
+    }
+}
+
+impl Connector {
+    /// Creates a connector. Reads the certificates, and connects to nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] for certificates that can't be used, and when the settings name
+    /// no server.
+    pub fn new(config: &Config) -> Result<Self, Error> {
+        let refused = |reason: String, hint: &str| Error::Refused {
+            target: config.target_name(),
+            reason,
+            hint: hint.to_owned(),
+            source: None,
+        };
+        let Target::Postgres(postgres) = &config.target else {
+            return Err(refused(
+                "it is no PostgreSQL server".to_owned(),
+                "Set DB_TYPE=postgres.",
+            ));
+        };
+        let tls = tls::client_config(&postgres.tls).map_err(|reason| {
+            let hint = postgres::tls_hint(&reason).unwrap_or(postgres::CLIENT_CERTIFICATE);
+            refused(reason, hint)
+        })?;
+        Ok(Self {
+            driver: Mutex::new(driver(config, postgres)),
+            tls: MakeRustlsConnect::new(tls),
+            config: config.clone(),
+        })
+    }
+
+    /// Returns the settings.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    fn driver(&self) -> MutexGuard<'_, tokio_postgres::Config> {
+        self.driver.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens a session, within this time. When the server refuses the password,
+    /// `DB_PASS_FILE` is read again: it may have been rotated.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`].
+    pub async fn connect(&self, timeout: Duration) -> Result<Session, ConnectError> {
+        let opened = async {
+            match self.connect_once().await {
+                Err(error) if error.is_wrong_password() && self.renew_password().await => {
+                    self.connect_once().await
+                }
+                opened => opened,
+            }
+        };
+        let opened = tokio::time::timeout(timeout, opened).await;
+        opened.unwrap_or(Err(ConnectError::Silent(timeout)))
+    }
+
+    async fn connect_once(&self) -> Result<Session, ConnectError> {
+        let driver = self.driver().clone();
+        let session = driver.connect(self.tls.clone()).await;
+        session.map_err(ConnectError::Failed)
+    }
+
+    /// Reads `DB_PASS_FILE` again. Returns whether there is a password to try.
+    async fn renew_password(&self) -> bool {
+        let Target::Postgres(postgres) = &self.config.target else {
+            return false;
+        };
+        let Some(file) = postgres.password_file.clone() else {
+            return false;
+        };
+        let read = tokio::task::spawn_blocking(move || password_in(&file)).await;
+        match read {
+            Ok(Ok(password)) => {
+                self.driver().password(password.expose_secret());
+                true
+            }
+            Ok(Err(problem)) => {
+                tracing::warn!(target: "aura_db::connection", "DB_PASS_FILE {problem}");
+                false
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// Opens the first session, and checks its schema and the encoding. A server that is
+    /// starting up is tried again `connect_retries` times.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unavailable`] and [`Error::Refused`], with the setting that is wrong.
+    pub async fn connect_first(&self) -> Result<Session, Error> {
+        let mut pause = FIRST_PAUSE;
+        let mut tries = 0;
+        let timeout = self.config.pool.connection_timeout;
+        loop {
+            let error = match self.connect(timeout).await {
+                Ok(session) => return self.checked(session).await,
+                Err(error) => error,
+            };
+            let silent = matches!(error, ConnectError::Silent(_));
+            if silent || tries == self.config.connect_retries || !error.is_transient() {
+                return Err(self.explain(error, tries));
+            }
+            tries += 1;
+            tracing::warn!(
+                target: "aura_db::connection",
+                "{} is not accepting connections ({}); trying again in {} ms ({tries} of {})",
+                self.config.target_name(), reason(&error), pause.as_millis(),
+                self.config.connect_retries,
+            );
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    async fn checked(&self, (client, mut connection): Session) -> Result<Session, Error> {
+        let timeout = self.config.pool.connection_timeout;
+        let sql = "SELECT current_schema()::text, current_setting('server_encoding')";
+        let row = {
+            let asked = client.query_typed_one(sql, &[]);
+            tokio::pin!(asked);
+            let polled = std::future::poll_fn(|context| {
+                if let std::task::Poll::Ready(row) = asked.as_mut().poll(context) {
+                    return std::task::Poll::Ready(row);
+                }
+                while let std::task::Poll::Ready(Some(Ok(_))) = connection.poll_message(context) {}
+                asked.as_mut().poll(context)
+            });
+            tokio::time::timeout(timeout, polled).await
+        };
+        let row = match row {
+            Ok(row) => row.map_err(ConnectError::Failed),
+            Err(_) => Err(ConnectError::Silent(timeout)),
+        };
+        let row = row.map_err(|error| self.explain(error, 0))?;
+        let found: Result<(Option<&str>, &str), _> = row
+            .try_get(0)
+            .and_then(|schema| Ok((schema, row.try_get(1)?)));
+        let (schema, encoding) =
+            found.map_err(|error| self.explain(ConnectError::Failed(error), 0))?;
+        postgres::check_settings(&self.config, schema, encoding)?;
+        Ok((client, connection))
+    }
+
+    /// Explains a failure, with the setting that is wrong.
+    #[must_use]
+    pub fn explain(&self, error: ConnectError, tries: u32) -> Error {
+        let error = match error {
+            ConnectError::Failed(error) => error,
+            ConnectError::Silent(_) => return postgres::silent(&self.config),
+        };
+        let code = error.code().map(|code| code.code().to_owned());
+        let reason = short(&error);
+        let transient = may_pass(&error);
+        let source = Some(Box::new(error) as _);
+        postgres::refusal(
+            &self.config,
+            code.as_deref(),
+            reason,
+            transient,
+            tries,
+            source,
+        )
+    }
+
+    /// Asks the server to cancel what a session runs. The request is a connection of its
+    /// own.
+    ///
+    /// # Errors
+    ///
+    /// When the request can't be sent.
+    pub async fn cancel(&self, token: CancelToken) -> Result<(), tokio_postgres::Error> {
+        token.cancel_query(self.tls.clone()).await
+    }
+}
+
+/// Every field is set, so that nothing of the environment redirects the connection.
+fn driver(config: &Config, postgres: &Postgres) -> tokio_postgres::Config {
+    let mut driver = tokio_postgres::Config::new();
+    driver
+        .host(&postgres.host)
+        .port(postgres.port)
+        .user(&postgres.user)
+        .dbname(&postgres.database)
+        .application_name(&postgres.application_name)
+        .connect_timeout(config.pool.connection_timeout)
+        .keepalives(true)
+        .keepalives_idle(KEEPALIVE)
+        .keepalives_interval(PROBE.0)
+        .keepalives_retries(PROBE.1)
+        .tcp_user_timeout(UNACKNOWLEDGED)
+        .ssl_mode(match postgres.tls.mode {
+            TlsMode::Disable => SslMode::Disable,
+            TlsMode::Prefer => SslMode::Prefer,
+            TlsMode::Require | TlsMode::VerifyFull => SslMode::Require,
+        });
+    // The server's refusal of none is clearer than the driver's.
+    let password = postgres.password.as_ref();
+    driver.password(password.map_or("", |password| password.expose_secret()));
+    if postgres.prepared_statements {
+        let options = session_options(config, postgres).into_iter();
+        let options = options.chain([("TimeZone", "UTC".to_owned())]);
+        let options = options.map(|(name, value)| format!("-c {name}={}", escaped(&value)));
+        driver.options(options.collect::<Vec<_>>().join(" "));
+    }
+    driver
+}
+
+/// Escapes what separates options (`pg_split_opts` in src/backend/utils/init/postinit.c).
+fn escaped(value: &str) -> String {
+    let mut escaped = String::with_capacity(value.len());
+    for character in value.chars() {
+        if character.is_ascii_whitespace() || character == '\\' {
+            escaped.push('\\');
+        }
+        escaped.push(character);
+    }
+    escaped
+}
+
+fn reason(error: &ConnectError) -> String {
+    match error {
+        ConnectError::Failed(error) => short(error),
+        ConnectError::Silent(timeout) => format!("no answer within {} ms", timeout.as_millis()),
+    }
+}
+
+/// Returns what the server says, or the innermost cause.
+fn short(error: &tokio_postgres::Error) -> String {
+    if let Some(refused) = error.as_db_error() {
+        return refused.message().to_owned();
+    }
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}
+
+/// Returns whether a server starts, restarts or is full for the moment.
+fn may_pass(error: &tokio_postgres::Error) -> bool {
+    if let Some(code) = error.code() {
+        return matches!(code.code(), "57P03" | "53300" | "57P01" | "57P02");
+    }
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        if let Some(error) = source.downcast_ref::<std::io::Error>() {
+            return postgres::io_may_pass(error);
+        }
+        cause = source.source();
+    }
+    // As of a server that closes the connection while it starts.
+    error.is_closed()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_keep_what_separates_them() {
+        assert_eq!(escaped(r#""my schema\x""#), r#""my\ schema\\x""#);
+    }
+}
