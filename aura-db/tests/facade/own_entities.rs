@@ -344,8 +344,8 @@ async fn writes_return_their_rows(test: TestDb) {
     let again = db.fetch_one(Insert::one(gadget("axe", ada))).await;
     assert_error!(again, Error::Conflict { ref table, ref columns, .. }
         if table == "gadgets" && columns == &["name"]);
-    let nobody = db.fetch_one(Insert::one(gadget("new", UserId(404)))).await;
-    assert_error!(nobody, Error::ForeignKey { .. });
+    let orphan = db.fetch_one(Insert::one(gadget("new", UserId(404)))).await;
+    assert_error!(orphan, Error::ForeignKey { .. });
     // So do built-in tables, whose rows have closed sets.
     let promoted = users::Entity::update_many()
         .col_expr(users::Column::Role, Expr::val(Role::Admin))

@@ -54,7 +54,7 @@ impl Pooler {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("pgbouncer.ini");
         std::fs::write(&file, settings).expect("settings");
-        // As root it runs as another user, who has to read them.
+        // As root it runs as another user, which has to read them.
         let readable = |path, mode| {
             std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).expect("readable");
         };

@@ -42,7 +42,7 @@ async fn an_exclusive_write_may_do_nothing_for_longer() {
     assert_eq!(engine.list().await, ["first", "waiting", "other"]);
 }
 
-/// Nobody waits, so nothing is in anyone's way.
+/// No other write waits.
 #[tokio::test]
 async fn a_write_may_do_nothing_while_no_other_waits() {
     let engine = engine();
