@@ -1,8 +1,8 @@
 //! A user, a login, a workflow and a transaction.
 
 use aura_db::{
-    Config, Database, LogLevel, NewLog, NewUser, NewWorkflow, Page, SessionRequest, WorkflowChange,
-    WorkflowFilter,
+    Config, Database, LogLevel, NewLog, NewUser, NewWorkflow, PageRequest, SessionRequest,
+    WorkflowChange, WorkflowFilter,
 };
 
 #[tokio::main]
@@ -35,7 +35,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     .await?;
 
     let mine = WorkflowFilter::owner(ada.id);
-    for flow in db.workflows().list(mine, Page::first(50)).await?.items {
+    for flow in db
+        .workflows()
+        .list(mine, PageRequest::first(50))
+        .await?
+        .items
+    {
         println!("{}: {}, version {}", flow.id, flow.name, flow.version);
     }
     db.close().await;

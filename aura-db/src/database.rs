@@ -3,30 +3,28 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-use aura_orm::{RowOf, TypedQuery, TypedStatement};
+use aura_orm::{
+    Clock, DatabaseStats, Isolation, OpenTransaction, RowOf, TypedQuery, TypedStatement,
+};
 use chrono::{DateTime, Utc};
 use connection::Config;
 use entity::UserId;
 use sea_orm::{DbBackend, Statement, StatementBuilder};
 use secrecy::SecretString;
 
-use crate::clock::{Clock, SystemClock};
+use crate::SeaOrm;
+use crate::context::{Context, Executor};
 use crate::error::Error;
-use crate::executor::context::Backend;
-use crate::executor::stats::DatabaseStats;
-use crate::executor::transaction::{Begin, Isolation, OpenTransaction};
-use crate::executor::{Executor, Shared};
 use crate::repositories::sessions::{Issued, SessionRequest, Sessions};
 use crate::repositories::users::{User, Users};
 use crate::repositories::{
     agents::Agents, executions::Executions, logs::Logs, plugins::Plugins, workflows::Workflows,
 };
-use crate::seaorm::SeaOrm;
 
 /// An open database. Cloning it is cheap, and the clones share its pools.
 #[derive(Debug, Clone)]
 pub struct Database {
-    executor: Executor,
+    context: Context,
 }
 
 /// An open transaction, for the closure of [`Database::transaction`]. Cloning it
@@ -34,7 +32,7 @@ pub struct Database {
 /// is [`Error::Ended`].
 #[derive(Debug, Clone)]
 pub struct Transaction {
-    executor: Executor,
+    context: Context,
 }
 
 /// A transaction that its owner ends. From [`Database::begin`]. Dropped before
@@ -42,7 +40,7 @@ pub struct Transaction {
 #[derive(Debug)]
 pub struct OwnedTransaction {
     transaction: Transaction,
-    open: OpenTransaction,
+    open: OpenTransaction<Error>,
 }
 
 impl Deref for OwnedTransaction {
@@ -78,7 +76,7 @@ impl OwnedTransaction {
 /// The database as one user may use it. From [`Database::restricted_to`].
 #[derive(Debug, Clone)]
 pub struct Restricted {
-    executor: Executor,
+    context: Context,
 }
 
 macro_rules! repositories {
@@ -87,43 +85,43 @@ macro_rules! repositories {
             /// People and their passwords.
             #[must_use]
             pub fn users(&self) -> Users {
-                Users(self.executor.clone())
+                Users(self.context.clone())
             }
 
             /// Who is logged in.
             #[must_use]
             pub fn sessions(&self) -> Sessions {
-                Sessions(self.executor.clone())
+                Sessions(self.context.clone())
             }
 
             /// Automations and their history.
             #[must_use]
             pub fn workflows(&self) -> Workflows {
-                Workflows(self.executor.clone())
+                Workflows(self.context.clone())
             }
 
             /// What workflows are extended with.
             #[must_use]
             pub fn plugins(&self) -> Plugins {
-                Plugins(self.executor.clone())
+                Plugins(self.context.clone())
             }
 
             /// Runs of workflows.
             #[must_use]
             pub fn executions(&self) -> Executions {
-                Executions(self.executor.clone())
+                Executions(self.context.clone())
             }
 
             /// What executions tell.
             #[must_use]
             pub fn logs(&self) -> Logs {
-                Logs(self.executor.clone())
+                Logs(self.context.clone())
             }
 
             /// Language models with instructions.
             #[must_use]
             pub fn agents(&self) -> Agents {
-                Agents(self.executor.clone())
+                Agents(self.context.clone())
             }
         })+
     };
@@ -167,46 +165,33 @@ impl Database {
     ///
     /// Fails with [`Error::Configuration`] or [`Error::Unavailable`].
     pub async fn open(config: Config) -> Result<Self, Error> {
-        let (backend, seaorm) = Backend::connect(&config).await?;
-        Ok(Self {
-            executor: Executor::new(Shared {
-                backend,
-                seaorm,
-                appends: Arc::default(),
-                config: Arc::new(config),
-                clock: Arc::new(SystemClock),
-                stats: Arc::default(),
-                news: tokio::sync::watch::Sender::new(()),
-            }),
-        })
+        let context = Context::connect(config).await?;
+        Ok(Self { context })
     }
 
     /// The same database with another source of time.
     #[must_use]
     pub fn with_clock(self, clock: Arc<dyn Clock>) -> Self {
-        let shared = Shared {
-            clock,
-            ..(*self.executor.shared).clone()
-        };
+        let executor = (*self.context).clone().with_clock(clock);
         Self {
-            executor: self.executor.sharing(shared),
+            context: self.context.with(executor),
         }
     }
 
     pub(crate) fn executor(&self) -> &Executor {
-        &self.executor
+        &self.context
     }
 
     /// The settings that it was opened with.
     #[must_use]
     pub fn config(&self) -> &Config {
-        &self.executor.shared.config
+        self.context.config()
     }
 
     /// Returns SeaORM's own connections, for what only they can do.
     #[must_use]
     pub fn seaorm(&self) -> SeaOrm {
-        SeaOrm::new(self.executor.clone())
+        self.context.seaorm()
     }
 
     /// Begins a transaction that its owner ends, for code that can't run twice. Otherwise
@@ -233,9 +218,10 @@ impl Database {
     ///
     /// As [`Database::begin`].
     pub async fn begin_at(&self, isolation: Isolation) -> Result<OwnedTransaction, Error> {
-        let (executor, open) = self.executor.open(isolation).await?;
+        let (executor, open) = self.context.begin_at(isolation).await?;
+        let context = self.context.with(executor);
         Ok(OwnedTransaction {
-            transaction: Transaction { executor },
+            transaction: Transaction { context },
             open,
         })
     }
@@ -246,24 +232,18 @@ impl Database {
     ///
     /// [`Error::Unavailable`] and [`Error::Busy`].
     pub async fn ping(&self) -> Result<(), Error> {
-        if let Some(sqlite) = self.executor.shared.sqlite() {
-            sqlite.check_file("pinging the database")?;
-        }
-        let one = Statement::from_string(self.executor.backend(), "SELECT 1");
-        self.executor.optional(TypedQuery::<()>::sql(one)).await?;
+        self.context.check_file("pinging the database")?;
+        let one = Statement::from_string(self.context.backend(), "SELECT 1");
+        self.context
+            .fetch_optional(TypedQuery::<()>::sql(one))
+            .await?;
         Ok(())
     }
 
     /// Waits for statements under way and closes every connection, for all
     /// clones of this database.
     pub async fn close(self) {
-        let shared = &*self.executor.shared;
-        match &shared.backend {
-            Backend::Postgres(postgres) => postgres.close().await,
-            // First: the connection that leaves a file last copies the WAL into it.
-            Backend::Sqlite(sqlite) => sqlite.close().await,
-        }
-        shared.seaorm.close().await;
+        self.context.close().await;
     }
 
     /// The same database on behalf of a user, who is noted as `created_by` and
@@ -272,7 +252,7 @@ impl Database {
     #[must_use]
     pub fn acting_as(&self, user: UserId) -> Self {
         Self {
-            executor: self.executor.acting_as(user),
+            context: self.context.acting_as(user),
         }
     }
 
@@ -284,7 +264,7 @@ impl Database {
     #[must_use]
     pub fn restricted_to(&self, user: &User) -> Restricted {
         Restricted {
-            executor: self.executor.restricted_to(user.id),
+            context: self.context.restricted_to(user.id),
         }
     }
 
@@ -345,9 +325,12 @@ impl Database {
         E: From<Error> + Send,
         T: Send,
     {
-        self.executor
-            .transact(Begin::writing(isolation), |executor| {
-                run(Transaction { executor })
+        let context = |executor| self.context.with(executor);
+        self.context
+            .transaction_at(isolation, |executor| {
+                run(Transaction {
+                    context: context(executor),
+                })
             })
             .await
     }
@@ -355,7 +338,7 @@ impl Database {
     /// What the database did since it was opened, in numbers.
     #[must_use]
     pub fn stats(&self) -> DatabaseStats {
-        self.executor.shared.stats.snapshot()
+        self.context.stats()
     }
 }
 
@@ -364,7 +347,7 @@ impl Transaction {
     #[must_use]
     pub fn acting_as(&self, user: UserId) -> Self {
         Self {
-            executor: self.executor.acting_as(user),
+            context: self.context.acting_as(user),
         }
     }
 
@@ -372,7 +355,7 @@ impl Transaction {
     #[must_use]
     pub fn restricted_to(&self, user: &User) -> Restricted {
         Restricted {
-            executor: self.executor.restricted_to(user.id),
+            context: self.context.restricted_to(user.id),
         }
     }
 
@@ -387,9 +370,12 @@ impl Transaction {
         E: From<Error> + Send,
         T: Send,
     {
-        self.executor
-            .transact(Begin::writing(Isolation::Default), |executor| {
-                run(Self { executor })
+        let context = |executor| self.context.with(executor);
+        self.context
+            .transaction_at(Isolation::Default, |executor| {
+                run(Self {
+                    context: context(executor),
+                })
             })
             .await
     }
@@ -405,9 +391,12 @@ impl Restricted {
         E: From<Error> + Send,
         T: Send,
     {
-        self.executor
-            .transact(Begin::writing(Isolation::Default), |executor| {
-                run(Self { executor })
+        let context = |executor| self.context.with(executor);
+        self.context
+            .transaction_at(Isolation::Default, |executor| {
+                run(Self {
+                    context: context(executor),
+                })
             })
             .await
     }
@@ -419,19 +408,19 @@ macro_rules! queries {
             /// Returns the present moment by the database's clock.
             #[must_use]
             pub fn now(&self) -> DateTime<Utc> {
-                self.executor.now()
+                self.context.now()
             }
 
             /// Returns the kind of database.
             #[must_use]
             pub fn backend(&self) -> DbBackend {
-                self.executor.backend()
+                self.context.backend()
             }
 
             /// Returns the user on whose behalf this acts.
             #[must_use]
             pub fn actor(&self) -> Option<UserId> {
-                self.executor.actor
+                self.context.actor()
             }
 
             /// Runs a statement of your own and returns all its rows.
@@ -462,7 +451,7 @@ macro_rules! queries {
                 &self,
                 query: Q,
             ) -> Result<Vec<RowOf<Q>>, Error> {
-                self.executor.all(query).await
+                self.context.fetch_all(query).await
             }
 
             /// Runs a statement of your own and returns its first row, if there is one. No
@@ -475,7 +464,7 @@ macro_rules! queries {
                 &self,
                 query: Q,
             ) -> Result<Option<RowOf<Q>>, Error> {
-                self.executor.optional(query).await
+                self.context.fetch_optional(query).await
             }
 
             /// Runs a statement of your own and returns its first row. No other row is
@@ -500,8 +489,8 @@ macro_rules! queries {
                 &self,
                 statement: S,
             ) -> Result<u64, Error> {
-                let statement = statement.build(&self.executor.backend());
-                self.executor
+                let statement = statement.build(&self.context.backend());
+                self.context
                     .execute(aura_orm::Statement::classify(statement))
                     .await
             }

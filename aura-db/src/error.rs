@@ -1,15 +1,9 @@
 //! What can go wrong, split by what the caller can do about it.
 
-mod classify;
-
+pub use aura_orm::FieldError;
+use aura_orm::{Cause, RowError};
 use entity::{Action, ExecutionId, Resource, UserId, WorkflowId};
 use sea_orm::DbErr;
-use serde::Serialize;
-
-pub(crate) use classify::Context;
-
-/// Any error's source.
-pub(crate) type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 /// An operation that failed.
 ///
@@ -179,17 +173,8 @@ pub enum Error {
     Password(#[from] crate::password::PasswordError),
     /// A row holds what this build can't read: it was written by something
     /// else, or by a newer version.
-    #[error("{}", inconsistent(table, column.as_deref(), *id))]
-    Inconsistent {
-        /// The table.
-        table: String,
-        /// The column, when it is known.
-        column: Option<String>,
-        /// The row, when it has an id.
-        id: Option<i64>,
-        /// What can't be read.
-        source: DbErr,
-    },
+    #[error(transparent)]
+    Inconsistent(#[from] RowError),
     /// A statement failed for a reason that is none of the above.
     #[error("{context} failed")]
     Other {
@@ -201,16 +186,6 @@ pub enum Error {
 }
 
 connection::debug_as_display!(Error);
-
-/// What is wrong with one field of an input.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
-#[error("{field}: {problem}")]
-pub struct FieldError {
-    /// The field.
-    pub field: &'static str,
-    /// What is wrong with it, as a rest of a sentence.
-    pub problem: String,
-}
 
 fn fields(errors: &[FieldError]) -> String {
     let list: Vec<_> = errors.iter().map(ToString::to_string).collect();
@@ -233,44 +208,53 @@ fn conflict(table: &str, columns: &[String], deleted: bool) -> String {
     }
 }
 
-fn inconsistent(table: &str, column: Option<&str>, id: Option<i64>) -> String {
-    let column = column.map(|name| format!(".{name}")).unwrap_or_default();
-    let row = id
-        .map(|id| format!(" of the row with id {id}"))
-        .unwrap_or_default();
-    format!("{table}{column}{row} holds what this version of aura-db can't read")
+impl From<aura_orm::Error> for Error {
+    fn from(error: aura_orm::Error) -> Self {
+        use aura_orm::Error as Orm;
+        match error {
+            Orm::NoRow => Self::not_found("row", "of the query"),
+            Orm::Conflict { table, columns } => Self::Conflict {
+                table,
+                columns,
+                deleted: false,
+            },
+            Orm::ForeignKey { table, constraint } => Self::ForeignKey { table, constraint },
+            Orm::Validation(field) => Self::Validation(vec![field]),
+            Orm::Aborted => Self::Aborted,
+            Orm::Ended => Self::Ended,
+            Orm::OutcomeUnknown { context, source } => Self::OutcomeUnknown { context, source },
+            Orm::Configuration(error) => Self::Configuration(error),
+            Orm::Unavailable {
+                context,
+                reason,
+                source,
+            } => Self::Unavailable {
+                context,
+                reason,
+                source,
+            },
+            Orm::Busy { context, source } => Self::Busy { context, source },
+            Orm::Timeout { context, source } => Self::Timeout { context, source },
+            Orm::Row(error) => Self::Inconsistent(error),
+            Orm::Other { context, source } => Self::Other { context, source },
+            error => Self::Other {
+                context: "running a statement",
+                source: Box::new(error),
+            },
+        }
+    }
 }
 
 impl From<connection::Error> for Error {
     fn from(error: connection::Error) -> Self {
-        match error {
-            connection::Error::Unavailable { .. } => Self::unavailable("connecting", error),
-            _ => Self::Configuration(error),
-        }
+        aura_orm::Error::from(error).into()
     }
 }
 
 /// For code that calls `SeaORM` itself.
 impl From<DbErr> for Error {
     fn from(error: DbErr) -> Self {
-        Self::of("running a statement", error)
-    }
-}
-
-impl From<aura_orm::RowError> for Error {
-    fn from(error: aura_orm::RowError) -> Self {
-        let aura_orm::RowError {
-            table,
-            column,
-            id,
-            source,
-        } = error;
-        Self::Inconsistent {
-            table,
-            column,
-            id,
-            source,
-        }
+        aura_orm::Error::from(error).into()
     }
 }
 
@@ -284,15 +268,6 @@ impl From<migration::Error> for Error {
 }
 
 impl Error {
-    /// The database can't be reached.
-    pub(crate) fn unavailable(context: &'static str, source: impl Into<Cause>) -> Self {
-        Self::Unavailable {
-            context,
-            reason: "the database can't be reached",
-            source: source.into(),
-        }
-    }
-
     /// One field that is wrong.
     pub(crate) fn field(field: &'static str, problem: impl Into<String>) -> Self {
         Self::Validation(vec![FieldError {

@@ -2,15 +2,13 @@
 
 use std::time::Instant;
 
-use aura_orm::TypedQuery;
-use connection::Target;
+use aura_orm::{PoolSizes, TypedQuery};
 use migration::State;
 use sea_orm::{DbBackend, Statement};
 use serde::Serialize;
 
 use crate::database::Database;
 use crate::error::Error;
-use crate::executor::context::Backend;
 
 /// How the database is. Holds no secret, so it may be served as JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -74,12 +72,10 @@ impl Database {
             ),
             _ => ("sqlite", "SELECT sqlite_version() AS version"),
         };
-        if let Some(sqlite) = self.executor().shared.sqlite() {
-            sqlite.check_file("looking at the database")?;
-        }
+        self.executor().check_file("looking at the database")?;
         let started = Instant::now();
         let version = TypedQuery::<String>::sql(Statement::from_string(backend, sql));
-        let version = self.executor().optional(version).await?;
+        let version = self.executor().fetch_optional(version).await?;
         let latency_micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         let schema = match self.schema_state().await? {
             State::Current => SchemaHealth::Current,
@@ -88,31 +84,7 @@ impl Database {
                 message: other.to_string(),
             },
         };
-        let max = match self.config().target {
-            Target::Memory => 1,
-            _ => self.config().pool.max,
-        };
-        let shared = &self.executor().shared;
-        let of = |size, idle: usize, max| PoolHealth {
-            size,
-            idle: narrow(idle),
-            max,
-        };
-        let (reader, writer) = match &shared.backend {
-            Backend::Sqlite(sqlite) => {
-                let free = usize::from(sqlite.writer.is_idle());
-                let writer = of(1, free, 1);
-                let reader = sqlite.readers.as_ref().map_or(writer, |readers| {
-                    let (size, idle) = readers.size();
-                    of(narrow(size), idle, max)
-                });
-                (reader, writer)
-            }
-            Backend::Postgres(postgres) => {
-                let (size, idle) = postgres.size();
-                (of(size, idle, max), of(size, idle, max))
-            }
-        };
+        let [reader, writer] = self.executor().pool_sizes().map(Into::into);
         Ok(Health {
             backend: name,
             server_version: version.unwrap_or_default(),
@@ -124,6 +96,13 @@ impl Database {
     }
 }
 
-fn narrow(count: usize) -> u32 {
-    u32::try_from(count).unwrap_or(u32::MAX)
+impl From<PoolSizes> for PoolHealth {
+    fn from(sizes: PoolSizes) -> Self {
+        let narrow = |count| u32::try_from(count).unwrap_or(u32::MAX);
+        Self {
+            size: narrow(sizes.size),
+            idle: narrow(sizes.idle),
+            max: narrow(sizes.max),
+        }
+    }
 }

@@ -91,27 +91,25 @@
 //!   over by a worker or a follower, as after a step back to an older build.
 //! * Call [`Database::close`] at the end.
 
-mod clock;
 pub mod config_schema;
+mod context;
 mod database;
 mod error;
-mod executor;
 pub mod graph;
 mod health;
 pub mod page;
 pub mod password;
 mod repositories;
 mod schema;
-mod seaorm;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod validate;
 
 pub use aura_orm::{
-    Deserialized, EntityModel, ModelOf, RowDecoder, RowError, RowOf, RowReader, TypedQuery,
-    TypedStatement,
+    CachedSql, CachedStatement, Clock, DatabaseStats, Deserialized, EntityModel, Isolation,
+    ModelOf, OperationStats, RowDecoder, RowError, RowOf, RowReader, SeaOrmWriter, SystemClock,
+    TypedQuery, TypedStatement,
 };
-pub use clock::{Clock, SystemClock};
 pub use connection::{
     Config, Durability, Environment, Pool, Postgres, Source, Target, Tls, TlsMode,
 };
@@ -122,16 +120,15 @@ pub use entity::{
     WorkflowStatus, WorkflowVersionId,
 };
 pub use error::{Error, FieldError};
-pub use executor::stats::{DatabaseStats, OperationStats};
-pub use executor::transaction::Isolation;
 pub use graph::{GraphEdge, GraphNode, GraphProblem, WorkflowGraph};
 pub use health::{Health, PoolHealth, SchemaHealth};
 pub use migration::{self, Migrator};
-pub use page::{Cursor, Deleted, List, Page};
+pub use page::{Cursor, Page, PageRequest};
 pub use repositories::agents::{Agent, AgentChange, AgentFilter, AgentSummary, NewAgent};
 pub use repositories::executions::{
     Execution, ExecutionFilter, ExecutionStats, ExecutionSummary, NewExecution, Outcome,
 };
+pub use repositories::filter::Deleted;
 pub use repositories::logs::{Log, LogFilter, LogStats, NewLog};
 pub use repositories::plugins::{NewPlugin, Plugin, PluginFilter, PluginSummary};
 pub use repositories::sessions::{self, Session, SessionRequest, Token};
@@ -142,9 +139,14 @@ pub use repositories::workflows::{
 };
 pub use repositories::{agents, executions, logs, plugins, workflows};
 pub use sea_orm;
-pub use seaorm::{SeaOrm, SeaOrmTransaction, SeaOrmWriter};
 pub use secrecy::{self, SecretString};
 pub use validate::{MAX_DOCUMENT_BYTES, MAX_DOCUMENT_DEPTH, MAX_TEXT_BYTES};
+
+/// SeaORM's own connections, for what only they can do.
+pub type SeaOrm = aura_orm::SeaOrm<Error>;
+
+/// A transaction of [`SeaOrm`].
+pub type SeaOrmTransaction = aura_orm::SeaOrmTransaction<Error>;
 
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]

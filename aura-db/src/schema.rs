@@ -5,9 +5,9 @@ use connection::Target;
 use migration::{QueryNames, Runner, State};
 use sea_orm::Statement;
 
+use crate::context::Executor;
 use crate::database::Database;
 use crate::error::Error;
-use crate::executor::Executor;
 
 impl Database {
     pub(crate) async fn prepare_schema(&self) -> Result<(), Error> {
@@ -40,18 +40,19 @@ impl Database {
     ///
     /// Fails when the database can't be read.
     pub async fn schema_state(&self) -> Result<State, Error> {
-        let executor = self.executor();
-        Runner::default()
-            .state_by(executor.backend(), executor)
-            .await
+        let names = Names(self.executor());
+        Runner::default().state_by(self.backend(), &names).await
     }
 }
 
-impl QueryNames for Executor {
+/// Asks the migration's questions.
+struct Names<'a>(&'a Executor);
+
+impl QueryNames for Names<'_> {
     type Error = Error;
 
     async fn names(&self, sql: String) -> Result<Vec<String>, Error> {
-        let query = Statement::from_string(self.backend(), sql);
-        self.all(TypedQuery::<String>::sql(query)).await
+        let query = Statement::from_string(self.0.backend(), sql);
+        self.0.fetch_all(TypedQuery::<String>::sql(query)).await
     }
 }

@@ -9,7 +9,7 @@ use aura_db::entity::{PasswordHash, users};
 use aura_db::sea_orm::{ActiveModelTrait, EntityTrait, Set};
 use aura_db::secrecy::ExposeSecret;
 use aura_db::users::OwnedRows;
-use aura_db::{Database, Error, NewUser, Page, Role, SessionRequest, UserFilter};
+use aura_db::{Database, Error, NewUser, PageRequest, Role, SessionRequest, UserFilter};
 use testdb::{Backend, TestDb};
 use tracing_subscriber::fmt::format::FmtSpan;
 
@@ -74,7 +74,7 @@ async fn exercise(db: &Database) -> Result<Vec<String>, Error> {
         .create(NewUser::new("", "x", "canary-".repeat(200)))
         .await;
     shown.push(format!("{wrong:?} {taken:?} {invalid:?}"));
-    let list = users.list(UserFilter::new(), Page::first(5)).await?;
+    let list = users.list(UserFilter::new(), PageRequest::first(5)).await?;
     shown.push(format!(
         "{list:?} {}",
         serde_json::to_string(&list).expect("JSON")
@@ -194,7 +194,7 @@ async fn every_operation_is_told_and_no_secret() {
         let told = |fields: &str| {
             logged
                 .lines()
-                .any(|line| line.contains("aura_db::operation: close") && line.contains(fields))
+                .any(|line| line.contains("aura_orm::operation: close") && line.contains(fields))
         };
         for fields in [
             r#"operation{table="users" operation="create" rows=1}"#,

@@ -1,16 +1,25 @@
 //! What TypeORM was to AURA's old data layer: the part that runs statements and
 //! knows no table. AURA's own tables and an application's enter it alike.
 //!
+//! * [`Executor`]: runs statements, operations and transactions on either database.
+//! * [`Error`]: what went wrong, split by what the caller can do about it.
+//! * [`page`]: lists in parts, by cursor or number.
 //! * [`Statement`]: SQL with the values of its placeholders, for either database;
 //!   [`TypedStatement`]: one whose rows have a type; [`CachedSql`]: one that is built once.
 //! * [`row`]: rows of either database, read as models, tuples and structs.
 //! * [`Batcher`]: requests of concurrent callers, sent in one statement.
 //! * [`sqlite`]: SQLite inside the process.
 //! * [`postgres`]: the connections to a server.
+//! * [`SeaOrm`]: SeaORM's own connections, for what only they can do.
 
 mod batcher;
+mod clock;
+mod error;
+mod executor;
+pub mod page;
 pub mod postgres;
 pub mod row;
+mod seaorm;
 pub mod sqlite;
 mod statement;
 mod statement_cache;
@@ -18,7 +27,15 @@ mod typed_statement;
 mod value;
 
 pub use batcher::{Batch, Batcher, Leader, Slot};
+pub use clock::{Clock, SystemClock};
+pub use error::{Cause, Error, FieldError};
+pub use executor::bulk::{SizedRow, array_literals};
+pub use executor::stats::{DatabaseStats, OperationStats};
+pub use executor::{Access, CommitHook, Executor, OpenTransaction, Operation, PoolSizes};
+pub use page::{Cursor, Page, PageRequest};
+pub use postgres::Isolation;
 pub use row::{Deserialized, EntityModel, ModelOf, RowDecoder, RowError, RowReader};
+pub use seaorm::{SeaOrm, SeaOrmTransaction, SeaOrmWriter};
 pub use statement::{Statement, StatementKind};
 pub use statement_cache::{CachedSql, CachedStatement};
 pub use typed_statement::{RowOf, SelectorRows, TypedQuery, TypedStatement, returning, select};

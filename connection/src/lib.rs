@@ -35,6 +35,8 @@ pub use connector::{ConnectError, Connector, Session, SessionConnection};
 pub use describe::Setting;
 pub use environment::{Environment, Source};
 pub use error::{Error, Problem, causes};
-pub use open::{Connections, NO_TIME_LIMITS, connect, connect_exclusive, connect_read_only};
-pub use sqlite::busy_timeout;
+pub use open::{
+    Connections, NO_TIME_LIMITS, connect, connect_exclusive, connect_memory, connect_read_only,
+};
+pub use sqlite::{busy_timeout, memory_name, prepare_sqlite};
 pub use variables::{VARIABLES, Variable, variable};

@@ -15,8 +15,6 @@ pub struct Connections {
     /// Takes reads. A pool of read-only connections; for `:memory:` the writer itself, and
     /// behind a pooler (`prepared_statements` off) they may write.
     pub reader: DatabaseConnection,
-    /// The URI by which SQLite opens `:memory:` in this process.
-    pub memory: Option<String>,
 }
 
 impl Connections {
@@ -39,24 +37,24 @@ impl Connections {
 pub async fn connect(config: &Config) -> Result<Connections, Error> {
     match &config.target {
         Target::Sqlite { path } => sqlite::connect(config, path).await,
-        Target::Memory => {
-            let name = sqlite::memory_name();
-            let writer = sqlite::memory(config, &name).await?;
-            Ok(Connections {
-                reader: writer.clone(),
-                writer,
-                memory: Some(format!("file:{name}?vfs=memdb")),
-            })
-        }
+        Target::Memory => connect_memory(config, &sqlite::memory_name()).await,
         Target::Postgres(postgres) => {
             let writer = postgres::connect(config, postgres, config.pool.max).await?;
             Ok(Connections {
                 reader: postgres::lazy_reader(config, postgres)?,
                 writer,
-                memory: None,
             })
         }
     }
+}
+
+/// Opens the database in memory of this name ([`memory_name`](crate::memory_name)).
+pub async fn connect_memory(config: &Config, name: &str) -> Result<Connections, Error> {
+    let writer = sqlite::memory(config, name).await?;
+    Ok(Connections {
+        reader: writer.clone(),
+        writer,
+    })
 }
 
 /// Opens one connection for work that nobody may interrupt, such as

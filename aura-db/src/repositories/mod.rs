@@ -6,30 +6,32 @@ use entity::{Document, DocumentError, Live};
 use sea_orm::sea_query::{Expr, Query, SimpleExpr, UpdateStatement};
 use sea_orm::{ColumnTrait, DbBackend, DbErr, QueryFilter, Value};
 
+use crate::context::Context;
 use crate::error::Error;
-use crate::executor::Executor;
 
 pub mod agents;
 pub mod executions;
+pub(crate) mod filter;
 pub mod logs;
 pub mod plugins;
 pub mod sessions;
+mod summary;
 pub mod users;
 pub mod workflows;
 
-impl Executor {
+impl Context {
     /// An update of a managed table that already says when and by whom.
     pub(crate) fn audited_update<E: Live>(&self, now: DateTime<Utc>) -> UpdateStatement {
         Query::update()
             .table(E::default().table_ref())
             .value(E::UPDATED_AT, now)
-            .value(E::UPDATED_BY, Value::from(self.actor.map(|user| user.0)))
+            .value(E::UPDATED_BY, Value::from(self.actor().map(|user| user.0)))
             .take()
     }
 }
 
 /// Removes a deleted row for good.
-pub(crate) async fn purge<E: Live>(h: &Executor, what: &'static str, id: i64) -> Result<(), Error> {
+pub(crate) async fn purge<E: Live>(h: &Context, what: &'static str, id: i64) -> Result<(), Error> {
     let delete = Query::delete()
         .from_table(E::default().table_ref())
         .and_where(E::ID.eq(id))
@@ -125,12 +127,12 @@ pub(crate) fn ensure_valid_json<C: ColumnTrait>(
 }
 
 fn unreadable<C: ColumnTrait>(column: C, id: i64, error: &DocumentError) -> Error {
-    Error::Inconsistent {
+    Error::Inconsistent(RowError {
         table: column.entity_name().to_string(),
         column: Some(column.as_str().to_owned()),
         id: Some(id),
         source: DbErr::Json(error.to_string()),
-    }
+    })
 }
 
 /// A statement that can't be built: a mistake of ours.

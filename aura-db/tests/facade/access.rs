@@ -2,8 +2,8 @@
 
 use aura_db::users::OwnedRows;
 use aura_db::{
-    Action, Database, Error, NewPlugin, NewUser, NewWorkflow, Page, Reach, Resource, Restricted,
-    Role, SessionRequest, User, UserChange, UserFilter, UserId,
+    Action, Database, Error, NewPlugin, NewUser, NewWorkflow, PageRequest, Reach, Resource,
+    Restricted, Role, SessionRequest, User, UserChange, UserFilter, UserId,
 };
 use serde_json::json;
 use testdb::{Backend, TestDb};
@@ -92,7 +92,7 @@ async fn on_users(db: &Restricted, target: UserId, number: usize) -> Vec<Done> {
     let users = db.users();
     let email = format!("new{number}@example.org");
     let new = NewUser::new("n", &*email, "x");
-    let first = Page::first(1);
+    let first = PageRequest::first(1);
     vec![
         done("create", Create, users.create(new).await),
         done("find", Read, users.find(target).await),

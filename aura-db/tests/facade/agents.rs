@@ -4,7 +4,7 @@ use aura_db::agents::AgentSort;
 use aura_db::users::OwnedRows;
 use aura_db::{
     Agent, AgentChange, AgentFilter, Database, Deleted, Document, Error, MAX_DOCUMENT_DEPTH,
-    NewAgent, Page, Role, UserId,
+    NewAgent, PageRequest, Role, UserId,
 };
 use sea_orm::ConnectionTrait;
 use serde_json::json;
@@ -157,11 +157,11 @@ async fn changed(db: TestDb) {
 async fn names(db: &Database, filter: AgentFilter) -> Vec<String> {
     let list = db
         .agents()
-        .list(filter.clone(), Page::first(100))
+        .list(filter.clone(), PageRequest::first(100))
         .await
         .expect("a list");
     let names: Vec<_> = list.items.into_iter().map(|agent| agent.name).collect();
-    let full = db.agents().list_full(filter, Page::first(100)).await;
+    let full = db.agents().list_full(filter, PageRequest::first(100)).await;
     let full: Vec<_> = full.expect("a list").items;
     assert!(full.iter().map(|agent| &agent.name).eq(&names));
     names
@@ -194,7 +194,11 @@ async fn lists_and_filters(db: TestDb) {
     assert_eq!(names(&db, all().text("_")).await, ["ç_"]);
     assert_eq!(names(&db, all().deleted(Deleted::Only)).await, ["gone"]);
     assert_eq!(
-        refused(db.agents().list(all().text("\0"), Page::first(1)).await),
+        refused(
+            db.agents()
+                .list(all().text("\0"), PageRequest::first(1))
+                .await
+        ),
         ["text"]
     );
 }
@@ -260,7 +264,7 @@ async fn only_admins_by_the_matrix(db: TestDb) {
     for role in [Role::Editor, Role::Viewer, Role::User] {
         db.users().set_role(ada.id, role).await.expect("changed");
         let list = db.restricted_to(&ada).agents();
-        let list = list.list(AgentFilter::new(), Page::first(9)).await;
+        let list = list.list(AgentFilter::new(), PageRequest::first(9)).await;
         assert_error!(list, Error::Forbidden { .. });
     }
     db.users()
@@ -269,7 +273,7 @@ async fn only_admins_by_the_matrix(db: TestDb) {
         .expect("changed");
     let list = db.restricted_to(&ada).agents();
     let list = list
-        .list(AgentFilter::new(), Page::first(9))
+        .list(AgentFilter::new(), PageRequest::first(9))
         .await
         .expect("a list");
     assert_eq!(list.items.len(), 1);
@@ -332,7 +336,9 @@ async fn numbers_of_any_size_are_no_obstacle(db: TestDb) {
         assert_eq!(read.as_str(), "[1e999]");
         assert!(read.json().is_err());
         let full = db.agents();
-        let full = full.list_full(AgentFilter::new(), Page::first(9)).await;
+        let full = full
+            .list_full(AgentFilter::new(), PageRequest::first(9))
+            .await;
         assert_eq!(full.expect("a list").items[0].config, Some(read));
     };
     spoil().await;

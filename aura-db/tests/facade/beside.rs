@@ -1,7 +1,7 @@
 //! An application's own migrations and tables beside ours.
 
 use aura_db::sea_orm::{FromQueryResult, Statement};
-use aura_db::{Config, Database, Error, NewWorkflow, Page, WorkflowFilter};
+use aura_db::{Config, Database, Error, NewWorkflow, PageRequest, WorkflowFilter};
 use sea_orm_migration::prelude::*;
 use testdb::TestDb;
 
@@ -106,7 +106,7 @@ async fn own_migrations_live_beside_ours(test: TestDb) {
     );
     let list = db
         .workflows()
-        .list(WorkflowFilter::new(), Page::first(1))
+        .list(WorkflowFilter::new(), PageRequest::first(1))
         .await;
     assert_eq!(list.expect("a list").items[0].id, flow.id);
     AppMigrator::down(&*db.seaorm().writer().await.expect("open"), None)

@@ -7,7 +7,9 @@ use std::time::Duration;
 use aura_db::entity::sessions;
 use aura_db::sea_orm::{ConnectionTrait, EntityTrait};
 use aura_db::sessions::Issued;
-use aura_db::{Database, LogFilter, LogLevel, NewLog, NewWorkflow, Page, SessionRequest, UserId};
+use aura_db::{
+    Database, LogFilter, LogLevel, NewLog, NewWorkflow, PageRequest, SessionRequest, UserId,
+};
 use chrono::TimeDelta;
 use testdb::TestDb;
 
@@ -119,7 +121,7 @@ async fn entries_keep_their_order(test: TestDb) {
     }
     assert!(written.is_sorted());
     let mut read = Vec::new();
-    let mut page = Page::first(7);
+    let mut page = PageRequest::first(7);
     loop {
         let list = db
             .logs()
@@ -128,7 +130,7 @@ async fn entries_keep_their_order(test: TestDb) {
             .expect("a page");
         read.extend(list.items.iter().map(|log| log.id));
         match list.next {
-            Some(next) => page = Page::after(next, 7),
+            Some(next) => page = PageRequest::after(next, 7),
             None => break,
         }
     }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use aura_db::entity::users;
 use aura_db::sea_orm::{EntityTrait, PaginatorTrait};
-use aura_db::{Database, Error, LogFilter, Page};
+use aura_db::{Database, Error, LogFilter, PageRequest};
 use testdb::TestDb;
 use tokio::task::JoinSet;
 
@@ -77,7 +77,7 @@ async fn long_reads_keep_to_the_pool(test: TestDb) {
         let db = db.clone();
         reads.spawn(async move {
             let filter = LogFilter::new().text("nothing holds this");
-            let list = db.logs().list(filter, Page::first(10)).await;
+            let list = db.logs().list(filter, PageRequest::first(10)).await;
             assert!(list.expect("a list").items.is_empty());
             open(&db).await
         });

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use aura_db::{
-    Database, Error, NewWorkflow, Page, SessionRequest, WorkflowChange, WorkflowFilter, WorkflowId,
+    Database, Error, NewWorkflow, PageRequest, SessionRequest, WorkflowChange, WorkflowFilter,
+    WorkflowId,
 };
 use testdb::TestDb;
 use testdb::process::{Running, asked, command};
@@ -101,7 +102,7 @@ async fn four_processes_share_a_database(test: TestDb) {
     }
     let list = db
         .workflows()
-        .list(WorkflowFilter::owner(ada.id), Page::number(1, 1))
+        .list(WorkflowFilter::owner(ada.id), PageRequest::number(1, 1))
         .await
         .expect("a list");
     assert_eq!(list.total, Some(u64::from(4 * OPERATIONS / 5)));
@@ -135,7 +136,7 @@ async fn process() {
         assert_eq!(who.expect("an answer").expect("somebody").user.id.0, owner);
         let list = db
             .workflows()
-            .list(WorkflowFilter::new(), Page::first(10))
+            .list(WorkflowFilter::new(), PageRequest::first(10))
             .await;
         assert!(!list.expect("a list").items.is_empty());
     }

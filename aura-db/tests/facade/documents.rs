@@ -10,8 +10,8 @@ use aura_db::sea_orm::{
 };
 use aura_db::{
     AgentChange, Database, Document, Error, ExecutionMode, GraphProblem, LogFilter, LogLevel,
-    NewAgent, NewExecution, NewLog, NewPlugin, NewWorkflow, Outcome, Page, UserId, Workflow,
-    WorkflowChange, WorkflowFilter, WorkflowId,
+    NewAgent, NewExecution, NewLog, NewPlugin, NewWorkflow, Outcome, PageRequest, RowError, UserId,
+    Workflow, WorkflowChange, WorkflowFilter, WorkflowId,
 };
 use serde_json::{Value, json};
 use testdb::{Backend, TestDb};
@@ -103,7 +103,7 @@ async fn workflows_keep_their_text(db: TestDb) {
         assert_eq!((&none.nodes, &none.metadata), (&None, &None));
         assert_eq!(text(none.settings.as_ref()), *one);
     }
-    let list = workflows.list_full(WorkflowFilter::new(), Page::first(50));
+    let list = workflows.list_full(WorkflowFilter::new(), PageRequest::first(50));
     assert_eq!(list.await.expect("a list").items.len(), 2 * TEXTS.len());
 }
 
@@ -158,7 +158,10 @@ async fn log_metadata_keeps_its_numbers(db: TestDb) {
     assert_eq!(text(log.metadata.as_ref()), numbers);
     let many = vec![new(numbers), NewLog::new(flow, LogLevel::Info, "none")];
     assert_eq!(db.logs().append_many(many).await.expect("appended"), 2);
-    let list = db.logs().list(LogFilter::new(), Page::first(9)).await;
+    let list = db
+        .logs()
+        .list(LogFilter::new(), PageRequest::first(9))
+        .await;
     let list = list.expect("a list").items;
     assert_eq!(list[0].metadata, None);
     assert_eq!(text(list[1].metadata.as_ref()), numbers);
@@ -243,7 +246,9 @@ async fn plain_seaorm_in_bulk_and_without_documents(db: TestDb) {
     many.await.expect("inserted");
     drop(writer);
     let list = db.workflows();
-    let list = list.list_full(WorkflowFilter::new(), Page::first(50)).await;
+    let list = list
+        .list_full(WorkflowFilter::new(), PageRequest::first(50))
+        .await;
     let list = list.expect("a list").items;
     let read: Vec<_> = list.iter().map(|flow| text(flow.nodes.as_ref())).collect();
     assert_eq!(read, TEXTS);
@@ -384,12 +389,12 @@ async fn what_is_no_json_is_told_by_who_parses_it() {
             .await;
     };
     let inconsistent = |error: Error, id: WorkflowId| {
-        let Error::Inconsistent {
+        let Error::Inconsistent(RowError {
             table,
             column,
             id: row,
             ..
-        } = error
+        }) = error
         else {
             panic!("{error:?}")
         };

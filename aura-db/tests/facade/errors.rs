@@ -4,7 +4,10 @@ use std::fmt::Write;
 
 use aura_db::entity::users;
 use aura_db::sea_orm::{ConnectionTrait, DbBackend, EntityTrait, FromQueryResult, Statement};
-use aura_db::{Database, Error, NewAgent, NewPlugin, NewUser, Page, SessionRequest, UserFilter};
+use aura_db::{
+    Database, Error, NewAgent, NewPlugin, NewUser, PageRequest, RowError, SessionRequest,
+    UserFilter,
+};
 use testdb::{Backend, TestDb};
 
 use crate::people::session;
@@ -89,9 +92,9 @@ async fn force(test: &TestDb, constraint: &str, sql: &str) {
 
 fn broken<T: std::fmt::Debug>(result: Result<T, Error>) -> (String, Option<String>, Option<i64>) {
     match result {
-        Err(Error::Inconsistent {
+        Err(Error::Inconsistent(RowError {
             table, column, id, ..
-        }) => (table, column, id),
+        })) => (table, column, id),
         other => panic!("not inconsistent: {other:?}"),
     }
 }
@@ -113,12 +116,15 @@ async fn a_word_that_nobody_knows(test: TestDb) {
     assert_eq!(
         find(&db).await.expect_err("inconsistent").to_string(),
         format!(
-            "users.role of the row with id {} holds what this version of aura-db can't read",
+            "users.role of the row with id {} holds what this build can't read",
             bob.id
         )
     );
     assert_eq!(broken(db.users().get_by_email(&bob.email).await), expected);
-    let list = db.users().list(UserFilter::new(), Page::first(10)).await;
+    let list = db
+        .users()
+        .list(UserFilter::new(), PageRequest::first(10))
+        .await;
     assert_eq!(broken(list), expected);
     let who = db.sessions().authenticate(&issued.token).await;
     assert_eq!(broken(who), expected, "a row with two entities");

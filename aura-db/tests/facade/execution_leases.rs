@@ -108,7 +108,7 @@ async fn a_late_holder_is_refused(db: TestDb) {
         .expect("an answer")
         .expect("one");
     clock.advance(LEASE);
-    let back = executions.recover(10).await.expect("an answer");
+    let back = executions.requeue_expired(10).await.expect("an answer");
     assert_eq!(back.len(), 1);
     assert_eq!((back[0].id, back[0].status), (id, ExecutionStatus::Queued));
     assert_eq!((&back[0].worker_id, back[0].lease_until), (&None, None));
@@ -270,7 +270,13 @@ async fn recovered_once(db: TestDb) {
         .claim_many("long", LEASE * 9, 10)
         .await
         .expect("an answer");
-    assert!(executions.recover(99).await.expect("an answer").is_empty());
+    assert!(
+        executions
+            .requeue_expired(99)
+            .await
+            .expect("an answer")
+            .is_empty()
+    );
     clock.advance(LEASE);
     let schedulers: Vec<_> = (0..6)
         .map(|_| {
@@ -278,7 +284,7 @@ async fn recovered_once(db: TestDb) {
             tokio::spawn(async move {
                 let mut mine = Vec::new();
                 loop {
-                    let some = executions.recover(4).await.expect("an answer");
+                    let some = executions.requeue_expired(4).await.expect("an answer");
                     if some.is_empty() {
                         break mine;
                     }
@@ -366,7 +372,11 @@ async fn a_reordered_table_reads_right(test: TestDb) {
     let claimed = executions.claim("w", LEASE).await.expect("an answer");
     right(claimed, ExecutionStatus::Running);
     clock.advance(LEASE);
-    let recovered = executions.recover(10).await.expect("an answer").pop();
+    let recovered = executions
+        .requeue_expired(10)
+        .await
+        .expect("an answer")
+        .pop();
     right(recovered, ExecutionStatus::Queued);
     let found = executions.find(id).await.expect("an answer");
     right(found, ExecutionStatus::Queued);

@@ -6,7 +6,7 @@ use aura_db::sea_orm::ActiveModelTrait;
 use aura_db::sea_orm::ActiveValue::Set;
 use aura_db::{
     Database, Document, Error, Execution, ExecutionFilter, ExecutionMode, ExecutionStatus,
-    LogLevel, NewExecution, NewWorkflow, Outcome, Page, WorkflowChange, WorkflowId,
+    LogLevel, NewExecution, NewWorkflow, Outcome, PageRequest, WorkflowChange, WorkflowId,
 };
 use serde_json::json;
 use testdb::TestDb;
@@ -177,11 +177,11 @@ async fn lists_and_filters(db: TestDb) {
     executions.claim("w", LEASE).await.expect("an answer");
     let found = async |filter: ExecutionFilter| {
         let list = executions
-            .list(filter.clone(), Page::first(10))
+            .list(filter.clone(), PageRequest::first(10))
             .await
             .expect("a list");
         let full = executions
-            .list_full(filter, Page::first(10))
+            .list_full(filter, PageRequest::first(10))
             .await
             .expect("a list");
         let list: Vec<_> = list.items.iter().map(|execution| execution.id).collect();
@@ -214,11 +214,15 @@ async fn lists_and_filters(db: TestDb) {
     assert_eq!(found(all().from(second)).await, Some(vec![3, 2, 1]));
     assert_eq!(found(all().until(second)).await, Some(vec![0]));
     assert_eq!(
-        refused(executions.list(all().worker("\0"), Page::first(1)).await),
+        refused(
+            executions
+                .list(all().worker("\0"), PageRequest::first(1))
+                .await
+        ),
         ["worker"]
     );
     let list = executions
-        .list(all(), Page::number(2, 3))
+        .list(all(), PageRequest::number(2, 3))
         .await
         .expect("a list");
     assert_eq!((list.total, list.items.len()), (Some(4), 1));
@@ -291,7 +295,10 @@ async fn old_ones_are_pruned(db: TestDb) {
     assert_eq!(executions.prune(old, 99).await.expect("pruned"), 1);
     assert_eq!(executions.prune(old, u64::MAX).await.expect("pruned"), 0);
     let left = executions
-        .list(ExecutionFilter::new().oldest_first(), Page::first(10))
+        .list(
+            ExecutionFilter::new().oldest_first(),
+            PageRequest::first(10),
+        )
         .await;
     let left = left.expect("a list").items;
     assert_eq!((left.len(), left[0].id), (3, ids[3]));

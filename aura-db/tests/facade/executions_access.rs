@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use aura_db::{
     Database, Error, Execution, ExecutionFilter, ExecutionMode, ExecutionStatus, NewExecution,
-    NewWorkflow, Outcome, Page, Restricted, Role, User, WorkflowId,
+    NewWorkflow, Outcome, PageRequest, Restricted, Role, User, WorkflowId,
 };
 use testdb::TestDb;
 
@@ -31,9 +31,9 @@ fn new(flow: WorkflowId) -> NewExecution {
 
 async fn seen(db: &Restricted, filter: ExecutionFilter) -> Vec<Execution> {
     let executions = db.executions();
-    let full = executions.list_full(filter.clone(), Page::first(9));
+    let full = executions.list_full(filter.clone(), PageRequest::first(9));
     let full = full.await.expect("a list").items;
-    let list = executions.list(filter.clone(), Page::number(1, 9));
+    let list = executions.list(filter.clone(), PageRequest::number(1, 9));
     let list = list.await.expect("a list");
     assert_eq!(list.total, Some(full.len() as u64));
     assert!(
@@ -94,7 +94,7 @@ async fn editors_run_and_do_not_read(db: TestDb) {
     let executions = handle.executions();
     let own = executions.enqueue(new(mine)).await.expect("queued");
     assert_error!(executions.get(own.id).await, Error::Forbidden { .. });
-    let list = executions.list(ExecutionFilter::new(), Page::first(1));
+    let list = executions.list(ExecutionFilter::new(), PageRequest::first(1));
     assert_error!(list.await, Error::Forbidden { .. });
     executions.cancel(own.id).await.expect("canceled");
 }
@@ -132,7 +132,7 @@ async fn only_admins_work(db: TestDb) {
             executions.extend(id, "w", LEASE).await.map(|_| ()),
             executions.finish(id, "w", outcome).await.map(|_| ()),
             executions.claim_many("w", LEASE, 1).await.map(|_| ()),
-            executions.recover(1).await.map(|_| ()),
+            executions.requeue_expired(1).await.map(|_| ()),
             executions.prune(db.now(), 1).await.map(|_| ()),
         ];
         for result in all {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use aura_db::sea_orm::prelude::DateTimeUtc;
 use aura_db::{
     Database, Error, ExecutionFilter, ExecutionId, ExecutionMode, ExecutionStatus, NewExecution,
-    Outcome, Page, WorkflowId,
+    Outcome, PageRequest, WorkflowId,
 };
 use chrono::TimeDelta;
 use serde_json::json;
@@ -107,7 +107,7 @@ async fn recover_and_finish_meet(db: TestDb) {
         clock.advance(LEASE);
         let (finished, recovered) = tokio::join!(
             executions.finish(id, "w", Outcome::success(Some(json!("done").into()))),
-            executions.recover(10)
+            executions.requeue_expired(10)
         );
         let recovered = recovered.expect("an answer").len();
         let now = executions.get(id).await.expect("there");
@@ -136,7 +136,7 @@ async fn recover_and_extend_meet(test: TestDb) {
         its_clock.set(db.now() + TimeDelta::seconds(31));
         let (holder, scheduler) = (db.executions(), ahead.executions());
         let (extended, recovered) =
-            tokio::join!(holder.extend(id, "w", LEASE), scheduler.recover(10));
+            tokio::join!(holder.extend(id, "w", LEASE), scheduler.requeue_expired(10));
         let recovered = recovered.expect("an answer").len();
         let status = holder.get(id).await.expect("there").status;
         match (extended, recovered) {
@@ -179,7 +179,7 @@ async fn pruned_once(db: TestDb) {
     }
     assert_eq!(count, 40);
     let left = ExecutionFilter::new();
-    let left = db.executions().list(left, Page::first(9)).await;
+    let left = db.executions().list(left, PageRequest::first(9)).await;
     let left: Vec<_> = left.expect("a list").items.iter().map(|e| e.id).collect();
     assert_eq!(left, [open]);
 }
@@ -196,7 +196,7 @@ async fn times_beyond_the_calendar(db: TestDb) {
         (all().until(earliest), 0),
         (all().from(latest), 0),
     ] {
-        let list = executions.list(times.clone(), Page::first(9)).await;
+        let list = executions.list(times.clone(), PageRequest::first(9)).await;
         assert_eq!(list.expect("a list").items.len(), count);
         let stats = executions.stats(times).await.expect("numbers");
         assert_eq!(stats.total, count as u64);
@@ -220,7 +220,7 @@ async fn times_finer_than_stored(db: TestDb) {
     let executions = db.executions();
     let id = queue(&db, flow).await;
     let found = async |filter: ExecutionFilter| {
-        let list = executions.list(filter, Page::first(9)).await;
+        let list = executions.list(filter, PageRequest::first(9)).await;
         list.expect("a list").items.len()
     };
     let bit = TimeDelta::nanoseconds(1);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use aura_db::{
     Error, ExecutionFilter, ExecutionId, ExecutionMode, LogFilter, LogLevel, MAX_DOCUMENT_DEPTH,
-    NewExecution, NewLog, NewWorkflow, Page, Role, SessionRequest, WorkflowId,
+    NewExecution, NewLog, NewWorkflow, PageRequest, Role, SessionRequest, WorkflowId,
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
@@ -50,7 +50,7 @@ async fn filters_take_any_time(db: TestDb) {
         let filter = LogFilter::new().from(from).until(until);
         let logs = db
             .logs()
-            .list(filter, Page::first(9))
+            .list(filter, PageRequest::first(9))
             .await
             .expect("a list");
         assert_eq!(logs.items.len(), count, "logs from {from} until {until}");

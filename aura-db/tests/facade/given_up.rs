@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use aura_db::{
-    Database, Error, LogFilter, LogLevel, NewLog, NewWorkflow, Page, WorkflowChange, WorkflowId,
+    Database, Error, LogFilter, LogLevel, NewLog, NewWorkflow, PageRequest, WorkflowChange,
+    WorkflowId,
 };
 use testdb::process::{asked, moment};
 use testdb::{Backend, TestDb};
@@ -36,7 +37,7 @@ async fn operation(db: &Database, flow: WorkflowId, index: u32) -> Result<(), Er
         }
         _ => {
             db.logs()
-                .list(LogFilter::workflow(flow), Page::first(20))
+                .list(LogFilter::workflow(flow), PageRequest::first(20))
                 .await?;
             let logs = db.logs();
             let [first, second] = [new(), new()].map(|new| logs.append(new));

@@ -4,8 +4,8 @@ use aura_db::entity::users;
 use aura_db::sea_orm::EntityTrait;
 use aura_db::{
     AgentChange, AgentFilter, Cursor, Database, Error, ExecutionFilter, ExecutionMode, LogFilter,
-    LogLevel, NewAgent, NewExecution, NewLog, NewPlugin, NewUser, NewWorkflow, Outcome, Page,
-    PluginFilter, SessionRequest, Token, User, UserChange, UserFilter, WorkflowChange,
+    LogLevel, NewAgent, NewExecution, NewLog, NewPlugin, NewUser, NewWorkflow, Outcome,
+    PageRequest, PluginFilter, SessionRequest, Token, User, UserChange, UserFilter, WorkflowChange,
     WorkflowFilter,
 };
 use serde_json::{Value, json};
@@ -89,7 +89,7 @@ async fn names_and_texts(db: TestDb) {
         let filter = WorkflowFilter::new().name(&name);
         let found = db
             .workflows()
-            .list(filter, Page::first(10))
+            .list(filter, PageRequest::first(10))
             .await
             .expect("a list");
         assert_eq!(found.items.len(), 1);
@@ -168,7 +168,7 @@ async fn documents(db: TestDb) {
     db.workflows().activate(flow.id).await.expect("active");
     let scheduled = db
         .workflows()
-        .list(WorkflowFilter::scheduled(), Page::first(9))
+        .list(WorkflowFilter::scheduled(), PageRequest::first(9))
         .await;
     assert_eq!(scheduled.expect("a list").items.len(), 1);
     unharmed(&db, 1).await;
@@ -186,7 +186,7 @@ async fn searches(db: TestDb) {
         let filter = WorkflowFilter::new().text(*text);
         let found = db
             .workflows()
-            .list(filter, Page::first(1000))
+            .list(filter, PageRequest::first(1000))
             .await
             .expect("a list");
         let found: Vec<_> = found.items.into_iter().map(|flow| flow.name).collect();
@@ -199,7 +199,7 @@ async fn searches(db: TestDb) {
         let filter = UserFilter::new().text(*text);
         let people = db
             .users()
-            .list(filter, Page::number(1, 10))
+            .list(filter, PageRequest::number(1, 10))
             .await
             .expect("a list");
         let expected = u64::from("ada@example.org".contains(&wanted));
@@ -216,7 +216,7 @@ async fn cursors(db: TestDb) {
     user(&db, "bob").await;
     let first = db
         .users()
-        .list(UserFilter::new(), Page::first(1))
+        .list(UserFilter::new(), PageRequest::first(1))
         .await
         .expect("a page");
     let real = first.next.expect("there is more").to_string();
@@ -230,7 +230,7 @@ async fn cursors(db: TestDb) {
             BASE64_URL_SAFE_NO_PAD.encode(decoded.replace("users", text)),
             format!("{real}{text}"),
         ] {
-            let page = Page::after(Cursor::from(forged.clone()), 10);
+            let page = PageRequest::after(Cursor::from(forged.clone()), 10);
             match db.users().list(UserFilter::new(), page).await {
                 Err(Error::Validation(errors)) => assert_eq!(errors[0].field, "page.after"),
                 other => panic!("{forged:?}: {other:?}"),
@@ -240,7 +240,7 @@ async fn cursors(db: TestDb) {
         let sort = aura_db::UserSort::Name;
         let page = db
             .users()
-            .list(UserFilter::new().sort(sort), Page::first(1))
+            .list(UserFilter::new().sort(sort), PageRequest::first(1))
             .await;
         let name = page
             .expect("a page")
@@ -254,7 +254,7 @@ async fn cursors(db: TestDb) {
         let filter = UserFilter::new().sort(sort);
         let page = db
             .users()
-            .list(filter, Page::after(forged, 10))
+            .list(filter, PageRequest::after(forged, 10))
             .await
             .expect("a page");
         assert!(page.items.len() <= 2);
@@ -343,7 +343,7 @@ async fn plugins_and_agents(db: TestDb) {
         let filter = PluginFilter::new().author(*text).text(*text);
         let found = db
             .plugins()
-            .list(filter, Page::first(9))
+            .list(filter, PageRequest::first(9))
             .await
             .expect("a list");
         assert_eq!(found.items.len(), 1);
@@ -363,7 +363,7 @@ async fn plugins_and_agents(db: TestDb) {
         let filter = AgentFilter::owner(ada.id).text(format!("{name}2"));
         let found = db
             .agents()
-            .list(filter, Page::first(9))
+            .list(filter, PageRequest::first(9))
             .await
             .expect("a list");
         assert!(found.items.iter().any(|found| found.id == agent.id));
@@ -398,7 +398,7 @@ async fn executions_and_logs(db: TestDb) {
         let mine = ExecutionFilter::new().worker(&worker);
         let found = db
             .executions()
-            .list(mine.clone(), Page::first(9))
+            .list(mine.clone(), PageRequest::first(9))
             .await
             .expect("a list");
         assert_eq!(found.items.len(), 1);
@@ -432,7 +432,7 @@ async fn executions_and_logs(db: TestDb) {
         let filter = LogFilter::execution(execution.id).text(*text);
         let found = db
             .logs()
-            .list(filter.clone(), Page::first(9))
+            .list(filter.clone(), PageRequest::first(9))
             .await
             .expect("a list");
         assert_eq!(found.items.len(), 2);

@@ -5,7 +5,8 @@ use aura_db::entity::logs;
 use aura_db::sea_orm::ActiveValue::Set;
 use aura_db::sea_orm::EntityTrait;
 use aura_db::{
-    Database, Error, ExecutionMode, LogFilter, LogLevel, NewExecution, NewLog, Page, WorkflowId,
+    Database, Error, ExecutionMode, LogFilter, LogLevel, NewExecution, NewLog, PageRequest,
+    WorkflowId,
 };
 use serde_json::json;
 use testdb::{Backend, TestDb};
@@ -182,7 +183,7 @@ async fn nothing_is_spoilt_by_a_missing_workflow(db: TestDb) {
 pub(crate) async fn found(db: &Database, filter: LogFilter) -> Vec<String> {
     let list = db
         .logs()
-        .list(filter, Page::first(100))
+        .list(filter, PageRequest::first(100))
         .await
         .expect("a list");
     list.items.into_iter().map(|log| log.message).collect()
@@ -234,17 +235,21 @@ async fn lists_and_filters(db: TestDb) {
         found(&db, all().from(second).until(late)).await,
         ["1000 ü_"]
     );
-    let page = db.logs().list(all(), Page::first(3)).await.expect("a list");
+    let page = db
+        .logs()
+        .list(all(), PageRequest::first(3))
+        .await
+        .expect("a list");
     db.logs()
         .append(info(one, "meanwhile"))
         .await
         .expect("appended");
-    let next = Page::after(page.next.expect("there is more"), 3);
+    let next = PageRequest::after(page.next.expect("there is more"), 3);
     let rest = db.logs().list(all(), next).await.expect("a list");
     assert_eq!(rest.items[0].message, "100% Ü");
     let counted = db
         .logs()
-        .list(all(), Page::number(2, 4))
+        .list(all(), PageRequest::number(2, 4))
         .await
         .expect("a list");
     assert_eq!((counted.total, counted.items.len()), (Some(5), 1));
@@ -385,11 +390,15 @@ async fn bad_input(db: TestDb) {
     assert_eq!(refused(db.logs().append_many(many).await), ["entries"]);
     let text = LogFilter::new().text("\0");
     assert_eq!(
-        refused(db.logs().list(text.clone(), Page::first(1)).await),
+        refused(db.logs().list(text.clone(), PageRequest::first(1)).await),
         ["text"]
     );
     assert_eq!(
-        refused(db.logs().list(LogFilter::new(), Page::first(0)).await),
+        refused(
+            db.logs()
+                .list(LogFilter::new(), PageRequest::first(0))
+                .await
+        ),
         ["page.size"]
     );
     // A row that no code of ours wrote: NULs can't be, an empty message can.

@@ -34,7 +34,7 @@ async fn tail(db: &Database, from: TailFrom) -> Tail {
 }
 
 async fn look(tail: &mut Tail) -> Vec<String> {
-    let entries = tail.look().await.expect("entries");
+    let entries = tail.poll().await.expect("entries");
     entries.into_iter().map(|log| log.message).collect()
 }
 

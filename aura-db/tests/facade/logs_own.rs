@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use aura_db::{Database, Error, Log, LogFilter, LogLevel, NewWorkflow, Page, Restricted, User};
+use aura_db::{
+    Database, Error, Log, LogFilter, LogLevel, NewWorkflow, PageRequest, Restricted, User,
+};
 use testdb::TestDb;
 
 use crate::logs::info;
@@ -13,12 +15,12 @@ testdb::both!(migrated: pages_of_own_entries);
 /// Every entry that the user may see, page by page.
 async fn pages(own: &Restricted, filter: &LogFilter, size: u64) -> Vec<Log> {
     let mut all = Vec::new();
-    let mut page = Page::first(size);
+    let mut page = PageRequest::first(size);
     loop {
         let list = own.logs().list(filter.clone(), page).await.expect("a page");
         all.extend(list.items);
         let Some(next) = list.next else { break all };
-        page = Page::after(next, size);
+        page = PageRequest::after(next, size);
     }
 }
 
@@ -63,7 +65,7 @@ async fn pages_of_own_entries(test: TestDb) {
     for ((owner, _), flows) in owners.iter().zip(&flows) {
         let own = db.restricted_to(owner);
         let flows: BTreeSet<_> = flows.iter().copied().collect();
-        let everything = Page::first(1_000);
+        let everything = PageRequest::first(1_000);
         let all = db
             .logs()
             .list(LogFilter::new(), everything)
@@ -77,7 +79,10 @@ async fn pages_of_own_entries(test: TestDb) {
         }
         let info = LogFilter::new().level(LogLevel::Info);
         assert_eq!(pages(&own, &info, 50).await, expected);
-        let numbered = own.logs().list(LogFilter::new(), Page::number(1, 50)).await;
+        let numbered = own
+            .logs()
+            .list(LogFilter::new(), PageRequest::number(1, 50))
+            .await;
         let numbered = numbered.expect("a page");
         assert_eq!(numbered.total, Some(expected.len() as u64));
         assert_eq!(numbered.items, expected[..expected.len().min(50)]);
@@ -87,19 +92,26 @@ async fn pages_of_own_entries(test: TestDb) {
             assert_eq!(oldest_first, expected, "{size} of {}", owner.name);
         }
         // A cursor of another order is refused as ever.
-        let all = db.logs().list(LogFilter::new(), Page::first(1)).await;
+        let all = db
+            .logs()
+            .list(LogFilter::new(), PageRequest::first(1))
+            .await;
         let next = all.expect("a page").next.expect("another");
         let entries = own.logs();
         let oldest_first = LogFilter::new().oldest_first();
-        let list = entries.list(oldest_first, Page::after(next, 50)).await;
+        let list = entries
+            .list(oldest_first, PageRequest::after(next, 50))
+            .await;
         assert_eq!(refused(list), ["page.after"]);
-        let list = entries.list(LogFilter::new(), Page::first(1_001)).await;
+        let list = entries
+            .list(LogFilter::new(), PageRequest::first(1_001))
+            .await;
         assert_eq!(refused(list), ["page.size"]);
     }
     let (few, _) = &owners[0];
     db.users().deactivate(few.id).await.expect("deactivated");
     let entries = db.restricted_to(few).logs();
-    let list = entries.list(LogFilter::new(), Page::first(1)).await;
+    let list = entries.list(LogFilter::new(), PageRequest::first(1)).await;
     assert_error!(list, Error::Forbidden { .. });
     db.close().await;
 }

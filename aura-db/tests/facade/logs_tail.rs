@@ -51,7 +51,7 @@ async fn hear(tail: &mut Tail, count: usize) -> Vec<String> {
 
 /// What comes without waiting.
 async fn silent(tail: &mut Tail) -> bool {
-    tail.look().await.expect("entries").is_empty()
+    tail.poll().await.expect("entries").is_empty()
 }
 
 async fn new_ones_come_once(db: TestDb) {
@@ -205,7 +205,7 @@ async fn writers_that_race(test: TestDb) {
             let db = db.clone();
             let (started, ready) = oneshot::channel();
             let task = tokio::spawn(async move {
-                let mut tail = tail(&db, from).await.look_every(Duration::from_millis(20));
+                let mut tail = tail(&db, from).await.poll_every(Duration::from_millis(20));
                 started.send(()).expect("somebody waits");
                 let mut heard = Vec::new();
                 loop {
@@ -314,7 +314,7 @@ async fn wakes_at_once(test: TestDb) {
     let mut tail = tail(&db, TailFrom::Now).await;
     for way in 0..3 {
         let (db, hour) = (db.clone(), Duration::from_hours(1));
-        let mut waiting = tail.look_every(hour);
+        let mut waiting = tail.poll_every(hour);
         let task = tokio::spawn(async move {
             let heard = hear(&mut waiting, 1).await;
             (waiting, heard)
@@ -388,7 +388,7 @@ async fn only_own_ones(db: TestDb) {
         .set_role(ada.id, Role::Editor)
         .await
         .expect("changed");
-    assert_error!(tail.look().await, Error::Forbidden { .. });
+    assert_error!(tail.poll().await, Error::Forbidden { .. });
     let carol = user(&db, "carol").await;
     db.users()
         .set_role(carol.id, Role::Viewer)

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use aura_db::sea_orm::ConnectionTrait;
 use aura_db::{
-    Database, Error, ExecutionMode, LogFilter, LogLevel, NewExecution, NewLog, NewWorkflow, Page,
-    WorkflowId,
+    Database, Error, ExecutionMode, LogFilter, LogLevel, NewExecution, NewLog, NewWorkflow,
+    PageRequest, WorkflowId,
 };
 use futures_util::future::join_all;
 use serde_json::json;
@@ -78,7 +78,10 @@ async fn each_is_told_its_own(test: TestDb) {
         }
     }
     assert_eq!(ids.len(), 120);
-    let all = db.logs().list(LogFilter::new(), Page::first(1_000)).await;
+    let all = db
+        .logs()
+        .list(LogFilter::new(), PageRequest::first(1_000))
+        .await;
     assert_eq!(all.expect("listed").items.len(), 120);
 }
 
@@ -127,7 +130,11 @@ async fn none_is_there_twice(test: TestDb) {
             let filter = LogFilter::new().text(&message);
             let found = loop {
                 // Connections that the server has ended may still be found.
-                match db.logs().list(filter.clone(), Page::first(1_000)).await {
+                match db
+                    .logs()
+                    .list(filter.clone(), PageRequest::first(1_000))
+                    .await
+                {
                     Ok(list) => break list.items,
                     Err(error) => assert_error!(Err::<(), _>(error), Error::Unavailable { .. }),
                 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use aura_db::entity::users;
 use aura_db::logs::Logs;
 use aura_db::sea_orm::EntityTrait;
-use aura_db::{Database, Error, LogFilter, NewUser, Page, WorkflowId};
+use aura_db::{Database, Error, LogFilter, NewUser, PageRequest, WorkflowId};
 use testdb::{Backend, TestDb};
 
 use crate::executions::flow;
@@ -34,7 +34,7 @@ async fn closed(db: &Database, flow: WorkflowId) {
         db.logs().append(entry()).await.map(|_| ()),
         db.users().create(bob()).await.map(|_| ()),
         db.logs()
-            .list(LogFilter::new(), Page::first(1))
+            .list(LogFilter::new(), PageRequest::first(1))
             .await
             .map(|_| ()),
         db.transaction(|tx| async move { tx.logs().append(entry()).await })

@@ -8,7 +8,7 @@ use aura_db::sea_orm::{
     DbBackend, DerivePartialModel, FromQueryResult, Insert, Iterable, JoinType, QueryOrder,
     QuerySelect, Statement,
 };
-use aura_db::{Database, Error, ModelOf, NewWorkflow, TypedQuery};
+use aura_db::{Database, Error, ModelOf, NewWorkflow, RowError, TypedQuery};
 use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, Utc};
 use testdb::TestDb;
 
@@ -395,7 +395,7 @@ async fn only_the_first_row_is_read(test: TestDb) {
         .await;
     let sorted = gadget::Entity::find().order_by_asc(gadget::Column::Name);
     assert_eq!(db.fetch_one(sorted.clone()).await.expect("read").name, "a");
-    assert_error!(db.fetch_all(sorted).await, Error::Inconsistent { .. });
+    assert_error!(db.fetch_all(sorted).await, Error::Inconsistent(_));
     let sql = "SELECT size FROM gadgets ORDER BY name";
     let sql = || TypedQuery::<(Size,)>::sql(Statement::from_string(db.backend(), sql));
     assert_eq!(
@@ -412,10 +412,10 @@ async fn what_cannot_be_read_is_an_error(test: TestDb) {
     let saw = saw.expect("inserted");
     let sql = |sql: &str| Statement::from_string(db.backend(), sql);
     let wrong = TypedQuery::<(i64, i64)>::sql(sql("SELECT id, name FROM gadgets"));
-    assert_error!(db.fetch_one(wrong).await, Error::Inconsistent { ref column, id, .. }
+    assert_error!(db.fetch_one(wrong).await, Error::Inconsistent(RowError { ref column, id, .. })
         if column.as_deref() == Some("name") && id == Some(saw.id));
     let null = TypedQuery::<(String,)>::sql(sql("SELECT note FROM gadgets"));
-    assert_error!(db.fetch_one(null).await, Error::Inconsistent { .. });
+    assert_error!(db.fetch_one(null).await, Error::Inconsistent(_));
     // By name, without the value in the error: it may be a secret.
     let wrong = gadget::Entity::find().into_model::<Wrong>();
     let error = db.fetch_one(wrong).await.expect_err("no number");
@@ -424,13 +424,13 @@ async fn what_cannot_be_read_is_an_error(test: TestDb) {
         source.contains("text") && !source.contains("saw"),
         "{source}"
     );
-    assert_error!(Err::<(), _>(error), Error::Inconsistent { ref column, .. }
+    assert_error!(Err::<(), _>(error), Error::Inconsistent(RowError { ref column, .. })
         if column.as_deref() == Some("name"));
     let level = "UPDATE gadgets SET level = 3";
     test.execute(level).await;
     assert_error!(
         db.fetch_one(gadget::Entity::find()).await,
-        Error::Inconsistent { ref table, ref column, id, .. }
+        Error::Inconsistent(RowError { ref table, ref column, id, .. })
             if table == "gadgets" && column.as_deref() == Some("level") && id == Some(saw.id)
     );
 }

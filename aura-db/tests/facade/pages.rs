@@ -8,8 +8,8 @@ use aura_db::page::MAX_PAGE;
 use aura_db::sea_orm::{EntityTrait, Set};
 use aura_db::users::OwnedRows;
 use aura_db::{
-    Cursor, Database, Deleted, Error, NewUser, Page, Role, User, UserFilter, UserId, UserSort,
-    password,
+    Cursor, Database, Deleted, Error, NewUser, PageRequest, Role, User, UserFilter, UserId,
+    UserSort, password,
 };
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -45,7 +45,7 @@ async fn people(db: &Database, names: &[&str]) -> Vec<UserId> {
 }
 
 async fn list(db: &Database, filter: UserFilter) -> Vec<User> {
-    let list = db.users().list(filter, Page::first(1_000)).await;
+    let list = db.users().list(filter, PageRequest::first(1_000)).await;
     list.expect("a list").items
 }
 
@@ -103,7 +103,7 @@ async fn searches(db: TestDb) {
 
     let search = async |text: String| {
         let filter = UserFilter::new().text(text);
-        db.users().list(filter, Page::first(1)).await
+        db.users().list(filter, PageRequest::first(1)).await
     };
     search("é".repeat(200)).await.expect("the longest");
     for wrong in ["é".repeat(201), "a\0".to_owned()] {
@@ -174,14 +174,14 @@ async fn orders(db: TestDb) {
 
 /// Every page of a list.
 async fn walk(db: &Database, filter: &UserFilter, size: u64) -> Vec<User> {
-    let (mut all, mut page) = (Vec::new(), Page::first(size));
+    let (mut all, mut page) = (Vec::new(), PageRequest::first(size));
     loop {
         let list = db.users().list(filter.clone(), page).await.expect("a page");
         assert_eq!(list.total, None);
         assert!(list.items.len() as u64 <= size);
         all.extend(list.items);
         let Some(next) = list.next else { break };
-        page = Page::after(next, size);
+        page = PageRequest::after(next, size);
     }
     all
 }
@@ -241,13 +241,13 @@ async fn a_walk_while_rows_come_and_go(test: TestDb) {
         if descending {
             filter = filter.descending();
         }
-        let (mut seen, mut page) = (Vec::new(), Page::first(5));
+        let (mut seen, mut page) = (Vec::new(), PageRequest::first(5));
         let mut round = if descending { 4 } else { 0 };
         loop {
             let list = db.users().list(filter.clone(), page).await.expect("a page");
             seen.extend(list.items.iter().map(|user| user.id));
             let Some(next) = list.next else { break };
-            page = Page::after(next, 5);
+            page = PageRequest::after(next, 5);
             if round < if descending { 8 } else { 4 } {
                 churn(round).await;
                 round += 1;
@@ -267,7 +267,7 @@ async fn numbered_pages(db: TestDb) {
     people(&db, &["a", "b", "c", "d", "e", "f", "g"]).await;
     let filter = UserFilter::new().sort(UserSort::Name).descending();
     let page = async |number, size| {
-        let page = Page::number(number, size);
+        let page = PageRequest::number(number, size);
         let list = db.users().list(filter.clone(), page).await.expect("a page");
         let names: String = list.items.iter().map(|user| user.name.as_str()).collect();
         (names, list.total, list.next.is_some())
@@ -283,12 +283,15 @@ async fn numbered_pages(db: TestDb) {
     );
     // The total is the filter's.
     let some = UserFilter::new().text("p1@");
-    let list = db.users().list(some, Page::number(1, 5)).await;
+    let list = db.users().list(some, PageRequest::number(1, 5)).await;
     assert_eq!(list.expect("a page").total, Some(1));
     // A list can be gone on with from a numbered page.
-    let first = db.users().list(filter.clone(), Page::number(2, 3)).await;
+    let first = db
+        .users()
+        .list(filter.clone(), PageRequest::number(2, 3))
+        .await;
     let next = first.expect("a page").next.expect("there is more");
-    let rest = db.users().list(filter, Page::after(next, 3)).await;
+    let rest = db.users().list(filter, PageRequest::after(next, 3)).await;
     assert_eq!(rest.expect("a page").items[0].name, "a");
 }
 
@@ -297,25 +300,31 @@ async fn sizes(db: TestDb) {
     let list = async |page| db.users().list(UserFilter::new(), page).await;
     assert_eq!(MAX_PAGE, 1_000);
     for size in [0, 1_001, u64::MAX] {
-        assert_eq!(refused(list(Page::first(size)).await), ["page.size"]);
-        assert_eq!(refused(list(Page::number(1, size)).await), ["page.size"]);
+        assert_eq!(refused(list(PageRequest::first(size)).await), ["page.size"]);
+        assert_eq!(
+            refused(list(PageRequest::number(1, size)).await),
+            ["page.size"]
+        );
     }
     for number in [0, u64::MAX, i64::MAX as u64] {
         assert_eq!(
-            refused(list(Page::number(number, 1_000)).await),
+            refused(list(PageRequest::number(number, 1_000)).await),
             ["page.number"]
         );
     }
-    list(Page::first(1_000)).await.expect("the largest");
+    list(PageRequest::first(1_000)).await.expect("the largest");
 }
 
 async fn only_so_many_are_read(db: TestDb) {
     let (db, _) = open_at(&db).await;
     people(&db, &["x"; 1_002]).await;
-    let list = db.users().list(UserFilter::new(), Page::first(1_000)).await;
+    let list = db
+        .users()
+        .list(UserFilter::new(), PageRequest::first(1_000))
+        .await;
     let list = list.expect("a page");
     assert_eq!(list.items.len(), 1_000);
-    let rest = Page::after(list.next.expect("there is more"), 1_000);
+    let rest = PageRequest::after(list.next.expect("there is more"), 1_000);
     let rest = db.users().list(UserFilter::new(), rest).await;
     let rest = rest.expect("a page");
     assert_eq!((rest.items.len(), rest.next), (2, None));
@@ -326,7 +335,7 @@ async fn cursors_of_elsewhere(db: TestDb) {
     people(&db, &["a", "b", "c"]).await;
     let by = |sort| UserFilter::new().sort(sort);
     let cursor = async |filter| {
-        let list = db.users().list(filter, Page::first(1)).await;
+        let list = db.users().list(filter, PageRequest::first(1)).await;
         list.expect("a page").next.expect("there is more")
     };
     let by_name = cursor(by(UserSort::Name)).await;
@@ -337,10 +346,10 @@ async fn cursors_of_elsewhere(db: TestDb) {
         by(UserSort::CreatedAt),
     ];
     for filter in filters {
-        let page = Page::after(by_name.clone(), 1);
+        let page = PageRequest::after(by_name.clone(), 1);
         let list = db.users().list(filter.clone(), page).await;
         assert_eq!(refused(list), ["page.after"], "{filter:?}");
-        let other = Page::after(cursor(filter).await, 1);
+        let other = PageRequest::after(cursor(filter).await, 1);
         let list = db.users().list(by(UserSort::Name), other).await;
         assert_eq!(refused(list), ["page.after"]);
     }
@@ -360,7 +369,7 @@ async fn forged_cursors(db: TestDb) {
             r#"["users+created_at","2026-01-01T00:00:00Z",0]"#,
         ),
     ] {
-        let page = Page::after(forge(ours).into(), 5);
+        let page = PageRequest::after(forge(ours).into(), 5);
         let list = db.users().list(filter, page).await.expect("a page");
         assert_eq!(list.items.len(), 2);
     }
@@ -386,7 +395,7 @@ async fn forged_cursors(db: TestDb) {
     ];
     for text in garbage {
         for filter in [by_name(), by_time()] {
-            let page = Page::after(Cursor::from(text.clone()), 1);
+            let page = PageRequest::after(Cursor::from(text.clone()), 1);
             let list = db.users().list(filter, page).await;
             let shown = &text[..text.len().min(40)];
             assert_eq!(refused(list), ["page.after"], "{shown}");
@@ -394,11 +403,13 @@ async fn forged_cursors(db: TestDb) {
     }
     // Inside of a transaction it spoils nothing.
     db.transaction(|tx| async move {
-        let page = Page::after(forge(r#"["users+name","a\u0000",0]"#).into(), 1);
+        let page = PageRequest::after(forge(r#"["users+name","a\u0000",0]"#).into(), 1);
         let users = tx.users();
         let list = users.list(UserFilter::new().sort(UserSort::Name), page);
         assert_error!(list.await, Error::Validation(_));
-        tx.users().list(UserFilter::new(), Page::first(1)).await
+        tx.users()
+            .list(UserFilter::new(), PageRequest::first(1))
+            .await
     })
     .await
     .expect("committed");
@@ -406,13 +417,19 @@ async fn forged_cursors(db: TestDb) {
 
 async fn an_empty_list(db: TestDb) {
     let db = open(&db).await;
-    let first = db.users().list(UserFilter::new(), Page::first(1)).await;
+    let first = db
+        .users()
+        .list(UserFilter::new(), PageRequest::first(1))
+        .await;
     let first = first.expect("a page");
     assert_eq!(
         (first.items.len(), first.next, first.total),
         (0, None, None)
     );
-    let one = db.users().list(UserFilter::new(), Page::number(1, 1)).await;
+    let one = db
+        .users()
+        .list(UserFilter::new(), PageRequest::number(1, 1))
+        .await;
     let one = one.expect("a page");
     assert_eq!((one.items.len(), one.next, one.total), (0, None, Some(0)));
 }
@@ -422,7 +439,7 @@ async fn a_cursor_as_text(db: TestDb) {
     let (db, _) = open_at(&db).await;
     people(&db, &["李", "é\u{1}"]).await;
     let filter = UserFilter::new().sort(UserSort::Name);
-    let list = db.users().list(filter.clone(), Page::first(1)).await;
+    let list = db.users().list(filter.clone(), PageRequest::first(1)).await;
     let list = list.expect("a page");
     let json = serde_json::to_value(&list).expect("it serializes");
     assert_eq!(json["items"][0]["name"], "é\u{1}");
@@ -435,6 +452,6 @@ async fn a_cursor_as_text(db: TestDb) {
     );
     assert_eq!(list.next.expect("there is more").to_string(), next);
     let next: Cursor = next.parse().expect("any text");
-    let rest = db.users().list(filter, Page::after(next, 1)).await;
+    let rest = db.users().list(filter, PageRequest::after(next, 1)).await;
     assert_eq!(rest.expect("a page").items[0].name, "李");
 }

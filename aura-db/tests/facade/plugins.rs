@@ -4,8 +4,8 @@ use std::time::Duration;
 use aura_db::plugins::PluginSort;
 use aura_db::users::OwnedRows;
 use aura_db::{
-    Action, Database, Deleted, Document, Error, MAX_DOCUMENT_DEPTH, NewPlugin, NewWorkflow, Page,
-    Plugin, PluginFilter, Role,
+    Action, Database, Deleted, Document, Error, MAX_DOCUMENT_DEPTH, NewPlugin, NewWorkflow,
+    PageRequest, Plugin, PluginFilter, Role, RowError,
 };
 use sea_orm::ConnectionTrait;
 use serde_json::{Value, json};
@@ -93,7 +93,7 @@ async fn registered_by_many_at_once(db: TestDb) {
     assert_eq!(ids.len(), 1);
     let all = db
         .plugins()
-        .list(PluginFilter::new(), Page::number(1, 9))
+        .list(PluginFilter::new(), PageRequest::number(1, 9))
         .await
         .expect("a list");
     assert_eq!(all.total, Some(1));
@@ -140,7 +140,10 @@ async fn found_while_live(db: TestDb) {
 }
 
 async fn listed(db: &Database) -> Vec<String> {
-    let list = db.plugins().list(PluginFilter::new(), Page::first(9)).await;
+    let list = db
+        .plugins()
+        .list(PluginFilter::new(), PageRequest::first(9))
+        .await;
     let items = list.expect("a list").items.into_iter();
     items.map(|plugin| plugin.name).collect()
 }
@@ -148,11 +151,14 @@ async fn listed(db: &Database) -> Vec<String> {
 async fn names(db: &Database, filter: PluginFilter) -> Vec<String> {
     let list = db
         .plugins()
-        .list(filter.clone(), Page::first(100))
+        .list(filter.clone(), PageRequest::first(100))
         .await
         .expect("a list");
     let names: Vec<_> = list.items.into_iter().map(|plugin| plugin.name).collect();
-    let full = db.plugins().list_full(filter, Page::first(100)).await;
+    let full = db
+        .plugins()
+        .list_full(filter, PageRequest::first(100))
+        .await;
     let full: Vec<_> = full.expect("a list").items;
     assert!(full.iter().map(|plugin| &plugin.name).eq(&names));
     names
@@ -191,7 +197,7 @@ async fn lists_and_filters(db: TestDb) {
     assert_eq!(names(&db, all().deleted(Deleted::Included)).await.len(), 4);
     let bad = all().text("\0").author("x".repeat(161));
     assert_eq!(
-        refused(db.plugins().list(bad, Page::first(1)).await),
+        refused(db.plugins().list(bad, PageRequest::first(1)).await),
         ["author", "text"]
     );
 }
@@ -368,7 +374,7 @@ async fn schemas_that_cannot_be_parsed(db: TestDb) {
     assert_eq!(read.expect("a schema").as_str(), "[1e999]");
     assert_error!(
         db.plugins().validate_config(id, json!({})).await,
-        Error::Inconsistent { id: Some(found), .. } if found == id.0
+        Error::Inconsistent(RowError { id: Some(found), .. }) if found == id.0
     );
     let schema: Document = "[1e999]".parse().expect("JSON");
     let new = NewPlugin::new("other", "1").config_schema(schema);

@@ -8,8 +8,8 @@ use std::time::Duration;
 use aura_db::entity::users;
 use aura_db::sea_orm::{DbBackend, EntityTrait, Statement};
 use aura_db::{
-    Config, Database, Error, Isolation, LogLevel, NewLog, NewUser, NewWorkflow, Page, Target,
-    TypedQuery, UserFilter,
+    Config, Database, Error, Isolation, LogLevel, NewLog, NewUser, NewWorkflow, PageRequest,
+    Target, TypedQuery, UserFilter,
 };
 use futures_util::future::join_all;
 use tempfile::TempDir;
@@ -130,7 +130,9 @@ async fn everything_works(test: TestDb) {
     });
     join_all(tasks).await;
     let list = db.users();
-    let list = list.list(UserFilter::new(), Page::number(1, 50)).await;
+    let list = list
+        .list(UserFilter::new(), PageRequest::number(1, 50))
+        .await;
     assert_eq!(list.expect("a list").total, Some(12));
     let logs = Statement::from_string(DbBackend::Postgres, "SELECT count(*) FROM logs");
     let logs = db.fetch_one(TypedQuery::<i64>::sql(logs)).await;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use aura_db::entity::users;
 use aura_db::sea_orm::{EntityTrait, QueryFilter, QueryTrait, Set};
 use aura_db::testing::TestClock;
-use aura_db::{Config, Database, NewUser, Page, Role, UserFilter, UserSort, password};
+use aura_db::{Config, Database, NewUser, PageRequest, Role, UserFilter, UserSort, password};
 use testdb::{Backend, TestDb};
 
 use crate::support::{PASSWORD, open, user};
@@ -33,7 +33,7 @@ async fn a_walk_by_times_of_every_form(test: TestDb) {
         } else {
             filter
         };
-        let (mut met, mut page) = (Vec::new(), Page::first(1));
+        let (mut met, mut page) = (Vec::new(), PageRequest::first(1));
         loop {
             let list = db.users().list(filter.clone(), page).await.expect("a page");
             met.extend(
@@ -43,7 +43,7 @@ async fn a_walk_by_times_of_every_form(test: TestDb) {
             );
             assert!(met.len() <= fractions.len(), "it repeats: {met:?}");
             let Some(next) = list.next else { break };
-            page = Page::after(next, 1);
+            page = PageRequest::after(next, 1);
         }
         let mut times: Vec<_> = met.iter().map(|(time, _)| *time).collect();
         if descending {

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::sync::{Arc, Mutex};
 
 use aura_db::logs::TailFrom;
-use aura_db::{Error, LogFilter, LogLevel, NewLog};
+use aura_db::{Error, LogFilter, LogLevel, NewLog, RowError};
 use testdb::{Backend, TestDb};
 
 use crate::executions::{LEASE, flow, queue};
@@ -105,7 +105,7 @@ async fn a_queue_goes_on(test: TestDb) {
     assert_eq!(test.lines(&status).await, ["queued"]);
 
     clock.advance(LEASE);
-    let back = executions.recover(10).await.expect("an answer");
+    let back = executions.requeue_expired(10).await.expect("an answer");
     let back: Vec<_> = back.iter().map(|execution| execution.id).collect();
     assert_eq!(back, [ids[2], ids[4]]);
     assert_eq!(reports.take().len(), 2);
@@ -128,7 +128,7 @@ async fn a_follower_goes_on(test: TestDb) {
         .tail(LogFilter::new(), from)
         .await
         .expect("it follows");
-    let heard = tail.look().await.expect("entries");
+    let heard = tail.poll().await.expect("entries");
     let heard: Vec<_> = heard.iter().map(|log| log.message.as_str()).collect();
     assert_eq!(heard, ["one", "three"]);
     let said = reports.take();
@@ -137,19 +137,19 @@ async fn a_follower_goes_on(test: TestDb) {
         "{said:?}"
     );
     // Once and for all.
-    assert!(tail.look().await.expect("entries").is_empty());
+    assert!(tail.poll().await.expect("entries").is_empty());
     let new = NewLog::new(flow, LogLevel::Info, "four");
     db.logs().append(new).await.expect("appended");
-    assert_eq!(tail.look().await.expect("entries")[0].message, "four");
+    assert_eq!(tail.poll().await.expect("entries")[0].message, "four");
     assert_eq!(reports.take(), Vec::<String>::new());
     // A list says which row is in its way.
     let list = db
         .logs()
-        .list(LogFilter::new(), aura_db::Page::first(10))
+        .list(LogFilter::new(), aura_db::PageRequest::first(10))
         .await;
-    let Err(Error::Inconsistent {
+    let Err(Error::Inconsistent(RowError {
         table, column, id, ..
-    }) = list
+    })) = list
     else {
         panic!("not inconsistent: {list:?}");
     };

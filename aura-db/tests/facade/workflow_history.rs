@@ -1,6 +1,8 @@
 use std::time::Duration;
 
-use aura_db::{Database, Error, NewWorkflow, Page, Workflow, WorkflowChange, WorkflowStatus};
+use aura_db::{
+    Database, Error, NewWorkflow, PageRequest, Workflow, WorkflowChange, WorkflowStatus,
+};
 use serde_json::json;
 use testdb::TestDb;
 
@@ -72,7 +74,7 @@ async fn an_update_is_the_next_version(db: TestDb) {
     );
     let history = db
         .workflows()
-        .history(first.id, Page::first(10))
+        .history(first.id, PageRequest::first(10))
         .await
         .expect("a list");
     assert_eq!(history.items.len(), 1);
@@ -130,7 +132,7 @@ async fn a_stale_version_is_told(db: TestDb) {
     );
     let history = db
         .workflows()
-        .history(flow.id, Page::number(1, 10))
+        .history(flow.id, PageRequest::number(1, 10))
         .await
         .expect("a list");
     assert_eq!(history.total, Some(1));
@@ -178,19 +180,19 @@ async fn the_history_is_bounded(db: TestDb) {
     .await
     .expect("committed");
     let history = flows
-        .history(flow.id, Page::number(1, 200))
+        .history(flow.id, PageRequest::number(1, 200))
         .await
         .expect("a list");
     assert_eq!(history.total, Some(100));
     assert_eq!(history.items[0].version, 105);
     assert_eq!(history.items[99].version, 6);
     let page = flows
-        .history(flow.id, Page::first(40))
+        .history(flow.id, PageRequest::first(40))
         .await
         .expect("a list");
     let next = page.next.expect("there is more");
     let page = flows
-        .history(flow.id, Page::after(next, 40))
+        .history(flow.id, PageRequest::after(next, 40))
         .await
         .expect("a list");
     assert_eq!(page.items[0].version, 65);
@@ -215,7 +217,7 @@ async fn the_history_is_pruned(db: TestDb) {
     );
     let history = db
         .workflows()
-        .history(flow.id, Page::first(10))
+        .history(flow.id, PageRequest::first(10))
         .await
         .expect("a list");
     let versions: Vec<_> = history.items.iter().map(|item| item.version).collect();
@@ -381,7 +383,7 @@ async fn unsound_graphs_are_told(db: TestDb) {
         .expect("sound");
     assert_eq!(changed.warnings.len(), 1);
     assert_eq!(
-        refused(db.workflows().history(flow.id, Page::first(0)).await),
+        refused(db.workflows().history(flow.id, PageRequest::first(0)).await),
         ["page.size"]
     );
 }

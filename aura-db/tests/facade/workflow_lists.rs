@@ -1,6 +1,8 @@
 //! Lists of workflows.
 
-use aura_db::{Deleted, Document, NewWorkflow, Page, WorkflowFilter, WorkflowSort, WorkflowStatus};
+use aura_db::{
+    Deleted, Document, NewWorkflow, PageRequest, WorkflowFilter, WorkflowSort, WorkflowStatus,
+};
 use serde_json::{Value, json};
 use testdb::TestDb;
 
@@ -53,7 +55,7 @@ async fn filters(db: TestDb) {
     assert_eq!(names(&db, all().deleted(Deleted::Included)).await.len(), 4);
     let long = all().text("x".repeat(201));
     assert_eq!(
-        refused(db.workflows().list(long, Page::first(1)).await),
+        refused(db.workflows().list(long, PageRequest::first(1)).await),
         ["text"]
     );
 }
@@ -164,7 +166,7 @@ async fn sorted_alike(db: TestDb) {
     ] {
         let expected = names(&db, filter.clone()).await;
         let mut walked = Vec::new();
-        let mut page = Page::first(2);
+        let mut page = PageRequest::first(2);
         loop {
             let part = db
                 .workflows()
@@ -173,7 +175,7 @@ async fn sorted_alike(db: TestDb) {
                 .expect("a page");
             walked.extend(part.items.into_iter().map(|flow| flow.name));
             let Some(next) = part.next else { break };
-            page = Page::after(next, 2);
+            page = PageRequest::after(next, 2);
         }
         assert_eq!(walked, expected);
     }
@@ -188,7 +190,7 @@ async fn summaries_read_no_documents(db: TestDb) {
     db.workflows().create(new).await.expect("created");
     let list = db
         .workflows()
-        .list(WorkflowFilter::new(), Page::number(1, 10))
+        .list(WorkflowFilter::new(), PageRequest::number(1, 10))
         .await
         .expect("a list");
     assert_eq!(list.total, Some(1));

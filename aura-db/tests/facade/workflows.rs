@@ -3,7 +3,7 @@ use aura_db::sea_orm::ActiveValue::Set;
 use aura_db::sea_orm::{ActiveModelTrait, EntityTrait};
 use aura_db::users::OwnedRows;
 use aura_db::{
-    Database, Document, Error, ExecutionMode, ExecutionStatus, NewWorkflow, Page, PluginId,
+    Database, Document, Error, ExecutionMode, ExecutionStatus, NewWorkflow, PageRequest, PluginId,
     WorkflowChange, WorkflowFilter, WorkflowStatus,
 };
 use serde_json::{Value, json};
@@ -195,7 +195,7 @@ async fn found_only_while_live(db: TestDb) {
         Error::NotFound { .. }
     );
     assert_error!(
-        db.workflows().history(flow.id, Page::first(1)).await,
+        db.workflows().history(flow.id, PageRequest::first(1)).await,
         Error::NotFound { .. }
     );
     assert_error!(
@@ -251,12 +251,12 @@ async fn details_have_owner_and_live_plugins(db: TestDb) {
 pub(crate) async fn names(db: &Database, filter: WorkflowFilter) -> Vec<String> {
     let summaries = db
         .workflows()
-        .list(filter.clone(), Page::first(100))
+        .list(filter.clone(), PageRequest::first(100))
         .await
         .expect("a list");
     let full = db
         .workflows()
-        .list_full(filter, Page::first(100))
+        .list_full(filter, PageRequest::first(100))
         .await
         .expect("a list");
     let names: Vec<_> = summaries.items.into_iter().map(|flow| flow.name).collect();

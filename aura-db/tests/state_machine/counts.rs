@@ -38,7 +38,7 @@ const EXPECTED: &[(&str, &str)] = &[
     ("executions.list", "ok Validation"),
     ("executions.list_full", "ok Validation"),
     ("executions.prune", "ok"),
-    ("executions.recover", "ok"),
+    ("executions.requeue_expired", "ok"),
     ("executions.resume", "ok NotFound State"),
     ("executions.stats", "ok Validation"),
     ("executions.wait", "ok NotFound Validation LeaseLost"),

@@ -15,7 +15,8 @@ use aura_db::testing::TestClock;
 use aura_db::users::Users;
 use aura_db::workflows::Workflows;
 use aura_db::{
-    Clock, Database, Error, Isolation, List, NewUser, Page, Restricted, Transaction, User, UserId,
+    Clock, Database, Error, Isolation, NewUser, Page, PageRequest, Restricted, Transaction, User,
+    UserId,
 };
 use futures_util::future::BoxFuture;
 use serde::Serialize;
@@ -180,14 +181,14 @@ impl Side {
     pub(crate) async fn pages<T, F, Fut>(&self, pages: &Pages, list: F) -> Outcome
     where
         T: Logical + Serialize + Debug,
-        F: Fn(Page) -> Fut,
-        Fut: Future<Output = Result<List<T>, Error>>,
+        F: Fn(PageRequest) -> Fut,
+        Fut: Future<Output = Result<Page<T>, Error>>,
     {
         let size = pages.size;
         let mut page = match pages.at {
-            At::First | At::All => Page::first(size),
-            At::Number(number) => Page::number(number, size),
-            At::Bad(which) => Page::after(bad_cursor(which), size),
+            At::First | At::All => PageRequest::first(size),
+            At::Number(number) => PageRequest::number(number, size),
+            At::Bad(which) => PageRequest::after(bad_cursor(which), size),
         };
         let mut told = Vec::new();
         loop {
@@ -199,7 +200,7 @@ impl Side {
             let (items, next) = (part.items.logical(&self.ids()), part.next);
             told.push(json!({"items": items, "more": next.is_some(), "total": part.total}));
             match next {
-                Some(next) if pages.at == At::All => page = Page::after(next, size),
+                Some(next) if pages.at == At::All => page = PageRequest::after(next, size),
                 _ => return Outcome::ok(told),
             }
         }

@@ -64,7 +64,7 @@ pub struct Columns {
 
 /// A row that can't be read.
 #[derive(Debug, thiserror::Error)]
-#[error("a row of {table} can't be read")]
+#[error("{}", unreadable(table, column.as_deref(), *id))]
 pub struct RowError {
     /// The table, or "a query".
     pub table: String,
@@ -74,6 +74,14 @@ pub struct RowError {
     pub id: Option<i64>,
     /// What can't be read.
     pub source: DbErr,
+}
+
+fn unreadable(table: &str, column: Option<&str>, id: Option<i64>) -> String {
+    let column = column.map(|name| format!(".{name}")).unwrap_or_default();
+    let row = id
+        .map(|id| format!(" of the row with id {id}"))
+        .unwrap_or_default();
+    format!("{table}{column}{row} holds what this build can't read")
 }
 
 impl<'r> RowReader<'r> {

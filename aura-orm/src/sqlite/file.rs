@@ -62,7 +62,7 @@ impl DatabaseFile {
         }))
     }
 
-    /// The database in memory of this name, `file:/NAME?vfs=memdb`. All connections of
+    /// The database in memory of this name. All connections of
     /// the process that open it share it (<https://sqlite.org/src/file/src/memdb.c>);
     /// it has no WAL, so a write keeps even readers out.
     ///
@@ -74,9 +74,10 @@ impl DatabaseFile {
             | OpenFlags::SQLITE_OPEN_CREATE
             | OpenFlags::SQLITE_OPEN_URI
             | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(name, flags)?;
+        let uri = format!("file:{name}?vfs=memdb");
+        let connection = Connection::open_with_flags(&uri, flags)?;
         Ok(Self(Arc::new(Opened {
-            path: name.into(),
+            path: uri.into(),
             wal: PathBuf::new(),
             file: None,
             moved: AtomicBool::new(false),

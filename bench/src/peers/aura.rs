@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 
 use aura_db::{
-    Config, Cursor, Database, LogFilter, LogLevel, NewLog, Page, Target as Place, TlsMode, Token,
-    UserId, WorkflowChange, WorkflowFilter, WorkflowId, WorkflowSort, WorkflowSummary,
+    Config, Cursor, Database, LogFilter, LogLevel, NewLog, PageRequest, Target as Place, TlsMode,
+    Token, UserId, WorkflowChange, WorkflowFilter, WorkflowId, WorkflowSort, WorkflowSummary,
 };
 use tokio::sync::OnceCell;
 
@@ -103,7 +103,7 @@ impl crate::peer::Peer for Peer {
             let mut places = Vec::new();
             for place in 0..PLACES {
                 let page = (self.shape.depth + place * PAGE.cast_signed()) / PAGE.cast_signed();
-                let page = Page::number(page.cast_unsigned(), PAGE);
+                let page = PageRequest::number(page.cast_unsigned(), PAGE);
                 let list = self.db.logs().list(LogFilter::new(), page).await?;
                 places.push(list.next.ok_or("too few log entries")?);
             }
@@ -139,14 +139,16 @@ impl crate::peer::Peer for Peer {
 
     async fn summaries(&self, owner: i64) -> Result<Vec<Summary>> {
         let list = self.db.workflows();
-        let list = list.list(workflows_of(owner), Page::first(PAGE)).await?;
+        let list = list
+            .list(workflows_of(owner), PageRequest::first(PAGE))
+            .await?;
         Ok(list.items.into_iter().map(Into::into).collect())
     }
 
     async fn documents(&self, owner: i64) -> Result<Vec<Workflow>> {
         let list = self.db.workflows();
         let list = list
-            .list_full(workflows_of(owner), Page::first(PAGE))
+            .list_full(workflows_of(owner), PageRequest::first(PAGE))
             .await?;
         Ok(list.items.into_iter().map(Into::into).collect())
     }
@@ -157,7 +159,7 @@ impl crate::peer::Peer for Peer {
             .get(usize::try_from(place)?)
             .ok_or("no such place")?
             .clone();
-        let page = Page::after(cursor, PAGE);
+        let page = PageRequest::after(cursor, PAGE);
         let list = self.db.logs().list(LogFilter::new(), page).await?;
         Ok(list.items.into_iter().map(Into::into).collect())
     }

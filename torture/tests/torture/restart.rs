@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use aura_db::{Config, Database, Environment, LogFilter, NewUser, NewWorkflow, Page};
+use aura_db::{Config, Database, Environment, LogFilter, NewUser, NewWorkflow, PageRequest};
 use testdb::process::{Running, command, moment};
 
 use crate::{WRITER, arguments, rounds, told, wrong};
@@ -77,13 +77,13 @@ async fn a_server_that_crashes_comes_back() {
         let told = told(&ended.stdout);
         let filter = LogFilter::workflow(flow).text(format!("{run}:"));
         let mut messages = Vec::new();
-        let mut page = Page::first(1_000);
+        let mut page = PageRequest::first(1_000);
         loop {
             let list = db.logs().list(filter.clone(), page).await.expect("a list");
             let items = list.items.into_iter().map(|log| log.message);
             messages.extend(items.filter(|message| message.starts_with(&format!("{run}:"))));
             let Some(next) = list.next else { break };
-            page = Page::after(next, 1_000);
+            page = PageRequest::after(next, 1_000);
         }
         let wrong = wrong(&told, &messages);
         assert!(wrong.is_empty(), "{wrong:?}");

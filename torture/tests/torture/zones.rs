@@ -1,6 +1,6 @@
 //! Processes in other time zones write the same moments.
 
-use aura_db::{Database, LogFilter, Page};
+use aura_db::{Database, LogFilter, PageRequest};
 use testdb::TestDb;
 use testdb::process::Running;
 
@@ -20,7 +20,7 @@ async fn the_time_zone_is_no_matter(test: TestDb) {
         let ended = Running::start(writer.env("TZ", zone)).end();
         assert_eq!(told(&ended.stdout).len(), 1, "{zone}: {ended:?}");
         let filter = LogFilter::workflow(flow.into()).text(format!("{run}:"));
-        let list = db.logs().list(filter, Page::first(10)).await;
+        let list = db.logs().list(filter, PageRequest::first(10)).await;
         let entries = list.expect("a list").items;
         assert!(!entries.is_empty(), "{zone}");
         for entry in entries {

@@ -106,7 +106,7 @@ impl Follower {
             () = self.stopping.clone().wait() => return Ok(News::Stopping),
         };
         // A look after the end finds everything that was written before it.
-        let rest = self.tail.look().await?;
+        let rest = self.tail.poll().await?;
         Ok(if rest.is_empty() {
             News::End(status)
         } else {

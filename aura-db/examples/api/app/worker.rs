@@ -21,7 +21,7 @@ pub(crate) async fn run(app: App) {
         if recovered.is_none_or(|time| time.elapsed() > LEASE) {
             recovered = Some(Instant::now());
             // What crashed workers held goes back to the queue.
-            if let Err(error) = app.db.executions().recover(100).await {
+            if let Err(error) = app.db.executions().requeue_expired(100).await {
                 tracing::warn!("recovering: {}", super::chain(&error));
             }
         }

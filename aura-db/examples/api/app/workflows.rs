@@ -2,7 +2,7 @@
 //! of the [`Caller`], so no handler can forget to ask.
 
 use aura_db::{
-    Cursor, Document, List, NewWorkflow, Page, Workflow, WorkflowChange, WorkflowFilter,
+    Cursor, Document, NewWorkflow, Page, PageRequest, Workflow, WorkflowChange, WorkflowFilter,
 };
 use aura_db::{WorkflowId, WorkflowSummary};
 use axum::Json;
@@ -25,11 +25,11 @@ pub(crate) struct Part {
 pub(crate) async fn list(
     caller: Caller,
     Query(part): Query<Part>,
-) -> Result<Json<List<WorkflowSummary>>, ApiError> {
+) -> Result<Json<Page<WorkflowSummary>>, ApiError> {
     let size = part.size.unwrap_or(50);
     let page = match part.after {
-        Some(cursor) => Page::after(cursor, size),
-        None => Page::first(size),
+        Some(cursor) => PageRequest::after(cursor, size),
+        None => PageRequest::first(size),
     };
     let workflows = caller.db.workflows();
     Ok(Json(workflows.list(WorkflowFilter::new(), page).await?))

@@ -5,11 +5,12 @@ use entity::{AgentId, UserId, agents};
 use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, Select};
 use serde::Serialize;
 
+use crate::context::Context;
 use crate::error::Error;
-use crate::executor::Executor;
-use crate::executor::summary::summary;
-use crate::page::{Deleted, MAX_SEARCH, SortKey, contains_ci, managed_filter};
+use crate::repositories::filter::{Deleted, MAX_SEARCH, managed_filter};
+use crate::repositories::summary::summary;
 use crate::validate::Check;
+use aura_orm::page::{SortKey, contains_ci};
 
 /// An agent without its settings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -91,7 +92,7 @@ impl AgentFilter {
 
     managed_filter!(AgentSort, "name or description");
 
-    pub(super) fn select(&self, h: &Executor) -> Result<Select<agents::Entity>, Error> {
+    pub(super) fn select(&self, h: &Context) -> Result<Select<agents::Entity>, Error> {
         let mut check = Check::default();
         check.optional("text", self.text.as_deref(), MAX_SEARCH);
         check.done()?;

@@ -27,12 +27,12 @@ use sea_orm::{
     ColumnTrait, Condition, DbBackend, EntityTrait, QueryFilter, QuerySelect, QueryTrait, Select,
 };
 
+use crate::context::{Context, Op};
 use crate::error::Error;
-use crate::executor::{Executor, Op};
-use crate::page::{List, Page};
 use crate::repositories::set_json;
 use crate::repositories::users::hold_owner;
 use crate::validate::Check;
+use aura_orm::page::{Page, PageRequest};
 
 pub use self::change::{AgentChange, NewAgent};
 pub use self::filter::{AgentFilter, AgentSort, AgentSummary};
@@ -40,7 +40,7 @@ pub use entity::agents::Model as Agent;
 
 /// The agents. From [`Database::agents`](crate::Database::agents).
 #[derive(Debug, Clone)]
-pub struct Agents(pub(crate) Executor);
+pub struct Agents(pub(crate) Context);
 
 const fn op(name: &'static str, action: Action) -> Op {
     Op {
@@ -65,7 +65,7 @@ impl Agents {
         }
         check.name("model", &new.model, 120);
         check.container("config", new.config.as_ref());
-        let Some(owner) = new.owner.or(self.0.actor) else {
+        let Some(owner) = new.owner.or(self.0.actor()) else {
             check.refuse("owner", "must be given, or use `acting_as`");
             return Err(check.done().err().unwrap_or(Error::Ended));
         };
@@ -88,8 +88,8 @@ impl Agents {
                     created_at: Set(now),
                     updated_at: Set(now),
                     deleted_at: Set(None),
-                    created_by: Set(h.actor),
-                    updated_by: Set(h.actor),
+                    created_by: Set(h.actor()),
+                    updated_by: Set(h.actor()),
                     config: Set(new.config.clone()),
                 };
                 let unique = [agents::Column::OwnerId, agents::Column::Name];
@@ -109,7 +109,7 @@ impl Agents {
         self.0
             .read(op, |h| async move {
                 let agent = h
-                    .optional(agents::Entity::live().filter(agents::COLUMN.id.eq(id)))
+                    .fetch_optional(agents::Entity::live().filter(agents::COLUMN.id.eq(id)))
                     .await?;
                 if let Some(agent) = &agent {
                     h.ensure_owner(op, agent.owner_id)?;
@@ -129,7 +129,11 @@ impl Agents {
     /// A part of the agents, without their settings.
     ///
     /// Fails with [`Error::Validation`] when the page or the text can't be used.
-    pub async fn list(&self, filter: AgentFilter, page: Page) -> Result<List<AgentSummary>, Error> {
+    pub async fn list(
+        &self,
+        filter: AgentFilter,
+        page: PageRequest,
+    ) -> Result<Page<AgentSummary>, Error> {
         let (filter, page) = (&filter, &page);
         self.0
             .read(op("list", Action::Read), |h| async move {
@@ -142,7 +146,11 @@ impl Agents {
     /// A part of the agents, with their settings.
     ///
     /// Fails with [`Error::Validation`] when the page or the text can't be used.
-    pub async fn list_full(&self, filter: AgentFilter, page: Page) -> Result<List<Agent>, Error> {
+    pub async fn list_full(
+        &self,
+        filter: AgentFilter,
+        page: PageRequest,
+    ) -> Result<Page<Agent>, Error> {
         let (filter, page) = (&filter, &page);
         self.0
             .read(op("list_full", Action::Read), |h| async move {
@@ -254,7 +262,7 @@ impl Agents {
                 let agent = lock_any(&h, op, id).await?;
                 if !agent.deleted {
                     let live = agents::Entity::live().filter(agents::COLUMN.id.eq(id));
-                    return h.optional(live).await?.ok_or_else(|| missing(id));
+                    return h.fetch_optional(live).await?.ok_or_else(|| missing(id));
                 }
                 match hold_owner(&h, agent.owner).await {
                     Err(Error::NotFound { .. }) => {
@@ -302,12 +310,12 @@ struct Held {
     deleted: bool,
 }
 
-async fn held(h: &Executor, agent: Select<agents::Entity>) -> Result<Option<Held>, Error> {
+async fn held(h: &Context, agent: Select<agents::Entity>) -> Result<Option<Held>, Error> {
     let agent = agent
         .select_only()
         .columns([agents::Column::OwnerId, agents::Column::DeletedAt]);
     let held: TypedQuery<(UserId, Option<DateTime<Utc>>)> = TypedQuery::of(agent.into_query());
-    let held = h.optional(held).await?;
+    let held = h.fetch_optional(held).await?;
     Ok(held.map(|(owner, deleted_at)| Held {
         owner,
         deleted: deleted_at.is_some(),
@@ -316,7 +324,7 @@ async fn held(h: &Executor, agent: Select<agents::Entity>) -> Result<Option<Held
 
 /// Keeps everybody else from changing the agent, deleted or not, until the
 /// transaction ends.
-async fn lock_any(h: &Executor, op: Op, id: AgentId) -> Result<Held, Error> {
+async fn lock_any(h: &Context, op: Op, id: AgentId) -> Result<Held, Error> {
     let mut agent = agents::Entity::find().filter(agents::COLUMN.id.eq(id));
     if h.backend() == DbBackend::Postgres {
         agent = agent.lock(LockType::Update);
@@ -327,7 +335,7 @@ async fn lock_any(h: &Executor, op: Op, id: AgentId) -> Result<Held, Error> {
 }
 
 /// As [`lock_any`], unless it is deleted.
-async fn lock(h: &Executor, op: Op, id: AgentId) -> Result<Held, Error> {
+async fn lock(h: &Context, op: Op, id: AgentId) -> Result<Held, Error> {
     let agent = lock_any(h, op, id).await?;
     if agent.deleted {
         return Err(missing(id));
@@ -335,7 +343,7 @@ async fn lock(h: &Executor, op: Op, id: AgentId) -> Result<Held, Error> {
     Ok(agent)
 }
 
-async fn changed(h: &Executor, id: AgentId, mut update: UpdateStatement) -> Result<Agent, Error> {
+async fn changed(h: &Context, id: AgentId, mut update: UpdateStatement) -> Result<Agent, Error> {
     update.and_where(agents::COLUMN.id.eq(id));
     h.update_returning::<agents::Entity>(update)
         .await?
@@ -345,7 +353,7 @@ async fn changed(h: &Executor, id: AgentId, mut update: UpdateStatement) -> Resu
 
 /// The error that tells who has the name, when an agent but `except` does.
 async fn taken(
-    h: &Executor,
+    h: &Context,
     owner: UserId,
     name: &str,
     except: Option<AgentId>,

@@ -5,12 +5,12 @@ use entity::{ExecutionId, ExecutionMode, ExecutionStatus, WorkflowId, executions
 use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, QuerySelect, QueryTrait, Select};
 use serde::Serialize;
 
+use crate::context::Context;
 use crate::error::Error;
-use crate::executor::Executor;
-use crate::executor::summary::summary;
-use crate::page::SortKey;
 use crate::repositories::clamp_timestamp;
+use crate::repositories::summary::summary;
 use crate::validate::Check;
+use aura_orm::page::SortKey;
 
 /// An execution without its documents.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -114,7 +114,7 @@ impl ExecutionFilter {
         self
     }
 
-    pub(super) fn select(&self, h: &Executor) -> Result<Select<executions::Entity>, Error> {
+    pub(super) fn select(&self, h: &Context) -> Result<Select<executions::Entity>, Error> {
         let mut check = Check::default();
         check.optional("worker", self.worker.as_deref(), 64);
         check.done()?;

@@ -9,11 +9,11 @@ use sea_orm::sea_query::{Expr, Query, SimpleExpr, UpdateStatement};
 use sea_orm::{ColumnTrait, DbBackend, EntityTrait, Iterable, QueryFilter};
 
 use super::{ENDED, Execution, Executions, ensure_owner, find, missing, op, run};
+use crate::context::{Context, Op};
 use crate::error::Error;
-use crate::executor::{Executor, Op};
-use crate::page::MAX_PAGE;
 use crate::repositories::{clamp_timestamp, readable, set_json};
 use crate::validate::Check;
+use aura_orm::page::MAX_PAGE;
 
 /// How often a claim goes on behind executions that can't be read.
 const LOOKS: u32 = 100;
@@ -143,7 +143,7 @@ impl Executions {
     /// Fails with [`Error::Validation`] when the worker has no name, or one of
     /// more than 64 characters, or the lease is empty or longer than a year.
     pub async fn claim(&self, worker: &str, lease: Duration) -> Result<Option<Execution>, Error> {
-        Ok(self.take("claim", worker, lease, 1).await?.pop())
+        Ok(self.claim_batch("claim", worker, lease, 1).await?.pop())
     }
 
     /// Takes up to `limit` executions at once (and 1,000): those whose waiting
@@ -157,10 +157,10 @@ impl Executions {
         lease: Duration,
         limit: u64,
     ) -> Result<Vec<Execution>, Error> {
-        self.take("claim_many", worker, lease, limit).await
+        self.claim_batch("claim_many", worker, lease, limit).await
     }
 
-    async fn take(
+    async fn claim_batch(
         &self,
         name: &'static str,
         worker: &str,
@@ -361,10 +361,10 @@ impl Executions {
     /// lease run out, oldest first, and returns them. Of several who do this at
     /// once each gets others. One that this build can't read is queued as well, and
     /// logged as an error instead of returned.
-    pub async fn recover(&self, limit: u64) -> Result<Vec<Execution>, Error> {
+    pub async fn requeue_expired(&self, limit: u64) -> Result<Vec<Execution>, Error> {
         let limit = bounded(limit);
         self.0
-            .write(op("recover", Action::Execute), |h| async move {
+            .write(op("requeue_expired", Action::Execute), |h| async move {
                 let sql = match h.backend() {
                     DbBackend::Postgres => RECOVER_POSTGRES,
                     _ => RECOVER_SQLITE,
@@ -420,7 +420,7 @@ fn held(id: ExecutionId, worker: &str) -> UpdateStatement {
 }
 
 async fn update_as_holder(
-    h: &Executor,
+    h: &Context,
     id: ExecutionId,
     worker: &str,
     update: UpdateStatement,

@@ -16,7 +16,7 @@
 //!     db.executions().finish(execution.id, "worker-1", Outcome::success(None)).await?;
 //! }
 //! // What a crashed worker held goes back to the queue.
-//! db.executions().recover(100).await?;
+//! db.executions().requeue_expired(100).await?;
 //! # Ok(()) }
 //! ```
 
@@ -41,11 +41,11 @@ pub use self::lease::Outcome;
 pub use self::stats::{ExecutionDay, ExecutionStats};
 pub use entity::executions::Model as Execution;
 
+use crate::context::{Context, Op};
 use crate::error::Error;
-use crate::executor::{Executor, Op};
-use crate::page::{List, MAX_PAGE, Page};
 use crate::repositories::{clamp_timestamp, json_expr};
 use crate::validate::Check;
+use aura_orm::page::{MAX_PAGE, Page, PageRequest};
 
 /// An execution to be queued.
 #[derive(Debug, Clone)]
@@ -95,7 +95,7 @@ impl NewExecution {
 /// * The times are those of the clocks of the machines, which must not be
 ///   further apart than leases can spare.
 #[derive(Debug, Clone)]
-pub struct Executions(pub(crate) Executor);
+pub struct Executions(pub(crate) Context);
 
 /// What reads, and what only services do (admins, for restricted handles).
 const fn op(name: &'static str, action: Action) -> Op {
@@ -194,7 +194,7 @@ impl Executions {
                     .filter(logs::COLUMN.execution_id.eq(id))
                     .order_by_desc(logs::Column::Id)
                     .limit(entries);
-                Ok((execution, h.all(newest).await?))
+                Ok((execution, h.fetch_all(newest).await?))
             })
             .await
     }
@@ -205,8 +205,8 @@ impl Executions {
     pub async fn list(
         &self,
         filter: ExecutionFilter,
-        page: Page,
-    ) -> Result<List<ExecutionSummary>, Error> {
+        page: PageRequest,
+    ) -> Result<Page<ExecutionSummary>, Error> {
         let (filter, page) = (&filter, &page);
         self.0
             .read(op("list", Action::Read), |h| async move {
@@ -222,8 +222,8 @@ impl Executions {
     pub async fn list_full(
         &self,
         filter: ExecutionFilter,
-        page: Page,
-    ) -> Result<List<Execution>, Error> {
+        page: PageRequest,
+    ) -> Result<Page<Execution>, Error> {
         let (filter, page) = (&filter, &page);
         self.0
             .read(op("list_full", Action::Read), |h| async move {
@@ -289,9 +289,9 @@ fn missing(id: ExecutionId) -> Error {
     Error::not_found("execution", id)
 }
 
-async fn find(h: &Executor, op: Op, id: ExecutionId) -> Result<Option<Execution>, Error> {
+async fn find(h: &Context, op: Op, id: ExecutionId) -> Result<Option<Execution>, Error> {
     let execution = executions::Entity::find().filter(executions::COLUMN.id.eq(id));
-    let execution = h.optional(execution).await?;
+    let execution = h.fetch_optional(execution).await?;
     if let Some(execution) = &execution {
         ensure_owner(h, op, execution.workflow_id).await?;
     }
@@ -300,7 +300,7 @@ async fn find(h: &Executor, op: Op, id: ExecutionId) -> Result<Option<Execution>
 
 /// Refuses what belongs to another's workflow when the handle is limited to own
 /// ones.
-pub(crate) async fn ensure_owner(h: &Executor, op: Op, workflow: WorkflowId) -> Result<(), Error> {
+pub(crate) async fn ensure_owner(h: &Context, op: Op, workflow: WorkflowId) -> Result<(), Error> {
     if h.limited_to().is_none() {
         return Ok(());
     }

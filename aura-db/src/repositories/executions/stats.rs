@@ -64,7 +64,7 @@ impl Executions {
                     .group_by(executions::Column::Status)
                     .into_query();
                 let mut by_status: Vec<_> = h
-                    .all(TypedQuery::<OfStatus>::of(by_status))
+                    .fetch_all(TypedQuery::<OfStatus>::of(by_status))
                     .await?
                     .into_iter()
                     .map(|row| (row.0, row.1))
@@ -77,7 +77,7 @@ impl Executions {
                     .filter(executions::COLUMN.finished_at.is_not_null())
                     .into_query();
                 let times = h
-                    .all(TypedQuery::<Times>::of(times(took, backend)))
+                    .fetch_all(TypedQuery::<Times>::of(times(took, backend)))
                     .await?
                     .pop();
 
@@ -95,7 +95,7 @@ impl Executions {
                     by_status,
                     average: times.as_ref().map(|times| times.average),
                     p95: times.as_ref().map(|times| times.p95),
-                    per_day: h.all(TypedQuery::<ExecutionDay>::of(per_day)).await?,
+                    per_day: h.fetch_all(TypedQuery::<ExecutionDay>::of(per_day)).await?,
                 })
             })
             .await

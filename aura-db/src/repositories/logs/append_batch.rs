@@ -1,14 +1,13 @@
 //! Appends the entries of several callers in one statement, on PostgreSQL.
 
-use aura_orm::postgres::PooledConnection;
-use aura_orm::{Batch, ModelOf, Statement, StatementKind};
+use aura_orm::{Batch, ModelOf, TypedQuery, array_literals};
 use chrono::{DateTime, Utc};
 use entity::logs;
+use sea_orm::{DbBackend, Statement};
 
 use super::{Log, NewLog};
+use crate::context::Context;
 use crate::error::Error;
-use crate::executor::Executor;
-use crate::executor::bulk::arrays;
 
 /// An entry to be appended.
 #[derive(Debug)]
@@ -52,7 +51,7 @@ RETURNING id, level, message, workflow_id, execution_id, created_at, metadata";
 
 /// Sends a batch of entries.
 #[derive(Clone)]
-pub(super) struct AppendBatch(pub(super) Executor);
+pub(super) struct AppendBatch(pub(super) Context);
 
 /// The result of one entry of a batch.
 pub(crate) type Appended = Result<Log, Error>;
@@ -89,24 +88,18 @@ enum Failed {
     Unknown(Error),
 }
 
-async fn insert(h: &Executor, entries: &[LogEntry]) -> Result<Vec<Log>, Failed> {
-    let server = h.shared.postgres().ok_or(Failed::NotDone)?;
+async fn insert(h: &Context, entries: &[LogEntry]) -> Result<Vec<Log>, Failed> {
     let rows: Vec<_> = entries
         .iter()
         .map(|entry| entry.new.row(entry.at))
         .collect();
-    let arrays = arrays(&rows).map_err(|_| Failed::NotDone)?;
-    let statement = Statement::new(StatementKind::Write, APPEND, arrays);
-    let run = async |connection: &mut PooledConnection| {
-        let all = usize::MAX;
-        connection
-            .query::<ModelOf<logs::Entity>>(statement, all)
-            .await
-    };
-    let sent = h.on_server(server, StatementKind::Write, run);
-    let answer = sent.await.map_err(|error| match error {
-        Error::OutcomeUnknown { .. } => Failed::Unknown(error),
+    let arrays = array_literals(&rows).map_err(|_| Failed::NotDone)?;
+    let statement = Statement::from_sql_and_values(DbBackend::Postgres, APPEND, arrays);
+    let statement = TypedQuery::<ModelOf<logs::Entity>>::sql(statement);
+    let appended = h.uncounted().fetch_all(statement).await;
+    appended.map_err(|error| match error {
+        // Committed, if this build can read them or not.
+        Error::OutcomeUnknown { .. } | Error::Inconsistent { .. } => Failed::Unknown(error),
         _ => Failed::NotDone,
-    })?;
-    answer.map_err(|error| Failed::Unknown(error.into()))
+    })
 }

@@ -5,11 +5,12 @@ use entity::{ExecutionId, LogLevel, WorkflowId, logs, workflows};
 use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, QuerySelect, QueryTrait, Select};
 
 use super::own::on_page;
+use crate::context::Context;
 use crate::error::Error;
-use crate::executor::Executor;
-use crate::page::{MAX_SEARCH, Page, SortKey, contains_ci};
 use crate::repositories::clamp_timestamp;
+use crate::repositories::filter::MAX_SEARCH;
 use crate::validate::Check;
+use aura_orm::page::{PageRequest, SortKey, contains_ci};
 
 /// From the least to the most.
 const LEVELS: [LogLevel; 4] = [
@@ -101,7 +102,7 @@ impl LogFilter {
         self
     }
 
-    pub(super) fn select(&self, h: &Executor) -> Result<Select<logs::Entity>, Error> {
+    pub(super) fn select(&self, h: &Context) -> Result<Select<logs::Entity>, Error> {
         let mut check = Check::default();
         check.optional("text", self.text.as_deref(), MAX_SEARCH);
         check.done()?;
@@ -141,8 +142,8 @@ impl LogFilter {
     /// filtered.
     pub(super) fn select_page(
         &self,
-        h: &Executor,
-        page: &Page,
+        h: &Context,
+        page: &PageRequest,
     ) -> Result<Select<logs::Entity>, Error> {
         let Self {
             workflow: None,
@@ -156,9 +157,9 @@ impl LogFilter {
         else {
             return self.select(h);
         };
-        match (h.limited_to(), page.begins(self.sorted())) {
+        match (h.limited_to(), page.start_id(self.sorted())) {
             (Some(owner), Some(cursor)) if levels.is_empty() => {
-                let rows = page.rows();
+                let rows = page.limit();
                 let found = on_page(h.backend(), owner, cursor, !oldest_first, rows);
                 Ok(logs::Entity::find().filter(found))
             }

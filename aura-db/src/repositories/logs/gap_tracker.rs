@@ -32,8 +32,8 @@ use serde::{Deserialize, Serialize};
 
 use super::tail::TailPosition;
 use super::{Log, LogFilter};
+use crate::context::Context;
 use crate::error::Error;
-use crate::executor::Executor;
 use crate::repositories::report;
 
 /// Entries that are given at once at the most.
@@ -94,7 +94,7 @@ impl RowDecoder for IdGap {
 
 impl GapTracker {
     /// Everything that is visible now counts as given out.
-    pub(super) async fn now(h: &Executor) -> Result<Self, Error> {
+    pub(super) async fn now(h: &Context) -> Result<Self, Error> {
         let high = newest(h).await?;
         let writers = writers(h).await?;
         let mut seen = Self {
@@ -145,9 +145,9 @@ impl GapTracker {
 
     /// One look, and whether there is more to look at. The order matters: first
     /// the highest id, then who writes, then what is missing, then the entries.
-    pub(super) async fn look(
+    pub(super) async fn poll(
         &mut self,
-        h: &Executor,
+        h: &Context,
         filter: &LogFilter,
     ) -> Result<(Vec<Log>, bool), Error> {
         let newest = newest(h).await?;
@@ -186,7 +186,7 @@ impl GapTracker {
     }
 
     /// What has appeared in the gaps since.
-    async fn late(&self, h: &Executor, filter: &LogFilter) -> Result<Vec<SeenEntry>, Error> {
+    async fn late(&self, h: &Context, filter: &LogFilter) -> Result<Vec<SeenEntry>, Error> {
         let mut late = Vec::new();
         for gaps in self.gaps.chunks(GAPS_AT_ONCE) {
             let within = gaps.iter().fold(Condition::any(), |any, gap| {
@@ -208,7 +208,7 @@ impl GapTracker {
     /// What is above `high`, which moves.
     async fn next(
         &mut self,
-        h: &Executor,
+        h: &Context,
         filter: &LogFilter,
         newest: i64,
         room: usize,
@@ -291,8 +291,8 @@ type SeenEntry = (i64, Option<Log>);
 
 /// The entries of a query. One that can't be read is reported, and passed over
 /// once and for all: a follower would never get any further.
-async fn seen_entries(h: &Executor, query: Select<logs::Entity>) -> Result<Vec<SeenEntry>, Error> {
-    let rows = h.all_or_report(query).await?.into_iter();
+async fn seen_entries(h: &Context, query: Select<logs::Entity>) -> Result<Vec<SeenEntry>, Error> {
+    let rows = h.fetch_results(query).await?.into_iter();
     rows.map(|row| match row {
         Ok(log) => Ok((log.id.0, Some(log))),
         Err(error) => match error.id {
@@ -307,7 +307,7 @@ async fn seen_entries(h: &Executor, query: Select<logs::Entity>) -> Result<Vec<S
     .collect()
 }
 
-async fn newest(h: &Executor) -> Result<i64, Error> {
+async fn newest(h: &Context) -> Result<i64, Error> {
     let newest = logs::Entity::find()
         .select_only()
         .column(logs::Column::Id)
@@ -316,20 +316,20 @@ async fn newest(h: &Executor) -> Result<i64, Error> {
     Ok(h.scalar(newest).await?.unwrap_or(0))
 }
 
-async fn writers(h: &Executor) -> Result<BTreeSet<String>, Error> {
+async fn writers(h: &Context) -> Result<BTreeSet<String>, Error> {
     if h.backend() != DbBackend::Postgres {
         return Ok(BTreeSet::new());
     }
     let writers = Statement::from_string(DbBackend::Postgres, WRITERS);
-    Ok(h.all(TypedQuery::<String>::sql(writers))
+    Ok(h.fetch_all(TypedQuery::<String>::sql(writers))
         .await?
         .into_iter()
         .collect())
 }
 
 /// Only where there are writers beside each other, so on PostgreSQL.
-async fn gaps(h: &Executor, after: i64, to: i64) -> Result<Vec<IdGap>, Error> {
+async fn gaps(h: &Context, after: i64, to: i64) -> Result<Vec<IdGap>, Error> {
     let values = [after.into(), to.into()];
     let gaps = Statement::from_sql_and_values(DbBackend::Postgres, GAPS, values);
-    h.all(TypedQuery::<IdGap>::sql(gaps)).await
+    h.fetch_all(TypedQuery::<IdGap>::sql(gaps)).await
 }

@@ -1,7 +1,7 @@
 //! What executions tell.
 //!
 //! ```
-//! # use aura_db::{Error, LogFilter, LogLevel, NewLog, NewWorkflow, Page, testing::TestDatabase};
+//! # use aura_db::{Error, LogFilter, LogLevel, NewLog, NewWorkflow, PageRequest, testing::TestDatabase};
 //! # use aura_db::logs::TailFrom;
 //! # #[tokio::main] async fn main() -> Result<(), Error> {
 //! # let db = TestDatabase::sqlite().await?;
@@ -12,7 +12,7 @@
 //! assert_eq!(tail.next().await?[0].message, "started");
 //!
 //! let errors = LogFilter::workflow(flow.id).at_least(LogLevel::Warn);
-//! assert!(db.logs().list(errors, Page::first(50)).await?.items.is_empty());
+//! assert!(db.logs().list(errors, PageRequest::first(50)).await?.items.is_empty());
 //! # Ok(()) }
 //! ```
 
@@ -44,13 +44,13 @@ pub use self::stats::{LogDay, LogStats};
 pub use self::tail::{Tail, TailFrom, TailPosition};
 pub use entity::logs::Model as Log;
 
+use crate::context::{Context, Op};
 use crate::error::Error;
-use crate::executor::{Executor, Op};
-use crate::page::{List, Page};
 use crate::repositories::executions::ensure_owner;
 use crate::repositories::{clamp_timestamp, json_expr};
 use crate::validate::Check;
 use append_batch::AppendBatch;
+use aura_orm::page::{Page, PageRequest};
 
 /// The most entries that [`Logs::append_many`] takes at once.
 pub const MAX_BATCH: usize = 100_000;
@@ -135,7 +135,7 @@ impl NewLog {
 /// The log entries. From [`Database::logs`](crate::Database::logs). They are in
 /// the order of their ids, also when the clock was set back.
 #[derive(Debug, Clone)]
-pub struct Logs(pub(crate) Executor);
+pub struct Logs(pub(crate) Context);
 
 const fn op(name: &'static str, action: Action) -> Op {
     Op {
@@ -157,7 +157,7 @@ impl Logs {
             .write(op("append", Action::Update), |h| async move {
                 match appending(&h, new).await? {
                     Some(log) => {
-                        h.appended();
+                        h.notify_appended();
                         Ok(log)
                     }
                     None => Err(unknown(&h, [new.workflow]).await?.unwrap_or_else(|| {
@@ -200,7 +200,7 @@ impl Logs {
                 let count = h
                     .insert_bulk::<logs::Entity>(&COLUMNS, Box::new(rows))
                     .await?;
-                h.appended();
+                h.notify_appended();
                 Ok(count)
             })
             .await
@@ -212,7 +212,7 @@ impl Logs {
         self.0
             .read(FIND, |h| async move {
                 let log = logs::Entity::find().filter(logs::COLUMN.id.eq(id));
-                let log = h.optional(log).await?;
+                let log = h.fetch_optional(log).await?;
                 if let Some(log) = &log {
                     ensure_owner(&h, FIND, log.workflow_id).await?;
                 }
@@ -233,7 +233,7 @@ impl Logs {
     /// A part of the entries, newest first.
     ///
     /// Fails with [`Error::Validation`] when the page or the text can't be used.
-    pub async fn list(&self, filter: LogFilter, page: Page) -> Result<List<Log>, Error> {
+    pub async fn list(&self, filter: LogFilter, page: PageRequest) -> Result<Page<Log>, Error> {
         let (filter, page) = (&filter, &page);
         self.0
             .read(op("list", Action::Read), |h| async move {
@@ -262,13 +262,13 @@ impl Logs {
 }
 
 /// Inserts an entry, when there is such a workflow, and it has the execution.
-async fn appending(h: &Executor, new: &NewLog) -> Result<Option<Log>, Error> {
+async fn appending(h: &Context, new: &NewLog) -> Result<Option<Log>, Error> {
     let now = h.now();
-    if h.shared.postgres().is_none() || h.scope.is_some() {
+    if h.backend() == DbBackend::Sqlite || h.in_transaction() {
         return appending_alone(h, new, now).await;
     }
     let entry = || LogEntry::of(new, now);
-    match h.shared.appends.join(entry, AppendBatch(h.clone())).await {
+    match h.appends().join(entry, AppendBatch(h.clone())).await {
         Slot::Follower(Some(appended)) => {
             h.count_rows(1);
             appended.map(Some)
@@ -279,7 +279,7 @@ async fn appending(h: &Executor, new: &NewLog) -> Result<Option<Log>, Error> {
 }
 
 async fn appending_alone(
-    h: &Executor,
+    h: &Context,
     new: &NewLog,
     now: DateTime<Utc>,
 ) -> Result<Option<Log>, Error> {
@@ -324,7 +324,7 @@ async fn appending_alone(
             .map_err(crate::repositories::unbuilt)?;
         Ok(TypedQuery::<ModelOf<logs::Entity>>::insert(insert))
     };
-    h.optional(fixed.with(values, insert)).await
+    h.fetch_optional(fixed.with(values, insert)).await
 }
 
 /// The ids are not in the order of time when a clock was ahead, so what is old
@@ -353,12 +353,12 @@ fn its_execution(
 /// The error about the first of these workflows that doesn't exist. Those that
 /// do stay until the end of the transaction.
 async fn unknown(
-    h: &Executor,
+    h: &Context,
     ids: impl IntoIterator<Item = WorkflowId>,
 ) -> Result<Option<Error>, Error> {
     let mut missing: BTreeSet<WorkflowId> = ids.into_iter().collect();
     let known = TypedQuery::<(WorkflowId,)>::sql(known(h, &missing));
-    for (id,) in h.all(known).await? {
+    for (id,) in h.fetch_all(known).await? {
         missing.remove(&id);
     }
     let first = missing.first();
@@ -366,7 +366,7 @@ async fn unknown(
 }
 
 /// A statement that is the same for any number of workflows.
-fn known(h: &Executor, ids: &BTreeSet<WorkflowId>) -> Statement {
+fn known(h: &Context, ids: &BTreeSet<WorkflowId>) -> Statement {
     let list: Vec<_> = ids.iter().map(ToString::to_string).collect();
     let list = list.join(",");
     let (sql, list) = match h.backend() {
@@ -382,7 +382,7 @@ const KNOWN_POSTGRES: &str =
 const KNOWN_SQLITE: &str = "SELECT id FROM workflows WHERE id IN (SELECT value FROM json_each(?))";
 
 /// Refuses an execution that is not one of its entry's workflow.
-async fn strangers(h: &Executor, entries: &[NewLog]) -> Result<(), Error> {
+async fn strangers(h: &Context, entries: &[NewLog]) -> Result<(), Error> {
     let pairs = entries
         .iter()
         .filter_map(|entry| Some((entry.execution?, entry.workflow)));
@@ -394,7 +394,7 @@ async fn strangers(h: &Executor, entries: &[NewLog]) -> Result<(), Error> {
             .columns([executions::Column::Id, executions::Column::WorkflowId])
             .filter(executions::COLUMN.id.is_in(ids.iter().copied()));
         for pair in h
-            .all(TypedQuery::<(ExecutionId, WorkflowId)>::of(
+            .fetch_all(TypedQuery::<(ExecutionId, WorkflowId)>::of(
                 known.into_query(),
             ))
             .await?

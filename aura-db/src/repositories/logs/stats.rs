@@ -58,7 +58,9 @@ impl Logs {
                 let mut total = 0;
                 let mut levels = BTreeMap::new();
                 let mut days = BTreeMap::new();
-                for Counted { level, day, n } in h.all(TypedQuery::<Counted>::of(counts)).await? {
+                for Counted { level, day, n } in
+                    h.fetch_all(TypedQuery::<Counted>::of(counts)).await?
+                {
                     total += n;
                     levels.entry(level as u8).or_insert((level, 0)).1 += n;
                     *days.entry(day).or_insert(0) += n;

@@ -10,8 +10,8 @@ use tokio::sync::watch;
 
 use super::gap_tracker::{GapTracker, IdGap};
 use super::{Log, LogFilter, Logs, op};
+use crate::context::Context;
 use crate::error::Error;
-use crate::executor::Executor;
 
 /// The first pause between looks; each is twice the one before.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -45,7 +45,7 @@ pub struct TailPosition {
 /// Follows the log. From [`Logs::tail`].
 #[derive(Debug)]
 pub struct Tail {
-    executor: Executor,
+    executor: Context,
     filter: LogFilter,
     seen: GapTracker,
     news: watch::Receiver<()>,
@@ -59,7 +59,7 @@ impl Logs {
     ///
     /// Entries that this process appends through a clone of this database come
     /// at once; those of other processes within a second
-    /// ([`Tail::look_every`]). In a restricted handle the role is asked at each
+    /// ([`Tail::poll_every`]). In a restricted handle the role is asked at each
     /// look. An entry that this build can't read is logged as an error (target
     /// `aura_db::unreadable`) and passed over.
     ///
@@ -72,13 +72,13 @@ impl Logs {
     /// Fails with [`Error::Validation`] when the text can't be used, or inside
     /// a transaction, which might never see a new one.
     pub async fn tail(&self, filter: LogFilter, from: TailFrom) -> Result<Tail, Error> {
-        if self.0.scope.is_some() {
+        if self.0.in_transaction() {
             let problem = "follows from the database's handle, not from a transaction's";
             return Err(Error::field("tail", problem));
         }
         let (filter_, from) = (&filter, &from);
         // Before the first look, so that nothing falls in between.
-        let news = self.0.shared.news.subscribe();
+        let news = self.0.log_changes();
         let seen = self
             .0
             .read_committed(op("tail", Action::Read), |h| async move {
@@ -104,7 +104,7 @@ impl Tail {
     /// With another longest pause between looks for entries of other processes;
     /// a millisecond at least.
     #[must_use]
-    pub fn look_every(mut self, pause: Duration) -> Self {
+    pub fn poll_every(mut self, pause: Duration) -> Self {
         self.longest_pause = pause.max(SHORTEST_PAUSE);
         self
     }
@@ -118,7 +118,7 @@ impl Tail {
         let mut pause = PAUSE.min(self.longest_pause);
         loop {
             self.news.mark_unchanged();
-            let entries = self.look().await?;
+            let entries = self.poll().await?;
             if !entries.is_empty() {
                 return Ok(entries);
             }
@@ -134,14 +134,14 @@ impl Tail {
     ///
     /// Fails when the database does; the next call goes on where this one
     /// began.
-    pub async fn look(&mut self) -> Result<Vec<Log>, Error> {
+    pub async fn poll(&mut self) -> Result<Vec<Log>, Error> {
         loop {
             let (filter, before) = (&self.filter, &self.seen);
             let (seen, entries, more) = self
                 .executor
                 .read_committed(op("tail", Action::Read), |h| async move {
                     let mut seen = before.clone();
-                    let (entries, more) = seen.look(&h, filter).await?;
+                    let (entries, more) = seen.poll(&h, filter).await?;
                     Ok((seen, entries, more))
                 })
                 .await?;
@@ -198,9 +198,9 @@ mod tests {
         let ada = db.users().create(ada).await.expect("created");
         let ada = db.users().set_role(ada.id, Role::Admin).await;
         let Logs(executor) = db.restricted_to(&ada.expect("an admin")).logs();
-        let level = |h: Executor| async move {
+        let level = |h: Context| async move {
             let show = Statement::from_string(DbBackend::Postgres, "SHOW transaction_isolation");
-            h.optional(TypedQuery::<String>::sql(show)).await
+            h.fetch_optional(TypedQuery::<String>::sql(show)).await
         };
         let read = executor.read(op("tail", Action::Read), level).await;
         assert_eq!(read.expect("a level").as_deref(), Some("serializable"));

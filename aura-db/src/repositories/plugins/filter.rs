@@ -6,9 +6,10 @@ use sea_orm::{Condition, EntityTrait, QueryFilter, Select};
 use serde::Serialize;
 
 use crate::error::Error;
-use crate::executor::summary::summary;
-use crate::page::{Deleted, MAX_SEARCH, SortKey, contains_ci, managed_filter};
+use crate::repositories::filter::{Deleted, MAX_SEARCH, managed_filter};
+use crate::repositories::summary::summary;
 use crate::validate::Check;
+use aura_orm::page::{SortKey, contains_ci};
 
 /// A plugin without the schema of its configs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

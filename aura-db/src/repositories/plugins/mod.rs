@@ -29,11 +29,11 @@ use sea_orm::{
 };
 
 use crate::config_schema::{self, AnyDepth, ConfigProblem, SchemaProblem};
+use crate::context::{Context, Op};
 use crate::error::Error;
-use crate::executor::{Executor, Op};
-use crate::page::{List, Page};
 use crate::repositories::parsed;
 use crate::validate::Check;
+use aura_orm::page::{Page, PageRequest};
 
 pub use self::filter::{PluginFilter, PluginSort, PluginSummary};
 pub use entity::plugins::Model as Plugin;
@@ -90,7 +90,7 @@ impl NewPlugin {
 
 /// The plugins. From [`Database::plugins`](crate::Database::plugins).
 #[derive(Debug, Clone)]
-pub struct Plugins(pub(crate) Executor);
+pub struct Plugins(pub(crate) Context);
 
 const fn op(name: &'static str, action: Action) -> Op {
     Op {
@@ -139,8 +139,8 @@ impl Plugins {
                     created_at: Set(now),
                     updated_at: Set(now),
                     deleted_at: Set(None),
-                    created_by: Set(h.actor),
-                    updated_by: Set(h.actor),
+                    created_by: Set(h.actor()),
+                    updated_by: Set(h.actor()),
                     config_schema: Set(new.config_schema.clone()),
                 };
                 let mut update = OnConflict::column(Column::Name)
@@ -170,7 +170,7 @@ impl Plugins {
     pub async fn find(&self, id: PluginId) -> Result<Option<Plugin>, Error> {
         self.0
             .read(op("find", Action::Read), |h| async move {
-                h.optional(plugins::Entity::live().filter(plugins::COLUMN.id.eq(id)))
+                h.fetch_optional(plugins::Entity::live().filter(plugins::COLUMN.id.eq(id)))
                     .await
             })
             .await
@@ -190,7 +190,7 @@ impl Plugins {
         }
         self.0
             .read(op("find_by_name", Action::Read), |h| async move {
-                h.optional(plugins::Entity::live().filter(plugins::COLUMN.name.eq(name)))
+                h.fetch_optional(plugins::Entity::live().filter(plugins::COLUMN.name.eq(name)))
                     .await
             })
             .await
@@ -212,8 +212,8 @@ impl Plugins {
     pub async fn list(
         &self,
         filter: PluginFilter,
-        page: Page,
-    ) -> Result<List<PluginSummary>, Error> {
+        page: PageRequest,
+    ) -> Result<Page<PluginSummary>, Error> {
         let (filter, page) = (&filter, &page);
         self.0
             .read(op("list", Action::Read), |h| async move {
@@ -227,7 +227,11 @@ impl Plugins {
     ///
     /// Fails with [`Error::Validation`] when the page or the filter can't be
     /// used.
-    pub async fn list_full(&self, filter: PluginFilter, page: Page) -> Result<List<Plugin>, Error> {
+    pub async fn list_full(
+        &self,
+        filter: PluginFilter,
+        page: PageRequest,
+    ) -> Result<Page<Plugin>, Error> {
         let (filter, page) = (&filter, &page);
         self.0
             .read(op("list_full", Action::Read), |h| async move {
@@ -330,7 +334,7 @@ impl Plugins {
                 match h.update_returning::<plugins::Entity>(update).await?.pop() {
                     Some(plugin) => Ok(plugin),
                     None => h
-                        .optional(plugins::Entity::live().filter(plugins::COLUMN.id.eq(id)))
+                        .fetch_optional(plugins::Entity::live().filter(plugins::COLUMN.id.eq(id)))
                         .await?
                         .ok_or_else(|| missing(id)),
                 }
@@ -359,7 +363,7 @@ fn unusable(field: &'static str, problem: &impl std::fmt::Display) -> Error {
     Error::field(field, format!("can't be used: {problem}"))
 }
 
-async fn one(h: &Executor, id: PluginId, mut update: UpdateStatement) -> Result<Plugin, Error> {
+async fn one(h: &Context, id: PluginId, mut update: UpdateStatement) -> Result<Plugin, Error> {
     update
         .and_where(plugins::COLUMN.id.eq(id))
         .and_where(plugins::COLUMN.deleted_at.is_null());

@@ -7,9 +7,9 @@ use entity::{PasswordHash, UserId, sessions, users};
 use sea_orm::sea_query::{Expr, LockType, Query};
 use sea_orm::{ColumnTrait, DbBackend};
 
-use super::{Issued, SESSION_LIFETIME, Token, able};
+use super::{Issued, SESSION_LIFETIME, Token, is_active};
+use crate::context::Context;
 use crate::error::Error;
-use crate::executor::Executor;
 use crate::validate::Check;
 
 /// The longest life of a session, ten years: no date can overflow.
@@ -73,7 +73,7 @@ impl Ready {
     /// one statement, which waits for a change of the user that is under way.
     pub(crate) async fn insert(
         &self,
-        h: &Executor,
+        h: &Context,
         user: UserId,
         hash: Option<&PasswordHash>,
     ) -> Result<Option<Issued>, Error> {
@@ -90,7 +90,7 @@ impl Ready {
             .column((users::Entity, users::Column::Id))
             .from(users::Entity)
             .cond_where(
-                able()
+                is_active()
                     .add(users::COLUMN.id.eq(user))
                     .add_option(hash.map(|hash| users::COLUMN.hashed_password.eq(hash.clone()))),
             );

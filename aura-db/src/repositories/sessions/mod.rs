@@ -30,8 +30,8 @@ use sea_orm::{
 };
 use serde::Serialize;
 
+use crate::context::{Context, Op};
 use crate::error::Error;
-use crate::executor::{Executor, Op};
 use crate::repositories::clamp_timestamp;
 use crate::repositories::users::User;
 
@@ -80,7 +80,7 @@ impl RowDecoder for Authenticated {
 
 /// The sessions. From [`Database::sessions`](crate::Database::sessions).
 #[derive(Debug, Clone)]
-pub struct Sessions(pub(crate) Executor);
+pub struct Sessions(pub(crate) Context);
 
 const fn op(name: &'static str, action: Action) -> Op {
     Op {
@@ -154,14 +154,14 @@ impl Sessions {
                         .join(JoinType::InnerJoin, sessions::Relation::Users.def())
                         .filter(sessions::COLUMN.token.eq(hash.clone()))
                         .filter(valid(now, idle))
-                        .filter(able());
+                        .filter(is_active());
                     Ok::<_, DbErr>(TypedQuery::<Authenticated>::of(select.into_query()))
                 };
                 if idle.is_some() {
-                    h.optional(select()?).await
+                    h.fetch_optional(select()?).await
                 } else {
                     let values = vec![hash.clone().into(), now.into(), true.into()];
-                    h.optional(AUTHENTICATE.with(values, select)).await
+                    h.fetch_optional(AUTHENTICATE.with(values, select)).await
                 }
             })
             .await?;
@@ -183,7 +183,7 @@ impl Sessions {
                 let session = sessions::Entity::find()
                     .filter(sessions::COLUMN.token.eq(token.clone()))
                     .filter(sessions::COLUMN.expires_at.lte(h.now()));
-                h.optional(session).await
+                h.fetch_optional(session).await
             })
             .await?;
         let Some(Session { id, expires_at, .. }) = expired else {
@@ -216,8 +216,8 @@ impl Sessions {
                     .join(JoinType::InnerJoin, sessions::Relation::Users.def())
                     .filter(sessions::COLUMN.id.eq(id))
                     .filter(valid(now, None))
-                    .filter(able());
-                let Some(session) = h.optional(session).await? else {
+                    .filter(is_active());
+                let Some(session) = h.fetch_optional(session).await? else {
                     return Ok(false);
                 };
                 let interval = TimeDelta::from_std(TOUCH_INTERVAL).unwrap_or_default();
@@ -245,12 +245,12 @@ impl Sessions {
         self.0
             .read(LIST, |h| async move {
                 h.ensure_owner(LIST, user)?;
-                h.all(
+                h.fetch_all(
                     sessions::Entity::find()
                         .join(JoinType::InnerJoin, sessions::Relation::Users.def())
                         .filter(sessions::COLUMN.user_id.eq(user))
                         .filter(valid(h.now(), None))
-                        .filter(able())
+                        .filter(is_active())
                         .order_by_desc(sessions::Column::Id),
                 )
                 .await
@@ -300,7 +300,7 @@ impl Sessions {
                 let able = users::Entity::find()
                     .select_only()
                     .column(users::Column::Id)
-                    .filter(able());
+                    .filter(is_active());
                 let update: UpdateStatement = Query::update()
                     .table(sessions::Entity)
                     .value(sessions::Column::Token, new.hash())
@@ -338,7 +338,7 @@ impl Sessions {
 }
 
 /// Users who may log in.
-pub(crate) fn able() -> Condition {
+pub(crate) fn is_active() -> Condition {
     Condition::all()
         .add(users::COLUMN.is_active.eq(true))
         .add(users::COLUMN.deleted_at.is_null())

@@ -4,8 +4,9 @@ use entity::{Role, users};
 use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, Select};
 
 use crate::error::Error;
-use crate::page::{Deleted, MAX_SEARCH, SortKey, contains_ci, managed_filter};
+use crate::repositories::filter::{Deleted, MAX_SEARCH, managed_filter};
 use crate::validate::Check;
+use aura_orm::page::{SortKey, contains_ci};
 
 /// Which users, and in which order.
 #[derive(Debug, Clone, Default)]

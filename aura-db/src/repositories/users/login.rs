@@ -6,10 +6,10 @@ use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 use secrecy::SecretString;
 
 use super::{Users, op, sought};
+use crate::context::Context;
 use crate::error::Error;
-use crate::executor::Executor;
 use crate::password;
-use crate::repositories::sessions::{Issued, Ready, SessionRequest, able};
+use crate::repositories::sessions::{Issued, Ready, SessionRequest, is_active};
 
 /// An older hash that another login replaces at the same moment is looked up
 /// again.
@@ -98,8 +98,8 @@ impl Users {
             .read(op("login_lookup", Action::Update), |h| async move {
                 let user = users::Entity::find()
                     .filter(users::COLUMN.email.eq(email.clone()))
-                    .filter(able());
-                h.optional(user).await
+                    .filter(is_active());
+                h.fetch_optional(user).await
             })
             .await?;
         Ok(user.map(|user| (user.id, user.hashed_password)))
@@ -108,7 +108,7 @@ impl Users {
 
 /// Replaces a hash, unless it was changed since.
 async fn rehash(
-    h: &Executor,
+    h: &Context,
     id: UserId,
     old: &PasswordHash,
     new: &PasswordHash,

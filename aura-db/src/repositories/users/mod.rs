@@ -27,11 +27,11 @@ use sea_orm::{
 };
 use secrecy::SecretString;
 
+use crate::context::{Context, Op};
 use crate::error::Error;
-use crate::executor::{Executor, Op};
-use crate::page::{List, Page};
 use crate::password;
 use crate::validate::{Check, MAX_EMAIL, normal_email};
+use aura_orm::page::{Page, PageRequest};
 
 pub use entity::users::Model as User;
 pub use filter::{UserFilter, UserSort};
@@ -86,7 +86,7 @@ pub struct UserChange {
 
 /// The users. From [`Database::users`](crate::Database::users).
 #[derive(Debug, Clone)]
-pub struct Users(pub(crate) Executor);
+pub struct Users(pub(crate) Context);
 
 const fn op(name: &'static str, action: Action) -> Op {
     Op {
@@ -122,8 +122,8 @@ impl Users {
                     created_at: Set(now),
                     updated_at: Set(now),
                     deleted_at: Set(None),
-                    created_by: Set(h.actor),
-                    updated_by: Set(h.actor),
+                    created_by: Set(h.actor()),
+                    updated_by: Set(h.actor()),
                 };
                 match h.insert_unless_taken(row, &[users::Column::Email]).await? {
                     Some(user) => Ok(user),
@@ -137,7 +137,7 @@ impl Users {
     pub async fn find(&self, id: UserId) -> Result<Option<User>, Error> {
         self.0
             .read(op("find", Action::Read), |h| async move {
-                h.optional(live_by_id(id)).await
+                h.fetch_optional(live_by_id(id)).await
             })
             .await
     }
@@ -158,8 +158,10 @@ impl Users {
         };
         self.0
             .read(op("find_by_email", Action::Read), |h| async move {
-                h.optional(users::Entity::live().filter(users::COLUMN.email.eq(email.clone())))
-                    .await
+                h.fetch_optional(
+                    users::Entity::live().filter(users::COLUMN.email.eq(email.clone())),
+                )
+                .await
             })
             .await
     }
@@ -176,7 +178,7 @@ impl Users {
     /// A part of the users.
     ///
     /// Fails with [`Error::Validation`] when the page or the text can't be used.
-    pub async fn list(&self, filter: UserFilter, page: Page) -> Result<List<User>, Error> {
+    pub async fn list(&self, filter: UserFilter, page: PageRequest) -> Result<Page<User>, Error> {
         let (filter, page) = (&filter, &page);
         self.0
             .read(op("list", Action::Read), |h| async move {
@@ -217,7 +219,7 @@ impl Users {
         let (name, email) = (&change.name, &email);
         self.0
             .atomic(op("update", Action::Update), |h| async move {
-                let user = h.optional(live_by_id(id)).await?;
+                let user = h.fetch_optional(live_by_id(id)).await?;
                 let user = user.ok_or_else(|| Error::not_found("user", id))?;
                 if name.is_none() && email.is_none() {
                     return Ok(user);
@@ -289,11 +291,11 @@ fn sought(email: &str) -> Option<String> {
 }
 
 /// The error that tells whose address it is, when somebody but `except` has it.
-async fn taken(h: &Executor, email: &str, except: Option<UserId>) -> Result<Option<Error>, Error> {
+async fn taken(h: &Context, email: &str, except: Option<UserId>) -> Result<Option<Error>, Error> {
     let holder = users::Entity::find()
         .filter(users::COLUMN.email.eq(email.to_owned()))
         .filter(Condition::all().add_option(except.map(|id| users::COLUMN.id.ne(id))));
-    let holder = h.optional(holder).await?;
+    let holder = h.fetch_optional(holder).await?;
     Ok(holder.map(|holder| conflict(holder.deleted_at.is_some())))
 }
 
@@ -305,7 +307,7 @@ fn conflict(deleted: bool) -> Error {
     }
 }
 
-async fn one(h: &Executor, id: UserId, mut update: UpdateStatement) -> Result<User, Error> {
+async fn one(h: &Context, id: UserId, mut update: UpdateStatement) -> Result<User, Error> {
     update
         .and_where(users::COLUMN.id.eq(id))
         .and_where(users::COLUMN.deleted_at.is_null());
@@ -315,7 +317,7 @@ async fn one(h: &Executor, id: UserId, mut update: UpdateStatement) -> Result<Us
         .ok_or_else(|| Error::not_found("user", id))
 }
 
-async fn end_sessions(h: &Executor, id: UserId) -> Result<(), Error> {
+async fn end_sessions(h: &Context, id: UserId) -> Result<(), Error> {
     let delete = Query::delete()
         .from_table(sessions::Entity)
         .and_where(sessions::COLUMN.user_id.eq(id))

@@ -8,8 +8,8 @@ use sea_orm::{
 };
 
 use super::{User, Users, end_sessions, op};
+use crate::context::Context;
 use crate::error::Error;
-use crate::executor::Executor;
 
 /// What becomes of the workflows and agents of a user who is deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -96,7 +96,7 @@ impl Users {
                     .and_where(users::COLUMN.deleted_at.is_not_null());
                 let Some(user) = h.update_returning::<users::Entity>(update).await?.pop() else {
                     return h
-                        .optional(super::live_by_id(id))
+                        .fetch_optional(super::live_by_id(id))
                         .await?
                         .ok_or_else(|| Error::not_found("user", id));
                 };
@@ -135,7 +135,7 @@ impl Users {
 
 /// Makes sure that a user exists, is not deleted, and stays so until the
 /// transaction ends.
-async fn hold(h: &Executor, id: UserId, how: LockType) -> Result<UserId, Error> {
+async fn hold(h: &Context, id: UserId, how: LockType) -> Result<UserId, Error> {
     let mut user = users::Entity::live()
         .select_only()
         .column(users::Column::Id)
@@ -149,16 +149,16 @@ async fn hold(h: &Executor, id: UserId, how: LockType) -> Result<UserId, Error> 
 }
 
 /// Keeps everybody else from changing the user, or giving the user anything.
-async fn lock(h: &Executor, id: UserId) -> Result<UserId, Error> {
+async fn lock(h: &Context, id: UserId) -> Result<UserId, Error> {
     hold(h, id, LockType::Update).await
 }
 
 /// Keeps the user from being deleted: for new workflows and agents.
-pub(crate) async fn hold_owner(h: &Executor, id: UserId) -> Result<UserId, Error> {
+pub(crate) async fn hold_owner(h: &Context, id: UserId) -> Result<UserId, Error> {
     hold(h, id, LockType::Share).await
 }
 
-async fn refuse_owner(h: &Executor, id: UserId) -> Result<(), Error> {
+async fn refuse_owner(h: &Context, id: UserId) -> Result<(), Error> {
     let workflows = h
         .count(workflows::Entity::live().filter(workflows::COLUMN.owner_id.eq(id)))
         .await?;
@@ -183,7 +183,7 @@ fn another(from: UserId, to: UserId) -> Result<(), Error> {
     Ok(())
 }
 
-async fn transfer(h: &Executor, from: UserId, to: UserId) -> Result<Transferred, Error> {
+async fn transfer(h: &Context, from: UserId, to: UserId) -> Result<Transferred, Error> {
     hold_owner(h, to).await?;
     let mine = agents::Entity::live()
         .filter(agents::COLUMN.owner_id.eq(from))
@@ -194,7 +194,7 @@ async fn transfer(h: &Executor, from: UserId, to: UserId) -> Result<Transferred,
         .filter(agents::COLUMN.name.in_subquery(mine.into_query()))
         // One that is not deleted says more.
         .order_by_desc(agents::COLUMN.deleted_at.is_null());
-    if let Some(same) = h.optional(same).await? {
+    if let Some(same) = h.fetch_optional(same).await? {
         return Err(Error::Conflict {
             table: "agents".to_owned(),
             columns: vec!["owner_id".to_owned(), "name".to_owned()],
@@ -216,7 +216,7 @@ async fn transfer(h: &Executor, from: UserId, to: UserId) -> Result<Transferred,
     Ok(Transferred { workflows, agents })
 }
 
-async fn delete_owned(h: &Executor, id: UserId) -> Result<(), Error> {
+async fn delete_owned(h: &Context, id: UserId) -> Result<(), Error> {
     let now = h.now();
     let mut update = h.audited_update::<workflows::Entity>(now);
     update

@@ -8,11 +8,12 @@ use sea_orm::{
 };
 use serde::Serialize;
 
+use crate::context::Context;
 use crate::error::Error;
-use crate::executor::Executor;
-use crate::executor::summary::summary;
-use crate::page::{Deleted, MAX_SEARCH, SortKey, contains_ci, managed_filter};
+use crate::repositories::filter::{Deleted, MAX_SEARCH, managed_filter};
+use crate::repositories::summary::summary;
 use crate::validate::Check;
+use aura_orm::page::{SortKey, contains_ci};
 
 /// A workflow without its documents.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -128,7 +129,7 @@ impl WorkflowFilter {
 
     managed_filter!(WorkflowSort, "name or description");
 
-    pub(super) fn select(&self, h: &Executor) -> Result<Select<workflows::Entity>, Error> {
+    pub(super) fn select(&self, h: &Context) -> Result<Select<workflows::Entity>, Error> {
         let mut check = Check::default();
         check.optional("name", self.name.as_deref(), 160);
         check.optional("text", self.text.as_deref(), MAX_SEARCH);

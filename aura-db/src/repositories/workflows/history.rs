@@ -12,11 +12,11 @@ use sea_orm::{ColumnTrait, DbBackend, DbErr, EntityTrait, ExprTrait, QueryFilter
 use serde::Serialize;
 
 use super::{Workflow, WorkflowChange, WorkflowVersion, Workflows, guard, lock, op};
+use crate::context::{Context, Op};
 use crate::error::Error;
-use crate::executor::summary::summary;
-use crate::executor::{Executor, Op};
-use crate::page::{List, Page, SortKey};
 use crate::repositories::set_json;
+use crate::repositories::summary::summary;
+use aura_orm::page::{Page, PageRequest, SortKey};
 
 /// So many earlier versions are kept of each workflow; the oldest go first.
 pub const HISTORY: i64 = 100;
@@ -62,7 +62,7 @@ impl Workflows {
         self.0
             .atomic_on_sqlite(op, |h| async move {
                 guard(&h, op, id).await?;
-                revise(&h, id, version, change).await
+                apply_update(&h, id, version, change).await
             })
             .await
     }
@@ -74,8 +74,8 @@ impl Workflows {
     pub async fn history(
         &self,
         id: WorkflowId,
-        page: Page,
-    ) -> Result<List<WorkflowVersionSummary>, Error> {
+        page: PageRequest,
+    ) -> Result<Page<WorkflowVersionSummary>, Error> {
         use workflow_versions::Column;
         let op = op("history", Action::Read);
         let page = &page;
@@ -105,7 +105,7 @@ impl Workflows {
         self.0
             .read(op, |h| async move {
                 known(&h, op, id).await?;
-                earlier(&h, id, version).await
+                find_version(&h, id, version).await
             })
             .await
     }
@@ -128,7 +128,7 @@ impl Workflows {
                 // Held first, so that the version isn't pruned meanwhile.
                 let present = lock(&h, op, id).await?;
                 stale(id, read, present.version)?;
-                let earlier = earlier(&h, id, version).await?;
+                let earlier = find_version(&h, id, version).await?;
                 let change = WorkflowChange {
                     name: Some(earlier.name),
                     description: Set(earlier.description),
@@ -137,7 +137,7 @@ impl Workflows {
                     nodes: Set(earlier.nodes),
                     metadata: NotSet,
                 };
-                revise(&h, id, read, &change).await
+                apply_update(&h, id, read, &change).await
             })
             .await
     }
@@ -151,7 +151,7 @@ impl Workflows {
         self.0
             .atomic(op, |h| async move {
                 let workflow = lock(&h, op, id).await?;
-                forget(&h, id, workflow.version - 1 - i64::from(keep)).await
+                delete_versions(&h, id, workflow.version - 1 - i64::from(keep)).await
             })
             .await
     }
@@ -170,7 +170,7 @@ fn stale(workflow: WorkflowId, read: i64, found: i64) -> Result<(), Error> {
 }
 
 /// Whether the workflow is there, and may be seen.
-async fn known(h: &Executor, op: Op, id: WorkflowId) -> Result<(), Error> {
+async fn known(h: &Context, op: Op, id: WorkflowId) -> Result<(), Error> {
     let owner = workflows::Entity::find()
         .select_only()
         .column(workflows::Column::OwnerId)
@@ -182,17 +182,17 @@ async fn known(h: &Executor, op: Op, id: WorkflowId) -> Result<(), Error> {
     }
 }
 
-async fn earlier(h: &Executor, id: WorkflowId, version: i64) -> Result<WorkflowVersion, Error> {
+async fn find_version(h: &Context, id: WorkflowId, version: i64) -> Result<WorkflowVersion, Error> {
     let found = workflow_versions::Entity::find()
         .filter(workflow_versions::COLUMN.workflow_id.eq(id))
         .filter(workflow_versions::COLUMN.version.eq(version));
-    h.optional(found)
+    h.fetch_optional(found)
         .await?
         .ok_or_else(|| Error::not_found("earlier version", format!("{version} of workflow {id}")))
 }
 
 /// Forgets the versions up to this one.
-async fn forget(h: &Executor, id: WorkflowId, last: i64) -> Result<u64, Error> {
+async fn delete_versions(h: &Context, id: WorkflowId, last: i64) -> Result<u64, Error> {
     h.delete(&forgetting(id, last)).await
 }
 
@@ -254,7 +254,7 @@ fn archive(state: SelectStatement) -> Result<InsertStatement, DbErr> {
 /// Changes a workflow that is at this version, and keeps its state before; `None`
 /// when it is not.
 async fn replace(
-    h: &Executor,
+    h: &Context,
     id: WorkflowId,
     version: i64,
     mut update: UpdateStatement,
@@ -268,7 +268,7 @@ async fn replace(
         );
         let with = at_once(id, version)?;
         return h
-            .optional(TypedQuery::<ModelOf<workflows::Entity>>::update(
+            .fetch_optional(TypedQuery::<ModelOf<workflows::Entity>>::update(
                 update, with,
             ))
             .await;
@@ -284,7 +284,7 @@ async fn replace(
         .and_where(workflows::COLUMN.version.eq(version));
     let updated = h.update_returning::<workflows::Entity>(update).await?.pop();
     if version > HISTORY {
-        forget(h, id, version - HISTORY).await?;
+        delete_versions(h, id, version - HISTORY).await?;
     }
     Ok(updated)
 }
@@ -316,8 +316,8 @@ fn old(columns: &[workflows::Column]) -> SelectStatement {
     Query::select().columns(columns).from("old").take()
 }
 
-async fn revise(
-    h: &Executor,
+async fn apply_update(
+    h: &Context,
     id: WorkflowId,
     version: i64,
     change: &WorkflowChange,

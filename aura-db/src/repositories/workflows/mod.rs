@@ -5,7 +5,7 @@
 //! into the history.
 //!
 //! ```
-//! # use aura_db::{Error, NewWorkflow, Page, WorkflowChange, WorkflowFilter, testing::TestDatabase};
+//! # use aura_db::{Error, NewWorkflow, PageRequest, WorkflowChange, WorkflowFilter, testing::TestDatabase};
 //! # use serde_json::json;
 //! # #[tokio::main] async fn main() -> Result<(), Error> {
 //! # let db = TestDatabase::sqlite().await?;
@@ -25,7 +25,7 @@
 //! ));
 //! workflows.restore_version(flow.id, flow.version, 1).await?;
 //!
-//! let mine = workflows.list(WorkflowFilter::owner(ada.id), Page::first(50)).await?;
+//! let mine = workflows.list(WorkflowFilter::owner(ada.id), PageRequest::first(50)).await?;
 //! assert_eq!(mine.items[0].name, "Greet");
 //! # Ok(()) }
 //! ```
@@ -57,11 +57,11 @@ pub use self::status::StatusChange;
 pub use entity::workflow_versions::Model as WorkflowVersion;
 pub use entity::workflows::Model as Workflow;
 
+use crate::context::{Context, Op};
 use crate::error::Error;
-use crate::executor::{Executor, Op};
-use crate::page::{List, Page};
 use crate::repositories::plugins::Plugin;
 use crate::repositories::users::{User, hold_owner};
+use aura_orm::page::{Page, PageRequest};
 
 /// A workflow with what belongs to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -78,7 +78,7 @@ pub struct WorkflowDetails {
 
 /// The workflows. From [`Database::workflows`](crate::Database::workflows).
 #[derive(Debug, Clone)]
-pub struct Workflows(pub(crate) Executor);
+pub struct Workflows(pub(crate) Context);
 
 const fn op(name: &'static str, action: Action) -> Op {
     Op {
@@ -95,7 +95,7 @@ impl Workflows {
     /// Fails with [`Error::Validation`], also when nobody owns it, and with
     /// [`Error::NotFound`] when the owner doesn't exist or is deleted.
     pub async fn create(&self, new: NewWorkflow) -> Result<Workflow, Error> {
-        let owner = new.checked(self.0.actor)?;
+        let owner = new.checked(self.0.actor())?;
         let new = &new;
         let op = op("create", Action::Create);
         self.0
@@ -112,7 +112,7 @@ impl Workflows {
         let op = op("find", Action::Read);
         self.0
             .read(op, |h| async move {
-                let workflow = h.optional(live_by_id(id)).await?;
+                let workflow = h.fetch_optional(live_by_id(id)).await?;
                 if let Some(workflow) = &workflow {
                     h.ensure_owner(op, workflow.owner_id)?;
                 }
@@ -140,7 +140,7 @@ impl Workflows {
             .read(op, |h| async move {
                 let mut found = None;
                 let mut plugins = Vec::new();
-                for detail in h.all(details(id)).await? {
+                for detail in h.fetch_all(details(id)).await? {
                     match detail {
                         Detail::Workflow(both) => found = Some(*both),
                         Detail::Plugin(plugin) => plugins.push(plugin),
@@ -170,8 +170,8 @@ impl Workflows {
     pub async fn list(
         &self,
         filter: WorkflowFilter,
-        page: Page,
-    ) -> Result<List<WorkflowSummary>, Error> {
+        page: PageRequest,
+    ) -> Result<Page<WorkflowSummary>, Error> {
         let (filter, page) = (&filter, &page);
         self.0
             .read(op("list", Action::Read), |h| async move {
@@ -187,8 +187,8 @@ impl Workflows {
     pub async fn list_full(
         &self,
         filter: WorkflowFilter,
-        page: Page,
-    ) -> Result<List<Workflow>, Error> {
+        page: PageRequest,
+    ) -> Result<Page<Workflow>, Error> {
         let (filter, page) = (&filter, &page);
         self.0
             .read(op("list_full", Action::Read), |h| async move {
@@ -209,7 +209,7 @@ impl Workflows {
         self.0
             .atomic(op, |h| async move {
                 let original = lock_whole(&h, op, id).await?;
-                let owner = h.actor.unwrap_or(original.owner_id);
+                let owner = h.actor().unwrap_or(original.owner_id);
                 let copy = NewWorkflow {
                     name: name.clone().unwrap_or_else(|| copy_of(&original.name)),
                     description: original.description,
@@ -275,7 +275,7 @@ impl Workflows {
             .atomic(op, |h| async move {
                 let workflow = lock_any(&h, op, id).await?;
                 if !workflow.deleted {
-                    return whole(&h, id).await;
+                    return load(&h, id).await;
                 }
                 match hold_owner(&h, workflow.owner).await {
                     Err(Error::NotFound { .. }) => {
@@ -334,7 +334,7 @@ struct Held {
 
 /// Keeps everybody else from changing the workflow, deleted or not, until the
 /// transaction ends.
-async fn lock_any(h: &Executor, op: Op, id: WorkflowId) -> Result<Held, Error> {
+async fn lock_any(h: &Context, op: Op, id: WorkflowId) -> Result<Held, Error> {
     let mut workflow = workflows::Entity::find()
         .select_only()
         .columns([
@@ -348,7 +348,7 @@ async fn lock_any(h: &Executor, op: Op, id: WorkflowId) -> Result<Held, Error> {
         workflow = workflow.lock(LockType::NoKeyUpdate);
     }
     let (owner, version, deleted_at) = h
-        .optional(TypedQuery::<(UserId, i64, Option<DateTime<Utc>>)>::of(
+        .fetch_optional(TypedQuery::<(UserId, i64, Option<DateTime<Utc>>)>::of(
             workflow.into_query(),
         ))
         .await?
@@ -362,7 +362,7 @@ async fn lock_any(h: &Executor, op: Op, id: WorkflowId) -> Result<Held, Error> {
 }
 
 /// As [`lock_any`], unless it is deleted.
-async fn lock(h: &Executor, op: Op, id: WorkflowId) -> Result<Held, Error> {
+async fn lock(h: &Context, op: Op, id: WorkflowId) -> Result<Held, Error> {
     let workflow = lock_any(h, op, id).await?;
     if workflow.deleted {
         return Err(Error::not_found("workflow", id));
@@ -371,19 +371,19 @@ async fn lock(h: &Executor, op: Op, id: WorkflowId) -> Result<Held, Error> {
 }
 
 /// As [`lock`], and reads it with its documents.
-async fn lock_whole(h: &Executor, op: Op, id: WorkflowId) -> Result<Workflow, Error> {
+async fn lock_whole(h: &Context, op: Op, id: WorkflowId) -> Result<Workflow, Error> {
     lock(h, op, id).await?;
-    whole(h, id).await
+    load(h, id).await
 }
 
-async fn whole(h: &Executor, id: WorkflowId) -> Result<Workflow, Error> {
-    h.optional(live_by_id(id))
+async fn load(h: &Context, id: WorkflowId) -> Result<Workflow, Error> {
+    h.fetch_optional(live_by_id(id))
         .await?
         .ok_or_else(|| Error::not_found("workflow", id))
 }
 
 /// Refuses another's workflow when the handle is limited to own ones.
-async fn guard(h: &Executor, op: Op, id: WorkflowId) -> Result<(), Error> {
+async fn guard(h: &Context, op: Op, id: WorkflowId) -> Result<(), Error> {
     if h.limited_to().is_none() {
         return Ok(());
     }
@@ -398,7 +398,7 @@ async fn guard(h: &Executor, op: Op, id: WorkflowId) -> Result<(), Error> {
 }
 
 impl NewWorkflow {
-    fn row(&self, h: &Executor, owner: UserId) -> workflows::ActiveModel {
+    fn row(&self, h: &Context, owner: UserId) -> workflows::ActiveModel {
         let now = h.now();
         workflows::ActiveModel {
             id: NotSet,
@@ -411,8 +411,8 @@ impl NewWorkflow {
             created_at: Set(now),
             updated_at: Set(now),
             deleted_at: Set(None),
-            created_by: Set(h.actor),
-            updated_by: Set(h.actor),
+            created_by: Set(h.actor()),
+            updated_by: Set(h.actor()),
             settings: Set(self.settings.clone()),
             connections: Set(self.connections.clone()),
             nodes: Set(self.nodes.clone()),

@@ -5,8 +5,8 @@ use sea_orm::sea_query::{LockType, OnConflict, Query};
 use sea_orm::{ColumnTrait, DbBackend, QueryFilter, QuerySelect};
 
 use super::{Workflows, lock, op};
+use crate::context::Context;
 use crate::error::Error;
-use crate::executor::Executor;
 
 impl Workflows {
     /// Lets the workflow use a plugin. `false` when it did already.
@@ -69,7 +69,7 @@ impl Workflows {
 }
 
 /// Notes who changed something that belongs to the workflow.
-async fn note(h: &Executor, id: WorkflowId) -> Result<(), Error> {
+async fn note(h: &Context, id: WorkflowId) -> Result<(), Error> {
     let mut update = h.audited_update::<workflows::Entity>(h.now());
     update.and_where(workflows::COLUMN.id.eq(id));
     h.update(&update).await.map(|_| ())

@@ -4,7 +4,7 @@ use entity::{Action, WorkflowId, WorkflowStatus, workflows};
 use sea_orm::ColumnTrait;
 use serde::Serialize;
 
-use super::{Workflow, Workflows, lock, op, whole};
+use super::{Workflow, Workflows, load, lock, op};
 use crate::error::Error;
 use crate::graph::{GraphProblem, WorkflowGraph};
 use crate::repositories::ensure_valid_json;
@@ -77,7 +77,7 @@ impl Workflows {
                 lock(&h, op, id).await?;
                 let mut warnings = Vec::new();
                 if status == WorkflowStatus::Active {
-                    let graph = graph(&whole(&h, id).await?)?;
+                    let graph = graph(&load(&h, id).await?)?;
                     if strict && !graph.is_sound() {
                         return Err(Error::Unsound {
                             workflow: id,

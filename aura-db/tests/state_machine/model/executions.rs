@@ -108,7 +108,7 @@ impl Model {
                     None => Err(state(*id)),
                 }
             }
-            Call::Recover(limit) => self.recover(ctx, *limit),
+            Call::RequeueExpired(limit) => self.requeue_expired(ctx, *limit),
             Call::Stats(query) => Ok(stats(&self.executed(may(Action::Read)?, query)?)),
         }
     }
@@ -206,7 +206,7 @@ impl Model {
         Ok(json_of(&*row))
     }
 
-    fn recover(&mut self, ctx: Ctx, limit: u64) -> Answer {
+    fn requeue_expired(&mut self, ctx: Ctx, limit: u64) -> Answer {
         let may = |action| self.enter(ctx, action, Resource::Execution);
         may(Action::Execute)?;
         let now = self.now;
@@ -216,12 +216,12 @@ impl Model {
                 && row.lease_until.is_none_or(|until| until <= now)
         });
         let limit = usize::try_from((limit).min(1_000)).unwrap_or(0);
-        let recovered = late.take(limit).map(|row| {
+        let requeued = late.take(limit).map(|row| {
             row.status = ExecutionStatus::Queued;
             (row.worker_id, row.lease_until) = (None, None);
             row.clone()
         });
-        Ok(json_of(recovered.collect::<Vec<_>>()))
+        Ok(json_of(requeued.collect::<Vec<_>>()))
     }
 
     fn extend(&mut self, ctx: Ctx, id: ExecutionId, worker: &str, lease: Duration) -> Answer {

@@ -31,7 +31,7 @@ pub(crate) enum Call {
     Wait(ExecutionId, String, Option<DateTime<Utc>>, Option<Document>),
     Resume(ExecutionId),
     Cancel(ExecutionId),
-    Recover(u64),
+    RequeueExpired(u64),
     Stats(Query),
 }
 
@@ -251,7 +251,7 @@ pub(crate) const KINDS: Kinds = &[
         })
     }),
     kind!(19, |draw, model| Call::Cancel(execution(draw, model))),
-    kind!(19, |draw, _model| Call::Recover(limit(draw))),
+    kind!(19, |draw, _model| Call::RequeueExpired(limit(draw))),
     kind!(19, |draw, model| Call::Stats(Query::draw(draw, model))),
 ];
 
@@ -300,7 +300,7 @@ impl Call {
             }
             Self::Resume(id) => side.told(executions.resume(real(id)).await),
             Self::Cancel(id) => side.told(executions.cancel(real(id)).await),
-            Self::Recover(limit) => side.told(executions.recover(*limit).await),
+            Self::RequeueExpired(limit) => side.told(executions.requeue_expired(*limit).await),
             Self::Stats(query) => side.told(executions.stats(query.filter(side)).await),
         }
     }

@@ -3,7 +3,7 @@
 use std::sync::PoisonError;
 
 use aura_db::logs::TailFrom;
-use aura_db::{Error, ExecutionId, LogFilter, LogId, LogLevel, NewLog, Page, WorkflowId};
+use aura_db::{Error, ExecutionId, LogFilter, LogId, LogLevel, NewLog, PageRequest, WorkflowId};
 use chrono::{DateTime, Utc};
 
 use super::Kinds;
@@ -212,7 +212,7 @@ impl Call {
                 let appended = logs.append_many(entries).await;
                 if let Ok(count @ 1..) = appended {
                     // Their ids are not told.
-                    let newest = logs.list(LogFilter::new(), Page::first(count)).await;
+                    let newest = logs.list(LogFilter::new(), PageRequest::first(count)).await;
                     for log in newest.expect("a list").items.iter().rev() {
                         side.ids().born(log.id);
                     }
@@ -231,7 +231,7 @@ impl Call {
                 let from = begin_of(side, *begin);
                 let tailed: Result<_, Error> = async {
                     let mut tail = logs.tail(query.filter(side), from).await?;
-                    let entries = tail.look().await?;
+                    let entries = tail.poll().await?;
                     Ok((tail, entries))
                 }
                 .await;
@@ -247,7 +247,7 @@ impl Call {
                     .unwrap_or_else(PoisonError::into_inner)
                     .take();
                 let mut tail = tail.expect("one is open");
-                let entries = tail.look().await;
+                let entries = tail.poll().await;
                 *side.tail.lock().unwrap_or_else(PoisonError::into_inner) = Some(tail);
                 side.told(entries)
             }

@@ -3,13 +3,13 @@
 use std::borrow::Cow;
 use std::iter::Peekable;
 
-use aura_orm::{Statement, StatementKind};
 use chrono::SecondsFormat;
 use sea_orm::{ColumnTrait, ColumnType, DbBackend, EntityTrait, IdenStatic, Value};
 
 use crate::error::Error;
 use crate::executor::Executor;
 use crate::executor::tx_connection::TxConnection;
+use crate::statement::{Statement, StatementKind};
 
 /// So many rows are sent at once: SQLite takes 32,766 values in a statement, and
 /// no table has as many as 32 columns.
@@ -20,17 +20,21 @@ const MAX_ROWS: usize = 1_000;
 const MAX_BYTES: usize = 8 * 1024 * 1024;
 
 /// A row, and of about how many bytes.
-pub(crate) type Sized = (Vec<Value>, usize);
+pub type SizedRow = (Vec<Value>, usize);
 
-impl Executor {
+impl<X: From<Error> + Send + 'static> Executor<X> {
     /// Inserts rows, the values in the order of the columns, and returns how
     /// many: on SQLite by one statement that is run for each, on PostgreSQL by
     /// one that takes an array for each column. The caller holds a transaction.
-    pub(crate) async fn insert_bulk<E: EntityTrait>(
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Ended`] outside of a transaction, and as [`Executor::fetch_all`].
+    pub async fn insert_bulk<E: EntityTrait>(
         &self,
         columns: &[E::Column],
-        rows: Box<dyn Iterator<Item = Sized> + Send + '_>,
-    ) -> Result<u64, Error> {
+        rows: Box<dyn Iterator<Item = SizedRow> + Send + '_>,
+    ) -> Result<u64, X> {
         let mut count = 0;
         let mut rows = rows.peekable();
         while rows.peek().is_some() {
@@ -43,9 +47,9 @@ impl Executor {
         &self,
         columns: &[E::Column],
         rows: Vec<Vec<Value>>,
-    ) -> Result<u64, Error> {
+    ) -> Result<u64, X> {
         if self.backend() == DbBackend::Postgres {
-            let arrays = arrays(&rows)?;
+            let arrays = array_literals(&rows)?;
             let sql = insert_arrays::<E>(columns, &rows);
             let statement = Statement::new(StatementKind::BulkWrite, sql, arrays);
             return self.execute(statement).await;
@@ -123,7 +127,11 @@ fn type_of(value: &Value) -> &'static str {
 
 /// The columns of these rows, as PostgreSQL writes arrays
 /// (<https://www.postgresql.org/docs/current/arrays.html#ARRAYS-IO>).
-pub(crate) fn arrays(rows: &[Vec<Value>]) -> Result<Vec<Value>, Error> {
+///
+/// # Errors
+///
+/// [`Error::Other`] for a value that isn't an integer, text, boolean or time.
+pub fn array_literals(rows: &[Vec<Value>]) -> Result<Vec<Value>, Error> {
     let width = rows.first().map_or(0, Vec::len);
     let mut arrays = vec![String::from("{"); width];
     for row in rows {
@@ -214,8 +222,8 @@ mod tests {
             r#"{"a\"b\\c,{}",NULL,"","NULL"}"#,
             r#"{"t",NULL,"f","f"}"#,
         ];
-        let arrays = arrays(&rows).expect("known types");
+        let arrays = array_literals(&rows).expect("known types");
         assert_eq!(arrays, expected.map(Value::from));
-        assert!(super::arrays(&[vec![Value::Float(Some(1.0))]]).is_err());
+        assert!(array_literals(&[vec![Value::Float(Some(1.0))]]).is_err());
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::executor::Op;
+use crate::executor::Operation;
 
 /// What a database did since it was opened, summed over all its clones.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -39,12 +39,10 @@ pub struct OperationStats {
     pub operation: &'static str,
     /// How often it ended, well or not.
     pub count: u64,
-    /// How often it failed: the statement, or what it was asked to do (a
-    /// conflict, a role that may not); an operation that was given up counts.
-    /// What is answered with nothing is none: to find nobody, or a wrong
-    /// password. Who watches for guessed passwords counts
-    /// [`Error::Credentials`](crate::Error::Credentials) where `login` is called;
-    /// here they are the `login_lookup`s without a `login`.
+    /// How often it failed: the statement, or what it was asked to do (a conflict, a
+    /// role that may not). A cancelled operation counts; an empty answer doesn't, as a
+    /// row that isn't found or, in AURA's tables, a wrong password: to watch for guessed
+    /// passwords, compare the `login_lookup`s with the `login`s.
     pub errors: u64,
     /// How long all of them took, in microseconds.
     pub total_micros: u64,
@@ -77,7 +75,7 @@ fn micros(time: Duration) -> u64 {
 }
 
 impl Stats {
-    pub(crate) fn start(&self, op: Op) -> Timer<'_> {
+    pub(crate) fn start(&self, op: Operation) -> Timer<'_> {
         Timer {
             stats: self,
             op,
@@ -125,7 +123,7 @@ impl Stats {
 /// too.
 pub(crate) struct Timer<'a> {
     stats: &'a Stats,
-    op: Op,
+    op: Operation,
     started: Instant,
     failed: bool,
 }

@@ -1,13 +1,14 @@
 //! The connection of an open transaction.
 
-use aura_orm::postgres::PooledConnection;
-use aura_orm::sqlite::{self, Owner, Snapshot, Write};
-use aura_orm::{RowDecoder, Statement};
 use sea_orm::{DbErr, Value};
 use tokio::sync::Mutex;
 
 use crate::error::{Context, Error};
 use crate::executor::sqlite::{context, decoder};
+use crate::postgres::PooledConnection;
+use crate::row::RowDecoder;
+use crate::sqlite::{self, Owner, Snapshot, Write};
+use crate::statement::Statement;
 
 /// The connection of an open transaction. Statements of several tasks run one after
 /// the other.

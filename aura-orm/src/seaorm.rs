@@ -1,9 +1,9 @@
 //! SeaORM's own connections.
 
+use std::marker::PhantomData;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use aura_orm::sqlite::WriteLock;
 use connection::{Config, Connections};
 use sea_orm::{
     DatabaseConnection, DatabaseTransaction, SqliteTransactionMode, TransactionOptions,
@@ -14,23 +14,23 @@ use tokio::sync::OnceCell;
 use crate::error::{Context, Error};
 use crate::executor::Executor;
 use crate::executor::context::Backend;
+use crate::sqlite::WriteLock;
 
 const BEGINNING: &str = "beginning a transaction";
 
 /// SeaORM's own connections to the same database, for what only they can do: migrations
 /// of an application, and code that takes a `ConnectionTrait`.
 ///
-/// What [`Database`](crate::Database) promises of its own statements doesn't hold for
-/// theirs: a failed or dropped statement doesn't spoil their transaction, a collision isn't
+/// What the [`Executor`] promises of its own statements doesn't hold for theirs: a failed or dropped statement doesn't spoil their transaction, a collision isn't
 /// retried, `DB_STATEMENT_TIMEOUT` isn't kept on SQLite, a rotated password isn't read
 /// again, statements are named also with `DB_PREPARED_STATEMENTS=false`, nothing is counted,
 /// soft-deleted rows are not hidden, and on SQLite times are written with 0, 3 or 6 digits
 /// of fraction, which sort with those of the database and don't equal them. They are slower,
 /// and on PostgreSQL they come on top of `DB_POOL_MAX`: as many again to read, and as many
 /// to write.
-#[derive(Debug, Clone)]
-pub struct SeaOrm {
-    executor: Executor,
+#[derive(Debug)]
+pub struct SeaOrm<X = Error> {
+    executor: Executor<X>,
 }
 
 /// A connection that may write. On SQLite it keeps all other writes out until it is
@@ -51,12 +51,13 @@ impl Deref for SeaOrmWriter {
 
 /// A transaction that may write. On SQLite it keeps all other writes out until it ends.
 #[derive(Debug)]
-pub struct SeaOrmTransaction {
+pub struct SeaOrmTransaction<X = Error> {
     transaction: DatabaseTransaction,
     lock: Option<WriteLock>,
+    error: PhantomData<fn() -> X>,
 }
 
-impl Deref for SeaOrmTransaction {
+impl<X> Deref for SeaOrmTransaction<X> {
     type Target = DatabaseTransaction;
 
     fn deref(&self) -> &DatabaseTransaction {
@@ -64,18 +65,18 @@ impl Deref for SeaOrmTransaction {
     }
 }
 
-impl SeaOrmTransaction {
+impl<X: From<Error>> SeaOrmTransaction<X> {
     /// Commits.
     ///
     /// # Errors
     ///
     /// [`Error::OutcomeUnknown`] when the answer was lost, and what the database says.
     /// PostgreSQL rolls back without an error when a statement failed before.
-    pub async fn commit(self) -> Result<(), Error> {
+    pub async fn commit(self) -> Result<(), X> {
         let committed = self.transaction.commit().await;
         committed.map_err(|error| Error::of_sent("committing", error))?;
         match self.lock {
-            Some(lock) => lock.check().map_err(Error::of_commit),
+            Some(lock) => Ok(lock.check().map_err(Error::of_commit)?),
             None => Ok(()),
         }
     }
@@ -85,25 +86,25 @@ impl SeaOrmTransaction {
     /// # Errors
     ///
     /// What the database says.
-    pub async fn rollback(self) -> Result<(), Error> {
-        self.transaction
-            .rollback()
-            .await
-            .context("undoing a transaction")
+    pub async fn rollback(self) -> Result<(), X> {
+        let undone = self.transaction.rollback().await;
+        Ok(undone.context("undoing a transaction")?)
     }
 }
 
-impl SeaOrm {
-    pub(crate) fn new(executor: Executor) -> Self {
+impl<X> SeaOrm<X> {
+    pub(crate) fn new(executor: Executor<X>) -> Self {
         Self { executor }
     }
+}
 
+impl<X: From<Error> + Send + 'static> SeaOrm<X> {
     /// Returns a connection for reads. On SQLite it can only read.
     ///
     /// # Errors
     ///
     /// [`Error::Unavailable`].
-    pub async fn reader(self) -> Result<DatabaseConnection, Error> {
+    pub async fn reader(self) -> Result<DatabaseConnection, X> {
         Ok(self.connections().await?.reader.clone())
     }
 
@@ -113,7 +114,7 @@ impl SeaOrm {
     ///
     /// [`Error::Busy`] when on SQLite others write for longer than
     /// `DB_POOL_CONNECTION_TIMEOUT`; [`Error::Unavailable`].
-    pub async fn writer(self) -> Result<SeaOrmWriter, Error> {
+    pub async fn writer(self) -> Result<SeaOrmWriter, X> {
         let lock = self.lock().await?;
         let connection = self.connections().await?.writer.clone();
         Ok(SeaOrmWriter {
@@ -129,11 +130,15 @@ impl SeaOrm {
     /// # Errors
     ///
     /// As [`SeaOrm::writer`], and when another process keeps the file locked.
-    pub async fn begin(self) -> Result<SeaOrmTransaction, Error> {
+    pub async fn begin(self) -> Result<SeaOrmTransaction<X>, X> {
         let lock = self.lock().await?;
         let connection = self.connections().await?.writer.clone();
         let transaction = begin(connection, SqliteTransactionMode::Immediate).await?;
-        Ok(SeaOrmTransaction { transaction, lock })
+        Ok(SeaOrmTransaction {
+            transaction,
+            lock,
+            error: PhantomData,
+        })
     }
 
     async fn connections(&self) -> Result<&Connections, Error> {
@@ -154,22 +159,34 @@ impl SeaOrm {
 
 /// `SeaORM`'s connections, which are opened at their first use.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct SeaOrmConnections(Arc<OnceCell<Connections>>);
+pub(crate) struct SeaOrmConnections {
+    opened: Arc<OnceCell<Connections>>,
+    /// The name of a database in memory.
+    memory: Option<String>,
+}
 
 impl SeaOrmConnections {
-    /// Wraps connections that are open already.
-    pub(crate) fn of(connections: Connections) -> Self {
-        Self(Arc::new(OnceCell::new_with(Some(connections))))
+    /// Prepares connections to a database in memory.
+    pub(crate) fn to_memory(name: String) -> Self {
+        Self {
+            memory: Some(name),
+            ..Self::default()
+        }
     }
 
     async fn get(&self, config: &Config) -> Result<&Connections, Error> {
-        let open = || async { Ok(connection::connect(config).await?) };
-        self.0.get_or_try_init(open).await
+        let open = || async {
+            Ok(match &self.memory {
+                Some(name) => connection::connect_memory(config, name).await?,
+                None => connection::connect(config).await?,
+            })
+        };
+        self.opened.get_or_try_init(open).await
     }
 
     /// Closes those that were opened.
     pub(crate) async fn close(&self) {
-        if let Some(connections) = self.0.get() {
+        if let Some(connections) = self.opened.get() {
             connections.clone().close().await;
         }
     }

@@ -1,14 +1,15 @@
 //! The connections to a SQLite database.
 
+use std::path::Path;
 use std::time::Instant;
 
-use aura_orm::row::Columns;
-use aura_orm::sqlite::{self, DatabaseFile, Options, Readers, Write, Writer};
-use aura_orm::{RowDecoder, RowError, RowReader, Statement};
-use connection::{Config, Connections, Durability, Target};
+use connection::{Config, Durability};
 
 use crate::error::{Context, Error};
 use crate::executor::Executor;
+use crate::row::{Columns, RowDecoder, RowError, RowReader};
+use crate::sqlite::{self, DatabaseFile, Options, Readers, Write, Writer};
+use crate::statement::Statement;
 
 /// The connections to a SQLite database.
 #[derive(Debug, Clone)]
@@ -61,17 +62,23 @@ pub(super) fn decoder<D: RowDecoder>()
 }
 
 impl SqliteExecutor {
-    /// Creates the connections to the database of the settings.
+    /// Creates the connections to a file, which exists.
+    pub(crate) fn on_file(config: &Config, path: &Path) -> Self {
+        Self::new(config, DatabaseFile::new(path))
+    }
+
+    /// Creates the connections to the database in memory of this name.
     ///
     /// # Errors
     ///
-    /// [`Error::Other`] when a database in memory can't be opened.
-    pub(crate) fn new(config: &Config, connections: &Connections) -> Result<Self, Error> {
-        let file = match (&config.target, &connections.memory) {
-            (Target::Sqlite { path }, _) => DatabaseFile::new(path),
-            (_, name) => DatabaseFile::memory(name.as_deref().unwrap_or_default())
-                .map_err(|error| Error::of_sqlite("opening the database in memory", error))?,
-        };
+    /// [`Error::Other`] when it can't be opened.
+    pub(crate) fn in_memory(config: &Config, name: &str) -> Result<Self, Error> {
+        let file = DatabaseFile::memory(name)
+            .map_err(|error| Error::of_sqlite("opening the database in memory", error))?;
+        Ok(Self::new(config, file))
+    }
+
+    fn new(config: &Config, file: DatabaseFile) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let options = Options {
             file: file.clone(),
@@ -85,11 +92,11 @@ impl SqliteExecutor {
             blocking_reads: cores.min(config.pool.max as usize),
             acquire_timeout: config.pool.connection_timeout,
         };
-        Ok(Self {
+        Self {
             readers: (!file.is_memory()).then(|| Readers::new(options.clone())),
             writer: Writer::new(options),
             file,
-        })
+        }
     }
 
     pub(crate) async fn close(&self) {
@@ -110,7 +117,7 @@ impl SqliteExecutor {
     }
 }
 
-impl Executor {
+impl<X> Executor<X> {
     /// Runs a statement that only reads, outside of a transaction.
     pub(super) async fn query_read<D: RowDecoder>(
         &self,

@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-use aura_orm::{postgres, sqlite};
 use sea_orm::{ConnAcquireErr, DbErr, RuntimeErr};
 use sqlx::postgres::PgDatabaseError;
 
 use crate::error::{Cause, Error};
+use crate::{postgres, sqlite};
 
 /// A failure after which the same transaction could succeed when it is run again.
 #[derive(Debug)]
@@ -319,7 +319,6 @@ fn unique(error: &DatabaseFailure<'_>) -> Error {
         return Error::Conflict {
             table: table.to_owned(),
             columns: columns.unwrap_or_else(|| vec![constraint.to_owned()]),
-            deleted: false,
         };
     }
     let message = error.message;
@@ -337,7 +336,6 @@ fn unique(error: &DatabaseFailure<'_>) -> Error {
             .iter()
             .map(|(_, column)| (*column).to_owned())
             .collect(),
-        deleted: false,
     }
 }
 

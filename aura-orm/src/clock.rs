@@ -4,9 +4,9 @@ use std::fmt;
 
 use chrono::{DateTime, SubsecRound, Utc};
 
-/// The source of every time that aura-db writes or compares with.
+/// The source of every time that is written or compared with.
 ///
-/// Tests give [`Database::with_clock`](crate::Database::with_clock) one that
+/// Tests give [`Executor::with_clock`](crate::Executor::with_clock) one that
 /// stands still or jumps.
 pub trait Clock: fmt::Debug + Send + Sync {
     /// The present moment, to the microsecond: the finest that both databases

@@ -3,9 +3,8 @@
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
-use aura_orm::Statement;
-
 use crate::executor::Executor;
+use crate::statement::Statement;
 
 /// Logs a statement at its end, under the target of the driver, so that one filter is
 /// for both, and never with its values.
@@ -42,7 +41,7 @@ impl Drop for Logged {
     }
 }
 
-impl Executor {
+impl<X> Executor<X> {
     /// Starts the timer of a statement, if statements are logged (`DB_LOGGING`), or those
     /// that take longer (`DB_SLOW_QUERY`).
     pub(super) fn logged(&self, statement: &Statement) -> Option<Logged> {

@@ -23,7 +23,7 @@ macro_rules! summary {
             }
         }
 
-        impl $crate::page::SortableRow<$table::Column> for $type {
+        impl aura_orm::page::SortableRow<$table::Column> for $type {
             type Decoder = Self;
 
             fn cell(&self, column: $table::Column) -> sea_orm::Value {
@@ -35,4 +35,4 @@ macro_rules! summary {
         }
     };
 }
-pub(crate) use summary;
+pub(super) use summary;

@@ -10,18 +10,19 @@
 //!   leaves no connection inside a transaction, and no COMMIT half sent.
 //! * A handle is valid until its transaction ends, in whatever task it is.
 
+use std::fmt;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-pub use aura_orm::postgres::Isolation;
-use aura_orm::sqlite::Owner;
 use rand::RngExt;
 use tokio::sync::{OwnedSemaphorePermit, RwLock};
 
 use crate::error::Error;
-use crate::executor::context::Executor;
+use crate::executor::context::{CommitHook, Executor};
 use crate::executor::tx_connection::{CommitError, TxConnection};
+use crate::postgres::Isolation;
+use crate::sqlite::Owner;
 
 /// Minimum attempts on a serialization failure. Attempts go on for at least
 /// `DB_POOL_CONNECTION_TIMEOUT`, because one of many transactions that want the same rows
@@ -42,7 +43,7 @@ pub(crate) struct Begin {
 
 impl Begin {
     /// Begins a transaction that may write.
-    pub(crate) fn writing(isolation: Isolation) -> Self {
+    pub(crate) const fn writing(isolation: Isolation) -> Self {
         Self {
             writes: true,
             isolation,
@@ -68,7 +69,6 @@ pub(crate) struct TransactionState {
     state: Mutex<State>,
 }
 
-#[derive(Debug)]
 struct State {
     /// The transaction itself and the savepoints in it; only the last may be
     /// used.
@@ -77,8 +77,8 @@ struct State {
     failed: Option<Failure>,
     /// Rows that its statements changed.
     changed: u64,
-    /// Log entries were appended.
-    appended: bool,
+    /// Run after the commit.
+    hooks: Vec<CommitHook>,
     permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -125,7 +125,7 @@ impl TransactionState {
                 next: 1,
                 failed: None,
                 changed: 0,
-                appended: false,
+                hooks: Vec::new(),
                 permit,
             }),
         })
@@ -142,8 +142,11 @@ impl TransactionState {
         state.failed = Some(Failure { collided });
     }
 
-    pub(crate) fn note_appended(&self) {
-        self.state().appended = true;
+    pub(crate) fn after_commit(&self, hook: &CommitHook) {
+        let mut state = self.state();
+        if !state.hooks.iter().any(|known| Arc::ptr_eq(known, hook)) {
+            state.hooks.push(hook.clone());
+        }
     }
 
     /// Checks that a handle of this level may run a statement.
@@ -227,16 +230,22 @@ impl TransactionScope {
 
 /// A transaction that its owner ends. Dropped before, it is rolled back.
 #[derive(Debug)]
-pub(crate) struct OpenTransaction {
-    executor: Executor,
+pub struct OpenTransaction<X = Error> {
+    executor: Executor<X>,
     undo: UndoOnDrop,
 }
 
-impl OpenTransaction {
+impl<X: From<Error> + Send + 'static> OpenTransaction<X> {
     /// Commits, unless a statement failed, or rolls back.
-    pub(crate) async fn end(mut self, commit: bool) -> Result<(), Error> {
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Aborted`] when a statement in it failed before, and then nothing is
+    /// committed; [`Error::OutcomeUnknown`] when the answer was lost; [`Error::Busy`] when
+    /// it collided with another.
+    pub async fn end(mut self, commit: bool) -> Result<(), X> {
         let Some(open) = &self.undo.0 else {
-            return Err(Error::Ended);
+            return Err(Error::Ended.into());
         };
         let open = open.clone();
         let ended = open.end(commit).await;
@@ -247,7 +256,7 @@ impl OpenTransaction {
             let stats = &self.executor.shared.stats;
             stats.rollbacks.fetch_add(1, Ordering::Relaxed);
         }
-        ended
+        Ok(ended?)
     }
 }
 
@@ -298,14 +307,42 @@ impl Drop for CloseLevel<'_> {
     }
 }
 
-impl Executor {
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("State")
+            .field("levels", &self.levels)
+            .field("failed", &self.failed)
+            .field("changed", &self.changed)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<X: From<Error> + Send + 'static> Executor<X> {
+    /// Runs a closure in a transaction that may write, and commits it when the closure
+    /// returns `Ok`; inside of a transaction, in a savepoint. It runs again after a
+    /// serialization failure.
+    ///
+    /// # Errors
+    ///
+    /// What the closure returns; [`Error::Aborted`] when a statement in it failed and the
+    /// closure went on; as [`Executor::begin_at`] and [`OpenTransaction::end`].
+    pub async fn transaction_at<T, E, F, Fut>(&self, isolation: Isolation, run: F) -> Result<T, E>
+    where
+        F: Fn(Self) -> Fut + Send + Sync,
+        Fut: Future<Output = Result<T, E>> + Send,
+        E: From<X> + Send,
+        T: Send,
+    {
+        self.transact(Begin::writing(isolation), run).await
+    }
+
     /// Runs a closure in a new transaction, or in a savepoint of the present one; again
     /// after a serialization failure.
     pub(crate) async fn transact<T, E, F, Fut>(&self, begin: Begin, run: F) -> Result<T, E>
     where
         F: Fn(Self) -> Fut + Send + Sync,
         Fut: Future<Output = Result<T, E>> + Send,
-        E: From<Error> + Send,
+        E: From<X> + Send,
         T: Send,
     {
         if let Some(scope) = &self.scope {
@@ -315,7 +352,7 @@ impl Executor {
         let started = Instant::now();
         let patience = self.shared.config.pool.connection_timeout;
         for attempt in 1.. {
-            let open = self.begin(begin, attempt > 1).await?;
+            let open = self.begin(begin, attempt > 1).await.map_err(X::from)?;
             let mut undo = UndoOnDrop(Some(open.clone()));
             // Boxed, so that transactions inside each other need no deep stack.
             let running = Box::pin(run(self.within(TransactionScope::of(&open))));
@@ -334,7 +371,7 @@ impl Executor {
                 }
                 (Ok(_), Err(error)) => {
                     let collided = collided || error.is_serialization_failure();
-                    (error.into(), collided)
+                    (X::from(error).into(), collided)
                 }
                 (Err(error), _) => (error, collided),
             };
@@ -346,18 +383,18 @@ impl Executor {
             stats.retries.fetch_add(1, Ordering::Relaxed);
             tokio::time::sleep(pause(attempt)).await;
         }
-        Err(Error::Aborted.into())
+        Err(X::from(Error::Aborted).into())
     }
 
     async fn nested<T, E, F, Fut>(&self, scope: &TransactionScope, run: F) -> Result<T, E>
     where
         F: Fn(Self) -> Fut + Send + Sync,
         Fut: Future<Output = Result<T, E>> + Send,
-        E: From<Error> + Send,
+        E: From<X> + Send,
         T: Send,
     {
         let open = &*scope.open;
-        self.raw(scope, "SAVEPOINT aura_nested").await?;
+        self.savepoint(scope, "SAVEPOINT aura_nested").await?;
         let level = {
             let mut state = open.state();
             let level = state.next;
@@ -381,38 +418,44 @@ impl Executor {
             // A savepoint can't undo a serialization failure.
             if failed.is_some_and(|failure| failure.collided) {
                 guard.close();
-                return result.and(Err(Error::Aborted.into()));
+                return result.and(Err(X::from(Error::Aborted).into()));
             }
             open.state().failed = None;
         }
         guard.close();
         if !keep {
-            self.raw(scope, "ROLLBACK TO SAVEPOINT aura_nested").await?;
+            self.savepoint(scope, "ROLLBACK TO SAVEPOINT aura_nested")
+                .await?;
         }
-        self.raw(scope, "RELEASE SAVEPOINT aura_nested").await?;
+        self.savepoint(scope, "RELEASE SAVEPOINT aura_nested")
+            .await?;
         match result {
-            Ok(_) if !keep => Err(Error::Aborted.into()),
+            Ok(_) if !keep => Err(X::from(Error::Aborted).into()),
             result => result,
         }
     }
 
-    async fn raw(&self, scope: &TransactionScope, sql: &'static str) -> Result<(), Error> {
+    async fn savepoint(&self, scope: &TransactionScope, sql: &'static str) -> Result<(), X> {
         let run = async |connection: &TxConnection| connection.execute_sql(sql).await;
-        scope.run(run, |()| 0).await
+        Ok(scope.run(run, |()| 0).await?)
     }
 
     fn note_commit(&self, open: &TransactionState) {
         self.shared.stats.commits.fetch_add(1, Ordering::Relaxed);
-        if open.state().appended {
-            self.shared.news.send_replace(());
+        let hooks = std::mem::take(&mut open.state().hooks);
+        for hook in hooks {
+            hook();
         }
     }
 
-    /// Begins a transaction that ends with [`OpenTransaction::end`].
-    pub(crate) async fn open(
-        &self,
-        isolation: Isolation,
-    ) -> Result<(Self, OpenTransaction), Error> {
+    /// Begins a transaction that ends with [`OpenTransaction::end`], and returns its
+    /// executor.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Busy`] when no connection is free within `DB_POOL_CONNECTION_TIMEOUT`;
+    /// [`Error::Unavailable`].
+    pub async fn begin_at(&self, isolation: Isolation) -> Result<(Self, OpenTransaction<X>), X> {
         let open = self.begin(Begin::writing(isolation), true).await?;
         let executor = self.within(TransactionScope::of(&open));
         let transaction = OpenTransaction {
@@ -424,10 +467,10 @@ impl Executor {
 
     /// Runs an operation of several statements in the present transaction. When it fails
     /// after it changed rows, the transaction fails.
-    pub(crate) async fn together<T, F, Fut>(&self, run: F) -> Result<T, Error>
+    pub(super) async fn together<T, F, Fut>(&self, run: F) -> Result<T, X>
     where
         F: Fn(Self) -> Fut + Send + Sync,
-        Fut: Future<Output = Result<T, Error>> + Send,
+        Fut: Future<Output = Result<T, X>> + Send,
         T: Send,
     {
         let Some(scope) = &self.scope else {

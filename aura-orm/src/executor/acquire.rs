@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use aura_orm::StatementKind;
-use aura_orm::postgres::{self, Pool, PooledConnection};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::error::{Context, Error};
@@ -12,17 +10,19 @@ use crate::executor::context::{Backend, Executor};
 use crate::executor::sqlite::SqliteExecutor;
 use crate::executor::transaction::{Begin, TransactionState};
 use crate::executor::tx_connection::TxConnection;
+use crate::postgres::{self, Pool, PooledConnection};
+use crate::statement::StatementKind;
 
 const BEGINNING: &str = "beginning a transaction";
 const WAITING: &str = "waiting for a connection";
 
-impl Executor {
+impl<X> Executor<X> {
     /// Runs a statement on a connection to the server, outside of a transaction.
     ///
     /// # Errors
     ///
     /// [`Error::OutcomeUnknown`] when it writes and its answer was lost.
-    pub(crate) async fn on_server<T>(
+    pub(super) async fn on_server<T>(
         &self,
         postgres: &Pool,
         kind: StatementKind,

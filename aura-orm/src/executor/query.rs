@@ -3,11 +3,6 @@
 //! Every statement is run here: reads on a reader, writes on the writer, both on the
 //! connection of a transaction inside one. Every failure becomes an [`Error`] here.
 
-use aura_orm::postgres::PooledConnection;
-use aura_orm::{
-    EntityModel, ModelOf, RowDecoder, RowError, RowOf, RowReader, Statement, StatementKind,
-    TypedQuery, TypedStatement, returning, select,
-};
 use sea_orm::sea_query::{
     DeleteStatement, InsertStatement, OnConflict, SelectStatement, UpdateStatement, ValueType,
 };
@@ -20,19 +15,23 @@ use crate::error::{Context, Error};
 use crate::executor::Executor;
 use crate::executor::context::Backend;
 use crate::executor::tx_connection::TxConnection;
+use crate::postgres::PooledConnection;
+use crate::row::{EntityModel, ModelOf, RowDecoder, RowError, RowReader};
+use crate::statement::{Statement, StatementKind};
+use crate::typed_statement::{RowOf, TypedQuery, TypedStatement, returning, select};
 
 /// No limit of rows but those that the statement has.
 const ALL: usize = usize::MAX;
 
 const BUILDING: &str = "building a statement";
 
-impl Executor {
+impl<X: From<Error> + Send + 'static> Executor<X> {
     /// Runs a statement and reads at most `limit` rows.
     async fn rows<D: RowDecoder>(
         &self,
         statement: Statement,
         limit: usize,
-    ) -> Result<Vec<D::Row>, Error> {
+    ) -> Result<Vec<D::Row>, X> {
         let mut logged = self.logged(&statement);
         let rows = if let Some(scope) = &self.scope {
             let writes = statement.writes();
@@ -52,7 +51,9 @@ impl Executor {
                         connection.query::<D>(statement, limit).await
                     };
                     // Boxed, so that the future of a read on SQLite stays small.
-                    Box::pin(self.on_server(postgres, kind, run)).await??
+                    Box::pin(self.on_server(postgres, kind, run))
+                        .await?
+                        .map_err(Error::from)?
                 }
             }
         };
@@ -64,7 +65,11 @@ impl Executor {
     }
 
     /// Runs a statement and returns the number of rows that it changed.
-    pub(crate) async fn execute(&self, statement: Statement) -> Result<u64, Error> {
+    ///
+    /// # Errors
+    ///
+    /// As [`Executor::fetch_all`].
+    pub async fn execute(&self, statement: Statement) -> Result<u64, X> {
         let mut logged = self.logged(&statement);
         let changed = if let Some(scope) = &self.scope {
             let run = async |connection: &TxConnection| connection.execute(statement).await;
@@ -88,48 +93,73 @@ impl Executor {
         Ok(changed)
     }
 
-    /// Returns the rows of a statement.
-    pub(crate) async fn all<Q: TypedStatement>(&self, query: Q) -> Result<Vec<RowOf<Q>>, Error> {
+    /// Runs a statement and returns all its rows.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Row`] for a row that can't be read as the type; [`Error::Timeout`] when the
+    /// statement takes longer than `DB_STATEMENT_TIMEOUT`; [`Error::Busy`],
+    /// [`Error::Unavailable`]; [`Error::OutcomeUnknown`] when it writes and its answer was
+    /// lost; [`Error::Conflict`], [`Error::ForeignKey`], and what else the database says of
+    /// the statement.
+    pub async fn fetch_all<Q: TypedStatement>(&self, query: Q) -> Result<Vec<RowOf<Q>>, X> {
         let statement = query.build(self.backend()).context(BUILDING)?;
         self.rows::<Q::Decoder>(statement, ALL).await
     }
 
     /// Returns the rows of a statement, with an error in place of a row that can't be
     /// read.
-    pub(crate) async fn all_or_report<Q: TypedStatement>(
+    ///
+    /// # Errors
+    ///
+    /// As [`Executor::fetch_all`].
+    pub async fn fetch_results<Q: TypedStatement>(
         &self,
         query: Q,
-    ) -> Result<Vec<Result<RowOf<Q>, RowError>>, Error> {
+    ) -> Result<Vec<Result<RowOf<Q>, RowError>>, X> {
         let statement = query.build(self.backend()).context(BUILDING)?;
         self.rows::<Result<Q::Decoder, RowError>>(statement, ALL)
             .await
     }
 
     /// Returns the first row, if there is one.
-    pub(crate) async fn optional<Q: TypedStatement>(
-        &self,
-        query: Q,
-    ) -> Result<Option<RowOf<Q>>, Error> {
+    ///
+    /// # Errors
+    ///
+    /// As [`Executor::fetch_all`].
+    pub async fn fetch_optional<Q: TypedStatement>(&self, query: Q) -> Result<Option<RowOf<Q>>, X> {
         let statement = query.build_first(self.backend()).context(BUILDING)?;
         Ok(self.rows::<Q::Decoder>(statement, 1).await?.pop())
     }
 
     /// Runs a statement and returns the number of rows that it changed.
-    pub(crate) async fn execute_typed<Q: TypedStatement>(&self, query: Q) -> Result<u64, Error> {
+    ///
+    /// # Errors
+    ///
+    /// As [`Executor::fetch_all`].
+    pub async fn execute_typed<Q: TypedStatement>(&self, query: Q) -> Result<u64, X> {
         let statement = query.build(self.backend()).context(BUILDING)?;
         self.execute(statement).await
     }
 
     /// Returns the rows of a select, read by a decoder.
+    ///
+    /// # Errors
+    ///
+    /// As [`Executor::fetch_all`].
     pub(crate) async fn read_rows<D: RowDecoder>(
         &self,
         query: SelectStatement,
-    ) -> Result<Vec<D::Row>, Error> {
+    ) -> Result<Vec<D::Row>, X> {
         self.rows::<D>(select(&query, self.backend()), ALL).await
     }
 
     /// Returns the first column of the first row, unless it is NULL.
-    pub(crate) async fn scalar<T, E>(&self, query: Select<E>) -> Result<Option<T>, Error>
+    ///
+    /// # Errors
+    ///
+    /// As [`Executor::fetch_all`].
+    pub async fn scalar<T, E>(&self, query: Select<E>) -> Result<Option<T>, X>
     where
         T: Send + 'static,
         Option<T>: ValueType,
@@ -141,7 +171,11 @@ impl Executor {
     }
 
     /// Returns the number of rows of a query.
-    pub(crate) async fn count<E: EntityTrait>(&self, query: Select<E>) -> Result<u64, Error> {
+    ///
+    /// # Errors
+    ///
+    /// As [`Executor::fetch_all`].
+    pub async fn count<E: EntityTrait>(&self, query: Select<E>) -> Result<u64, X> {
         use sea_orm::sea_query::Expr;
         use sea_orm::{ExprTrait, QuerySelect};
         let query = query
@@ -152,7 +186,11 @@ impl Executor {
     }
 
     /// Returns whether a query has a row.
-    pub(crate) async fn exists<E: EntityTrait>(&self, query: Select<E>) -> Result<bool, Error> {
+    ///
+    /// # Errors
+    ///
+    /// As [`Executor::fetch_all`].
+    pub async fn exists<E: EntityTrait>(&self, query: Select<E>) -> Result<bool, X> {
         use sea_orm::QuerySelect;
         use sea_orm::sea_query::Expr;
         let query = query.select_only().expr(Expr::val(1_i64)).limit(1);
@@ -160,24 +198,32 @@ impl Executor {
     }
 
     /// Inserts a row and returns it as it is stored.
-    pub(crate) async fn insert<A>(&self, row: A) -> Result<<A::Entity as EntityTrait>::Model, Error>
+    ///
+    /// # Errors
+    ///
+    /// As [`Executor::fetch_all`].
+    pub async fn insert<A>(&self, row: A) -> Result<<A::Entity as EntityTrait>::Model, X>
     where
         A: ActiveModelTrait<Entity: EntityModel> + Send,
     {
-        let row = self.optional(Insert::one(row)).await?;
-        row.ok_or(Error::Other {
+        let row = self.fetch_optional(Insert::one(row)).await?;
+        Ok(row.ok_or_else(|| Error::Other {
             context: "writing",
             source: DbErr::RecordNotInserted.into(),
-        })
+        })?)
     }
 
     /// Inserts a row, unless another has the same values in these columns, which are
     /// unique together. A conflict of another constraint is an error.
-    pub(crate) async fn insert_unless_taken<A>(
+    ///
+    /// # Errors
+    ///
+    /// As [`Executor::fetch_all`].
+    pub async fn insert_unless_taken<A>(
         &self,
         row: A,
         unique: &[<A::Entity as EntityTrait>::Column],
-    ) -> Result<Option<<A::Entity as EntityTrait>::Model>, Error>
+    ) -> Result<Option<<A::Entity as EntityTrait>::Model>, X>
     where
         A: ActiveModelTrait<Entity: EntityModel> + Send,
     {
@@ -188,11 +234,15 @@ impl Executor {
 
     /// Inserts a row or resolves the conflict, and returns the inserted or updated row;
     /// `None` when the conflict's condition doesn't hold.
-    pub(crate) async fn insert_or<A>(
+    ///
+    /// # Errors
+    ///
+    /// As [`Executor::fetch_all`].
+    pub async fn insert_or<A>(
         &self,
         row: A,
         conflict: OnConflict,
-    ) -> Result<Option<<A::Entity as EntityTrait>::Model>, Error>
+    ) -> Result<Option<<A::Entity as EntityTrait>::Model>, X>
     where
         A: ActiveModelTrait<Entity: EntityModel> + Send,
     {
@@ -202,50 +252,78 @@ impl Executor {
     }
 
     /// Inserts at most one row and returns it.
-    pub(crate) async fn insert_returning<E: EntityModel>(
+    ///
+    /// # Errors
+    ///
+    /// As [`Executor::fetch_all`].
+    pub async fn insert_returning<E: EntityModel>(
         &self,
         mut insert: InsertStatement,
-    ) -> Result<Option<E::Model>, Error> {
+    ) -> Result<Option<E::Model>, X> {
         insert.returning(returning::<E>(self.backend()));
-        self.optional(TypedQuery::<ModelOf<E>>::insert(insert))
+        self.fetch_optional(TypedQuery::<ModelOf<E>>::insert(insert))
             .await
     }
 
     /// Updates rows and returns them as they are stored now.
-    pub(crate) async fn update_returning<E: EntityModel>(
+    ///
+    /// # Errors
+    ///
+    /// As [`Executor::fetch_all`].
+    pub async fn update_returning<E: EntityModel>(
         &self,
         mut update: UpdateStatement,
-    ) -> Result<Vec<E::Model>, Error> {
+    ) -> Result<Vec<E::Model>, X> {
         update.returning(returning::<E>(self.backend()));
         let statement = self.built(StatementKind::Write, &update);
         self.rows::<ModelOf<E>>(statement, ALL).await
     }
 
     /// Updates a few rows and returns their number.
-    pub(crate) async fn update(&self, update: &UpdateStatement) -> Result<u64, Error> {
+    ///
+    /// # Errors
+    ///
+    /// As [`Executor::fetch_all`].
+    pub async fn update(&self, update: &UpdateStatement) -> Result<u64, X> {
         self.execute(self.built(StatementKind::Write, update)).await
     }
 
     /// Updates any number of rows and returns their number.
-    pub(crate) async fn update_many(&self, update: &UpdateStatement) -> Result<u64, Error> {
+    ///
+    /// # Errors
+    ///
+    /// As [`Executor::fetch_all`].
+    pub async fn update_many(&self, update: &UpdateStatement) -> Result<u64, X> {
         self.execute(self.built(StatementKind::BulkWrite, update))
             .await
     }
 
     /// Deletes a few rows and returns their number.
-    pub(crate) async fn delete(&self, delete: &DeleteStatement) -> Result<u64, Error> {
+    ///
+    /// # Errors
+    ///
+    /// As [`Executor::fetch_all`].
+    pub async fn delete(&self, delete: &DeleteStatement) -> Result<u64, X> {
         self.execute(self.built(StatementKind::Write, delete)).await
     }
 
     /// Deletes any number of rows, also in other tables by cascade, and returns their
     /// number.
-    pub(crate) async fn delete_many(&self, delete: &DeleteStatement) -> Result<u64, Error> {
+    ///
+    /// # Errors
+    ///
+    /// As [`Executor::fetch_all`].
+    pub async fn delete_many(&self, delete: &DeleteStatement) -> Result<u64, X> {
         self.execute(self.built(StatementKind::BulkWrite, delete))
             .await
     }
 
     /// Runs an insert of a few rows and returns their number.
-    pub(crate) async fn insert_rows(&self, insert: &InsertStatement) -> Result<u64, Error> {
+    ///
+    /// # Errors
+    ///
+    /// As [`Executor::fetch_all`].
+    pub async fn insert_rows(&self, insert: &InsertStatement) -> Result<u64, X> {
         self.execute(self.built(StatementKind::Write, insert)).await
     }
 
@@ -253,19 +331,27 @@ impl Executor {
         Statement::of(kind, statement.build(&self.backend()))
     }
 
-    /// Runs SQL and returns the number of rows that it changed.
-    pub(crate) async fn sql(&self, sql: &'static str, values: Vec<Value>) -> Result<u64, Error> {
+    /// Runs SQL that writes and returns the number of rows that it changed.
+    ///
+    /// # Errors
+    ///
+    /// As [`Executor::fetch_all`].
+    pub async fn sql(&self, sql: &'static str, values: Vec<Value>) -> Result<u64, X> {
         self.execute(Statement::new(StatementKind::BulkWrite, sql, values))
             .await
     }
 
     /// Runs SQL that writes to an entity's table and returns the written rows, with an
     /// error in place of a row that can't be read, and was written all the same.
-    pub(crate) async fn sql_returning<E: EntityModel>(
+    ///
+    /// # Errors
+    ///
+    /// As [`Executor::fetch_all`].
+    pub async fn sql_returning<E: EntityModel>(
         &self,
         sql: &str,
         values: Vec<Value>,
-    ) -> Result<Vec<Result<E::Model, RowError>>, Error> {
+    ) -> Result<Vec<Result<E::Model, RowError>>, X> {
         // By name: `*` is in the table's order, which a migration may change.
         let columns: Vec<_> = E::Column::iter().map(|column| column.as_str()).collect();
         let sql = format!("{sql}\nRETURNING \"{}\"", columns.join("\", \""));

@@ -1,0 +1,276 @@
+//! What an operation runs with: the executor, who acts, and what the actor may do.
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use aura_orm::{Access, Batcher, CommitHook, Operation};
+use connection::Config;
+use entity::{Action, Reach, Resource, Role, UserId, users};
+use sea_orm::sea_query::LockType;
+use sea_orm::{ColumnTrait, Condition, DbBackend, EntityTrait, QueryFilter, QuerySelect};
+use tokio::sync::watch;
+
+use crate::error::Error;
+use crate::repositories::logs::{Appended, LogEntry};
+
+/// The executor, with errors of this crate.
+pub(crate) type Executor = aura_orm::Executor<Error>;
+
+/// An operation of a repository, as spans and statistics name it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Op {
+    pub(crate) table: &'static str,
+    pub(crate) name: &'static str,
+    pub(crate) needs: (Action, Resource),
+}
+
+/// What the handles of a database share beside the connections.
+struct Shared {
+    /// Log entries that are appended to PostgreSQL in one statement.
+    appends: Arc<Batcher<LogEntry, Appended>>,
+    /// Changes when entries were appended to the log in this process.
+    appended: watch::Sender<()>,
+    /// Changes it.
+    notify_appended: CommitHook,
+}
+
+/// What an operation runs with. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Context {
+    executor: Executor,
+    shared: Arc<Shared>,
+    /// Whether the actor's role is asked before each operation.
+    restricted: bool,
+    /// The user to whose rows the operation is limited.
+    own: Option<UserId>,
+    /// The role that was found, within a restricted operation.
+    role: Option<Role>,
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context")
+            .field("executor", &self.executor)
+            .field("restricted", &self.restricted)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Deref for Context {
+    type Target = Executor;
+
+    fn deref(&self) -> &Executor {
+        &self.executor
+    }
+}
+
+impl Context {
+    /// Opens the database of the settings.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Configuration`] and [`Error::Unavailable`].
+    pub(crate) async fn connect(config: Config) -> Result<Self, Error> {
+        let executor = Executor::connect(config).await?;
+        let appended = watch::Sender::new(());
+        let sender = appended.clone();
+        let shared = Shared {
+            appends: Arc::default(),
+            appended,
+            notify_appended: Arc::new(move || {
+                sender.send_replace(());
+            }),
+        };
+        Ok(Self {
+            executor,
+            shared: Arc::new(shared),
+            restricted: false,
+            own: None,
+            role: None,
+        })
+    }
+
+    /// Returns the same context with another executor of the same database.
+    pub(crate) fn with(&self, executor: Executor) -> Self {
+        Self {
+            executor,
+            ..self.clone()
+        }
+    }
+
+    pub(crate) fn acting_as(&self, user: UserId) -> Self {
+        self.with(self.executor.acting_as(user.0))
+    }
+
+    pub(crate) fn restricted_to(&self, user: UserId) -> Self {
+        Self {
+            restricted: true,
+            ..self.acting_as(user)
+        }
+    }
+
+    /// Returns the user on whose behalf this acts.
+    pub(crate) fn actor(&self) -> Option<UserId> {
+        self.executor.actor().map(UserId)
+    }
+
+    /// Returns the log entries that are appended in one statement.
+    pub(crate) fn appends(&self) -> &Arc<Batcher<LogEntry, Appended>> {
+        &self.shared.appends
+    }
+
+    /// Returns what changes when entries were appended to the log in this process.
+    pub(crate) fn log_changes(&self) -> watch::Receiver<()> {
+        self.shared.appended.subscribe()
+    }
+
+    /// Wakes the followers of the log; inside a transaction after its commit.
+    pub(crate) fn notify_appended(&self) {
+        self.after_commit(&self.shared.notify_appended);
+    }
+
+    /// Runs an operation that only reads.
+    pub(crate) async fn read<T, F, Fut>(&self, op: Op, run: F) -> Result<T, Error>
+    where
+        F: Fn(Self) -> Fut + Send + Sync,
+        Fut: Future<Output = Result<T, Error>> + Send,
+        T: Send,
+    {
+        self.operate(op, Access::READ, run).await
+    }
+
+    /// Runs an operation that only reads, at READ COMMITTED whatever the server's
+    /// default.
+    pub(crate) async fn read_committed<T, F, Fut>(&self, op: Op, run: F) -> Result<T, Error>
+    where
+        F: Fn(Self) -> Fut + Send + Sync,
+        Fut: Future<Output = Result<T, Error>> + Send,
+        T: Send,
+    {
+        self.operate(op, Access::READ_COMMITTED, run).await
+    }
+
+    /// Runs an operation that writes with a single statement.
+    pub(crate) async fn write<T, F, Fut>(&self, op: Op, run: F) -> Result<T, Error>
+    where
+        F: Fn(Self) -> Fut + Send + Sync,
+        Fut: Future<Output = Result<T, Error>> + Send,
+        T: Send,
+    {
+        self.operate(op, Access::WRITE, run).await
+    }
+
+    /// Runs an operation whose statements are committed together or not at all.
+    pub(crate) async fn atomic<T, F, Fut>(&self, op: Op, run: F) -> Result<T, Error>
+    where
+        F: Fn(Self) -> Fut + Send + Sync,
+        Fut: Future<Output = Result<T, Error>> + Send,
+        T: Send,
+    {
+        self.operate(op, Access::ATOMIC, run).await
+    }
+
+    /// Runs an operation that is a single statement on PostgreSQL, and several on SQLite
+    /// that are committed together.
+    pub(crate) async fn atomic_on_sqlite<T, F, Fut>(&self, op: Op, run: F) -> Result<T, Error>
+    where
+        F: Fn(Self) -> Fut + Send + Sync,
+        Fut: Future<Output = Result<T, Error>> + Send,
+        T: Send,
+    {
+        let access = match self.backend() {
+            DbBackend::Postgres => Access::WRITE,
+            _ => Access::ATOMIC,
+        };
+        self.operate(op, access, run).await
+    }
+
+    async fn operate<T, F, Fut>(&self, op: Op, access: Access, run: F) -> Result<T, Error>
+    where
+        F: Fn(Self) -> Fut + Send + Sync,
+        Fut: Future<Output = Result<T, Error>> + Send,
+        T: Send,
+    {
+        let operation = Operation {
+            table: op.table,
+            name: op.name,
+        };
+        if !self.restricted {
+            let run = |executor| run(self.with(executor));
+            return self.executor.operate(operation, access, run).await;
+        }
+        let run = &run;
+        let checked = |executor| {
+            let context = self.with(executor);
+            async move { run(context.authorize(op, access).await?).await }
+        };
+        let access = access.in_transaction();
+        self.executor.operate(operation, access, checked).await
+    }
+
+    /// Checks the actor's role in the transaction of the operation, so that a demotion
+    /// takes effect at once: before a write, PostgreSQL locks the user's row until the
+    /// end; SQLite has one writer.
+    async fn authorize(mut self, op: Op, access: Access) -> Result<Self, Error> {
+        let Some(user) = self.actor() else {
+            return Err(self.forbidden(op));
+        };
+        let mut role = users::Entity::find()
+            .select_only()
+            .column(users::Column::Role)
+            .filter(users::COLUMN.id.eq(user))
+            .filter(users::COLUMN.is_active.eq(true))
+            .filter(users::COLUMN.deleted_at.is_null());
+        if access.writes() && self.backend() == DbBackend::Postgres {
+            role = role.lock(LockType::Share);
+        }
+        let role = self.uncounted().scalar::<Role, _>(role).await?;
+        let (action, resource) = op.needs;
+        match role.and_then(|role| role.reach(action, resource)) {
+            None => Err(self.forbidden(op)),
+            Some(reach) => {
+                self.own = (reach == Reach::Own).then_some(user);
+                self.role = role;
+                // Operations that this one calls are part of it.
+                self.restricted = false;
+                Ok(self)
+            }
+        }
+    }
+
+    /// Returns whether the actor's role also allows this, within an operation.
+    pub(crate) fn is_allowed(&self, op: Op) -> bool {
+        let (action, resource) = op.needs;
+        self.role.is_none_or(|role| role.can(action, resource))
+    }
+
+    pub(crate) fn forbidden(&self, op: Op) -> Error {
+        let (action, resource) = op.needs;
+        Error::Forbidden {
+            user: self.actor().unwrap_or(UserId(0)),
+            action,
+            resource,
+        }
+    }
+
+    /// Returns the condition that limits rows to those of the actor, where the role
+    /// reaches only own rows.
+    pub(crate) fn own_rows<C: ColumnTrait>(&self, owner: C) -> Condition {
+        Condition::all().add_option(self.own.map(|user| owner.eq(user)))
+    }
+
+    /// Returns the user to whose rows the operation is limited.
+    pub(crate) fn limited_to(&self) -> Option<UserId> {
+        self.own
+    }
+
+    /// Fails with [`Error::Forbidden`] for a row of another owner, where the role reaches
+    /// only own rows.
+    pub(crate) fn ensure_owner(&self, op: Op, owner: UserId) -> Result<(), Error> {
+        match self.own {
+            Some(user) if user != owner => Err(self.forbidden(op)),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! What can go wrong, split by what the caller can do about it.
+
+mod classify;
+
+use sea_orm::DbErr;
+use serde::Serialize;
+
+pub(crate) use classify::Context;
+
+use crate::row::RowError;
+
+/// Any error's source.
+pub type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// A statement or transaction that failed.
+///
+/// `Display` says what happened and what to do; what the database or the driver said is
+/// in `source()` and is not repeated. Neither `Display` nor `Debug` shows a value.
+#[derive(thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The query has no row.
+    #[error("the query has no row")]
+    NoRow,
+    /// Another row has the same values in columns that are unique together.
+    #[error("another row of {table} has this {}", columns.join(", "))]
+    Conflict {
+        /// The table.
+        table: String,
+        /// The columns that must be unique together.
+        columns: Vec<String>,
+    },
+    /// A row refers to one that doesn't exist.
+    #[error("{table} refers to a row that doesn't exist ({constraint})")]
+    ForeignKey {
+        /// The table.
+        table: String,
+        /// The constraint, or what is known about it.
+        constraint: String,
+    },
+    /// The input can't be used.
+    #[error("not valid: {0}")]
+    Validation(FieldError),
+    /// A statement of the transaction failed before, so nothing of it is kept.
+    #[error("the transaction is undone, because a statement in it failed before")]
+    Aborted,
+    /// The transaction's handle was used after its end, or while one that is nested in it
+    /// was open.
+    #[error("this transaction is not open (any more): use the handle of the innermost one")]
+    Ended,
+    /// A write was sent, and its answer was lost: it may have been done, and nothing here
+    /// repeats it.
+    #[error("{context}: the answer was lost, so it may have been done; look before doing it again")]
+    OutcomeUnknown {
+        /// What was being done.
+        context: &'static str,
+        /// What the connection or the driver said.
+        source: Cause,
+    },
+    /// A setting can't be used, or the database refuses these settings. Trying again will
+    /// not help.
+    #[error(transparent)]
+    Configuration(connection::Error),
+    /// The database can't be reached, or takes no writes; it may later. Nothing was done.
+    #[error("{context}: {reason}; try again later")]
+    Unavailable {
+        /// What was being done.
+        context: &'static str,
+        /// Why, as a rest of a sentence.
+        reason: &'static str,
+        /// What the connection or the driver said.
+        source: Cause,
+    },
+    /// No connection was free, or another transaction held a lock, for too long; or
+    /// transactions kept colliding. Worth another try.
+    #[error("{context}: the database is busy")]
+    Busy {
+        /// What was being done.
+        context: &'static str,
+        /// What the database said.
+        source: Option<Cause>,
+    },
+    /// A statement was cancelled by `DB_STATEMENT_TIMEOUT`.
+    #[error("{context}: cancelled, because it took longer than DB_STATEMENT_TIMEOUT")]
+    Timeout {
+        /// What was being done.
+        context: &'static str,
+        /// What the database said.
+        source: Cause,
+    },
+    /// A row holds what can't be read as the type.
+    #[error(transparent)]
+    Row(#[from] RowError),
+    /// A statement failed for a reason that is none of the above.
+    #[error("{context} failed")]
+    Other {
+        /// What was being done.
+        context: &'static str,
+        /// What the database said.
+        source: Cause,
+    },
+}
+
+connection::debug_as_display!(Error);
+
+/// What is wrong with one field of an input.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
+#[error("{field}: {problem}")]
+pub struct FieldError {
+    /// The field.
+    pub field: &'static str,
+    /// What is wrong with it, as a rest of a sentence.
+    pub problem: String,
+}
+
+impl From<connection::Error> for Error {
+    fn from(error: connection::Error) -> Self {
+        match error {
+            connection::Error::Unavailable { .. } => Self::unavailable("connecting", error),
+            _ => Self::Configuration(error),
+        }
+    }
+}
+
+/// For code that calls `SeaORM` itself.
+impl From<DbErr> for Error {
+    fn from(error: DbErr) -> Self {
+        Self::of("running a statement", error)
+    }
+}
+
+impl Error {
+    /// The database can't be reached.
+    pub(crate) fn unavailable(context: &'static str, source: impl Into<Cause>) -> Self {
+        Self::Unavailable {
+            context,
+            reason: "the database can't be reached",
+            source: source.into(),
+        }
+    }
+
+    /// A field that is wrong.
+    pub(crate) fn field(field: &'static str, problem: impl Into<String>) -> Self {
+        Self::Validation(FieldError {
+            field,
+            problem: problem.into(),
+        })
+    }
+}

@@ -1,0 +1,22 @@
+//! Runs statements on either database, in and out of transactions.
+//!
+//! * [`context`]: where statements go, and in which transaction; spans and statistics
+//!   around each operation.
+//! * [`query`], [`bulk`]: every statement is run here.
+//! * [`sqlite`]: the connections to SQLite; those to PostgreSQL are in
+//!   [`postgres`](crate::postgres).
+//! * [`acquire`], [`transaction`], [`tx_connection`]: begin, commit, savepoints, retries.
+//! * [`stats`]: what is counted.
+
+mod acquire;
+pub(crate) mod bulk;
+pub(crate) mod context;
+mod logged;
+mod query;
+pub(crate) mod sqlite;
+pub(crate) mod stats;
+pub(crate) mod transaction;
+mod tx_connection;
+
+pub use context::{Access, CommitHook, Executor, Operation, PoolSizes};
+pub use transaction::OpenTransaction;
