@@ -6,6 +6,7 @@
 //! checks that all answers are the same, and lets the peers take turns.
 
 mod chart;
+mod check;
 mod compare;
 mod data;
 mod databases;
@@ -15,6 +16,7 @@ mod measure;
 mod options;
 mod peer;
 mod peers;
+mod plan;
 mod process;
 mod protocol;
 mod report;

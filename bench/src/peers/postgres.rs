@@ -2,19 +2,18 @@
 //! keeps prepared, and a pool that asks nothing when it lends.
 
 use std::collections::HashMap;
-use std::error::Error;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use bytes::BytesMut;
 use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, accepts, to_sql_checked};
+use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, NoTls, Row, Statement};
 
+use super::postgres_rows::{Raw, all, log, plugin, session, summary, user, workflow};
 use super::sql;
 use crate::Result;
 use crate::data::{self, Entry, Shape};
 use crate::peer::{Setup, Target};
-use crate::rows::{Account, Details, Json, Log, Plugin, Session, Summary, User, Workflow};
+use crate::rows::{Account, Details, Log, Summary, Workflow};
 
 /// tokio-postgres.
 pub(crate) struct Peer {
@@ -101,137 +100,6 @@ impl Peer {
             _permit: permit,
         })
     }
-}
-
-/// `json` and `jsonb` as the text that they are sent as.
-#[derive(Debug)]
-struct Raw(String);
-
-impl<'a> FromSql<'a> for Raw {
-    fn from_sql(
-        kind: &Type,
-        raw: &'a [u8],
-    ) -> std::result::Result<Self, Box<dyn Error + Sync + Send>> {
-        // `jsonb` begins with the number of its format.
-        let text = if *kind == Type::JSONB { &raw[1..] } else { raw };
-        Ok(Self(std::str::from_utf8(text)?.to_owned()))
-    }
-
-    accepts!(JSON, JSONB);
-}
-
-impl ToSql for Raw {
-    fn to_sql(
-        &self,
-        kind: &Type,
-        out: &mut BytesMut,
-    ) -> std::result::Result<IsNull, Box<dyn Error + Sync + Send>> {
-        if *kind == Type::JSONB {
-            out.extend_from_slice(&[1]);
-        }
-        out.extend_from_slice(self.0.as_bytes());
-        Ok(IsNull::No)
-    }
-
-    accepts!(JSON, JSONB);
-    to_sql_checked!();
-}
-
-type Read<T> = std::result::Result<T, tokio_postgres::Error>;
-
-fn session(row: &Row) -> Read<Session> {
-    Ok(Session {
-        id: row.try_get(0)?,
-        token: row.try_get(1)?,
-        user_agent: row.try_get(2)?,
-        ip_address: row.try_get(3)?,
-        expires_at: row.try_get(4)?,
-        last_seen_at: row.try_get(5)?,
-        created_at: row.try_get(6)?,
-        updated_at: row.try_get(7)?,
-        user_id: row.try_get(8)?,
-    })
-}
-
-fn user(row: &Row, from: usize) -> Read<User> {
-    Ok(User {
-        id: row.try_get(from)?,
-        name: row.try_get(from + 1)?,
-        email: row.try_get(from + 2)?,
-        hashed_password: row.try_get(from + 3)?,
-        role: row.try_get::<_, String>(from + 4)?.into(),
-        is_active: row.try_get(from + 5)?,
-        created_at: row.try_get(from + 6)?,
-        updated_at: row.try_get(from + 7)?,
-        deleted_at: row.try_get(from + 8)?,
-        created_by: row.try_get(from + 9)?,
-        updated_by: row.try_get(from + 10)?,
-    })
-}
-
-fn json(row: &Row, column: usize) -> Read<Option<Json>> {
-    let raw: Option<Raw> = row.try_get(column)?;
-    Ok(raw.map(|raw| Json::Text(raw.0)))
-}
-
-fn plugin(row: &Row) -> Read<Plugin> {
-    Ok(Plugin {
-        id: row.try_get(0)?,
-        name: row.try_get(1)?,
-        description: row.try_get(2)?,
-        version: row.try_get(3)?,
-        author: row.try_get(4)?,
-        is_enabled: row.try_get(5)?,
-        created_at: row.try_get(6)?,
-        updated_at: row.try_get(7)?,
-        deleted_at: row.try_get(8)?,
-        created_by: row.try_get(9)?,
-        updated_by: row.try_get(10)?,
-        config_schema: json(row, 11)?,
-    })
-}
-
-fn summary(row: &Row) -> Read<Summary> {
-    Ok(Summary {
-        id: row.try_get(0)?,
-        name: row.try_get(1)?,
-        description: row.try_get(2)?,
-        status: row.try_get::<_, String>(3)?.into(),
-        version: row.try_get(4)?,
-        owner_id: row.try_get(5)?,
-        created_at: row.try_get(6)?,
-        updated_at: row.try_get(7)?,
-        deleted_at: row.try_get(8)?,
-        created_by: row.try_get(9)?,
-        updated_by: row.try_get(10)?,
-    })
-}
-
-fn workflow(row: &Row) -> Read<Workflow> {
-    Ok(Workflow {
-        summary: summary(row)?,
-        deleted_with_owner: row.try_get(11)?,
-        settings: json(row, 12)?,
-        connections: json(row, 13)?,
-        nodes: json(row, 14)?,
-        metadata: json(row, 15)?,
-    })
-}
-
-fn log(row: &Row) -> Read<Log> {
-    Ok(Log {
-        id: row.try_get(0)?,
-        level: row.try_get::<_, String>(1)?.into(),
-        message: row.try_get(2)?,
-        workflow_id: row.try_get(3)?,
-        execution_id: row.try_get(4)?,
-        created_at: row.try_get(5)?,
-        metadata: json(row, 6)?,
-    })
-}
-
-fn all<T>(rows: &[Row], read: fn(&Row) -> Read<T>) -> Result<Vec<T>> {
-    Ok(rows.iter().map(read).collect::<Read<_>>()?)
 }
 
 /// As many rows in one statement as a batch has.
