@@ -184,6 +184,11 @@ pub(crate) struct Log {
     pub metadata: Option<Json>,
 }
 
+/// Turns the rows of a peer's own type into these.
+pub(crate) fn all<R, T: From<R>>(rows: Vec<R>) -> Vec<T> {
+    rows.into_iter().map(T::from).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

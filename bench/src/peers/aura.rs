@@ -11,7 +11,7 @@ use tokio::sync::OnceCell;
 use crate::Result;
 use crate::data::{Entry, PAGE, PLACES, Shape};
 use crate::peer::{Setup, Target};
-use crate::rows::{Account, Details, Log, Summary, Workflow};
+use crate::rows::{Account, Details, Log, Summary, Workflow, all};
 use crate::workload::{Backend, Durability};
 
 /// aura-db.
@@ -129,7 +129,7 @@ impl crate::peer::Peer for Peer {
                 Ok(Some(Details {
                     workflow: details.workflow.into(),
                     owner: owner.into(),
-                    plugins: plugins.into_iter().map(Into::into).collect(),
+                    plugins: all(plugins),
                 }))
             }
             Err(aura_db::Error::NotFound { .. }) => Ok(None),
@@ -140,7 +140,7 @@ impl crate::peer::Peer for Peer {
     async fn summaries(&self, owner: i64) -> Result<Vec<Summary>> {
         let list = self.db.workflows();
         let list = list.list(workflows_of(owner), Page::first(PAGE)).await?;
-        Ok(list.items.into_iter().map(Into::into).collect())
+        Ok(all(list.items))
     }
 
     async fn documents(&self, owner: i64) -> Result<Vec<Workflow>> {
@@ -148,7 +148,7 @@ impl crate::peer::Peer for Peer {
         let list = list
             .list_full(workflows_of(owner), Page::first(PAGE))
             .await?;
-        Ok(list.items.into_iter().map(Into::into).collect())
+        Ok(all(list.items))
     }
 
     async fn logs(&self, place: i64) -> Result<Vec<Log>> {
@@ -159,7 +159,7 @@ impl crate::peer::Peer for Peer {
             .clone();
         let page = Page::after(cursor, PAGE);
         let list = self.db.logs().list(LogFilter::new(), page).await?;
-        Ok(list.items.into_iter().map(Into::into).collect())
+        Ok(all(list.items))
     }
 
     async fn append(&self, entry: Entry) -> Result<i64> {

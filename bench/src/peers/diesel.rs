@@ -15,7 +15,7 @@ use super::diesel_rows::{
 use crate::Result;
 use crate::data::{self, Entry, PAGE, Shape};
 use crate::peer::{BUSY, Setup};
-use crate::rows::{Account, Details, Json, Log, Summary, Workflow};
+use crate::rows::{Account, Details, Json, Log, Summary, Workflow, all};
 use crate::workload::Durability;
 
 /// diesel.
@@ -149,7 +149,7 @@ impl crate::peer::Peer for Peer {
             Ok(Some(Details {
                 workflow: workflow.into(),
                 owner: owner.into(),
-                plugins: rows.into_iter().map(Into::into).collect(),
+                plugins: all(rows),
             }))
         })
         .await
@@ -164,7 +164,7 @@ impl crate::peer::Peer for Peer {
                 .limit(PAGE.cast_signed())
                 .select(SummaryRow::as_select())
                 .load(connection)?;
-            Ok(rows.into_iter().map(Into::into).collect())
+            Ok(all(rows))
         })
         .await
     }
@@ -178,7 +178,7 @@ impl crate::peer::Peer for Peer {
                 .limit(PAGE.cast_signed())
                 .select(WorkflowRow::as_select())
                 .load(connection)?;
-            Ok(rows.into_iter().map(Into::into).collect())
+            Ok(all(rows))
         })
         .await
     }
@@ -192,7 +192,7 @@ impl crate::peer::Peer for Peer {
                 .limit(PAGE.cast_signed())
                 .select(LogRow::as_select())
                 .load(connection)?;
-            Ok(rows.into_iter().map(Into::into).collect())
+            Ok(all(rows))
         })
         .await
     }

@@ -8,7 +8,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, NoTls, Row, Statement};
 
-use super::postgres_rows::{Raw, all, log, plugin, session, summary, user, workflow};
+use super::postgres_rows::{Raw, Read, all, log, plugin, session, summary, user, workflow};
 use super::sql;
 use crate::Result;
 use crate::data::{self, Entry, Shape};
@@ -100,6 +100,15 @@ impl Peer {
             _permit: permit,
         })
     }
+
+    async fn list<T>(
+        &self,
+        sql: &'static str,
+        values: &[&(dyn ToSql + Sync)],
+        row: fn(&Row) -> Read<T>,
+    ) -> Result<Vec<T>> {
+        all(&self.lend().await?.rows(sql, values).await?, row)
+    }
 }
 
 /// As many rows in one statement as a batch has.
@@ -187,19 +196,16 @@ impl crate::peer::Peer for Peer {
     }
 
     async fn summaries(&self, owner: i64) -> Result<Vec<Summary>> {
-        let rows = self.lend().await?.rows(sql::SUMMARIES, &[&owner]).await?;
-        all(&rows, summary)
+        self.list(sql::SUMMARIES, &[&owner], summary).await
     }
 
     async fn documents(&self, owner: i64) -> Result<Vec<Workflow>> {
-        let rows = self.lend().await?.rows(sql::DOCUMENTS, &[&owner]).await?;
-        all(&rows, workflow)
+        self.list(sql::DOCUMENTS, &[&owner], workflow).await
     }
 
     async fn logs(&self, place: i64) -> Result<Vec<Log>> {
         let before = self.shape.before(place);
-        let rows = self.lend().await?.rows(sql::LOGS, &[&before]).await?;
-        all(&rows, log)
+        self.list(sql::LOGS, &[&before], log).await
     }
 
     async fn append(&self, entry: Entry) -> Result<i64> {

@@ -43,7 +43,7 @@ impl ToSql for Raw {
     to_sql_checked!();
 }
 
-type Read<T> = std::result::Result<T, tokio_postgres::Error>;
+pub(super) type Read<T> = std::result::Result<T, tokio_postgres::Error>;
 
 pub(super) fn session(row: &Row) -> Read<Session> {
     Ok(Session {

@@ -11,7 +11,7 @@ use sea_orm::{
 use crate::Result;
 use crate::data::{self, Entry, PAGE, Shape};
 use crate::peer::{BUSY, Setup, Target};
-use crate::rows::{Account, Details, Json, Log, Plugin, Summary, Time, Workflow};
+use crate::rows::{Account, Details, Json, Log, Plugin, Summary, Time, Workflow, all};
 use crate::workload::{Backend, Durability};
 
 /// Plain SeaORM.
@@ -239,7 +239,7 @@ impl crate::peer::Peer for Peer {
             .into_model()
             .all(&self.db)
             .await?;
-        Ok(parts.into_iter().map(Into::into).collect())
+        Ok(all(parts))
     }
 
     async fn documents(&self, owner: i64) -> Result<Vec<Workflow>> {

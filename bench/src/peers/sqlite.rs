@@ -4,7 +4,9 @@
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, TransactionBehavior, params};
+use rusqlite::{
+    Connection, OpenFlags, OptionalExtension, Params, Row, TransactionBehavior, params,
+};
 
 use super::sql;
 use crate::Result;
@@ -47,6 +49,18 @@ impl Peer {
         let result = read(&connection);
         lock(&self.readers).push(connection);
         Ok(result?)
+    }
+
+    fn list<T>(
+        &self,
+        sql: &str,
+        values: impl Params,
+        row: fn(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Vec<T>> {
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(sql)?;
+            statement.query_map(values, row)?.collect()
+        })
     }
 }
 
@@ -148,7 +162,12 @@ fn insert(connection: &Connection, entry: &Entry) -> rusqlite::Result<i64> {
         sqlite_time(data::now()),
         entry.metadata.to_string(),
     ];
-    let mut statement = connection.prepare_cached(sql::APPEND)?;
+    inserted(connection, sql::APPEND, values)
+}
+
+/// Runs an insert of one row and returns the id.
+fn inserted(connection: &Connection, sql: &str, values: impl Params) -> rusqlite::Result<i64> {
+    let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query(values)?;
     let row = rows.next()?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
     let id = row.get(0)?;
@@ -219,26 +238,15 @@ impl crate::peer::Peer for Peer {
     }
 
     async fn summaries(&self, owner: i64) -> Result<Vec<Summary>> {
-        self.read(|connection| {
-            let mut statement = connection.prepare_cached(sql::SUMMARIES)?;
-            statement.query_map([owner], summary)?.collect()
-        })
+        self.list(sql::SUMMARIES, [owner], summary)
     }
 
     async fn documents(&self, owner: i64) -> Result<Vec<Workflow>> {
-        self.read(|connection| {
-            let mut statement = connection.prepare_cached(sql::DOCUMENTS)?;
-            statement.query_map([owner], workflow)?.collect()
-        })
+        self.list(sql::DOCUMENTS, [owner], workflow)
     }
 
     async fn logs(&self, place: i64) -> Result<Vec<Log>> {
-        self.read(|connection| {
-            let mut statement = connection.prepare_cached(sql::LOGS)?;
-            statement
-                .query_map([self.shape.before(place)], log)?
-                .collect()
-        })
+        self.list(sql::LOGS, [self.shape.before(place)], log)
     }
 
     async fn append(&self, entry: Entry) -> Result<i64> {
