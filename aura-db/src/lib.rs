@@ -108,8 +108,8 @@ pub mod testing;
 mod validate;
 
 pub use aura_orm::{
-    Deserialized, EntityModel, ModelOf, RowDecoder, RowError, RowOf, RowReader, TypedQuery,
-    TypedStatement,
+    CachedSql, CachedStatement, Deserialized, EntityModel, ModelOf, RowDecoder, RowError, RowOf,
+    RowReader, TypedQuery, TypedStatement,
 };
 pub use clock::{Clock, SystemClock};
 pub use connection::{
