@@ -7,11 +7,11 @@ use connection::{Config, Environment};
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, Statement};
 use secrecy::ExposeSecret;
 
-use crate::Result;
 use crate::data::{self, Shape};
 use crate::peer::Target;
 use crate::peers::aura::config;
 use crate::workload::Backend;
+use crate::{Result, deliveries};
 
 /// A filled database, and its copies.
 pub(crate) struct Databases {
@@ -236,6 +236,7 @@ pub(crate) async fn written(target: &Target) -> Result<serde_json::Value> {
     for sql in [
         "SELECT concat(count(*), ' ', max(id), ' ', sum(length(message)), ' ', sum(workflow_id), ' ', count(metadata)) FROM logs",
         &workflow,
+        &deliveries::written(backend),
     ] {
         let row = connection
             .query_one_raw(Statement::from_string(backend, sql))

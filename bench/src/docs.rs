@@ -42,6 +42,11 @@ fn page(report: &Report) -> String {
         .collect();
     let _ = writeln!(text, "* versions: {}", versions.join(", "));
 
+    text.push_str(
+        "\nThe own table is one of an application's beside this workspace's: `deliveries`, what it \
+         told others by webhook, with eleven columns, an index on the workflow and an entity of \
+         the application's.\n",
+    );
     text.push_str("\n## The peers\n\n");
     let mut told = Vec::new();
     for peer in report

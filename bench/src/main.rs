@@ -10,6 +10,7 @@ mod check;
 mod compare;
 mod data;
 mod databases;
+mod deliveries;
 mod docs;
 mod machine;
 mod measure;

@@ -112,8 +112,13 @@ impl<'a> Plan<'a> {
             (
                 "rows",
                 format!(
-                    "{} users, {} sessions, {} workflows, {} plugins, {} log entries",
-                    shape.users, shape.sessions, shape.workflows, shape.plugins, shape.logs
+                    "{} users, {} sessions, {} workflows, {} plugins, {} log entries, {} deliveries",
+                    shape.users,
+                    shape.sessions,
+                    shape.workflows,
+                    shape.plugins,
+                    shape.logs,
+                    shape.deliveries
                 ),
             ),
             (

@@ -3,15 +3,19 @@
 use std::borrow::Cow;
 
 use aura_db::{
-    Config, Cursor, Database, LogFilter, LogLevel, NewLog, Page, Target as Place, TlsMode, Token,
-    UserId, WorkflowChange, WorkflowFilter, WorkflowId, WorkflowSort, WorkflowSummary,
+    CachedSql, Config, Cursor, Database, LogFilter, LogLevel, NewLog, Page, Target as Place,
+    TlsMode, Token, UserId, WorkflowChange, WorkflowFilter, WorkflowId, WorkflowSort,
+    WorkflowSummary,
 };
+use sea_orm::EntityTrait;
 use tokio::sync::OnceCell;
 
+use super::deliveries;
 use crate::Result;
 use crate::data::{Entry, PAGE, PLACES, Shape};
+use crate::deliveries::NewDelivery;
 use crate::peer::{Setup, Target};
-use crate::rows::{Account, Details, Log, Summary, Workflow, all};
+use crate::rows::{Account, Delivery, Details, Log, Summary, Workflow, all};
 use crate::workload::{Backend, Durability};
 
 /// aura-db.
@@ -179,5 +183,43 @@ impl crate::peer::Peer for Peer {
             .update(read.id, read.version, change)
             .await?
             .version)
+    }
+
+    async fn own_row(&self, id: i64) -> Result<Option<Delivery>> {
+        let found = deliveries::Entity::find_by_id(id);
+        Ok(self.db.fetch_optional(found).await?.map(Into::into))
+    }
+
+    async fn own_row_cached(&self, id: i64) -> Result<Option<Delivery>> {
+        static BY_ID: CachedSql = CachedSql::new();
+        let found = BY_ID.with(vec![id.into()], move || {
+            Ok(deliveries::Entity::find_by_id(id))
+        });
+        Ok(self.db.fetch_optional(found).await?.map(Into::into))
+    }
+
+    async fn own_page(&self, workflow: i64, after: i64) -> Result<Vec<Delivery>> {
+        let page = deliveries::page(workflow, after);
+        Ok(all(self.db.fetch_all(page).await?))
+    }
+
+    async fn own_insert(&self, new: NewDelivery) -> Result<i64> {
+        let new = deliveries::ActiveModel::from(new);
+        Ok(self.db.fetch_one(deliveries::Entity::insert(new)).await?.id)
+    }
+
+    async fn transaction(&self, id: i64, new: [NewDelivery; 2]) -> Result<(Delivery, [i64; 2])> {
+        let done = self.db.transaction(|tx| {
+            // It is run again when it collides with others.
+            let [one, other] = new.clone().map(deliveries::ActiveModel::from);
+            async move {
+                let read = tx.fetch_one(deliveries::Entity::find_by_id(id)).await?;
+                let one = tx.fetch_one(deliveries::Entity::insert(one)).await?;
+                let other = tx.fetch_one(deliveries::Entity::insert(other)).await?;
+                Ok::<_, aura_db::Error>((read, [one.id, other.id]))
+            }
+        });
+        let (read, ids) = done.await?;
+        Ok((read.into(), ids))
     }
 }

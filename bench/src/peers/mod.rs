@@ -1,6 +1,7 @@
 //! The peers, one module each.
 
 pub(crate) mod aura;
+mod deliveries;
 pub(crate) mod diesel;
 mod diesel_rows;
 mod models;

@@ -8,12 +8,15 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, NoTls, Row, Statement};
 
-use super::postgres_rows::{Raw, Read, all, log, plugin, session, summary, user, workflow};
+use super::postgres_rows::{
+    Raw, Read, all, delivery, log, plugin, session, summary, user, workflow,
+};
 use super::sql;
 use crate::Result;
 use crate::data::{self, Entry, Shape};
-use crate::peer::{Setup, Target};
-use crate::rows::{Account, Details, Log, Summary, Workflow};
+use crate::deliveries::NewDelivery;
+use crate::peer::{NO_DELIVERY, Setup, Target};
+use crate::rows::{Account, Delivery, Details, Log, Summary, Workflow};
 
 /// tokio-postgres.
 pub(crate) struct Peer {
@@ -77,6 +80,50 @@ impl Lent<'_> {
     ) -> Result<Option<Row>> {
         let (client, statement) = self.ready(sql).await?;
         Ok(client.query_opt(&statement, values).await?)
+    }
+
+    /// Runs an insert of one row and returns the id.
+    async fn inserted(&mut self, sql: &'static str, values: &[&(dyn ToSql + Sync)]) -> Result<i64> {
+        let row = self.row(sql, values).await?;
+        Ok(row.ok_or("no id came back")?.try_get(0)?)
+    }
+
+    async fn insert_delivery(&mut self, new: &NewDelivery) -> Result<i64> {
+        let values: [&(dyn ToSql + Sync); 10] = [
+            &new.workflow,
+            &new.url,
+            &new.event,
+            &new.status,
+            &new.attempts,
+            &new.response_code,
+            &new.error,
+            &new.payload,
+            &new.created_at,
+            &new.delivered_at,
+        ];
+        self.inserted(sql::INSERT_DELIVERY, &values).await
+    }
+
+    async fn run(&mut self, sql: &str) -> Result<()> {
+        let connection = self.connection.as_ref().ok_or("it was given back")?;
+        Ok(connection.client.batch_execute(sql).await?)
+    }
+
+    async fn transaction(
+        &mut self,
+        id: i64,
+        new: &[NewDelivery; 2],
+    ) -> Result<(Delivery, [i64; 2])> {
+        self.run("BEGIN").await?;
+        let read = self.row(sql::DELIVERY, &[&id]).await?;
+        let read = delivery(&read.ok_or(NO_DELIVERY)?)?;
+        let [one, other] = new;
+        let ids = [
+            self.insert_delivery(one).await?,
+            self.insert_delivery(other).await?,
+        ];
+        self.run("COMMIT").await?;
+        Ok((read, ids))
     }
 }
 
@@ -217,8 +264,7 @@ impl crate::peer::Peer for Peer {
             &data::now(),
             &metadata,
         ];
-        let row = self.lend().await?.row(sql::APPEND, &values).await?;
-        Ok(row.ok_or("no id came back")?.try_get(0)?)
+        self.lend().await?.inserted(sql::APPEND, &values).await
     }
 
     async fn append_many(&self, entries: Vec<Entry>) -> Result<u64> {
@@ -255,5 +301,29 @@ impl crate::peer::Peer for Peer {
             1 => Ok(version + 1),
             _ => Err("the version is stale".into()),
         }
+    }
+
+    async fn own_row(&self, id: i64) -> Result<Option<Delivery>> {
+        let row = self.lend().await?.row(sql::DELIVERY, &[&id]).await?;
+        Ok(row.map(|row| delivery(&row)).transpose()?)
+    }
+
+    async fn own_page(&self, workflow: i64, after: i64) -> Result<Vec<Delivery>> {
+        let values: [&(dyn ToSql + Sync); 2] = [&workflow, &after];
+        self.list(sql::DELIVERIES, &values, delivery).await
+    }
+
+    async fn own_insert(&self, new: NewDelivery) -> Result<i64> {
+        self.lend().await?.insert_delivery(&new).await
+    }
+
+    async fn transaction(&self, id: i64, new: [NewDelivery; 2]) -> Result<(Delivery, [i64; 2])> {
+        let mut lent = self.lend().await?;
+        let done = lent.transaction(id, &new).await;
+        if done.is_err() {
+            // It may be in the transaction still: closed, and not lent again.
+            lent.connection = None;
+        }
+        done
     }
 }

@@ -7,7 +7,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, accepts, to_sql_checked};
 
 use crate::Result;
-use crate::rows::{Json, Log, Plugin, Session, Summary, User, Workflow};
+use crate::rows::{Delivery, Json, Log, Plugin, Session, Summary, User, Workflow};
 
 /// `json` and `jsonb` as the text that they are sent as.
 #[derive(Debug)]
@@ -133,6 +133,22 @@ pub(super) fn log(row: &Row) -> Read<Log> {
         execution_id: row.try_get(4)?,
         created_at: row.try_get(5)?,
         metadata: json(row, 6)?,
+    })
+}
+
+pub(super) fn delivery(row: &Row) -> Read<Delivery> {
+    Ok(Delivery {
+        id: row.try_get(0)?,
+        workflow_id: row.try_get(1)?,
+        url: row.try_get(2)?,
+        event: row.try_get(3)?,
+        status: row.try_get(4)?,
+        attempts: row.try_get(5)?,
+        response_code: row.try_get(6)?,
+        error: row.try_get(7)?,
+        payload: row.try_get(8)?,
+        created_at: row.try_get(9)?,
+        delivered_at: row.try_get(10)?,
     })
 }
 
