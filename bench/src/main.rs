@@ -17,6 +17,7 @@ mod measure;
 mod options;
 mod peer;
 mod peers;
+mod pin;
 mod plan;
 mod process;
 mod protocol;

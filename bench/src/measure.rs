@@ -11,6 +11,7 @@ use crate::docs;
 use crate::machine::Machine;
 use crate::options::Options;
 use crate::peer::{Name, Target};
+use crate::pin::{self, PinnedServer};
 use crate::plan::Plan;
 use crate::process::Worker;
 use crate::protocol::{Request, Response, Run};
@@ -66,6 +67,11 @@ async fn measured(options: &Options, server: Option<&Target>) -> Result<Report> 
     }
     match server {
         Some(server) => {
+            let _pinned = match plan.processors {
+                Some(processors) => Some(PinnedServer::new(server, processors.server).await?),
+                None => None,
+            };
+            report.settings.push(pin::told(plan.processors));
             let databases = Databases::make(Some(server), None, plan.shape).await?;
             on_backend(&plan, databases, &mut report).await?;
         }

@@ -5,6 +5,7 @@ use crate::data::Shape;
 use crate::machine::version;
 use crate::options::Options;
 use crate::peer::{CONNECTIONS, Name, Setup, Target};
+use crate::pin::Processors;
 use crate::process::Programs;
 use crate::typeorm;
 use crate::workload::{Backend, Durability, Workload};
@@ -22,6 +23,8 @@ pub(crate) struct Plan<'a> {
     pub seconds: f64,
     pub rounds: u32,
     pub warm_up: f64,
+    /// Where PostgreSQL and the peers on it run, where that was chosen.
+    pub processors: Option<Processors>,
 }
 
 impl<'a> Plan<'a> {
@@ -31,9 +34,11 @@ impl<'a> Plan<'a> {
         if peers.is_empty() {
             peers.extend(Name::ALL);
         }
+        let processors = options.pin.processors()?;
         let mut programs = Programs {
             own: std::env::current_exe()?,
             typeorm: None,
+            processor: processors.map(|processors| processors.peer),
         };
         if peers.contains(&Name::TypeOrm) {
             match typeorm::script(!options.quick) {
@@ -60,6 +65,7 @@ impl<'a> Plan<'a> {
             seconds,
             rounds,
             warm_up,
+            processors,
         })
     }
 

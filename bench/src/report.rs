@@ -62,6 +62,12 @@ impl Figure {
 }
 
 impl Report {
+    /// Returns a setting by its name.
+    pub(crate) fn setting(&self, name: &str) -> Option<&String> {
+        let mut settings = self.settings.iter();
+        settings.find_map(|(other, value)| (other == name).then_some(value))
+    }
+
     /// The backends that were measured.
     pub(crate) fn backends(&self) -> Vec<Backend> {
         let all = [Backend::Sqlite, Backend::Postgres];
