@@ -3,20 +3,26 @@
 use std::path::Path;
 
 use crate::Result;
+use crate::pin;
 use crate::report::Report;
 use crate::table::{Table, short};
 
 /// Prints what two files of figures have in common.
 pub(crate) fn print(before: &Path, after: &Path) -> Result<()> {
     let (before, after) = (read(before)?, read(after)?);
-    for (what, one, other) in [
+    let pinned = before
+        .setting(pin::SETTING)
+        .zip(after.setting(pin::SETTING));
+    let pinned = pinned.map(|(one, other)| ("choice of processors", one, other));
+    let machines = [
         (
             "processor",
             &before.machine.processor,
             &after.machine.processor,
         ),
         ("system", &before.machine.system, &after.machine.system),
-    ] {
+    ];
+    for (what, one, other) in machines.into_iter().chain(pinned) {
         if one != other {
             terminal::aside(format_args!("the {what} differs: {one} and {other}"));
         }

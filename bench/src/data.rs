@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::Result;
+use crate::{Result, deliveries};
 
 /// Rows in one statement while filling.
 const BATCH: i64 = 1_000;
@@ -33,6 +33,9 @@ pub(crate) struct Shape {
     pub logs: i64,
     /// How many log entries are newer than the pages that are read.
     pub depth: i64,
+    pub deliveries: i64,
+    /// How many workflows have deliveries.
+    pub hooks: i64,
 }
 
 impl Shape {
@@ -44,6 +47,8 @@ impl Shape {
         workflows: 6_000,
         logs: 200_000,
         depth: 100_000,
+        deliveries: 10_000,
+        hooks: 100,
     };
 
     /// Enough for every operation to find what it looks for.
@@ -54,6 +59,8 @@ impl Shape {
         workflows: 240,
         logs: 2_400,
         depth: 1_000,
+        deliveries: 480,
+        hooks: 4,
     };
 
     /// The id that the page at this place comes before, newest first.
@@ -108,11 +115,12 @@ pub(crate) fn now() -> DateTime<Utc> {
 }
 
 /// The first moment of 2026, so many minutes on.
-fn minute(count: i64) -> String {
+pub(crate) fn minute(count: i64) -> String {
     sqlite_time(DateTime::UNIX_EPOCH + TimeDelta::days(20_454) + TimeDelta::minutes(count))
 }
 
-type Column = (&'static str, &'static str);
+/// A column's name and its type on PostgreSQL.
+pub(crate) type Column = (&'static str, &'static str);
 
 const USERS: &[Column] = &[
     ("name", "text"),
@@ -193,6 +201,7 @@ pub(crate) async fn fill(db: &DatabaseConnection, shape: Shape) -> Result<()> {
         vec![log(id, dice.random_range(1..=workflows))]
     })
     .await?;
+    deliveries::fill(db, shape).await?;
     let tidy = match db.get_database_backend() {
         DbBackend::Postgres => "VACUUM ANALYZE",
         _ => "ANALYZE",
@@ -301,7 +310,7 @@ fn log(id: i64, workflow: i64) -> Value {
 
 /// Inserts the rows of the ids from 1 to `count`, in that order. All rows of a
 /// statement are one bound JSON array of arrays.
-async fn insert(
+pub(crate) async fn insert(
     db: &DatabaseConnection,
     table: &str,
     columns: &[Column],

@@ -7,11 +7,11 @@ use connection::{Config, Environment};
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, Statement};
 use secrecy::ExposeSecret;
 
-use crate::Result;
 use crate::data::{self, Shape};
 use crate::peer::Target;
 use crate::peers::aura::config;
 use crate::workload::Backend;
+use crate::{Result, deliveries, pin};
 
 /// A filled database, and its copies.
 pub(crate) struct Databases {
@@ -89,6 +89,16 @@ pub(crate) async fn clear(server: &Target) -> Result<()> {
         connection.execute_unprepared(&drop).await?;
     }
     Ok(connection.close().await?)
+}
+
+/// Returns the process of a server on this machine that has started its others.
+pub(crate) async fn postmaster(server: &Target) -> Result<i32> {
+    let connection = connect(server).await?;
+    let query = Statement::from_string(DbBackend::Postgres, "SELECT pg_backend_pid()");
+    let row = connection.query_one_raw(query).await?.ok_or("no answer")?;
+    let found = pin::parent_of(row.try_get_by_index(0)?, "postgres");
+    connection.close().await?;
+    found.ok_or_else(|| "--pin: PostgreSQL doesn't run on this machine".into())
 }
 
 impl Databases {
@@ -236,6 +246,7 @@ pub(crate) async fn written(target: &Target) -> Result<serde_json::Value> {
     for sql in [
         "SELECT concat(count(*), ' ', max(id), ' ', sum(length(message)), ' ', sum(workflow_id), ' ', count(metadata)) FROM logs",
         &workflow,
+        &deliveries::written(backend),
     ] {
         let row = connection
             .query_one_raw(Statement::from_string(backend, sql))

@@ -42,6 +42,11 @@ fn page(report: &Report) -> String {
         .collect();
     let _ = writeln!(text, "* versions: {}", versions.join(", "));
 
+    text.push_str(
+        "\nThe own table is one of an application's beside this workspace's: `deliveries`, what it \
+         told others by webhook, with eleven columns, an index on the workflow and an entity of \
+         the application's.\n",
+    );
     text.push_str("\n## The peers\n\n");
     let mut told = Vec::new();
     for peer in report
@@ -59,7 +64,8 @@ fn page(report: &Report) -> String {
         let _ = write!(
             text,
             "\n## {name}\n\n![{name}](performance/{key}.svg)\n\n{}\n\
-             aura-db is so many times better (faster, or smaller) than\n\n{}\n\
+             aura-db is so many times better (faster, or smaller) than, by the medians \
+             (and in the worst and the best round)\n\n{}\n\
              Time of a call, with the wait for its turn: median / 99th percentile\n\n{}",
             report.medians(backend).markdown(),
             report.ratios(backend).markdown(),

@@ -28,7 +28,7 @@ impl Machine {
 }
 
 /// The value of the first line that begins with this name.
-fn field(text: &str, name: &str, separator: char) -> String {
+pub(crate) fn field(text: &str, name: &str, separator: char) -> String {
     text.lines()
         .filter_map(|line| line.split_once(separator))
         .find(|(key, _)| key.trim() == name)

@@ -6,15 +6,19 @@
 //! checks that all answers are the same, and lets the peers take turns.
 
 mod chart;
+mod check;
 mod compare;
 mod data;
 mod databases;
+mod deliveries;
 mod docs;
 mod machine;
 mod measure;
 mod options;
 mod peer;
 mod peers;
+mod pin;
+mod plan;
 mod process;
 mod protocol;
 mod report;

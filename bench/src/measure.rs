@@ -3,60 +3,23 @@
 use std::time::Instant;
 
 use futures_util::future::{join_all, try_join_all};
-use serde_json::Value;
 
 use crate::Result;
-use crate::data::Shape;
+use crate::check::check;
 use crate::databases::{self, Databases, Janitor};
 use crate::docs;
-use crate::machine::{Machine, version};
+use crate::machine::Machine;
 use crate::options::Options;
-use crate::peer::{CONNECTIONS, Name, Setup, Target};
-use crate::process::{Programs, Worker};
+use crate::peer::{Name, Target};
+use crate::pin::{self, PinnedServer};
+use crate::plan::Plan;
+use crate::process::Worker;
 use crate::protocol::{Request, Response, Run};
 use crate::report::{Figure, Report};
-use crate::typeorm;
 use crate::workload::{Backend, Durability, Operation, Unit, Workload};
 
 /// What the peak memory is read after.
 const MEMORY_OF: Operation = Operation::Mixed;
-/// So many seconds each peer runs before it is measured, however short the
-/// rounds are: Node.js compiles what runs often only after a while.
-const WARM_UP: f64 = 2.0;
-
-/// How a run goes.
-struct Plan<'a> {
-    options: &'a Options,
-    programs: Programs,
-    peers: Vec<Name>,
-    shape: Shape,
-    seconds: f64,
-    rounds: u32,
-    warm_up: f64,
-}
-
-impl Plan<'_> {
-    fn setup(&self, peer: Name, target: &Target, durability: Durability) -> Setup {
-        Setup {
-            peer,
-            target: target.clone(),
-            durability,
-            connections: CONNECTIONS,
-            shape: self.shape,
-        }
-    }
-
-    fn wants(&self, workload: Workload) -> bool {
-        let only = &self.options.only;
-        only.is_empty() || only.iter().any(|text| workload.key().contains(text))
-    }
-
-    fn peers_on(&self, backend: Backend) -> Vec<Name> {
-        let mut peers = self.peers.clone();
-        peers.retain(|peer| peer.runs_on(backend));
-        peers
-    }
-}
 
 /// Measures what was asked for, and tells it.
 pub(crate) async fn all(options: &Options) -> Result<()> {
@@ -85,7 +48,7 @@ pub(crate) async fn all(options: &Options) -> Result<()> {
 }
 
 async fn measured(options: &Options, server: Option<&Target>) -> Result<Report> {
-    let plan = plan(options)?;
+    let plan = Plan::new(options)?;
     let mut all = [Backend::Sqlite, Backend::Postgres]
         .into_iter()
         .flat_map(Workload::all);
@@ -94,8 +57,8 @@ async fn measured(options: &Options, server: Option<&Target>) -> Result<Report> 
     }
     let mut report = Report {
         machine: Machine::here(),
-        versions: versions(&plan),
-        settings: settings(&plan),
+        versions: plan.versions(),
+        settings: plan.settings(),
         figures: Vec::new(),
     };
     if options.backend != Some(Backend::Postgres) {
@@ -104,6 +67,11 @@ async fn measured(options: &Options, server: Option<&Target>) -> Result<Report> 
     }
     match server {
         Some(server) => {
+            let _pinned = match plan.processors {
+                Some(processors) => Some(PinnedServer::new(server, processors.server).await?),
+                None => None,
+            };
+            report.settings.push(pin::told(plan.processors));
             let databases = Databases::make(Some(server), None, plan.shape).await?;
             on_backend(&plan, databases, &mut report).await?;
         }
@@ -116,87 +84,6 @@ async fn measured(options: &Options, server: Option<&Target>) -> Result<Report> 
         None => {}
     }
     Ok(report)
-}
-
-fn plan(options: &Options) -> Result<Plan<'_>> {
-    let mut peers = options.peer.clone();
-    if peers.is_empty() {
-        peers.extend(Name::ALL);
-    }
-    let mut programs = Programs {
-        own: std::env::current_exe()?,
-        typeorm: None,
-    };
-    if peers.contains(&Name::TypeOrm) {
-        match typeorm::script(!options.quick) {
-            Ok(script) => programs.typeorm = Some(script),
-            Err(why) => {
-                terminal::aside(format_args!("TypeORM is skipped: {why}"));
-                peers.retain(|peer| *peer != Name::TypeOrm);
-            }
-        }
-    }
-    let (shape, seconds, rounds, warm_up) = if options.quick {
-        (Shape::QUICK, 0.02, 1, 0.01)
-    } else {
-        (Shape::FULL, options.seconds, options.rounds, WARM_UP)
-    };
-    if !options.quick && cfg!(debug_assertions) {
-        terminal::aside("this is not a release build: the figures say little");
-    }
-    Ok(Plan {
-        options,
-        programs,
-        peers,
-        shape,
-        seconds,
-        rounds,
-        warm_up,
-    })
-}
-
-fn versions(plan: &Plan<'_>) -> Vec<(String, String)> {
-    let crates = ["sea-orm", "sqlx", "rusqlite", "tokio-postgres", "diesel"];
-    let mut versions: Vec<_> = crates
-        .into_iter()
-        .map(|name| (name.to_owned(), version(name)))
-        .collect();
-    if plan.programs.typeorm.is_some() {
-        versions.extend(typeorm::versions());
-    }
-    versions
-}
-
-fn settings(plan: &Plan<'_>) -> Vec<(String, String)> {
-    let shape = plan.shape;
-    [
-        ("rounds", format!("{} of {} s", plan.rounds, plan.seconds)),
-        (
-            "connections",
-            format!("{CONNECTIONS} at the most for each peer"),
-        ),
-        (
-            "rows",
-            format!(
-                "{} users, {} sessions, {} workflows, {} plugins, {} log entries",
-                shape.users, shape.sessions, shape.workflows, shape.plugins, shape.logs
-            ),
-        ),
-        (
-            "SQLite",
-            "one build for all peers in Rust, with the flags of .cargo/config.toml; better-sqlite3 brings its own".to_owned(),
-        ),
-        (
-            "durability on SQLite",
-            "WAL with synchronous = FULL for everybody, or NORMAL where it says so".to_owned(),
-        ),
-        (
-            "durability on PostgreSQL",
-            "synchronous_commit = on for everybody, no TLS".to_owned(),
-        ),
-    ]
-    .map(|(name, value)| (name.to_owned(), value))
-    .to_vec()
 }
 
 async fn on_backend(plan: &Plan<'_>, mut databases: Databases, report: &mut Report) -> Result<()> {
@@ -230,66 +117,6 @@ async fn on_backend(plan: &Plan<'_>, mut databases: Databases, report: &mut Repo
         databases.remove(target).await?;
     }
     Ok(())
-}
-
-/// Whether all give the same answers and write the same rows, with the same
-/// durability.
-async fn check(
-    plan: &Plan<'_>,
-    databases: &mut Databases,
-    peers: &[Name],
-    durability: Durability,
-) -> Result<()> {
-    let backend = databases.backend;
-    let mut first: Option<(Name, Value, Value)> = None;
-    for &peer in peers {
-        let target = databases.copy().await?;
-        let setup = plan.setup(peer, &target, durability);
-        let mut worker = Worker::open(&plan.programs, &setup).await?;
-        let Response::Answers(answers) = worker.ask(&Request::Check {}).await? else {
-            return Err(format!("{} gave another answer", peer.title()).into());
-        };
-        worker.close().await;
-        if answers["durability"] != durability.said_by(backend) {
-            let (said, wanted) = (&answers["durability"], durability.said_by(backend));
-            let name = peer.title();
-            return Err(format!("{name}: its durability is {said}, not \"{wanted}\"").into());
-        }
-        let written = databases::written(&target).await?;
-        databases.remove(target).await?;
-        match &first {
-            None => first = Some((peer, answers, written)),
-            Some((other, theirs, rows)) => {
-                let pair = format!("{} and {}", other.title(), peer.title());
-                if let Some(place) = difference(theirs, &answers) {
-                    return Err(format!("{pair} don't give the same answers: {place}").into());
-                }
-                if let Some(place) = difference(rows, &written) {
-                    return Err(format!("{pair} don't write the same rows: {place}").into());
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
-/// The first place where two documents differ.
-fn difference(one: &Value, other: &Value) -> Option<String> {
-    match (one, other) {
-        _ if one == other => None,
-        (Value::Object(left), Value::Object(right)) if left.len() == right.len() => {
-            left.iter().find_map(|(key, value)| {
-                let place = difference(value, right.get(key).unwrap_or(&Value::Null))?;
-                Some(format!(".{key}{place}"))
-            })
-        }
-        (Value::Array(left), Value::Array(right)) if left.len() == right.len() => left
-            .iter()
-            .zip(right)
-            .enumerate()
-            .find_map(|(nth, (one, other))| Some(format!("[{nth}]{}", difference(one, other)?))),
-        _ => Some(format!(": {one} and {other}")),
-    }
 }
 
 fn figure(backend: Backend, workload: Workload, peer: Name) -> Figure {
@@ -418,7 +245,6 @@ async fn starts(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn everybody_is_first_at_times() {
@@ -426,16 +252,5 @@ mod tests {
         assert_eq!(turns(3, 1), [0, 2, 1]);
         assert_eq!(turns(3, 2), [2, 0, 1]);
         assert_eq!(turns(3, 3), [2, 1, 0]);
-    }
-
-    #[test]
-    fn a_difference_is_told_with_its_place() {
-        let one = json!({"rows": [{"id": 1}, {"id": 2}], "durability": "on"});
-        let mut other = one.clone();
-        assert_eq!(difference(&one, &other), None);
-        other["rows"][1]["id"] = json!(3);
-        assert_eq!(difference(&one, &other).unwrap(), ".rows[1].id: 2 and 3");
-        other["rows"] = json!([]);
-        assert!(difference(&one, &other).unwrap().starts_with(".rows: ["));
     }
 }

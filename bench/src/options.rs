@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::peer::Name;
+use crate::pin::Pin;
 use crate::workload::Backend;
 
 /// Measures aura-db beside its peers, on SQLite and, where a server is at hand,
@@ -21,7 +22,8 @@ pub(crate) struct Options {
 
     /// Only workloads whose name in the JSON file holds this text (authenticate-8,
     /// details, summaries, documents, logs, append, `append_many`, update, mixed,
-    /// start, …-normal); may be repeated
+    /// own-row, own-row-cached, own-page, own-insert, transaction, start, …-normal);
+    /// may be repeated
     #[arg(long, value_name = "TEXT")]
     pub only: Vec<String>,
 
@@ -53,6 +55,10 @@ pub(crate) struct Options {
     /// Writes docs/performance.md and its charts
     #[arg(long)]
     pub write_docs: bool,
+
+    /// On which processors PostgreSQL and the peers on it run, on Linux
+    #[arg(long, default_value = "none")]
+    pub pin: Pin,
 
     /// Where the SQLite files are made, instead of the system's temporary folder
     #[arg(long, value_name = "FOLDER")]

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::Result;
 use crate::data::{Entry, Shape};
-use crate::rows::{Account, Details, Log, Summary, Workflow};
+use crate::deliveries::NewDelivery;
+use crate::rows::{Account, Delivery, Details, Log, Summary, Workflow};
 use crate::workload::{Backend, Durability};
 
 /// Connections that a peer may open at the most; on SQLite, to read with.
@@ -18,6 +19,9 @@ pub(crate) const CONNECTIONS: u32 = 10;
 
 /// How long a writer waits for another.
 pub(crate) const BUSY: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// What is wrong when a delivery is not found.
+pub(crate) const NO_DELIVERY: &str = "no such delivery";
 
 /// Who is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
@@ -68,22 +72,22 @@ impl Name {
     pub(crate) fn about(self) -> &'static str {
         match self {
             Self::AuraDb => {
-                "the repositories of this workspace, with all that they check; an update also writes the history"
+                "the repositories of this workspace, with all that they check; an update also writes the history; the own table by `fetch_optional`, `fetch_all`, `fetch_one` and `transaction`, and by `CachedSql` where the statement is built once"
             }
             Self::SeaOrm => {
-                "entities, `find_also_related`, `find_related` and `ActiveModel` on its own pool, as the book shows them; documents are parsed"
+                "entities, `find_also_related`, `find_related` and `ActiveModel` on its own pool, as the book shows them; documents are parsed; a transaction on SQLite begins with IMMEDIATE, without which it fails beside others"
             }
             Self::Rusqlite => {
-                "the engine by hand: SQL in cached prepared statements, columns by position, called inline in the task; documents stay text"
+                "the engine by hand: SQL in cached prepared statements, columns by position, called inline in the task; documents stay text; a transaction begins with IMMEDIATE"
             }
             Self::TokioPostgres => {
-                "the engine by hand: SQL in prepared statements, columns by position, a pool of connections without a check; documents stay text; many rows are one `INSERT … VALUES`"
+                "the engine by hand: SQL in prepared statements, columns by position, a pool of connections without a check; documents stay text; many rows are one `INSERT … VALUES`; a transaction is BEGIN, its statements and COMMIT, one after the other"
             }
             Self::Diesel => {
-                "its query builder and `r2d2` pool under `spawn_blocking`, as an asynchronous service has to use it; documents stay text"
+                "its query builder and `r2d2` pool under `spawn_blocking`, as an asynchronous service has to use it; documents stay text; a transaction begins with IMMEDIATE"
             }
             Self::TypeOrm => {
-                "`Repository` with `find`, `relations`, `insert` and `update` on Node.js, with better-sqlite3 or pg; documents are parsed; `find` asks once where `findOne` with relations asks twice, and `insert` and `update` write at once where `save` reads first"
+                "`Repository` with `find`, `relations`, `insert` and `update` on Node.js, with better-sqlite3 or pg; documents are parsed; `find` asks once where `findOne` with relations asks twice, and `insert` and `update` write at once where `save` reads first; transactions on SQLite queue, because all share its one connection"
             }
         }
     }
@@ -167,4 +171,31 @@ pub(crate) trait Peer: Send + Sync + Sized + 'static {
     /// Reads the workflow whole, gives it another name, writes name and nodes
     /// back if it is still at the version that was read, and says the new one.
     fn update(&self, workflow: i64, name: String) -> impl Future<Output = Result<i64>> + Send;
+
+    /// Returns the delivery with this id.
+    fn own_row(&self, id: i64) -> impl Future<Output = Result<Option<Delivery>>> + Send;
+
+    /// Returns the same by a statement that is built once, from whoever builds it each
+    /// time otherwise.
+    fn own_row_cached(&self, id: i64) -> impl Future<Output = Result<Option<Delivery>>> + Send {
+        self.own_row(id)
+    }
+
+    /// Returns the workflow's 50 deliveries that follow this id.
+    fn own_page(
+        &self,
+        workflow: i64,
+        after: i64,
+    ) -> impl Future<Output = Result<Vec<Delivery>>> + Send;
+
+    /// Writes one delivery and returns its id.
+    fn own_insert(&self, new: NewDelivery) -> impl Future<Output = Result<i64>> + Send;
+
+    /// Reads the delivery with this id and writes two others, in one transaction, and
+    /// returns the one and the ids of the others.
+    fn transaction(
+        &self,
+        id: i64,
+        new: [NewDelivery; 2],
+    ) -> impl Future<Output = Result<(Delivery, [i64; 2])>> + Send;
 }

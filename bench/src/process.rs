@@ -9,7 +9,8 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use crate::Result;
 use crate::machine::memory;
-use crate::peer::{Name, Setup};
+use crate::peer::{Name, Setup, Target};
+use crate::pin;
 use crate::protocol::{Request, Response};
 
 /// How long a peer may be silent.
@@ -22,6 +23,8 @@ pub(crate) struct Programs {
     pub own: PathBuf,
     /// The script for Node.js, when it can be run.
     pub typeorm: Option<PathBuf>,
+    /// The processor that they run on with PostgreSQL, where one was chosen.
+    pub processor: Option<usize>,
 }
 
 /// A peer at work.
@@ -48,11 +51,14 @@ impl Worker {
                 command
             }
         };
-        let mut child = command
+        command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()?;
+            .kill_on_drop(true);
+        let mut child = match (&setup.target, programs.processor) {
+            (Target::Postgres { .. }, Some(processor)) => pin::on(processor, || command.spawn())?,
+            _ => command.spawn(),
+        }?;
         let input = child.stdin.take().ok_or("no way to speak to it")?;
         let output = child.stdout.take().ok_or("no way to hear it")?;
         let mut worker = Self {

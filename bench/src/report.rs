@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::machine::Machine;
 use crate::peer::Name;
-use crate::stats::{median, spread};
+use crate::stats::{median, range, spread};
 use crate::table::{Table, short};
 use crate::workload::{Backend, Unit};
 
@@ -46,9 +46,28 @@ impl Figure {
     pub(crate) fn ratio(&self, other: &Self) -> f64 {
         self.unit.ratio(self.median(), other.median())
     }
+
+    /// Returns the least and the greatest ratio of one round, if both had their turns
+    /// in the same rounds and there was more than one.
+    fn ratio_range(&self, other: &Self) -> Option<(f64, f64)> {
+        if self.samples.len() != other.samples.len() || self.samples.len() < 2 {
+            return None;
+        }
+        let rounds = self.samples.iter().zip(&other.samples);
+        let ratios: Vec<_> = rounds
+            .map(|(ours, theirs)| self.unit.ratio(*ours, *theirs))
+            .collect();
+        Some(range(&ratios))
+    }
 }
 
 impl Report {
+    /// Returns a setting by its name.
+    pub(crate) fn setting(&self, name: &str) -> Option<&String> {
+        let mut settings = self.settings.iter();
+        settings.find_map(|(other, value)| (other == name).then_some(value))
+    }
+
     /// The backends that were measured.
     pub(crate) fn backends(&self) -> Vec<Backend> {
         let all = [Backend::Sqlite, Backend::Postgres];
@@ -130,13 +149,18 @@ impl Report {
         })
     }
 
-    /// How many times better aura-db is than each.
+    /// How many times better aura-db is than each, by the medians of the rounds, and in
+    /// the worst and the best round.
     pub(crate) fn ratios(&self, backend: Backend) -> Table {
         let mut peers = self.peers(backend);
         peers.retain(|name| *name != Name::AuraDb);
         self.table(backend, &peers, |figure, figures| {
             let ours = figures.iter().find(|figure| figure.peer == Name::AuraDb)?;
-            Some(format!("{:.2} ×", ours.ratio(figure)))
+            let mut cell = format!("{:.2} ×", ours.ratio(figure));
+            if let Some((least, greatest)) = ours.ratio_range(figure) {
+                let _ = write!(cell, " ({least:.2}–{greatest:.2})");
+            }
+            Some(cell)
         })
     }
 
@@ -171,7 +195,10 @@ impl Report {
             let name = backend.name();
             let parts = [
                 ("medians, ± half of the range", self.medians(backend)),
-                ("aura-db is so many times better than", self.ratios(backend)),
+                (
+                    "aura-db is so many times better than (worst–best round)",
+                    self.ratios(backend),
+                ),
                 (
                     "time of a call, median / 99th percentile",
                     self.latencies(backend),
@@ -221,11 +248,14 @@ pub(crate) mod tests {
             (Name::AuraDb, Unit::Mebibytes, &[10.0]),
             (Name::TypeOrm, Unit::Mebibytes, &[25.0]),
             (Name::Diesel, Unit::Mebibytes, &[5.0]),
+            (Name::AuraDb, Unit::Milliseconds, &[2.0, 1.0, 4.0]),
+            (Name::Diesel, Unit::Milliseconds, &[8.0, 3.0, 10.0]),
         ]);
         let table = report.ratios(Backend::Sqlite);
         assert_eq!(table.header, ["", "diesel", "TypeORM"]);
         assert_eq!(table.rows[0], ["in /s", "–", "2.00 ×"]);
         assert_eq!(table.rows[1], ["in MiB", "0.50 ×", "2.50 ×"]);
+        assert_eq!(table.rows[2], ["in ms", "4.00 × (2.50–4.00)", "–"]);
         assert_eq!(report.medians(Backend::Sqlite).rows[0][1], "20.0 /s ±50%");
         assert!(report.latencies(Backend::Sqlite).rows.is_empty());
         assert!(report.text().contains("SQLite: medians"));

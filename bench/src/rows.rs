@@ -184,6 +184,29 @@ pub(crate) struct Log {
     pub metadata: Option<Json>,
 }
 
+/// A row of the application's own table.
+#[derive(Debug, Serialize)]
+pub(crate) struct Delivery {
+    pub id: i64,
+    pub workflow_id: i64,
+    pub url: String,
+    pub event: String,
+    pub status: String,
+    pub attempts: i64,
+    pub response_code: Option<i64>,
+    pub error: Option<String>,
+    pub payload: String,
+    #[serde(serialize_with = "time")]
+    pub created_at: Time,
+    #[serde(serialize_with = "maybe")]
+    pub delivered_at: Option<Time>,
+}
+
+/// Turns the rows of a peer's own type into these.
+pub(crate) fn all<R, T: From<R>>(rows: Vec<R>) -> Vec<T> {
+    rows.into_iter().map(T::from).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -12,7 +12,8 @@ use tokio::task::JoinSet;
 
 use crate::Result;
 use crate::data::{self, Entry, Shape};
-use crate::peer::Peer;
+use crate::deliveries::NewDelivery;
+use crate::peer::{NO_DELIVERY, Peer};
 use crate::protocol::{Measured, Run};
 use crate::workload::Operation;
 
@@ -106,6 +107,11 @@ impl Caller {
         Entry::new(self.number, self.one_of(self.shape.workflows))
     }
 
+    fn delivery(&mut self) -> NewDelivery {
+        self.number += 1;
+        NewDelivery::new(self.number, self.one_of(self.shape.hooks))
+    }
+
     async fn call<P: Peer>(&mut self, peer: &P, operation: Operation) -> Result<()> {
         let operation = match operation {
             Operation::Mixed => match self.dice.random_range(0..100) {
@@ -157,6 +163,29 @@ impl Caller {
                 self.number += 1;
                 let name = format!("Renamed {}", self.number);
                 black_box(peer.update(mine * self.tasks + self.task + 1, name).await?);
+            }
+            Operation::OwnRow => {
+                let row = peer.own_row(self.one_of(shape.deliveries)).await?;
+                black_box(row.ok_or(NO_DELIVERY)?);
+            }
+            Operation::OwnRowCached => {
+                let row = peer.own_row_cached(self.one_of(shape.deliveries)).await?;
+                black_box(row.ok_or(NO_DELIVERY)?);
+            }
+            Operation::OwnPage => {
+                let workflow = self.one_of(shape.hooks);
+                // What follows the first half is enough for a page.
+                let after = self.one_of(shape.deliveries / 2);
+                let rows = peer.own_page(workflow, after).await?;
+                full(black_box(rows).len())?;
+            }
+            Operation::OwnInsert => {
+                let new = self.delivery();
+                black_box(peer.own_insert(new).await?);
+            }
+            Operation::Transaction => {
+                let new = [self.delivery(), self.delivery()];
+                black_box(peer.transaction(self.one_of(shape.deliveries), new).await?);
             }
             Operation::Mixed | Operation::Start => {
                 return Err("this can't be called".into());

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::data::{self, Entry, Shape};
+use crate::deliveries::NewDelivery;
 use crate::peer::{Name, Peer, Setup};
 use crate::peers::{aura, diesel, postgres, seaorm, sqlite};
 use crate::protocol::{Request, Response};
@@ -84,6 +85,16 @@ async fn answers<P: Peer>(peer: &P, shape: Shape) -> Result<Value> {
     for workflow in [1, shape.workflows / 2, shape.workflows, shape.workflows + 1] {
         details.push(peer.details(workflow).await?);
     }
+    let (mut rows, mut cached) = (Vec::new(), Vec::new());
+    for id in [1, 2, shape.deliveries, shape.deliveries + 1] {
+        rows.push(peer.own_row(id).await?);
+        cached.push(peer.own_row_cached(id).await?);
+    }
+    let mut inserted = Vec::new();
+    for number in 0..3 {
+        inserted.push(peer.own_insert(NewDelivery::new(number, 2)).await?);
+    }
+    let two = [3, 4].map(|number| NewDelivery::new(number, 1));
     let entries = (0..data::ENTRIES).map(|number| Entry::new(number, 2));
     Ok(json!({
         "durability": peer.durability().await?,
@@ -98,5 +109,13 @@ async fn answers<P: Peer>(peer: &P, shape: Shape) -> Result<Value> {
             peer.update(1, "Renamed once".to_owned()).await?,
             peer.update(1, "Renamed twice".to_owned()).await?,
         ],
+        "own_row": rows,
+        "own_row_cached": cached,
+        "own_page": [
+            peer.own_page(1, 0).await?,
+            peer.own_page(shape.hooks, shape.deliveries / 2).await?,
+        ],
+        "own_insert": inserted,
+        "transaction": peer.transaction(1, two).await?,
     }))
 }

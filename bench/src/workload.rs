@@ -77,11 +77,60 @@ pub(crate) enum Operation {
     /// 40 % authenticate, 20 % details, 10 % summaries, 10 % logs, 15 % append,
     /// 5 % update.
     Mixed,
+    /// A row of an application's own table, by its key.
+    OwnRow,
+    /// The same by a statement that is built once.
+    OwnRowCached,
+    /// 50 rows of an own table that follow another, of one workflow.
+    OwnPage,
+    /// A row for an own table, in a commit of its own.
+    OwnInsert,
+    /// A row of an own table is read and two are inserted, in one transaction.
+    Transaction,
     /// From the start of the process to the answer to an `Authenticate`.
     Start,
 }
 
 impl Operation {
+    /// All of them, in the order in which they are told.
+    const ALL: [Self; 15] = [
+        Self::Authenticate,
+        Self::Details,
+        Self::Summaries,
+        Self::Documents,
+        Self::Logs,
+        Self::Append,
+        Self::AppendMany,
+        Self::Update,
+        Self::Mixed,
+        Self::OwnRow,
+        Self::OwnRowCached,
+        Self::OwnPage,
+        Self::OwnInsert,
+        Self::Transaction,
+        Self::Start,
+    ];
+
+    /// Returns how many of it are under way at once, in each of its workloads.
+    fn tasks(self) -> &'static [u32] {
+        match self {
+            Self::Authenticate | Self::Append => &[1, 8, 64],
+            Self::Details
+            | Self::OwnRow
+            | Self::OwnRowCached
+            | Self::OwnPage
+            | Self::OwnInsert
+            | Self::Transaction => &[1, 8],
+            Self::Summaries
+            | Self::Documents
+            | Self::Logs
+            | Self::AppendMany
+            | Self::Update
+            | Self::Start => &[1],
+            Self::Mixed => &[8],
+        }
+    }
+
     /// How much one call counts.
     pub(crate) fn weight(self) -> u64 {
         match self {
@@ -93,7 +142,12 @@ impl Operation {
     fn writes(self) -> bool {
         matches!(
             self,
-            Self::Append | Self::AppendMany | Self::Update | Self::Mixed
+            Self::Append
+                | Self::AppendMany
+                | Self::Update
+                | Self::Mixed
+                | Self::OwnInsert
+                | Self::Transaction
         )
     }
 
@@ -108,6 +162,11 @@ impl Operation {
             Self::AppendMany => "append 1,000 log entries",
             Self::Update => "read, change and write a workflow",
             Self::Mixed => "mixed, 80 % reads",
+            Self::OwnRow => "own table, a row by its key",
+            Self::OwnRowCached => "own table, a row by its key, statement built once",
+            Self::OwnPage => "own table, 50 rows of a workflow",
+            Self::OwnInsert => "own table, insert a row",
+            Self::Transaction => "own table, read a row and insert two in a transaction",
             Self::Start => "cold start to first answer",
         }
     }
@@ -123,6 +182,11 @@ impl Operation {
             Self::AppendMany => "append_many",
             Self::Update => "update",
             Self::Mixed => "mixed",
+            Self::OwnRow => "own-row",
+            Self::OwnRowCached => "own-row-cached",
+            Self::OwnPage => "own-page",
+            Self::OwnInsert => "own-insert",
+            Self::Transaction => "transaction",
             Self::Start => "start",
         }
     }
@@ -145,21 +209,10 @@ impl Workload {
             Backend::Sqlite => &[Durability::Full, Durability::Normal],
             Backend::Postgres => &[Durability::Full],
         };
-        for (operation, tasks) in [
-            (Operation::Authenticate, [1, 8, 64].as_slice()),
-            (Operation::Details, &[1, 8]),
-            (Operation::Summaries, &[1]),
-            (Operation::Documents, &[1]),
-            (Operation::Logs, &[1]),
-            (Operation::Append, &[1, 8, 64]),
-            (Operation::AppendMany, &[1]),
-            (Operation::Update, &[1]),
-            (Operation::Mixed, &[8]),
-            (Operation::Start, &[1]),
-        ] {
+        for operation in Operation::ALL {
             for &durability in durabilities {
                 if durability == Durability::Full || operation.writes() {
-                    all.extend(tasks.iter().map(|&tasks| Self {
+                    all.extend(operation.tasks().iter().map(|&tasks| Self {
                         operation,
                         tasks,
                         durability,
@@ -173,10 +226,7 @@ impl Workload {
     /// Its name in arguments and files.
     pub(crate) fn key(self) -> String {
         let mut key = self.operation.key().to_owned();
-        if matches!(
-            self.operation,
-            Operation::Authenticate | Operation::Details | Operation::Append
-        ) {
+        if self.operation.tasks().len() > 1 {
             let _ = write!(key, "-{}", self.tasks);
         }
         if self.durability == Durability::Normal {

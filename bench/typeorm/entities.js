@@ -1,4 +1,4 @@
-// The tables as the migrations of this workspace made them.
+// The tables as the migrations of this workspace made them, and the application's own.
 import { EntitySchema } from "typeorm";
 
 /** The entities for "sqlite" or "postgres". */
@@ -7,7 +7,7 @@ export function entities(backend) {
 
   // SQLite's columns hold RFC 3339 text, to which our schema holds everybody.
   const moment = {
-    to: (time) => (time instanceof Date ? time.toISOString().replace("Z", "+00:00") : time),
+    to: (time) => (time instanceof Date ? time.toISOString().replace("Z", "000+00:00") : time),
     from: (text) => (typeof text === "string" ? new Date(text) : text),
   };
   const time = (more) => (sqlite ? { type: "text", transformer: moment, ...more } : { type: "timestamptz", ...more });
@@ -119,5 +119,23 @@ export function entities(backend) {
     },
   });
 
-  return { User, Session, Plugin, Workflow, Log };
+  const Delivery = new EntitySchema({
+    name: "Delivery",
+    tableName: "deliveries",
+    columns: {
+      id: key,
+      workflow_id: number,
+      url: text,
+      event: text,
+      status: text,
+      attempts: number,
+      response_code: maybe(number),
+      error: maybe(text),
+      payload: text,
+      created_at: time(),
+      delivered_at: time({ nullable: true }),
+    },
+  });
+
+  return { User, Session, Plugin, Workflow, Log, Delivery };
 }

@@ -23,6 +23,31 @@ export const entry = (number, workflow_id) => ({
 
 export const entries = (make) => Array.from({ length: ENTRIES }, (_, number) => make(number));
 
+/** A delivery to be written (bench/src/deliveries.rs). */
+export function newDelivery(number, workflow_id) {
+  const event = "workflow.finished";
+  const [status, attempts, response_code, error] = [
+    ["failed", 5, 503, "503 Service Unavailable"],
+    ["delivered", 1, 200, null],
+    ["pending", 0, null, null],
+  ][number % 3];
+  const page = `https://aura.example.org/workflows/${workflow_id}`;
+  const links = `{"self":"${page}","logs":"${page}/logs"}`;
+  const created_at = new Date();
+  return {
+    workflow_id,
+    url: `https://hooks.example.org/v1/${workflow_id}`,
+    event,
+    status,
+    attempts,
+    response_code,
+    error,
+    payload: `{"event":"${event}","workflow":${workflow_id},"run":${number},"status":"success","nodes":8,"ms":42,"links":${links}}`,
+    created_at,
+    delivered_at: status === "delivered" ? created_at : null,
+  };
+}
+
 const digest = (text) => createHash("sha256").update(text).digest("hex");
 
 function options(setup) {
@@ -62,6 +87,8 @@ export class Peer {
     peer.sessions = peer.source.getRepository(tables.Session);
     peer.workflows = peer.source.getRepository(tables.Workflow);
     peer.log = peer.source.getRepository(tables.Log);
+    peer.deliveries = peer.source.getRepository(tables.Delivery);
+    peer.last = Promise.resolve();
     return peer;
   }
 
@@ -149,9 +176,41 @@ export class Peer {
     return version + 1;
   }
 
+  ownRow(id) {
+    return this.deliveries.findOneBy({ id });
+  }
+
+  ownPage(workflow_id, after) {
+    return this.deliveries.find({
+      where: { workflow_id, id: MoreThan(after) },
+      order: { id: "ASC" },
+      take: PAGE,
+    });
+  }
+
+  async ownInsert(row) {
+    const { identifiers } = await this.deliveries.insert(row);
+    return identifiers[0].id;
+  }
+
+  transaction(id, [one, other]) {
+    const transact = () =>
+      this.source.transaction(async (manager) => {
+        const deliveries = manager.getRepository(this.deliveries.target);
+        const read = await deliveries.findOneByOrFail({ id });
+        const first = await deliveries.insert(one);
+        const second = await deliveries.insert(other);
+        return [read, [first.identifiers[0].id, second.identifiers[0].id]];
+      });
+    if (!this.sqlite) return transact();
+    // All share one connection, where another's statements would be in this transaction.
+    this.last = this.last.then(transact);
+    return this.last;
+  }
+
   /** Every operation once, in the shape in which the others tell it. */
   async answers() {
-    const { sessions, workflows, users } = this.shape;
+    const { sessions, workflows, users, deliveries, hooks } = this.shape;
     const accounts = [];
     for (const session of [1, Math.floor(sessions / 2), sessions, sessions + 1]) {
       const found = await this.authenticate(token(session));
@@ -164,6 +223,10 @@ export class Peer {
       const { owner, plugins, ...workflow } = found ?? {};
       details.push(found && { workflow, owner, plugins });
     }
+    const rows = [];
+    for (const id of [1, 2, deliveries, deliveries + 1]) rows.push(await this.ownRow(id));
+    const inserted = [];
+    for (const number of [0, 1, 2]) inserted.push(await this.ownInsert(newDelivery(number, 2)));
     return {
       durability: await this.durability(),
       authenticate: accounts,
@@ -174,6 +237,11 @@ export class Peer {
       append: await this.append(entry(7, 1)),
       append_many: await this.appendMany(entries((number) => entry(number, 2))),
       update: [await this.update(1, "Renamed once"), await this.update(1, "Renamed twice")],
+      own_row: rows,
+      own_row_cached: rows,
+      own_page: [await this.ownPage(1, 0), await this.ownPage(hooks, deliveries / 2)],
+      own_insert: inserted,
+      transaction: await this.transaction(1, [newDelivery(3, 1), newDelivery(4, 1)]),
     };
   }
 }

@@ -2,7 +2,7 @@
 // (bench/src/run.rs).
 import { createHistogram } from "node:perf_hooks";
 
-import { entries, entry, PLACES, token } from "./peer.js";
+import { entries, entry, newDelivery, PLACES, token } from "./peer.js";
 
 // Latencies are kept to the tenth of a microsecond, up to ten minutes.
 const TICKS_PER_MS = 10_000;
@@ -40,6 +40,10 @@ function caller(peer, run, task) {
   const oneOf = (count) => 1 + Math.floor(random() * count);
   let number = 0;
   const next = () => entry((number += 1), oneOf(shape.workflows));
+  const delivery = () => newDelivery((number += 1), oneOf(shape.hooks));
+  const ownRow = async () => {
+    if (!(await peer.ownRow(oneOf(shape.deliveries)))) throw new Error("no such delivery");
+  };
   const calls = {
     authenticate: async () => {
       if (!(await peer.authenticate(token(oneOf(shape.sessions))))) throw new Error("nobody's token");
@@ -57,6 +61,12 @@ function caller(peer, run, task) {
       const mine = oneOf(Math.floor(shape.workflows / run.tasks)) - 1;
       return peer.update(mine * run.tasks + task + 1, `Renamed ${(number += 1)}`);
     },
+    own_row: ownRow,
+    own_row_cached: ownRow,
+    // What follows the first half is enough for a page.
+    own_page: async () => full(await peer.ownPage(oneOf(shape.hooks), oneOf(shape.deliveries / 2))),
+    own_insert: () => peer.ownInsert(delivery()),
+    transaction: () => peer.transaction(oneOf(shape.deliveries), [delivery(), delivery()]),
     mixed: () => calls[mixed(Math.floor(random() * 100))](),
   };
   return calls[run.operation];

@@ -3,15 +3,19 @@
 use std::borrow::Cow;
 
 use aura_db::{
-    Config, Cursor, Database, LogFilter, LogLevel, NewLog, PageRequest, Target as Place, TlsMode,
-    Token, UserId, WorkflowChange, WorkflowFilter, WorkflowId, WorkflowSort, WorkflowSummary,
+    CachedSql, Config, Cursor, Database, LogFilter, LogLevel, NewLog, PageRequest, Target as Place,
+    TlsMode, Token, UserId, WorkflowChange, WorkflowFilter, WorkflowId, WorkflowSort,
+    WorkflowSummary,
 };
+use sea_orm::EntityTrait;
 use tokio::sync::OnceCell;
 
+use super::deliveries;
 use crate::Result;
 use crate::data::{Entry, PAGE, PLACES, Shape};
+use crate::deliveries::NewDelivery;
 use crate::peer::{Setup, Target};
-use crate::rows::{Account, Details, Log, Summary, Workflow};
+use crate::rows::{Account, Delivery, Details, Log, Summary, Workflow, all};
 use crate::workload::{Backend, Durability};
 
 /// aura-db.
@@ -129,7 +133,7 @@ impl crate::peer::Peer for Peer {
                 Ok(Some(Details {
                     workflow: details.workflow.into(),
                     owner: owner.into(),
-                    plugins: plugins.into_iter().map(Into::into).collect(),
+                    plugins: all(plugins),
                 }))
             }
             Err(aura_db::Error::NotFound { .. }) => Ok(None),
@@ -142,7 +146,7 @@ impl crate::peer::Peer for Peer {
         let list = list
             .list(workflows_of(owner), PageRequest::first(PAGE))
             .await?;
-        Ok(list.items.into_iter().map(Into::into).collect())
+        Ok(all(list.items))
     }
 
     async fn documents(&self, owner: i64) -> Result<Vec<Workflow>> {
@@ -150,7 +154,7 @@ impl crate::peer::Peer for Peer {
         let list = list
             .list_full(workflows_of(owner), PageRequest::first(PAGE))
             .await?;
-        Ok(list.items.into_iter().map(Into::into).collect())
+        Ok(all(list.items))
     }
 
     async fn logs(&self, place: i64) -> Result<Vec<Log>> {
@@ -161,7 +165,7 @@ impl crate::peer::Peer for Peer {
             .clone();
         let page = PageRequest::after(cursor, PAGE);
         let list = self.db.logs().list(LogFilter::new(), page).await?;
-        Ok(list.items.into_iter().map(Into::into).collect())
+        Ok(all(list.items))
     }
 
     async fn append(&self, entry: Entry) -> Result<i64> {
@@ -181,5 +185,43 @@ impl crate::peer::Peer for Peer {
             .update(read.id, read.version, change)
             .await?
             .version)
+    }
+
+    async fn own_row(&self, id: i64) -> Result<Option<Delivery>> {
+        let found = deliveries::Entity::find_by_id(id);
+        Ok(self.db.fetch_optional(found).await?.map(Into::into))
+    }
+
+    async fn own_row_cached(&self, id: i64) -> Result<Option<Delivery>> {
+        static BY_ID: CachedSql = CachedSql::new();
+        let found = BY_ID.with(vec![id.into()], move || {
+            Ok(deliveries::Entity::find_by_id(id))
+        });
+        Ok(self.db.fetch_optional(found).await?.map(Into::into))
+    }
+
+    async fn own_page(&self, workflow: i64, after: i64) -> Result<Vec<Delivery>> {
+        let page = deliveries::page(workflow, after);
+        Ok(all(self.db.fetch_all(page).await?))
+    }
+
+    async fn own_insert(&self, new: NewDelivery) -> Result<i64> {
+        let new = deliveries::ActiveModel::from(new);
+        Ok(self.db.fetch_one(deliveries::Entity::insert(new)).await?.id)
+    }
+
+    async fn transaction(&self, id: i64, new: [NewDelivery; 2]) -> Result<(Delivery, [i64; 2])> {
+        let done = self.db.transaction(|tx| {
+            // It is run again when it collides with others.
+            let [one, other] = new.clone().map(deliveries::ActiveModel::from);
+            async move {
+                let read = tx.fetch_one(deliveries::Entity::find_by_id(id)).await?;
+                let one = tx.fetch_one(deliveries::Entity::insert(one)).await?;
+                let other = tx.fetch_one(deliveries::Entity::insert(other)).await?;
+                Ok::<_, aura_db::Error>((read, [one.id, other.id]))
+            }
+        });
+        let (read, ids) = done.await?;
+        Ok((read.into(), ids))
     }
 }

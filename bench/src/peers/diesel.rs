@@ -9,13 +9,14 @@ use diesel::{
 };
 
 use super::diesel_rows::{
-    LogRow, Moment, NewLogRow, PluginRow, SessionRow, SummaryRow, UserRow, WorkflowRow, logs,
-    plugins, sessions, users, workflow_plugins, workflows,
+    DeliveryRow, LogRow, Moment, NewDeliveryRow, NewLogRow, PluginRow, SessionRow, SummaryRow,
+    UserRow, WorkflowRow, deliveries, logs, plugins, sessions, users, workflow_plugins, workflows,
 };
 use crate::Result;
 use crate::data::{self, Entry, PAGE, Shape};
+use crate::deliveries::NewDelivery;
 use crate::peer::{BUSY, Setup};
-use crate::rows::{Account, Details, Json, Log, Summary, Workflow};
+use crate::rows::{Account, Delivery, Details, Json, Log, Summary, Workflow, all};
 use crate::workload::Durability;
 
 /// diesel.
@@ -69,6 +70,30 @@ fn row(entry: Entry) -> NewLogRow {
         created_at: Moment(data::now()),
         metadata: entry.metadata.to_string(),
     }
+}
+
+/// Returns the id of the one row that was inserted. Not by `get_result`: it would leave
+/// the statement after its first row, where SQLite doesn't think of a checkpoint, and the
+/// WAL would grow without limit.
+fn only(ids: &[i64]) -> diesel::QueryResult<i64> {
+    ids.first().copied().ok_or(diesel::result::Error::NotFound)
+}
+
+fn delivery(connection: &mut SqliteConnection, id: i64) -> diesel::QueryResult<Option<Delivery>> {
+    let found: Option<DeliveryRow> = deliveries::table
+        .filter(deliveries::id.eq(id))
+        .select(DeliveryRow::as_select())
+        .first(connection)
+        .optional()?;
+    Ok(found.map(Into::into))
+}
+
+fn insert_delivery(
+    connection: &mut SqliteConnection,
+    new: NewDelivery,
+) -> diesel::QueryResult<i64> {
+    let insert = diesel::insert_into(deliveries::table).values(NewDeliveryRow::from(new));
+    only(&insert.returning(deliveries::id).load(connection)?)
 }
 
 impl crate::peer::Peer for Peer {
@@ -149,7 +174,7 @@ impl crate::peer::Peer for Peer {
             Ok(Some(Details {
                 workflow: workflow.into(),
                 owner: owner.into(),
-                plugins: rows.into_iter().map(Into::into).collect(),
+                plugins: all(rows),
             }))
         })
         .await
@@ -164,7 +189,7 @@ impl crate::peer::Peer for Peer {
                 .limit(PAGE.cast_signed())
                 .select(SummaryRow::as_select())
                 .load(connection)?;
-            Ok(rows.into_iter().map(Into::into).collect())
+            Ok(all(rows))
         })
         .await
     }
@@ -178,7 +203,7 @@ impl crate::peer::Peer for Peer {
                 .limit(PAGE.cast_signed())
                 .select(WorkflowRow::as_select())
                 .load(connection)?;
-            Ok(rows.into_iter().map(Into::into).collect())
+            Ok(all(rows))
         })
         .await
     }
@@ -192,21 +217,15 @@ impl crate::peer::Peer for Peer {
                 .limit(PAGE.cast_signed())
                 .select(LogRow::as_select())
                 .load(connection)?;
-            Ok(rows.into_iter().map(Into::into).collect())
+            Ok(all(rows))
         })
         .await
     }
 
     async fn append(&self, entry: Entry) -> Result<i64> {
         self.call(move |connection| {
-            // `get_result` would leave the statement after its first row, where
-            // SQLite doesn't think of a checkpoint, and the WAL would grow
-            // without limit.
-            let ids: Vec<i64> = diesel::insert_into(logs::table)
-                .values(row(entry))
-                .returning(logs::id)
-                .load(connection)?;
-            ids.first().copied().ok_or(diesel::result::Error::NotFound)
+            let insert = diesel::insert_into(logs::table).values(row(entry));
+            only(&insert.returning(logs::id).load(connection)?)
         })
         .await
     }
@@ -246,5 +265,41 @@ impl crate::peer::Peer for Peer {
             })
             .await?;
         version.ok_or_else(|| "the version is stale".into())
+    }
+
+    async fn own_row(&self, id: i64) -> Result<Option<Delivery>> {
+        self.call(move |connection| delivery(connection, id)).await
+    }
+
+    async fn own_page(&self, workflow: i64, after: i64) -> Result<Vec<Delivery>> {
+        self.call(move |connection| {
+            let rows: Vec<DeliveryRow> = deliveries::table
+                .filter(deliveries::workflow_id.eq(workflow))
+                .filter(deliveries::id.gt(after))
+                .order(deliveries::id)
+                .limit(PAGE.cast_signed())
+                .select(DeliveryRow::as_select())
+                .load(connection)?;
+            Ok(all(rows))
+        })
+        .await
+    }
+
+    async fn own_insert(&self, new: NewDelivery) -> Result<i64> {
+        self.call(|connection| insert_delivery(connection, new))
+            .await
+    }
+
+    async fn transaction(&self, id: i64, new: [NewDelivery; 2]) -> Result<(Delivery, [i64; 2])> {
+        self.call(move |connection| {
+            connection.immediate_transaction(|connection| {
+                let read = delivery(connection, id)?.ok_or(diesel::result::Error::NotFound)?;
+                let [one, other] = new;
+                let one = insert_delivery(connection, one)?;
+                let other = insert_delivery(connection, other)?;
+                Ok((read, [one, other]))
+            })
+        })
+        .await
     }
 }

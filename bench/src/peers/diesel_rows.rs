@@ -10,7 +10,8 @@ use diesel::sqlite::Sqlite;
 use diesel::{Insertable, Queryable, Selectable};
 
 use crate::data::sqlite_time;
-use crate::rows::{Json, Log, Plugin, Session, Summary, Time, User, Workflow};
+use crate::deliveries::NewDelivery;
+use crate::rows::{Delivery, Json, Log, Plugin, Session, Summary, Time, User, Workflow};
 
 diesel::table! {
     users (id) {
@@ -96,6 +97,22 @@ diesel::table! {
         execution_id -> Nullable<BigInt>,
         created_at -> Text,
         metadata -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    deliveries (id) {
+        id -> BigInt,
+        workflow_id -> BigInt,
+        url -> Text,
+        event -> Text,
+        status -> Text,
+        attempts -> BigInt,
+        response_code -> Nullable<BigInt>,
+        error -> Nullable<Text>,
+        payload -> Text,
+        created_at -> Text,
+        delivered_at -> Nullable<Text>,
     }
 }
 
@@ -216,6 +233,37 @@ pub(crate) struct LogRow {
     metadata: Option<String>,
 }
 
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = deliveries)]
+pub(crate) struct DeliveryRow {
+    id: i64,
+    workflow_id: i64,
+    url: String,
+    event: String,
+    status: String,
+    attempts: i64,
+    response_code: Option<i64>,
+    error: Option<String>,
+    payload: String,
+    created_at: Moment,
+    delivered_at: Option<Moment>,
+}
+
+#[derive(Insertable)]
+#[diesel(table_name = deliveries)]
+pub struct NewDeliveryRow {
+    workflow_id: i64,
+    url: String,
+    event: &'static str,
+    status: &'static str,
+    attempts: i64,
+    response_code: Option<i64>,
+    error: Option<&'static str>,
+    payload: String,
+    created_at: Moment,
+    delivered_at: Option<Moment>,
+}
+
 #[derive(Insertable)]
 #[diesel(table_name = logs)]
 pub struct NewLogRow {
@@ -320,6 +368,41 @@ impl From<LogRow> for Log {
             execution_id: row.execution_id,
             created_at: row.created_at.0,
             metadata: row.metadata.map(Json::Text),
+        }
+    }
+}
+
+impl From<DeliveryRow> for Delivery {
+    fn from(row: DeliveryRow) -> Self {
+        Self {
+            id: row.id,
+            workflow_id: row.workflow_id,
+            url: row.url,
+            event: row.event,
+            status: row.status,
+            attempts: row.attempts,
+            response_code: row.response_code,
+            error: row.error,
+            payload: row.payload,
+            created_at: row.created_at.0,
+            delivered_at: row.delivered_at.map(|time| time.0),
+        }
+    }
+}
+
+impl From<NewDelivery> for NewDeliveryRow {
+    fn from(new: NewDelivery) -> Self {
+        Self {
+            workflow_id: new.workflow,
+            url: new.url,
+            event: new.event,
+            status: new.status,
+            attempts: new.attempts,
+            response_code: new.response_code,
+            error: new.error,
+            payload: new.payload,
+            created_at: Moment(new.created_at),
+            delivered_at: new.delivered_at.map(Moment),
         }
     }
 }

@@ -2,19 +2,21 @@
 //! keeps prepared, and a pool that asks nothing when it lends.
 
 use std::collections::HashMap;
-use std::error::Error;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use bytes::BytesMut;
 use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, accepts, to_sql_checked};
+use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, NoTls, Row, Statement};
 
+use super::postgres_rows::{
+    Raw, Read, all, delivery, log, plugin, session, summary, user, workflow,
+};
 use super::sql;
 use crate::Result;
 use crate::data::{self, Entry, Shape};
-use crate::peer::{Setup, Target};
-use crate::rows::{Account, Details, Json, Log, Plugin, Session, Summary, User, Workflow};
+use crate::deliveries::NewDelivery;
+use crate::peer::{NO_DELIVERY, Setup, Target};
+use crate::rows::{Account, Delivery, Details, Log, Summary, Workflow};
 
 /// tokio-postgres.
 pub(crate) struct Peer {
@@ -79,6 +81,50 @@ impl Lent<'_> {
         let (client, statement) = self.ready(sql).await?;
         Ok(client.query_opt(&statement, values).await?)
     }
+
+    /// Runs an insert of one row and returns the id.
+    async fn inserted(&mut self, sql: &'static str, values: &[&(dyn ToSql + Sync)]) -> Result<i64> {
+        let row = self.row(sql, values).await?;
+        Ok(row.ok_or("no id came back")?.try_get(0)?)
+    }
+
+    async fn insert_delivery(&mut self, new: &NewDelivery) -> Result<i64> {
+        let values: [&(dyn ToSql + Sync); 10] = [
+            &new.workflow,
+            &new.url,
+            &new.event,
+            &new.status,
+            &new.attempts,
+            &new.response_code,
+            &new.error,
+            &new.payload,
+            &new.created_at,
+            &new.delivered_at,
+        ];
+        self.inserted(sql::INSERT_DELIVERY, &values).await
+    }
+
+    async fn run(&mut self, sql: &str) -> Result<()> {
+        let connection = self.connection.as_ref().ok_or("it was given back")?;
+        Ok(connection.client.batch_execute(sql).await?)
+    }
+
+    async fn transaction(
+        &mut self,
+        id: i64,
+        new: &[NewDelivery; 2],
+    ) -> Result<(Delivery, [i64; 2])> {
+        self.run("BEGIN").await?;
+        let read = self.row(sql::DELIVERY, &[&id]).await?;
+        let read = delivery(&read.ok_or(NO_DELIVERY)?)?;
+        let [one, other] = new;
+        let ids = [
+            self.insert_delivery(one).await?,
+            self.insert_delivery(other).await?,
+        ];
+        self.run("COMMIT").await?;
+        Ok((read, ids))
+    }
 }
 
 impl Peer {
@@ -101,137 +147,15 @@ impl Peer {
             _permit: permit,
         })
     }
-}
 
-/// `json` and `jsonb` as the text that they are sent as.
-#[derive(Debug)]
-struct Raw(String);
-
-impl<'a> FromSql<'a> for Raw {
-    fn from_sql(
-        kind: &Type,
-        raw: &'a [u8],
-    ) -> std::result::Result<Self, Box<dyn Error + Sync + Send>> {
-        // `jsonb` begins with the number of its format.
-        let text = if *kind == Type::JSONB { &raw[1..] } else { raw };
-        Ok(Self(std::str::from_utf8(text)?.to_owned()))
-    }
-
-    accepts!(JSON, JSONB);
-}
-
-impl ToSql for Raw {
-    fn to_sql(
+    async fn list<T>(
         &self,
-        kind: &Type,
-        out: &mut BytesMut,
-    ) -> std::result::Result<IsNull, Box<dyn Error + Sync + Send>> {
-        if *kind == Type::JSONB {
-            out.extend_from_slice(&[1]);
-        }
-        out.extend_from_slice(self.0.as_bytes());
-        Ok(IsNull::No)
+        sql: &'static str,
+        values: &[&(dyn ToSql + Sync)],
+        row: fn(&Row) -> Read<T>,
+    ) -> Result<Vec<T>> {
+        all(&self.lend().await?.rows(sql, values).await?, row)
     }
-
-    accepts!(JSON, JSONB);
-    to_sql_checked!();
-}
-
-type Read<T> = std::result::Result<T, tokio_postgres::Error>;
-
-fn session(row: &Row) -> Read<Session> {
-    Ok(Session {
-        id: row.try_get(0)?,
-        token: row.try_get(1)?,
-        user_agent: row.try_get(2)?,
-        ip_address: row.try_get(3)?,
-        expires_at: row.try_get(4)?,
-        last_seen_at: row.try_get(5)?,
-        created_at: row.try_get(6)?,
-        updated_at: row.try_get(7)?,
-        user_id: row.try_get(8)?,
-    })
-}
-
-fn user(row: &Row, from: usize) -> Read<User> {
-    Ok(User {
-        id: row.try_get(from)?,
-        name: row.try_get(from + 1)?,
-        email: row.try_get(from + 2)?,
-        hashed_password: row.try_get(from + 3)?,
-        role: row.try_get::<_, String>(from + 4)?.into(),
-        is_active: row.try_get(from + 5)?,
-        created_at: row.try_get(from + 6)?,
-        updated_at: row.try_get(from + 7)?,
-        deleted_at: row.try_get(from + 8)?,
-        created_by: row.try_get(from + 9)?,
-        updated_by: row.try_get(from + 10)?,
-    })
-}
-
-fn json(row: &Row, column: usize) -> Read<Option<Json>> {
-    let raw: Option<Raw> = row.try_get(column)?;
-    Ok(raw.map(|raw| Json::Text(raw.0)))
-}
-
-fn plugin(row: &Row) -> Read<Plugin> {
-    Ok(Plugin {
-        id: row.try_get(0)?,
-        name: row.try_get(1)?,
-        description: row.try_get(2)?,
-        version: row.try_get(3)?,
-        author: row.try_get(4)?,
-        is_enabled: row.try_get(5)?,
-        created_at: row.try_get(6)?,
-        updated_at: row.try_get(7)?,
-        deleted_at: row.try_get(8)?,
-        created_by: row.try_get(9)?,
-        updated_by: row.try_get(10)?,
-        config_schema: json(row, 11)?,
-    })
-}
-
-fn summary(row: &Row) -> Read<Summary> {
-    Ok(Summary {
-        id: row.try_get(0)?,
-        name: row.try_get(1)?,
-        description: row.try_get(2)?,
-        status: row.try_get::<_, String>(3)?.into(),
-        version: row.try_get(4)?,
-        owner_id: row.try_get(5)?,
-        created_at: row.try_get(6)?,
-        updated_at: row.try_get(7)?,
-        deleted_at: row.try_get(8)?,
-        created_by: row.try_get(9)?,
-        updated_by: row.try_get(10)?,
-    })
-}
-
-fn workflow(row: &Row) -> Read<Workflow> {
-    Ok(Workflow {
-        summary: summary(row)?,
-        deleted_with_owner: row.try_get(11)?,
-        settings: json(row, 12)?,
-        connections: json(row, 13)?,
-        nodes: json(row, 14)?,
-        metadata: json(row, 15)?,
-    })
-}
-
-fn log(row: &Row) -> Read<Log> {
-    Ok(Log {
-        id: row.try_get(0)?,
-        level: row.try_get::<_, String>(1)?.into(),
-        message: row.try_get(2)?,
-        workflow_id: row.try_get(3)?,
-        execution_id: row.try_get(4)?,
-        created_at: row.try_get(5)?,
-        metadata: json(row, 6)?,
-    })
-}
-
-fn all<T>(rows: &[Row], read: fn(&Row) -> Read<T>) -> Result<Vec<T>> {
-    Ok(rows.iter().map(read).collect::<Read<_>>()?)
 }
 
 /// As many rows in one statement as a batch has.
@@ -319,19 +243,16 @@ impl crate::peer::Peer for Peer {
     }
 
     async fn summaries(&self, owner: i64) -> Result<Vec<Summary>> {
-        let rows = self.lend().await?.rows(sql::SUMMARIES, &[&owner]).await?;
-        all(&rows, summary)
+        self.list(sql::SUMMARIES, &[&owner], summary).await
     }
 
     async fn documents(&self, owner: i64) -> Result<Vec<Workflow>> {
-        let rows = self.lend().await?.rows(sql::DOCUMENTS, &[&owner]).await?;
-        all(&rows, workflow)
+        self.list(sql::DOCUMENTS, &[&owner], workflow).await
     }
 
     async fn logs(&self, place: i64) -> Result<Vec<Log>> {
         let before = self.shape.before(place);
-        let rows = self.lend().await?.rows(sql::LOGS, &[&before]).await?;
-        all(&rows, log)
+        self.list(sql::LOGS, &[&before], log).await
     }
 
     async fn append(&self, entry: Entry) -> Result<i64> {
@@ -343,8 +264,7 @@ impl crate::peer::Peer for Peer {
             &data::now(),
             &metadata,
         ];
-        let row = self.lend().await?.row(sql::APPEND, &values).await?;
-        Ok(row.ok_or("no id came back")?.try_get(0)?)
+        self.lend().await?.inserted(sql::APPEND, &values).await
     }
 
     async fn append_many(&self, entries: Vec<Entry>) -> Result<u64> {
@@ -381,5 +301,29 @@ impl crate::peer::Peer for Peer {
             1 => Ok(version + 1),
             _ => Err("the version is stale".into()),
         }
+    }
+
+    async fn own_row(&self, id: i64) -> Result<Option<Delivery>> {
+        let row = self.lend().await?.row(sql::DELIVERY, &[&id]).await?;
+        Ok(row.map(|row| delivery(&row)).transpose()?)
+    }
+
+    async fn own_page(&self, workflow: i64, after: i64) -> Result<Vec<Delivery>> {
+        let values: [&(dyn ToSql + Sync); 2] = [&workflow, &after];
+        self.list(sql::DELIVERIES, &values, delivery).await
+    }
+
+    async fn own_insert(&self, new: NewDelivery) -> Result<i64> {
+        self.lend().await?.insert_delivery(&new).await
+    }
+
+    async fn transaction(&self, id: i64, new: [NewDelivery; 2]) -> Result<(Delivery, [i64; 2])> {
+        let mut lent = self.lend().await?;
+        let done = lent.transaction(id, &new).await;
+        if done.is_err() {
+            // It may be in the transaction still: closed, and not lent again.
+            lent.connection = None;
+        }
+        done
     }
 }

@@ -5,13 +5,16 @@ use sea_orm::sqlx::postgres::PgSslMode;
 use sea_orm::sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, ConnectOptions, ConnectionTrait, DatabaseConnection, DbBackend,
-    EntityTrait, FromQueryResult, ModelTrait, QueryFilter, QueryOrder, QuerySelect, Set, Statement,
+    EntityTrait, FromQueryResult, ModelTrait, QueryFilter, QueryOrder, QuerySelect, Set,
+    SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait,
 };
 
+use super::deliveries;
 use crate::Result;
 use crate::data::{self, Entry, PAGE, Shape};
-use crate::peer::{BUSY, Setup, Target};
-use crate::rows::{Account, Details, Json, Log, Plugin, Summary, Time, Workflow};
+use crate::deliveries::NewDelivery;
+use crate::peer::{BUSY, NO_DELIVERY, Setup, Target};
+use crate::rows::{Account, Delivery, Details, Json, Log, Plugin, Summary, Time, Workflow, all};
 use crate::workload::{Backend, Durability};
 
 /// Plain SeaORM.
@@ -239,7 +242,7 @@ impl crate::peer::Peer for Peer {
             .into_model()
             .all(&self.db)
             .await?;
-        Ok(parts.into_iter().map(Into::into).collect())
+        Ok(all(parts))
     }
 
     async fn documents(&self, owner: i64) -> Result<Vec<Workflow>> {
@@ -296,5 +299,36 @@ impl crate::peer::Peer for Peer {
             1 => Ok(version + 1),
             _ => Err("the version is stale".into()),
         }
+    }
+
+    async fn own_row(&self, id: i64) -> Result<Option<Delivery>> {
+        let found = deliveries::Entity::find_by_id(id).one(&self.db).await?;
+        Ok(found.map(Into::into))
+    }
+
+    async fn own_page(&self, workflow: i64, after: i64) -> Result<Vec<Delivery>> {
+        Ok(all(deliveries::page(workflow, after).all(&self.db).await?))
+    }
+
+    async fn own_insert(&self, new: NewDelivery) -> Result<i64> {
+        let new = deliveries::ActiveModel::from(new);
+        Ok(new.insert(&self.db).await?.id)
+    }
+
+    async fn transaction(&self, id: i64, new: [NewDelivery; 2]) -> Result<(Delivery, [i64; 2])> {
+        // On SQLite, one that reads before it writes fails when another has written
+        // meanwhile, however long it may wait.
+        let options = TransactionOptions {
+            sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+            ..Default::default()
+        };
+        let transaction = self.db.begin_with_options(options).await?;
+        let read = deliveries::Entity::find_by_id(id).one(&transaction).await?;
+        let read = read.ok_or(NO_DELIVERY)?;
+        let [one, other] = new.map(deliveries::ActiveModel::from);
+        let one = one.insert(&transaction).await?;
+        let other = other.insert(&transaction).await?;
+        transaction.commit().await?;
+        Ok((read.into(), [one.id, other.id]))
     }
 }

@@ -38,6 +38,13 @@ macro_rules! list_end {
     };
 }
 
+macro_rules! delivery {
+    () => {
+        "SELECT id, workflow_id, url, event, status, attempts, response_code, error, payload, \
+         created_at, delivered_at FROM deliveries"
+    };
+}
+
 /// How many columns these parts have.
 pub(super) const SESSION: usize = 9;
 pub(super) const WORKFLOW: usize = 16;
@@ -92,3 +99,17 @@ pub(super) const APPEND: &str = "INSERT INTO logs (level, message, workflow_id, 
 /// Name, nodes, time, id and the version that was read.
 pub(super) const UPDATE: &str = "UPDATE workflows SET name = $1, nodes = $2, updated_at = $3, \
      version = version + 1 WHERE id = $4 AND version = $5";
+
+/// By id.
+pub(super) const DELIVERY: &str = concat!(delivery!(), " WHERE id = $1");
+
+/// By the workflow's id and the id that they follow.
+pub(super) const DELIVERIES: &str = concat!(
+    delivery!(),
+    " WHERE workflow_id = $1 AND id > $2 ORDER BY id LIMIT 50"
+);
+
+/// All columns but the id, in their order.
+pub(super) const INSERT_DELIVERY: &str = "INSERT INTO deliveries (workflow_id, url, event, status, \
+     attempts, response_code, error, payload, created_at, delivered_at) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) RETURNING id";

@@ -4,13 +4,18 @@
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, TransactionBehavior, params};
+use rusqlite::{
+    Connection, OpenFlags, OptionalExtension, Params, Row, TransactionBehavior, params,
+};
 
 use super::sql;
 use crate::Result;
 use crate::data::{self, Entry, Shape, sqlite_time};
+use crate::deliveries::NewDelivery;
 use crate::peer::{BUSY, Setup};
-use crate::rows::{Account, Details, Json, Log, Plugin, Session, Summary, User, Workflow};
+use crate::rows::{
+    Account, Delivery, Details, Json, Log, Plugin, Session, Summary, User, Workflow,
+};
 use crate::workload::Durability;
 
 /// rusqlite.
@@ -47,6 +52,18 @@ impl Peer {
         let result = read(&connection);
         lock(&self.readers).push(connection);
         Ok(result?)
+    }
+
+    fn list<T>(
+        &self,
+        sql: &str,
+        values: impl Params,
+        row: fn(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Vec<T>> {
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(sql)?;
+            statement.query_map(values, row)?.collect()
+        })
     }
 }
 
@@ -140,6 +157,38 @@ fn log(row: &Row<'_>) -> rusqlite::Result<Log> {
     })
 }
 
+fn delivery(row: &Row<'_>) -> rusqlite::Result<Delivery> {
+    Ok(Delivery {
+        id: row.get(0)?,
+        workflow_id: row.get(1)?,
+        url: row.get(2)?,
+        event: row.get(3)?,
+        status: row.get(4)?,
+        attempts: row.get(5)?,
+        response_code: row.get(6)?,
+        error: row.get(7)?,
+        payload: row.get(8)?,
+        created_at: row.get(9)?,
+        delivered_at: row.get(10)?,
+    })
+}
+
+fn insert_delivery(connection: &Connection, new: &NewDelivery) -> rusqlite::Result<i64> {
+    let values = params![
+        new.workflow,
+        new.url,
+        new.event,
+        new.status,
+        new.attempts,
+        new.response_code,
+        new.error,
+        new.payload,
+        sqlite_time(new.created_at),
+        new.delivered_at.map(sqlite_time),
+    ];
+    inserted(connection, sql::INSERT_DELIVERY, values)
+}
+
 fn insert(connection: &Connection, entry: &Entry) -> rusqlite::Result<i64> {
     let values = params![
         Entry::LEVEL,
@@ -148,7 +197,12 @@ fn insert(connection: &Connection, entry: &Entry) -> rusqlite::Result<i64> {
         sqlite_time(data::now()),
         entry.metadata.to_string(),
     ];
-    let mut statement = connection.prepare_cached(sql::APPEND)?;
+    inserted(connection, sql::APPEND, values)
+}
+
+/// Runs an insert of one row and returns the id.
+fn inserted(connection: &Connection, sql: &str, values: impl Params) -> rusqlite::Result<i64> {
+    let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query(values)?;
     let row = rows.next()?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
     let id = row.get(0)?;
@@ -219,26 +273,15 @@ impl crate::peer::Peer for Peer {
     }
 
     async fn summaries(&self, owner: i64) -> Result<Vec<Summary>> {
-        self.read(|connection| {
-            let mut statement = connection.prepare_cached(sql::SUMMARIES)?;
-            statement.query_map([owner], summary)?.collect()
-        })
+        self.list(sql::SUMMARIES, [owner], summary)
     }
 
     async fn documents(&self, owner: i64) -> Result<Vec<Workflow>> {
-        self.read(|connection| {
-            let mut statement = connection.prepare_cached(sql::DOCUMENTS)?;
-            statement.query_map([owner], workflow)?.collect()
-        })
+        self.list(sql::DOCUMENTS, [owner], workflow)
     }
 
     async fn logs(&self, place: i64) -> Result<Vec<Log>> {
-        self.read(|connection| {
-            let mut statement = connection.prepare_cached(sql::LOGS)?;
-            statement
-                .query_map([self.shape.before(place)], log)?
-                .collect()
-        })
+        self.list(sql::LOGS, [self.shape.before(place)], log)
     }
 
     async fn append(&self, entry: Entry) -> Result<i64> {
@@ -269,5 +312,35 @@ impl crate::peer::Peer for Peer {
             1 => Ok(version + 1),
             _ => Err("the version is stale".into()),
         }
+    }
+
+    async fn own_row(&self, id: i64) -> Result<Option<Delivery>> {
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(sql::DELIVERY)?;
+            statement.query_row([id], delivery).optional()
+        })
+    }
+
+    async fn own_page(&self, workflow: i64, after: i64) -> Result<Vec<Delivery>> {
+        self.list(sql::DELIVERIES, [workflow, after], delivery)
+    }
+
+    async fn own_insert(&self, new: NewDelivery) -> Result<i64> {
+        Ok(insert_delivery(&lock(&self.writer), &new)?)
+    }
+
+    async fn transaction(&self, id: i64, new: [NewDelivery; 2]) -> Result<(Delivery, [i64; 2])> {
+        let mut writer = lock(&self.writer);
+        let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut statement = transaction.prepare_cached(sql::DELIVERY)?;
+        let read = statement.query_row([id], delivery)?;
+        drop(statement);
+        let [one, other] = &new;
+        let ids = [
+            insert_delivery(&transaction, one)?,
+            insert_delivery(&transaction, other)?,
+        ];
+        transaction.commit()?;
+        Ok((read, ids))
     }
 }

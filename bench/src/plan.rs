@@ -1,0 +1,146 @@
+//! How a run goes, and what is told of that.
+
+use crate::Result;
+use crate::data::Shape;
+use crate::machine::version;
+use crate::options::Options;
+use crate::peer::{CONNECTIONS, Name, Setup, Target};
+use crate::pin::Processors;
+use crate::process::Programs;
+use crate::typeorm;
+use crate::workload::{Backend, Durability, Workload};
+
+/// So many seconds each peer runs before it is measured, however short the
+/// rounds are: Node.js compiles what runs often only after a while.
+const WARM_UP: f64 = 2.0;
+
+/// How a run goes.
+pub(crate) struct Plan<'a> {
+    pub options: &'a Options,
+    pub programs: Programs,
+    pub peers: Vec<Name>,
+    pub shape: Shape,
+    pub seconds: f64,
+    pub rounds: u32,
+    pub warm_up: f64,
+    /// Where PostgreSQL and the peers on it run, where that was chosen.
+    pub processors: Option<Processors>,
+}
+
+impl<'a> Plan<'a> {
+    /// Decides how what was asked for is measured.
+    pub(crate) fn new(options: &'a Options) -> Result<Self> {
+        let mut peers = options.peer.clone();
+        if peers.is_empty() {
+            peers.extend(Name::ALL);
+        }
+        let processors = options.pin.processors()?;
+        let mut programs = Programs {
+            own: std::env::current_exe()?,
+            typeorm: None,
+            processor: processors.map(|processors| processors.peer),
+        };
+        if peers.contains(&Name::TypeOrm) {
+            match typeorm::script(!options.quick) {
+                Ok(script) => programs.typeorm = Some(script),
+                Err(why) => {
+                    terminal::aside(format_args!("TypeORM is skipped: {why}"));
+                    peers.retain(|peer| *peer != Name::TypeOrm);
+                }
+            }
+        }
+        let (shape, seconds, rounds, warm_up) = if options.quick {
+            (Shape::QUICK, 0.02, 1, 0.01)
+        } else {
+            (Shape::FULL, options.seconds, options.rounds, WARM_UP)
+        };
+        if !options.quick && cfg!(debug_assertions) {
+            terminal::aside("this is not a release build: the figures say little");
+        }
+        Ok(Self {
+            options,
+            programs,
+            peers,
+            shape,
+            seconds,
+            rounds,
+            warm_up,
+            processors,
+        })
+    }
+
+    /// Returns what a peer opens.
+    pub(crate) fn setup(&self, peer: Name, target: &Target, durability: Durability) -> Setup {
+        Setup {
+            peer,
+            target: target.clone(),
+            durability,
+            connections: CONNECTIONS,
+            shape: self.shape,
+        }
+    }
+
+    /// Returns whether a workload was asked for.
+    pub(crate) fn wants(&self, workload: Workload) -> bool {
+        let only = &self.options.only;
+        only.is_empty() || only.iter().any(|text| workload.key().contains(text))
+    }
+
+    /// Returns who is measured on a backend.
+    pub(crate) fn peers_on(&self, backend: Backend) -> Vec<Name> {
+        let mut peers = self.peers.clone();
+        peers.retain(|peer| peer.runs_on(backend));
+        peers
+    }
+
+    /// Returns what is measured, by name.
+    pub(crate) fn versions(&self) -> Vec<(String, String)> {
+        let crates = ["sea-orm", "sqlx", "rusqlite", "tokio-postgres", "diesel"];
+        let mut versions: Vec<_> = crates
+            .into_iter()
+            .map(|name| (name.to_owned(), version(name)))
+            .collect();
+        if self.programs.typeorm.is_some() {
+            versions.extend(typeorm::versions());
+        }
+        versions
+    }
+
+    /// Returns how it is measured, by name.
+    pub(crate) fn settings(&self) -> Vec<(String, String)> {
+        let shape = self.shape;
+        [
+            ("rounds", format!("{} of {} s", self.rounds, self.seconds)),
+            (
+                "connections",
+                format!("{CONNECTIONS} at the most for each peer"),
+            ),
+            (
+                "rows",
+                format!(
+                    "{} users, {} sessions, {} workflows, {} plugins, {} log entries, {} deliveries",
+                    shape.users,
+                    shape.sessions,
+                    shape.workflows,
+                    shape.plugins,
+                    shape.logs,
+                    shape.deliveries
+                ),
+            ),
+            (
+                "SQLite",
+                "one build for all peers in Rust, with the flags of .cargo/config.toml; better-sqlite3 brings its own".to_owned(),
+            ),
+            (
+                "durability on SQLite",
+                "WAL with synchronous = FULL for everybody, or NORMAL where it says so".to_owned(),
+            ),
+            (
+                "durability on PostgreSQL",
+                "synchronous_commit = on for everybody, no TLS".to_owned(),
+            ),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .to_vec()
+    }
+}
