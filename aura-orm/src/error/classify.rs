@@ -55,6 +55,10 @@ impl Error {
                     context,
                     source: Box::new(error),
                 },
+                postgres::Error::NotBegun(_) => Self::OutcomeUnknown {
+                    context,
+                    source: Box::new(error),
+                },
                 postgres::Error::Unsupported(_) => Self::Other {
                     context,
                     source: Box::new(error),

@@ -1,6 +1,7 @@
 //! The connections to a SQLite database.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use connection::{Config, Durability};
@@ -141,6 +142,7 @@ impl<X> Executor<X> {
         limit: usize,
     ) -> Result<Vec<D::Row>, Error> {
         let context = context(&statement);
+        let statement = Arc::new(statement);
         for alone in [false, true] {
             let mut write = self.begin_write(sqlite, alone).await?;
             let rows = write.query(statement.clone(), limit, decoder::<D>()).await;
@@ -161,6 +163,7 @@ impl<X> Executor<X> {
         sqlite: &SqliteExecutor,
         statement: Statement,
     ) -> Result<u64, Error> {
+        let statement = Arc::new(statement);
         for alone in [false, true] {
             let mut write = self.begin_write(sqlite, alone).await?;
             let changed = write.execute(statement.clone()).await;

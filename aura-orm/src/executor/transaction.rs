@@ -6,8 +6,8 @@
 //!   which a statement failed with ROLLBACK and no error, and the driver
 //!   ignores the tag; so a failed statement, and one that was dropped halfway,
 //!   marks the transaction here, and it is not committed.
-//! * BEGIN and COMMIT run in tasks of their own: a caller that is dropped halfway
-//!   leaves no connection inside a transaction, and no COMMIT half sent.
+//! * On PostgreSQL, BEGIN goes out together with the first statement. The connection of a
+//!   caller that is dropped halfway, also in its COMMIT, is closed and not returned.
 //! * A handle is valid until its transaction ends, in whatever task it is.
 
 use std::fmt;
@@ -176,24 +176,11 @@ impl TransactionState {
             (state.permit.take(), state.failed.is_some())
         };
         let (wanted, commit) = (commit, commit && !spoilt);
-        // SQLite's runs to its end without a task.
-        let in_task = matches!(connection, TxConnection::Postgres(_));
-        let end = async move {
-            let _permit = permit;
-            connection.end(commit).await
-        };
-        let ended = if in_task {
-            tokio::spawn(end).await
-        } else {
-            Ok(end.await)
-        };
+        let ended = connection.end(commit).await;
+        drop(permit);
         if wanted && spoilt {
             return Err(Error::Aborted);
         }
-        let ended = ended.map_err(|source| Error::OutcomeUnknown {
-            context: "committing",
-            source: Box::new(source),
-        })?;
         ended.map_err(|unfinished| match unfinished {
             CommitError::Failed(error) => error,
             CommitError::BatchRolledBack => {

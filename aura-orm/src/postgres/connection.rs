@@ -42,6 +42,8 @@ pub struct PooledConnection {
     session: Option<Box<Session>>,
     /// A statement is under way.
     in_flight: bool,
+    /// Begins a transaction, together with its first statement.
+    begin: Option<String>,
     /// A transaction was begun, and its end is not known.
     in_transaction: bool,
     /// It is closed instead of returned.
@@ -82,6 +84,7 @@ impl PooledConnection {
             pool,
             session: Some(session),
             in_flight: false,
+            begin: None,
             in_transaction: false,
             discard: false,
         }
@@ -139,8 +142,30 @@ impl PooledConnection {
     ///
     /// As [`PooledConnection::query`].
     pub async fn execute_sql(&mut self, sql: &'static str) -> Result<(), Error> {
+        let Some(begin) = self.begin.take() else {
+            return self.send(sql).await;
+        };
+        self.in_transaction = true;
+        let sql = format!("{begin}; {sql}");
+        match self.send(&sql).await {
+            Err(error) if error.ends_connection() => {
+                self.replace().await?;
+                self.send(&sql).await
+            }
+            done => done,
+        }
+    }
+
+    async fn send(&mut self, sql: &str) -> Result<(), Error> {
         self.watched(async |session: &mut Session| session.execute_sql(sql).await)
             .await
+    }
+
+    /// Replaces a connection that has ended before anything was committed on it.
+    async fn replace(&mut self) -> Result<(), Error> {
+        *self = Box::pin(self.pool.acquire()).await?;
+        self.in_transaction = true;
+        Ok(())
     }
 
     /// Runs a statement; outside of a transaction once more when the schema has changed
@@ -151,15 +176,11 @@ impl PooledConnection {
         statement: &Statement,
         arrived: &mut (impl FnMut(&Row) + Send),
     ) -> Result<u64, Error> {
+        if let Some(begin) = self.begin.take() {
+            return self.run_first(begin, statement, arrived).await;
+        }
         let prepare = self.pool.prepares();
-        let done = {
-            let arrived = &mut *arrived;
-            self.watched(async move |session: &mut Session| {
-                session.run(statement, prepare, arrived).await
-            })
-            .await
-        };
-        match done {
+        match self.run_once(None, statement, arrived).await {
             Err(error) if error.is_outdated_plan() && self.in_transaction => {
                 self.discard = true;
                 Err(error)
@@ -167,7 +188,7 @@ impl PooledConnection {
             Err(error) if error.is_outdated_plan() => {
                 self.watched(async move |session: &mut Session| {
                     session.clear_prepared();
-                    session.run(statement, prepare, arrived).await
+                    session.run(None, statement, prepare, arrived).await
                 })
                 .await
             }
@@ -175,18 +196,56 @@ impl PooledConnection {
         }
     }
 
-    /// Begins a transaction. `limits` is SQL that follows.
-    pub(super) async fn begin(&mut self, isolation: Isolation) -> Result<(), Error> {
+    async fn run_once(
+        &mut self,
+        begin: Option<&str>,
+        statement: &Statement,
+        arrived: &mut (impl FnMut(&Row) + Send),
+    ) -> Result<u64, Error> {
+        let prepare = self.pool.prepares();
+        self.watched(async move |session: &mut Session| {
+            session.run(begin, statement, prepare, arrived).await
+        })
+        .await
+    }
+
+    /// Runs the first statement of a transaction, together with its BEGIN. A connection
+    /// that turns out to have ended is replaced: nothing was committed on it.
+    async fn run_first(
+        &mut self,
+        begin: String,
+        statement: &Statement,
+        arrived: &mut (impl FnMut(&Row) + Send),
+    ) -> Result<u64, Error> {
         self.in_transaction = true;
+        let mut any = false;
+        let mut noted = |row: &Row| {
+            any = true;
+            arrived(row);
+        };
+        match self.run_once(Some(&begin), statement, &mut noted).await {
+            Err(error) if error.ends_connection() && !any => {
+                self.replace().await?;
+                self.run_once(Some(&begin), statement, arrived).await
+            }
+            Err(error) => {
+                // Outdated statements would be refused again.
+                self.discard |= error.is_outdated_plan();
+                Err(error)
+            }
+            done => done,
+        }
+    }
+
+    /// Begins a transaction, together with its first statement.
+    pub(super) fn begin(&mut self, isolation: Isolation) {
         let begin = match isolation {
             Isolation::Default => "BEGIN",
             Isolation::ReadCommitted => "BEGIN ISOLATION LEVEL READ COMMITTED",
             Isolation::RepeatableRead => "BEGIN ISOLATION LEVEL REPEATABLE READ",
             Isolation::Serializable => "BEGIN ISOLATION LEVEL SERIALIZABLE",
         };
-        let begin = format!("{begin}{}", self.pool.limits());
-        self.watched(async |session: &mut Session| session.execute_sql(&begin).await)
-            .await
+        self.begin = Some(format!("{begin}{}", self.pool.limits()));
     }
 
     /// Ends the transaction. After a failure the connection is closed.
@@ -198,8 +257,8 @@ impl PooledConnection {
         if self.in_flight {
             self.abandon();
         }
-        if self.session.is_none() && !commit {
-            // It is closed, which rolls back.
+        if self.begin.take().is_some() || self.session.is_none() && !commit {
+            // Nothing was sent; or it is closed, which rolls back.
             return Ok(());
         }
         self.execute_sql(if commit { "COMMIT" } else { "ROLLBACK" })
@@ -220,19 +279,14 @@ impl PooledConnection {
         }
         let session = self.session.as_mut().ok_or(Error::Closed)?;
         self.in_flight = true;
-        let done = match self.pool.response_timeout() {
-            None => run(session).await,
-            Some(limit) => {
-                let done = tokio::time::timeout(limit, run(session)).await;
-                done.unwrap_or_else(|_| {
-                    Err(if self.pool.prepares() {
-                        Error::TimedOut(limit)
-                    } else {
-                        Error::StatementTimedOut(limit)
-                    })
-                })
-            }
-        };
+        let done = session.within_limit(run).await.unwrap_or_else(|| {
+            let limit = self.pool.response_timeout().unwrap_or_default();
+            Err(if self.pool.prepares() {
+                Error::TimedOut(limit)
+            } else {
+                Error::StatementTimedOut(limit)
+            })
+        });
         match &done {
             Ok(_) => self.in_flight = false,
             Err(Error::TimedOut(_) | Error::StatementTimedOut(_)) => {

@@ -24,6 +24,10 @@ pub enum Error {
     /// the server has none.
     #[error("the statement took longer than {0:?}")]
     StatementTimedOut(Duration),
+    /// The server refused to begin the transaction of a statement, and ran the statement
+    /// outside of it.
+    #[error("the server refused to begin a transaction, and ran its first statement")]
+    NotBegun(Failure),
     /// A value of this kind can't be sent. Nothing was sent.
     #[error("PostgreSQL has no {0}")]
     Unsupported(String),
@@ -68,6 +72,10 @@ impl Error {
         Self::Connect(connector.explain(error, 0))
     }
 
+    pub(super) fn not_begun(error: tokio_postgres::Error) -> Self {
+        Self::NotBegun(Failure(error))
+    }
+
     /// Returns what the server refused.
     #[must_use]
     pub fn refusal(&self) -> Option<&DbError> {
@@ -88,7 +96,7 @@ impl Error {
     #[must_use]
     pub fn is_unanswered(&self) -> bool {
         match self {
-            Self::TimedOut(_) | Self::StatementTimedOut(_) => true,
+            Self::TimedOut(_) | Self::StatementTimedOut(_) | Self::NotBegun(_) => true,
             Self::Failed(_) => self.refusal().is_none() || ends_connection(self.code()),
             Self::Connect(_) | Self::Unsupported(_) | Self::Closed => false,
         }

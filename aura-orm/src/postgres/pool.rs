@@ -183,9 +183,17 @@ impl PoolInner {
         }
     }
 
+    pub(super) async fn acquire(self: &Arc<Self>) -> Result<PooledConnection, Error> {
+        match self.take().await? {
+            Some(connection) => Ok(connection),
+            None => Box::pin(self.open()).await,
+        }
+    }
+
     fn opened(self: &Arc<Self>, opened: Opened) -> PooledConnection {
         self.idle().open += 1;
-        PooledConnection::new(self.clone(), Session::new(opened))
+        let session = Session::new(opened, self.response_timeout);
+        PooledConnection::new(self.clone(), session)
     }
 }
 
@@ -282,27 +290,19 @@ impl Pool {
     ///
     /// [`Error::Connect`] and [`Error::Closed`].
     pub async fn acquire(&self) -> Result<PooledConnection, Error> {
-        match self.0.take().await? {
-            Some(connection) => Ok(connection),
-            None => Box::pin(self.0.open()).await,
-        }
+        self.0.acquire().await
     }
 
-    /// Acquires a connection and begins a transaction. A connection that turns out to
-    /// have ended is replaced: nothing was done in it.
+    /// Acquires a connection for a transaction, which begins together with its first
+    /// statement: one way to the server less. A connection that turns out to have ended by
+    /// then is replaced.
     ///
     /// # Errors
     ///
-    /// As [`Pool::acquire`], and what the server says.
+    /// As [`Pool::acquire`].
     pub async fn begin(&self, isolation: Isolation) -> Result<PooledConnection, Error> {
         let mut connection = self.acquire().await?;
-        if let Err(error) = connection.begin(isolation).await {
-            if !error.ends_connection() {
-                return Err(error);
-            }
-            connection = self.acquire().await?;
-            connection.begin(isolation).await?;
-        }
+        connection.begin(isolation);
         Ok(connection)
     }
 

@@ -4,13 +4,15 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use connection::{Session as Opened, SessionConnection};
 use futures_util::TryStreamExt;
+use futures_util::future::join;
 use futures_util::task::noop_waker_ref;
+use tokio::time::Sleep;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row, Statement as Prepared};
 
@@ -28,6 +30,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) struct Session {
     client: Client,
     driver: Driver,
+    timer: Option<Timer>,
     prepared: PreparedStatements,
     opened: Instant,
 }
@@ -35,6 +38,42 @@ pub(super) struct Session {
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session").finish_non_exhaustive()
+    }
+}
+
+/// Limits the time of each statement. The timer of the runtime stays where it is from one
+/// statement to the next, because to set one costs more than to run a short statement.
+struct Timer {
+    limit: Duration,
+    sleep: Pin<Box<Sleep>>,
+}
+
+impl Timer {
+    fn new(limit: Duration) -> Self {
+        Self {
+            limit,
+            sleep: Box::pin(tokio::time::sleep(limit)),
+        }
+    }
+
+    /// Runs a future for at most the limit. `None` when it isn't done by then.
+    async fn run<T>(&mut self, future: impl Future<Output = T>) -> Option<T> {
+        let mut future = pin!(future);
+        let deadline = tokio::time::Instant::now() + self.limit;
+        poll_fn(|context| {
+            if let Poll::Ready(done) = future.as_mut().poll(context) {
+                return Poll::Ready(Some(done));
+            }
+            // It may have been set for a statement before.
+            while self.sleep.as_mut().poll(context).is_ready() {
+                if self.sleep.deadline() >= deadline {
+                    return Poll::Ready(None);
+                }
+                self.sleep.as_mut().reset(deadline);
+            }
+            Poll::Pending
+        })
+        .await
     }
 }
 
@@ -86,16 +125,31 @@ impl Driver {
 }
 
 impl Session {
-    pub(super) fn new((client, connection): Opened) -> Box<Self> {
+    /// `limit` is how long to wait for the answer to a statement.
+    pub(super) fn new((client, connection): Opened, limit: Option<Duration>) -> Box<Self> {
         Box::new(Self {
             client,
             driver: Driver {
                 connection: Some(connection),
                 end: None,
             },
+            timer: limit.map(Timer::new),
             prepared: PreparedStatements::default(),
             opened: Instant::now(),
         })
+    }
+
+    /// Runs something on the session. `None` when the server gives no answer in time.
+    pub(super) async fn within_limit<T>(
+        &mut self,
+        run: impl AsyncFnOnce(&mut Self) -> T,
+    ) -> Option<T> {
+        let Some(mut timer) = self.timer.take() else {
+            return Some(run(self).await);
+        };
+        let done = timer.run(run(self)).await;
+        self.timer = Some(timer);
+        done
     }
 
     /// Returns how long it is open.
@@ -131,9 +185,11 @@ impl Session {
     }
 
     /// Runs a statement, hands over its rows, and returns the number of rows that it
-    /// changed or returned. `prepare` keeps it prepared for the next time.
+    /// changed or returned. `prepare` keeps it prepared for the next time. `begin` begins
+    /// the transaction that it is in, and goes out together with it.
     pub(super) async fn run(
         &mut self,
+        begin: Option<&str>,
         statement: &Statement,
         prepare: bool,
         arrived: &mut (impl FnMut(&Row) + Send),
@@ -161,7 +217,18 @@ impl Session {
             }
             Ok::<_, tokio_postgres::Error>(rows.rows_affected().unwrap_or(0))
         };
-        Ok(driver.run(run).await?)
+        let Some(begin) = begin else {
+            return Ok(driver.run(run).await?);
+        };
+        let run = async {
+            // Polled, and so sent, in this order.
+            match join(client.batch_execute(begin), run).await {
+                (Ok(()), done) => done.map(Ok),
+                (Err(refused), Ok(_)) => Ok(Err(refused)),
+                (Err(refused), Err(_)) => Err(refused),
+            }
+        };
+        driver.run(run).await?.map_err(Error::not_begun)
     }
 
     /// Ends the session in good order.

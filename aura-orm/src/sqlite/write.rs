@@ -161,7 +161,7 @@ impl Write {
     /// [`Error::Reclaimed`], [`Error::IdleTimeout`]; and what `read` returns.
     pub async fn query<T, E, R>(
         &mut self,
-        statement: Statement,
+        statement: impl Into<Arc<Statement>>,
         limit: usize,
         read: R,
     ) -> Result<Vec<T>, E>
@@ -170,6 +170,7 @@ impl Write {
         T: Send + 'static,
         E: From<Error> + AsSqliteError + Send + 'static,
     {
+        let statement = statement.into();
         self.run(statement.kind, move |connection| {
             bind::query(&statement, connection, limit, &read)
         })
@@ -181,7 +182,8 @@ impl Write {
     /// # Errors
     ///
     /// As [`Write::query`].
-    pub async fn execute(&mut self, statement: Statement) -> Result<u64, Error> {
+    pub async fn execute(&mut self, statement: impl Into<Arc<Statement>>) -> Result<u64, Error> {
+        let statement = statement.into();
         self.run(statement.kind, move |connection| {
             bind::execute(&statement, connection)
         })

@@ -6,13 +6,14 @@
 //! batch. No delay is added: a write that finds no other is committed alone.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use super::connection::{CHECKPOINT, Deadline, Options};
+use super::connection::{CHECKPOINT, Deadline, INLINE_BUDGET, Options};
 use super::error::Error;
 use super::write::{Parked, Write};
 use super::writer_connection::{Acknowledgement, Committed, WriterConnection};
@@ -28,6 +29,35 @@ pub struct Writer(Arc<Shared>);
 pub(super) struct Shared {
     pub(super) options: Options,
     queue: Mutex<Queue>,
+    disk: DiskWait,
+}
+
+/// How long commits wait for the disk.
+#[derive(Debug)]
+struct DiskWait(AtomicU64);
+
+impl DiskWait {
+    /// Nanoseconds that are assumed before the first commits.
+    const UNKNOWN: u64 = 16_000_000;
+
+    fn new() -> Self {
+        Self(AtomicU64::new(Self::UNKNOWN))
+    }
+
+    /// Notes a commit. One slow commit outweighs several quick ones: after 16 ms it takes
+    /// 43 of them until [`DiskWait::is_short`] again.
+    fn note(&self, elapsed: Duration) {
+        let elapsed = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);
+        let before = self.0.load(Ordering::Relaxed);
+        self.0
+            .store(elapsed.max(before - before / 16), Ordering::Relaxed);
+    }
+
+    /// Returns whether the next commit may be expected to take no longer than a read may
+    /// keep a thread of the runtime.
+    fn is_short(&self) -> bool {
+        u128::from(self.0.load(Ordering::Relaxed)) < INLINE_BUDGET.as_nanos()
+    }
 }
 
 #[derive(Debug)]
@@ -77,6 +107,7 @@ impl Writer {
                 waiters: VecDeque::new(),
                 holder: Weak::new(),
             }),
+            disk: DiskWait::new(),
         }))
     }
 
@@ -236,16 +267,22 @@ impl Shared {
         }
     }
 
-    /// Commits, hands the connection over, and acknowledges the batch. Without the
-    /// wait for the disk a commit of few rows takes less than the way to a thread
-    /// that may block; others go there.
+    /// Commits, hands the connection over, and acknowledges the batch. A commit of few
+    /// rows goes to a thread that may block when it waits for the disk; unless it is one
+    /// write's alone, and recent commits took less time than the way there and back.
     fn commit(self: Arc<Self>, mut writer: Box<WriterConnection>) {
-        let waits = self.options.durable && !self.options.file.is_memory() || writer.bulk;
-        let quick = (!waits)
+        let waits = self.options.durable && !self.options.file.is_memory();
+        let alone = writer.batch.len() == 1;
+        let inline = !writer.bulk && (!waits || alone && self.disk.is_short());
+        let started = Instant::now();
+        let quick = inline
             .then(|| writer.commit(&self.options.file, Duration::ZERO))
             .flatten()
             .map(Committed::acknowledge)
             .is_some();
+        if quick && waits {
+            self.disk.note(started.elapsed());
+        }
         if quick && writer.wal_pages < CHECKPOINT {
             return self.hand_over(writer);
         }
@@ -255,9 +292,11 @@ impl Shared {
                 return self.hand_over(writer);
             }
             let busy_timeout = self.options.busy_timeout.max(Duration::from_millis(1));
+            let started = Instant::now();
             let Some(committed) = writer.commit(&self.options.file, busy_timeout) else {
                 return self.hand_over(writer);
             };
+            self.disk.note(started.elapsed());
             if writer.wal_pages < CHECKPOINT {
                 // First, so that the next write of the same caller finds it free.
                 self.hand_over(writer);
