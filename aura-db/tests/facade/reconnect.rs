@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aura_db::entity::users;
-use aura_db::sea_orm::EntityTrait;
-use aura_db::{Config, Database, Error, Target, UserChange, UserId, WorkflowId};
+use aura_db::sea_orm::{EntityTrait, Statement};
+use aura_db::{Config, Database, Error, Target, TypedQuery, UserChange, UserId, WorkflowId};
 use testdb::TestDb;
 use tokio::sync::Barrier;
 
@@ -17,6 +17,7 @@ use crate::support::{assert_error, user};
 testdb::postgres!(migrated:
     a_changed_column_fails_no_statement, a_read_only_server_is_left,
     an_idle_transaction_is_ended, a_rotated_password_is_read_again,
+    a_transaction_begins_with_its_first_statement, an_ended_connection_begins_no_transaction,
 );
 
 const CONNECTIONS: u32 = 4;
@@ -146,6 +147,60 @@ async fn an_idle_transaction_is_ended(test: TestDb) {
 }
 
 /// A role of the test's own that may read and write, gone at the end.
+async fn a_transaction_begins_with_its_first_statement(test: TestDb) {
+    const OPEN: &str = "SELECT pid::text AS line FROM pg_stat_activity WHERE datname = \
+         current_database() AND pid <> pg_backend_pid() AND state = 'idle in transaction'";
+    let db = connect(test.plain_config()).await;
+    let ada = user(&db, "ada").await.id;
+    let tx = db.begin().await.expect("begun");
+    assert_eq!(test.lines(OPEN).await.len(), 0);
+    tx.users().deactivate(ada).await.expect("written");
+    assert_eq!(test.lines(OPEN).await.len(), 1);
+    tx.rollback().await.expect("undone");
+    assert!(db.users().get(ada).await.expect("there").is_active);
+    let empty = db.begin().await.expect("begun");
+    empty.commit().await.expect("nothing to commit");
+    // The first statement may fail, and then all that follows.
+    let tx = db.begin().await.expect("begun");
+    let nowhere = Statement::from_string(tx.backend(), "INSERT INTO nowhere VALUES (1)");
+    let failed = tx.fetch_all(TypedQuery::<()>::sql(nowhere));
+    assert_error!(failed.await, Error::Other { .. });
+    assert_error!(tx.users().deactivate(ada).await, Error::Aborted);
+    assert_error!(tx.commit().await, Error::Aborted);
+    assert!(db.users().get(ada).await.expect("there").is_active);
+    assert_eq!(test.lines(OPEN).await.len(), 0);
+    db.close().await;
+}
+
+async fn an_ended_connection_begins_no_transaction(test: TestDb) {
+    let mut config = test.plain_config();
+    config.pool.max = 1;
+    let db = Database::connect(config).await.expect("it connects");
+    let ada = user(&db, "ada").await.id;
+    // The connection is in the transaction's hands when the server ends it.
+    let tx = db.begin().await.expect("begun");
+    test.lines(END_ALL).await;
+    tx.users().deactivate(ada).await.expect("on another");
+    tx.commit().await.expect("committed");
+    assert!(!db.users().get(ada).await.expect("there").is_active);
+
+    let tx = db.begin().await.expect("begun");
+    test.lines(END_ALL).await;
+    let inner = tx.transaction(|tx| async move { tx.users().activate(ada).await });
+    inner.await.expect("on another");
+    tx.commit().await.expect("committed");
+    assert!(db.users().get(ada).await.expect("there").is_active);
+
+    // Later it is too late: what was written is gone.
+    let tx = db.begin().await.expect("begun");
+    tx.users().deactivate(ada).await.expect("written");
+    test.lines(END_ALL).await;
+    assert_error!(tx.users().get(ada).await, Error::Unavailable { .. });
+    assert_error!(tx.commit().await, Error::Aborted);
+    assert!(db.users().get(ada).await.expect("there").is_active);
+    db.close().await;
+}
+
 async fn role(test: &TestDb, file: &Path) -> (String, Config) {
     let name = test.lines("SELECT current_database()::text AS line").await;
     let role = format!("{}_role", name[0]);
