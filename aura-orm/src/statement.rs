@@ -19,7 +19,8 @@ pub enum StatementKind {
     Read,
     /// Writes a few rows.
     Write,
-    /// May write many rows: on SQLite it runs where it may block.
+    /// May write many rows: on SQLite it runs where it may block, unless it is the first
+    /// of its transaction, alone, and quick.
     BulkWrite,
 }
 

@@ -7,7 +7,7 @@ use aura_db::{
     Database, Error, LogFilter, LogLevel, LogStats, NewLog, NewWorkflow, Role, TypedQuery,
 };
 use sea_orm::{ConnectionTrait, DbBackend, Statement};
-use testdb::TestDb;
+use testdb::{Backend, TestDb};
 
 use crate::support::{assert_error, open, user};
 
@@ -67,6 +67,17 @@ async fn own_statements_end_with_their_callers(test: TestDb) {
         let turn = db.users().set_role(ada.id, Role::Editor).await;
         turn.expect("its turn comes");
     }
+    if test.backend() == Backend::Postgres {
+        let running = "SELECT pid::text AS line FROM pg_stat_activity WHERE datname = \
+             current_database() AND pid <> pg_backend_pid() AND state = 'active'";
+        let mut looks = 0;
+        while !test.lines(running).await.is_empty() {
+            looks += 1;
+            assert!(looks < 100, "a statement runs on without its caller");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    db.close().await;
 }
 
 /// So many entries that counting them is no matter of a millisecond.

@@ -24,6 +24,8 @@ const SHARED_IDLE: Duration = Duration::from_millis(5);
 pub struct Write {
     parked: Arc<Parked>,
     exclusive: bool,
+    /// No statement has run yet.
+    fresh: bool,
 }
 
 /// The connection between two statements of a write. From there it is reclaimed when
@@ -142,7 +144,11 @@ impl Write {
             polled_on: AtomicU64::new(0),
         });
         shared.set_holder(&parked);
-        Ok(Self { parked, exclusive })
+        Ok(Self {
+            parked,
+            exclusive,
+            fresh: true,
+        })
     }
 
     /// Returns the owner, to mark the future that the write belongs to.
@@ -197,6 +203,8 @@ impl Write {
     ///
     /// As [`Write::query`].
     pub async fn execute_each(&mut self, sql: String, rows: Vec<Vec<Value>>) -> Result<u64, Error> {
+        // Not quick, so not to be tried within the budget.
+        self.fresh = false;
         self.run(StatementKind::BulkWrite, move |connection| {
             bind::execute_each(connection, &sql, &rows)
         })
@@ -230,12 +238,16 @@ impl Write {
         }
         let timeout = guard.shared.options.statement_timeout;
         let reads = kind == StatementKind::Read;
-        if kind != StatementKind::BulkWrite {
-            let budget = if reads { Some(INLINE_BUDGET) } else { timeout };
+        let fresh = std::mem::replace(&mut self.fresh, false);
+        // Interrupting a read rolls nothing back, interrupting a write the whole
+        // transaction (https://sqlite.org/c3ref/interrupt.html): that is of no account
+        // for the first statement of a transaction without others.
+        let repeatable = reads || fresh && guard.is_alone();
+        if repeatable || kind != StatementKind::BulkWrite {
+            let quick = reads || kind == StatementKind::BulkWrite;
+            let budget = if quick { Some(INLINE_BUDGET) } else { timeout };
             match run_within(&mut guard, budget, &run) {
-                // Interrupting a statement that only reads rolls nothing back
-                // (https://sqlite.org/c3ref/interrupt.html).
-                Err(error) if reads && error.exceeded_budget() => {}
+                Err(error) if quick && error.exceeded_budget() => {}
                 done => {
                     self.parked.park(guard);
                     return within(timeout, done);
@@ -243,6 +255,7 @@ impl Write {
             }
         }
         if kind == StatementKind::BulkWrite {
+            guard.begin_again()?;
             guard.set_bulk();
         }
         // Interrupting a write rolls back the whole transaction, so when its caller

@@ -359,6 +359,15 @@ impl WriterGuard {
         Ok(())
     }
 
+    /// Begins anew after SQLite has rolled back a transaction with no other write in it.
+    pub(super) fn begin_again(&mut self) -> Result<(), Error> {
+        let writer = self.writer.as_mut().ok_or(Error::Ended)?;
+        if writer.is_outside_transaction() {
+            writer.execute("BEGIN IMMEDIATE")?;
+        }
+        Ok(())
+    }
+
     /// Returns whether no other write is in the transaction.
     pub(super) fn is_alone(&self) -> bool {
         self.writer

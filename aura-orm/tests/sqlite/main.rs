@@ -1,5 +1,6 @@
 //! The promises of the engine, on files.
 
+mod bulk;
 mod idle;
 mod pool;
 mod reads;
