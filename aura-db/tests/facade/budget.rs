@@ -67,6 +67,10 @@ async fn own_statements_end_with_their_callers(test: TestDb) {
         let turn = db.users().set_role(ada.id, Role::Editor).await;
         turn.expect("its turn comes");
     }
+    // The last of them, with no statement behind it that could end it.
+    let reading = db.fetch_one(TypedQuery::<i64>::sql(own(READS)));
+    let given_up = tokio::time::timeout(Duration::from_millis(50), reading).await;
+    assert!(given_up.is_err());
     if test.backend() == Backend::Postgres {
         let running = "SELECT pid::text AS line FROM pg_stat_activity WHERE datname = \
              current_database() AND pid <> pg_backend_pid() AND state = 'active'";
