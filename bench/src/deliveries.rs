@@ -1,5 +1,5 @@
 //! `deliveries`: a table of an application beside those of this workspace, with
-//! what it told others by webhook.
+//! what it sent to others by webhook.
 
 use chrono::{DateTime, SubsecRound, Utc};
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend};

@@ -71,7 +71,7 @@ async fn measured(options: &Options, server: Option<&Target>) -> Result<Report> 
                 Some(processors) => Some(PinnedServer::new(server, processors.server).await?),
                 None => None,
             };
-            report.settings.push(pin::told(plan.processors));
+            report.settings.push(pin::describe(plan.processors));
             let databases = Databases::make(Some(server), None, plan.shape).await?;
             on_backend(&plan, databases, &mut report).await?;
         }

@@ -175,7 +175,7 @@ pub(crate) trait Peer: Send + Sync + Sized + 'static {
     /// Returns the delivery with this id.
     fn own_row(&self, id: i64) -> impl Future<Output = Result<Option<Delivery>>> + Send;
 
-    /// Returns the same by a statement that is built once, from whoever builds it each
+    /// Returns the same by a statement that is built once, from a peer that builds it each
     /// time otherwise.
     fn own_row_cached(&self, id: i64) -> impl Future<Output = Result<Option<Delivery>>> + Send {
         self.own_row(id)

@@ -56,8 +56,8 @@ impl Pin {
     }
 }
 
-/// Returns what the report tells about the processors.
-pub(crate) fn told(processors: Option<Processors>) -> (String, String) {
+/// Describes the processors for the report.
+pub(crate) fn describe(processors: Option<Processors>) -> (String, String) {
     let value = match processors {
         None => "as the kernel chooses".to_owned(),
         Some(Processors { peer, server }) if peer == server => {
@@ -157,7 +157,7 @@ mod affinity {
     }
 }
 
-/// Elsewhere a process can't be told.
+/// Elsewhere a process can't be moved.
 #[cfg(not(target_os = "linux"))]
 mod affinity {
     use std::io;

@@ -1,4 +1,4 @@
-//! How a run goes, and what is told of that.
+//! How a run goes, and what is printed of it.
 
 use crate::Result;
 use crate::data::Shape;
@@ -10,7 +10,7 @@ use crate::process::Programs;
 use crate::typeorm;
 use crate::workload::{Backend, Durability, Workload};
 
-/// So many seconds each peer runs before it is measured, however short the
+/// Seconds that each peer runs before it is measured, however short the
 /// rounds are: Node.js compiles what runs often only after a while.
 const WARM_UP: f64 = 2.0;
 
@@ -86,7 +86,7 @@ impl<'a> Plan<'a> {
         only.is_empty() || only.iter().any(|text| workload.key().contains(text))
     }
 
-    /// Returns who is measured on a backend.
+    /// Returns the peers that are measured on a backend.
     pub(crate) fn peers_on(&self, backend: Backend) -> Vec<Name> {
         let mut peers = self.peers.clone();
         peers.retain(|peer| peer.runs_on(backend));

@@ -92,7 +92,7 @@ pub(crate) enum Operation {
 }
 
 impl Operation {
-    /// All of them, in the order in which they are told.
+    /// All of them, in the order of the report.
     const ALL: [Self; 15] = [
         Self::Authenticate,
         Self::Details,
@@ -202,7 +202,7 @@ pub(crate) struct Workload {
 }
 
 impl Workload {
-    /// All of them, in the order in which they are told.
+    /// All of them, in the order of the report.
     pub(crate) fn all(backend: Backend) -> Vec<Self> {
         let mut all = Vec::new();
         let durabilities: &[Durability] = match backend {

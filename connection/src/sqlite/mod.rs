@@ -18,7 +18,7 @@ use crate::open::{Connections, with_logging};
 pub use file::prepare_sqlite;
 use file::{OPEN_PATIENCE, RETRY, is_busy, refuse_folder, refused, unusable};
 
-/// A WAL that grew behind a long read is cut to so many bytes afterwards.
+/// Bytes to which a WAL is cut that grew behind a long read.
 const WAL_BYTES: &str = "67108864";
 
 /// How long SQLite waits for another process's lock.
