@@ -123,14 +123,8 @@ impl Parked {
 }
 
 impl Write {
-    pub(super) async fn begin(mut guard: WriterGuard, exclusive: bool) -> Result<Self, Error> {
-        match guard.begin() {
-            // Another process holds the file's lock.
-            Err(error) if error.is_busy() => {
-                guard = blocking(guard, begin_waiting).await??;
-            }
-            begun => begun?,
-        }
+    pub(super) async fn begin(guard: WriterGuard, exclusive: bool) -> Result<Self, Error> {
+        let guard = begin(guard).await?;
         let limit = if exclusive {
             // Less than what the others wait.
             guard.shared.options.acquire_timeout.mul_f32(0.75)
@@ -253,9 +247,12 @@ impl Write {
                     return within(timeout, done);
                 }
             }
+            if !reads {
+                guard.rollback();
+                guard = begin(guard).await?;
+            }
         }
         if kind == StatementKind::BulkWrite {
-            guard.begin_again()?;
             guard.set_bulk();
         }
         // Interrupting a write rolls back the whole transaction, so when its caller
@@ -309,6 +306,14 @@ fn within<T, E: From<Error> + AsSqliteError>(
             Err(Error::TimedOut(timeout).into())
         }
         (done, _) => done,
+    }
+}
+
+/// Begins a write, and waits where it may block when another process holds the file's lock.
+async fn begin(mut guard: WriterGuard) -> Result<WriterGuard, Error> {
+    match guard.begin() {
+        Err(error) if error.is_busy() => blocking(guard, begin_waiting).await?,
+        begun => begun.map(|()| guard),
     }
 }
 

@@ -359,13 +359,15 @@ impl WriterGuard {
         Ok(())
     }
 
-    /// Begins anew after SQLite has rolled back a transaction with no other write in it.
-    pub(super) fn begin_again(&mut self) -> Result<(), Error> {
-        let writer = self.writer.as_mut().ok_or(Error::Ended)?;
-        if writer.is_outside_transaction() {
-            writer.execute("BEGIN IMMEDIATE")?;
+    /// Rolls back a write that is alone in its transaction, to begin it again.
+    ///
+    /// An interrupted statement that writes has rolled the transaction back itself, unless
+    /// the interrupt came with its last step: then it has ended, and its rows are changed.
+    pub(super) fn rollback(&mut self) {
+        self.active = false;
+        if let Some(writer) = &mut self.writer {
+            writer.rollback();
         }
-        Ok(())
     }
 
     /// Returns whether no other write is in the transaction.

@@ -125,7 +125,7 @@ impl WriterConnection {
     }
 
     /// Leaves no transaction open.
-    fn rollback(&mut self) {
+    pub(super) fn rollback(&mut self) {
         if let Some((connection, _)) = &self.connection
             && !connection.is_autocommit()
             && self.execute("ROLLBACK").is_err()

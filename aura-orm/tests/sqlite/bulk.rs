@@ -2,6 +2,7 @@
 //! interrupted and runs again where it may block.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use aura_orm::sqlite::{Error, Write};
 use aura_orm::{Statement, StatementKind};
@@ -72,6 +73,31 @@ async fn others_of_its_batch_stay() {
         task.await.expect("no panic").expect("committed");
     }
     assert_eq!(count(&engine).await, MANY + 1);
+}
+
+/// SQLite looks for an interrupt every 1,000 steps, over all runs of a statement: one of
+/// these runs is interrupted after its last step, when it has changed its row.
+#[tokio::test]
+async fn one_that_is_interrupted_at_its_end_changes_its_row_once() {
+    let engine = engine();
+    let mut write = engine.begin().await;
+    put(&mut write, "0").await.expect("inserted");
+    write.commit().await.expect("committed");
+    for run in 1..=500 {
+        let update = "UPDATE t SET x = CAST(x AS INTEGER) + 1 RETURNING CAST(x AS INTEGER)";
+        let update = Statement::new(StatementKind::BulkWrite, update, Vec::new());
+        let mut write = engine.begin().await;
+        let updated: Vec<i64> = write
+            .query(update, 2, |row| {
+                // Longer than a statement may run where it is called.
+                std::thread::sleep(Duration::from_micros(1100));
+                Ok::<_, Error>(row.get(0)?)
+            })
+            .await
+            .expect("updated");
+        assert_eq!(updated, [run]);
+        write.commit().await.expect("committed");
+    }
 }
 
 #[tokio::test]
