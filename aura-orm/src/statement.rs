@@ -10,6 +10,8 @@ pub struct Statement {
     pub(crate) kind: StatementKind,
     pub(crate) sql: Cow<'static, str>,
     pub(crate) values: Vec<Value>,
+    /// A read that is known to be short.
+    pub(crate) short: bool,
 }
 
 /// What a statement does, which decides where it runs.
@@ -34,6 +36,7 @@ impl Statement {
             kind,
             sql: sql.into(),
             values,
+            short: false,
         }
     }
 

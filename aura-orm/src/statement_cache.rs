@@ -11,6 +11,7 @@ use crate::{Statement, StatementKind, TypedStatement};
 /// The SQL of a statement, on each backend.
 #[derive(Debug, Default)]
 pub struct CachedSql {
+    short: bool,
     sqlite: OnceLock<(StatementKind, String)>,
     postgres: OnceLock<(StatementKind, String)>,
 }
@@ -27,7 +28,20 @@ impl CachedSql {
     /// Creates it. Keep it in a `static`.
     #[must_use]
     pub const fn new() -> Self {
+        Self::create(false)
+    }
+
+    /// Creates it for a short read: of few rows, found by a key. On PostgreSQL, outside of a
+    /// transaction, many of them at the same moment share a connection, where none is
+    /// answered before those that were sent earlier. One that takes long may run twice.
+    #[must_use]
+    pub const fn short_read() -> Self {
+        Self::create(true)
+    }
+
+    const fn create(short: bool) -> Self {
         Self {
+            short,
             sqlite: OnceLock::new(),
             postgres: OnceLock::new(),
         }
@@ -62,7 +76,9 @@ impl<Q: TypedStatement, B: FnOnce() -> Result<Q, DbErr> + Send> TypedStatement
             _ => &self.fixed.sqlite,
         };
         if let Some((kind, sql)) = cached.get() {
-            return Ok(Statement::new(*kind, sql.as_str(), self.values));
+            let mut statement = Statement::new(*kind, sql.as_str(), self.values);
+            statement.short = self.fixed.short && *kind == StatementKind::Read;
+            return Ok(statement);
         }
         let statement = (self.build)()?.build(backend)?;
         // In another order they would go to the wrong places.

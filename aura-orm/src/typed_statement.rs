@@ -200,7 +200,9 @@ impl<D: RowDecoder> TypedQuery<D> {
     /// Wraps SQL: its first word says whether it writes.
     #[must_use]
     pub fn sql(statement: sea_orm::Statement) -> Self {
-        let Statement { kind, sql, values } = Statement::classify(statement);
+        let Statement {
+            kind, sql, values, ..
+        } = Statement::classify(statement);
         let statement = sea_orm::Statement::from_sql_and_values(DbBackend::Sqlite, sql, values);
         Self::new(kind, Source::Sql(statement))
     }

@@ -34,6 +34,7 @@ mod plugins;
 mod pooler;
 mod reconnect;
 mod sessions;
+mod short_reads;
 mod stats;
 mod support;
 mod times;

@@ -3,6 +3,8 @@
 //! Every statement is run here: reads on a reader, writes on the writer, both on the
 //! connection of a transaction inside one. Every failure becomes an [`Error`] here.
 
+use std::sync::Arc;
+
 use sea_orm::sea_query::{
     DeleteStatement, InsertStatement, OnConflict, SelectStatement, UpdateStatement, ValueType,
 };
@@ -15,7 +17,7 @@ use crate::error::{Context, Error};
 use crate::executor::Executor;
 use crate::executor::context::Backend;
 use crate::executor::tx_connection::TxConnection;
-use crate::postgres::PooledConnection;
+use crate::postgres::{Pool, PooledConnection};
 use crate::row::{EntityModel, ModelOf, RowDecoder, RowError, RowReader};
 use crate::statement::{Statement, StatementKind};
 use crate::typed_statement::{RowOf, TypedQuery, TypedStatement, returning, select};
@@ -45,15 +47,9 @@ impl<X: From<Error> + Send + 'static> Executor<X> {
                     self.query_write::<D>(sqlite, statement, limit).await?
                 }
                 Backend::Sqlite(sqlite) => self.query_read::<D>(sqlite, statement, limit).await?,
+                // Boxed, so that the future of a read on SQLite stays small.
                 Backend::Postgres(postgres) => {
-                    let kind = statement.kind();
-                    let run = async |connection: &mut PooledConnection| {
-                        connection.query::<D>(statement, limit).await
-                    };
-                    // Boxed, so that the future of a read on SQLite stays small.
-                    Box::pin(self.on_server(postgres, kind, run))
-                        .await?
-                        .map_err(Error::from)?
+                    Box::pin(self.query_on_server::<D>(postgres, statement, limit)).await?
                 }
             }
         };
@@ -62,6 +58,37 @@ impl<X: From<Error> + Send + 'static> Executor<X> {
         }
         self.count_rows(rows.len() as u64);
         Ok(rows)
+    }
+
+    async fn query_on_server<D: RowDecoder>(
+        &self,
+        postgres: &Pool,
+        statement: Statement,
+        limit: usize,
+    ) -> Result<Vec<D::Row>, Error> {
+        if !statement.short {
+            return self.query_alone::<D>(postgres, statement, limit).await;
+        }
+        let statement = Arc::new(statement);
+        let shared = postgres.query_shared::<D>(&statement, limit).await;
+        if let Some(rows) = shared.context("reading")? {
+            return Ok(rows?);
+        }
+        let _counted = postgres.count_unshared();
+        let statement = Arc::unwrap_or_clone(statement);
+        self.query_alone::<D>(postgres, statement, limit).await
+    }
+
+    async fn query_alone<D: RowDecoder>(
+        &self,
+        postgres: &Pool,
+        statement: Statement,
+        limit: usize,
+    ) -> Result<Vec<D::Row>, Error> {
+        let kind = statement.kind();
+        let run =
+            async |connection: &mut PooledConnection| connection.query::<D>(statement, limit).await;
+        Ok(self.on_server(postgres, kind, run).await??)
     }
 
     /// Runs a statement and returns the number of rows that it changed.

@@ -51,14 +51,14 @@ pub struct PooledConnection {
 }
 
 /// The rows of a statement, read as they arrive.
-struct Rows<D: RowDecoder> {
+pub(super) struct Rows<D: RowDecoder> {
     limit: usize,
     columns: Columns,
     read: Result<Vec<D::Row>, RowError>,
 }
 
 impl<D: RowDecoder> Rows<D> {
-    fn new(limit: usize) -> Self {
+    pub(super) fn new(limit: usize) -> Self {
         Self {
             limit,
             columns: Columns::default(),
@@ -66,7 +66,7 @@ impl<D: RowDecoder> Rows<D> {
         }
     }
 
-    fn arrived(&mut self, row: &Row) {
+    pub(super) fn arrived(&mut self, row: &Row) {
         let limit = self.limit;
         let Some(rows) = self.read.as_mut().ok().filter(|rows| rows.len() < limit) else {
             return;
@@ -75,6 +75,11 @@ impl<D: RowDecoder> Rows<D> {
             Ok(row) => rows.push(row),
             Err(error) => self.read = Err(error),
         }
+    }
+
+    /// Returns the rows, or the error of the first that can't be read.
+    pub(super) fn into_read(self) -> Result<Vec<D::Row>, RowError> {
+        self.read
     }
 }
 
@@ -124,7 +129,7 @@ impl PooledConnection {
         let mut rows = Rows::<D>::new(limit);
         self.run(&statement, &mut |row: &Row| rows.arrived(row))
             .await?;
-        Ok(rows.read)
+        Ok(rows.into_read())
     }
 
     /// Runs a statement and returns the number of rows that it changed.

@@ -7,10 +7,11 @@
 //! * [`Pool`]: at most `DB_POOL_MAX` connections; the one that was used last is used next.
 //! * [`PooledConnection`]: a connection in use, its prepared statements, and what its
 //!   errors say about it.
+//! * `pipeline`: the connections that short reads share, each with a task of its own.
 //!
 //! What holds:
 //!
-//! * One statement at a time runs on a connection. Its answer is read to the end, or the
+//! * One statement at a time runs on a connection that isn't shared. Its answer is read to the end, or the
 //!   connection is closed and the server is asked to cancel it.
 //! * A connection in an unknown state is never used again.
 //! * The driver's log has kinds of values, never values.
@@ -18,6 +19,7 @@
 mod bind;
 mod connection;
 mod error;
+mod pipeline;
 mod pool;
 mod session;
 

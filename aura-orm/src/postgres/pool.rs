@@ -4,11 +4,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use ::connection::{ConnectError, Connector, Session as Opened, Target};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_postgres::CancelToken;
 
 use super::connection::{Isolation, PooledConnection};
 use super::error::Error;
+use super::pipeline::{Pipelines, Place, Unshared};
 use super::session::Session;
+use crate::{RowDecoder, RowError, Statement};
 
 /// A session that was idle for longer is asked for an answer before it is used.
 const PING_AFTER: Duration = Duration::from_secs(1);
@@ -53,6 +56,7 @@ pub(super) struct PoolInner {
     /// Where connections are closed, also from outside of it.
     runtime: tokio::runtime::Handle,
     idle: Mutex<Idle>,
+    pipelines: Pipelines,
 }
 
 #[derive(Debug, Default)]
@@ -105,8 +109,9 @@ impl PoolInner {
         self.runtime.spawn(session.close());
     }
 
-    /// Closes all idle connections.
+    /// Closes all idle connections, and those that are shared when they are idle.
     pub(super) fn discard_idle(&self) {
+        self.pipelines.replace();
         let connections = std::mem::take(&mut self.idle().connections);
         for (session, _) in connections {
             self.close_session(session);
@@ -130,16 +135,84 @@ impl PoolInner {
         self.runtime.spawn(async move {
             // Answered after all that is under way.
             let ended = tokio::time::timeout(END_TIMEOUT, session.ping()).await;
-            if ended.is_err()
-                && let Ok(_permit) = pool.cancels.try_acquire()
-            {
-                let request = pool.connector.cancel(session.cancel_token());
-                let _ = tokio::time::timeout(CANCEL_TIMEOUT, request).await;
+            if ended.is_err() && pool.request_cancel(session.cancel_token()).await {
                 // A pooler forgets the request when its client goes before.
                 let _ = tokio::time::timeout(CANCEL_TIMEOUT, session.ping()).await;
             }
             session.close().await;
         });
+    }
+
+    /// Asks the server to cancel a statement. Returns whether it was asked.
+    async fn request_cancel(&self, token: CancelToken) -> bool {
+        let Ok(_permit) = self.cancels.try_acquire() else {
+            return false;
+        };
+        let request = self.connector.cancel(token);
+        let _ = tokio::time::timeout(CANCEL_TIMEOUT, request).await;
+        true
+    }
+
+    pub(super) fn pipelines(&self) -> &Pipelines {
+        &self.pipelines
+    }
+
+    /// Runs a task in the pool's runtime.
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.runtime.spawn(task);
+    }
+
+    /// Opens a connection that is shared, with the permit that it keeps.
+    pub(super) async fn open_shared(&self) -> Option<(OwnedSemaphorePermit, Opened)> {
+        let timeout = self.connector.config().pool.connection_timeout;
+        let permit = tokio::time::timeout(timeout, self.permits.clone().acquire_owned());
+        let permit = permit.await.ok()?.ok()?;
+        let surplus = {
+            let mut idle = self.idle();
+            let is_full = idle.open >= self.connector.config().pool.max;
+            // Of as many as there may be, one is idle while its permit is held here.
+            let surplus =
+                (is_full && !idle.connections.is_empty()).then(|| idle.connections.remove(0));
+            idle.open += 1;
+            surplus
+        };
+        if let Some((session, _)) = surplus {
+            self.close_session(session);
+        }
+        let opened = self.connector.connect(timeout).await;
+        if opened.is_err() {
+            self.note_shared_closed();
+        }
+        Some((permit, opened.ok()?))
+    }
+
+    pub(super) fn note_shared_closed(&self) {
+        self.idle().open -= 1;
+    }
+
+    /// Cancels the statement that keeps the others of a shared connection.
+    pub(super) fn cancel_shared(self: &Arc<Self>, token: CancelToken) {
+        let pool = self.clone();
+        self.spawn(async move {
+            pool.request_cancel(token).await;
+        });
+    }
+
+    /// Returns a place on a shared connection, when other short reads are under way.
+    fn place(self: &Arc<Self>) -> Option<Place> {
+        let max = self.connector.config().pool.max;
+        let shared = match max {
+            _ if !self.prepares => 0,
+            0..4 => 0,
+            4..8 => 1,
+            8.. => 2,
+        };
+        self.pipelines.place(self, shared)
+    }
+
+    /// Returns whether each connection has a user.
+    pub(super) fn is_exhausted(&self) -> bool {
+        self.permits.available_permits() == 0
     }
 
     /// Takes the session that was used last and is alive.
@@ -271,6 +344,7 @@ impl Pool {
             cancels: Arc::new(Semaphore::new(MAX_CANCELS)),
             runtime: tokio::runtime::Handle::current(),
             idle: Mutex::default(),
+            pipelines: Pipelines::default(),
             connector,
         }));
         drop(pool.0.opened(first));
@@ -306,6 +380,28 @@ impl Pool {
         Ok(connection)
     }
 
+    /// Runs a short read on a shared connection, together with others. `None` when it has to
+    /// run on a connection of its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`PooledConnection::query`].
+    pub(crate) async fn query_shared<D: RowDecoder>(
+        &self,
+        statement: &Arc<Statement>,
+        limit: usize,
+    ) -> Result<Option<Result<Vec<D::Row>, RowError>>, Error> {
+        match self.0.place() {
+            Some(place) => place.query::<D>(statement.clone(), limit).await,
+            None => Ok(None),
+        }
+    }
+
+    /// Counts a short read on a connection of its own, as long as the result lives.
+    pub(crate) fn count_unshared(&self) -> Unshared {
+        Pipelines::count_unshared(&self.0)
+    }
+
     /// Returns the number of open connections, and how many of them are idle.
     #[must_use]
     pub fn size(&self) -> (u32, usize) {
@@ -317,6 +413,7 @@ impl Pool {
     pub async fn close(&self) {
         let permits = self.0.connector.config().pool.max.max(1);
         let timeout = self.0.connector.config().pool.connection_timeout;
+        self.0.pipelines.close();
         let _ = tokio::time::timeout(timeout, self.0.permits.acquire_many(permits)).await;
         self.0.permits.close();
         let connections = {

@@ -255,7 +255,7 @@ impl Session {
 
 /// The statements that a session has prepared. The least recently used makes room.
 #[derive(Default)]
-struct PreparedStatements {
+pub(super) struct PreparedStatements {
     statements: HashMap<Cow<'static, str>, (Prepared, u64)>,
     uses: u64,
 }
@@ -267,23 +267,33 @@ impl PreparedStatements {
         statement: &Statement,
         types: &[Type],
     ) -> Result<Prepared, tokio_postgres::Error> {
-        let sql = &statement.sql;
-        self.uses += 1;
-        if let Some((prepared, used)) = self.statements.get_mut(sql)
-            && prepared.params() == types
-        {
-            *used = self.uses;
-            return Ok(prepared.clone());
+        if let Some(prepared) = self.find(statement, types) {
+            return Ok(prepared);
         }
-        let prepared = client.prepare_typed(sql, types).await?;
+        let prepared = client.prepare_typed(&statement.sql, types).await?;
+        self.keep(statement, prepared.clone());
+        Ok(prepared)
+    }
+
+    /// Returns the statement with parameters of these types.
+    pub(super) fn find(&mut self, statement: &Statement, types: &[Type]) -> Option<Prepared> {
+        self.uses += 1;
+        let (prepared, used) = self.statements.get_mut(&statement.sql)?;
+        if prepared.params() != types {
+            return None;
+        }
+        *used = self.uses;
+        Some(prepared.clone())
+    }
+
+    pub(super) fn keep(&mut self, statement: &Statement, prepared: Prepared) {
         if self.statements.len() >= MAX_PREPARED {
             let oldest = self.statements.iter().min_by_key(|(_, (_, used))| *used);
             if let Some(oldest) = oldest.map(|(sql, _)| sql.clone()) {
                 self.statements.remove(&oldest);
             }
         }
-        let kept = (prepared.clone(), self.uses);
-        self.statements.insert(sql.clone(), kept);
-        Ok(prepared)
+        let kept = (prepared, self.uses);
+        self.statements.insert(statement.sql.clone(), kept);
     }
 }

@@ -193,7 +193,7 @@ impl crate::peer::Peer for Peer {
     }
 
     async fn own_row_cached(&self, id: i64) -> Result<Option<Delivery>> {
-        static BY_ID: CachedSql = CachedSql::new();
+        static BY_ID: CachedSql = CachedSql::short_read();
         let found = BY_ID.with(vec![id.into()], move || {
             Ok(deliveries::Entity::find_by_id(id))
         });

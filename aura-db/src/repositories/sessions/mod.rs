@@ -144,7 +144,7 @@ impl Sessions {
         let found = self
             .0
             .read(op("authenticate", Action::Read), |h| async move {
-                static AUTHENTICATE: CachedSql = CachedSql::new();
+                static AUTHENTICATE: CachedSql = CachedSql::short_read();
                 let now = h.now();
                 let select = || {
                     let select = sessions::Entity::find()

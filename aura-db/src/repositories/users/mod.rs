@@ -327,7 +327,7 @@ async fn end_sessions(h: &Context, id: UserId) -> Result<(), Error> {
 
 /// A user who is not deleted.
 pub(crate) fn live_by_id(id: UserId) -> impl TypedStatement<Decoder = ModelOf<users::Entity>> {
-    static LIVE: CachedSql = CachedSql::new();
+    static LIVE: CachedSql = CachedSql::short_read();
     LIVE.with(vec![id.into()], move || {
         Ok(users::Entity::live().filter(users::COLUMN.id.eq(id)))
     })
