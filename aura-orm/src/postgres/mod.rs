@@ -11,8 +11,8 @@
 //!
 //! What holds:
 //!
-//! * One statement at a time runs on a connection that isn't shared. Its answer is read to the end, or the
-//!   connection is closed and the server is asked to cancel it.
+//! * One statement at a time runs on a connection that isn't shared. Its answer is read to
+//!   the end, or the connection is closed and the server is asked to cancel it.
 //! * A connection in an unknown state is never used again.
 //! * The driver's log has kinds of values, never values.
 
