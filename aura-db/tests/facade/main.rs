@@ -33,6 +33,7 @@ mod people;
 mod plugins;
 mod pooler;
 mod reconnect;
+mod related_entities;
 mod sessions;
 mod stats;
 mod support;

@@ -3,7 +3,8 @@
 //! A row is read cell by cell. The kind of each cell comes from the Rust type that it
 //! is read as, so a column of another type is an error and never converted silently.
 //!
-//! * [`ModelOf`]: the models of an entity.
+//! * [`ModelOf`]: the models of an entity; [`JoinedModels`], [`TwoRequiredModels`] and
+//!   [`RelatedModels`]: of several.
 //! * Tuples and single values: by position.
 //! * [`Deserialized`]: any other type, by column name.
 
@@ -20,12 +21,16 @@ use tokio_postgres::types::{FromSql, Type};
 
 use crate::sqlite;
 pub use deserialize::Deserialized;
-pub use model::{EntityModel, ModelOf, TwoModels, TwoRequiredModels};
+pub use model::{EntityModel, JoinedModels, ModelOf, RelatedModels, TwoRequiredModels};
 
 /// Reads a row as a type.
 pub trait RowDecoder: 'static {
     /// The type of a row.
     type Row: Send + 'static;
+
+    /// Whether [`consolidate`](Self::consolidate) merges rows, so that also a caller of the
+    /// first needs all of them.
+    const CONSOLIDATES: bool = false;
 
     /// Reads the next cells of a row.
     ///
@@ -33,6 +38,12 @@ pub trait RowDecoder: 'static {
     ///
     /// [`DbErr::Type`] for a cell that holds something else.
     fn decode(cells: &mut RowReader<'_>) -> Result<Self::Row, DbErr>;
+
+    /// Merges the rows of a result that are of the same model.
+    #[must_use]
+    fn consolidate(rows: Vec<Self::Row>) -> Vec<Self::Row> {
+        rows
+    }
 }
 
 /// Reads the cells of a row, from the first to the last.
@@ -56,8 +67,8 @@ enum Cells<'r> {
 /// What is known of the columns of a result after its first row.
 #[derive(Debug, Default)]
 pub struct Columns {
-    /// Where the columns of the entities stand: of one alone, and of the two of a join.
-    positions: [OnceCell<model::Positions>; 3],
+    /// Where the columns of the entities stand: of one alone, and of each of a join.
+    positions: [OnceCell<model::Positions>; model::SIDES],
     /// Which columns hold JSON, on SQLite.
     json: OnceCell<Vec<bool>>,
 }
@@ -270,12 +281,23 @@ impl RowDecoder for () {
 }
 
 /// Reads a row or reports what is wrong with it, so that one unreadable row doesn't hide
-/// the others.
+/// the others. Errors follow rows that are merged.
 impl<D: RowDecoder> RowDecoder for Result<D, RowError> {
     type Row = Result<D::Row, RowError>;
 
+    const CONSOLIDATES: bool = D::CONSOLIDATES;
+
     fn decode(cells: &mut RowReader<'_>) -> Result<Self::Row, DbErr> {
         Ok(D::decode(cells).map_err(|source| cells.error(source)))
+    }
+
+    fn consolidate(rows: Vec<Self::Row>) -> Vec<Self::Row> {
+        if !D::CONSOLIDATES {
+            return rows;
+        }
+        let (read, failed): (Vec<_>, Vec<_>) = rows.into_iter().partition(Result::is_ok);
+        let read = D::consolidate(read.into_iter().flatten().collect());
+        read.into_iter().map(Ok).chain(failed).collect()
     }
 }
 
