@@ -26,6 +26,7 @@ mod logs_prune;
 mod logs_tail;
 mod logs_together;
 mod moved_files;
+mod optional_kinds;
 mod own_entities;
 mod owned_transactions;
 mod pages;

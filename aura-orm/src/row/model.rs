@@ -5,7 +5,7 @@ use std::collections::hash_map::Entry;
 use std::marker::PhantomData;
 
 use sea_orm::{
-    ActiveModelTrait, DbErr, EntityTrait, IdenStatic, Iterable, ModelTrait,
+    ActiveModelTrait, ColumnTrait, DbErr, EntityTrait, IdenStatic, Iterable, ModelTrait,
     PrimaryKeyToColumn, TryIntoModel, Value,
 };
 
@@ -209,10 +209,11 @@ fn read_at<E: EntityModel>(
         // Past the cell, as errors expect it.
         cells.next = at + 1;
         let kind = <E::Model as ModelTrait>::get_value_type(column);
-        let value = cells.value(at, &kind)?;
-        if row.try_set(column, value).is_err() {
-            return Err(cells.mismatch(at, &format!("{}'s type", column.as_str())));
-        }
+        let declared = || {
+            let declared = column.def().get_column_type().clone();
+            (declared, format!("{}'s type", column.as_str()))
+        };
+        cells.read_cell(at, &kind, declared, |value| row.try_set(column, value).ok())?;
     }
     row.try_into_model()
 }
