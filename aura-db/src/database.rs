@@ -437,7 +437,8 @@ macro_rules! queries {
             /// # Ok(()) }
             /// ```
             ///
-            /// An insert, update or delete of an entity returns the rows that it wrote.
+            /// `find_with_related` returns each model with all that is related to it. An
+            /// insert, update or delete of an entity returns the rows that it wrote.
             /// Soft-deleted rows are returned too, unless the query starts from
             /// [`entity::Live::live`].
             ///
@@ -455,7 +456,7 @@ macro_rules! queries {
             }
 
             /// Runs a statement of your own and returns its first row, if there is one. No
-            /// other row is read.
+            /// other row is read, except of `find_with_related`, which needs them all.
             ///
             /// # Errors
             ///
@@ -467,8 +468,7 @@ macro_rules! queries {
                 self.context.fetch_optional(query).await
             }
 
-            /// Runs a statement of your own and returns its first row. No other row is
-            /// read.
+            /// Runs a statement of your own and returns its first row, as `fetch_optional`.
             ///
             /// # Errors
             ///

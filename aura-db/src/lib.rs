@@ -53,8 +53,18 @@
 //! query goes to [`Database::fetch_all`], [`Database::fetch_one`] or
 //! [`Database::fetch_optional`], a statement that writes to
 //! [`Database::execute`]; a [`Transaction`] has them too. [`TypedStatement`] lists what
-//! they take. For what only SeaORM's own connections can do, there is
-//! [`Database::seaorm`].
+//! they take: also joins of up to six entities, and `find_with_related`. For what only
+//! SeaORM's own connections can do, there is [`Database::seaorm`].
+//!
+//! Columns of these types need the feature of the same name as in SeaORM, or an error names
+//! it:
+//!
+//! | feature | types |
+//! |---|---|
+//! | `with-uuid` | `Uuid` |
+//! | `with-rust_decimal` | `Decimal` |
+//! | `with-time` | `Date`, `Time`, `PrimitiveDateTime` and `OffsetDateTime` of the crate time |
+//! | `postgres-array` | `Vec<T>` and `Option<Vec<T>>`, which SQLite refuses |
 //!
 //! ```
 //! use aura_db::entity::{Live, WorkflowStatus, workflows};

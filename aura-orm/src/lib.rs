@@ -11,6 +11,9 @@
 //! * [`sqlite`]: SQLite inside the process.
 //! * [`postgres`]: the connections to a server.
 //! * [`SeaOrm`]: SeaORM's own connections, for what only they can do.
+//!
+//! The features `with-uuid`, `with-rust_decimal`, `with-time` and `postgres-array` add the
+//! kinds of values that those of `SeaORM` do.
 
 mod batcher;
 mod clock;

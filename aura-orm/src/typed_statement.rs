@@ -8,25 +8,39 @@ use sea_orm::sea_query::{
 };
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, DbBackend, DbErr, DeleteMany, EntityTrait, FromQueryResult,
-    Insert, Iterable, QueryTrait, Select, SelectGetableTuple, SelectModel, SelectTwo,
-    SelectTwoRequired, Selector, SelectorRaw, SelectorTrait, StatementBuilder, TryGetableMany,
-    UpdateMany, Value, Values,
+    Insert, Iterable, QueryTrait, Select, SelectFive, SelectFour, SelectGetableTuple, SelectModel,
+    SelectSix, SelectThree, SelectTwo, SelectTwoMany, SelectTwoRequired, Selector, SelectorRaw,
+    SelectorTrait, StatementBuilder, Topology, TryGetableMany, UpdateMany, Value, Values,
 };
 use serde::de::DeserializeOwned;
 
-use crate::row::{Deserialized, EntityModel, ModelOf, RowDecoder, TwoModels, TwoRequiredModels};
+use crate::row::{
+    Deserialized, EntityModel, JoinedModels, ModelOf, RelatedModels, RowDecoder, TwoRequiredModels,
+};
 use crate::{Statement, StatementKind};
 
 /// A statement whose rows have a type.
 ///
-/// * A [`Select`] of any entity returns its models; joined with another by
-///   `find_also_related` or `inner_join_and_select`, the models of both.
+/// * A [`Select`] of any entity returns its models; joined with others by
+///   `find_also_related`, `find_also_linked` or `find_both_related`, the models of each.
+/// * `find_with_related` and `find_with_linked` return each model once, with all that is
+///   related to it, in the order of the statement. A LIMIT counts joined rows, as in
+///   `SeaORM`. For the first model all rows are read: filter by its key.
 /// * `.into_tuple::<(A, B)>()` returns tuples. For one column of a type of your own, as an
 ///   id, take `(A,)`.
 /// * `.into_model::<T>()` and `.into_partial_model::<T>()` return any `T` that is also
 ///   deserialized by serde: its fields are the columns of these names.
 /// * An insert, update or delete of an entity returns the models that it wrote.
 /// * [`TypedQuery`] is for SQL.
+///
+/// A select of three and more entities that is grouped by `consolidate()` is none: only
+/// `SeaORM` can build it.
+#[diagnostic::on_unimplemented(
+    message = "the rows of `{Self}` can't be read",
+    note = "for a select with `consolidate()`, fetch the joined rows without it, or use \
+            `find_with_related`",
+    note = "for a type of your own behind `into_model`, derive `serde::Deserialize`"
+)]
 pub trait TypedStatement: Send {
     /// How a row is read.
     type Decoder: RowDecoder;
@@ -97,7 +111,9 @@ macro_rules! selects {
 
             fn build_first(self, backend: DbBackend) -> Result<Statement, DbErr> {
                 let mut query = self.into_query();
-                query.reset_limit().limit(1);
+                if !<$decoder>::CONSOLIDATES {
+                    query.reset_limit().limit(1);
+                }
                 Ok(select(&query, backend))
             }
         })+
@@ -106,8 +122,23 @@ macro_rules! selects {
 
 selects! {
     Select<E>, [E: EntityModel] => ModelOf<E>;
-    SelectTwo<E, F>, [E: EntityModel, F: EntityModel] => TwoModels<E, F>;
+    SelectTwo<E, F>, [E: EntityModel, F: EntityModel] => JoinedModels<(E, F)>;
     SelectTwoRequired<E, F>, [E: EntityModel, F: EntityModel] => TwoRequiredModels<E, F>;
+    SelectTwoMany<E, F>, [E: EntityModel, F: EntityModel] => RelatedModels<E, F>;
+    SelectThree<E, F, G, T>,
+        [E: EntityModel, F: EntityModel, G: EntityModel, T: Topology + Send]
+        => JoinedModels<(E, F, G)>;
+    SelectFour<E, F, G, H, T>,
+        [E: EntityModel, F: EntityModel, G: EntityModel, H: EntityModel, T: Topology + Send]
+        => JoinedModels<(E, F, G, H)>;
+    SelectFive<E, F, G, H, I, T>,
+        [E: EntityModel, F: EntityModel, G: EntityModel, H: EntityModel, I: EntityModel,
+            T: Topology + Send]
+        => JoinedModels<(E, F, G, H, I)>;
+    SelectSix<E, F, G, H, I, J, T>,
+        [E: EntityModel, F: EntityModel, G: EntityModel, H: EntityModel, I: EntityModel,
+            J: EntityModel, T: Topology + Send]
+        => JoinedModels<(E, F, G, H, I, J)>;
 }
 
 /// How the rows are read that `SeaORM` reads through a selector.

@@ -3,13 +3,52 @@
 use sea_orm::DbErr;
 use sea_orm::sea_query::ArrayType;
 
+#[cfg(feature = "with-time")]
+pub(crate) mod time;
+
+/// The name of arrays of any kind in errors.
+pub(crate) const ARRAY: &str = "Array";
+
 /// Returns the error for a kind of values that `SeaORM` has and this crate hasn't.
 pub(crate) fn not_compiled(kind: &ArrayType) -> DbErr {
-    let name = format!("{kind:?}");
-    let feature = match name.as_str() {
-        "Uuid" => "; enable the feature `with-uuid` of aura-orm",
-        "Decimal" => "; enable the feature `with-rust_decimal` of aura-orm",
+    unreadable(&format!("{kind:?}"))
+}
+
+/// As [`not_compiled`], by name.
+pub(crate) fn unreadable(kind: &str) -> DbErr {
+    DbErr::Type(format!("a {kind} can't be read{}", hint(kind)))
+}
+
+/// Returns what to do to have a kind of values, where a feature adds it.
+pub(crate) fn hint(kind: &str) -> &'static str {
+    match kind {
+        ARRAY => "; enable the cargo feature `postgres-array`",
+        "Decimal" => "; enable the cargo feature `with-rust_decimal`",
+        "TimeDate" | "TimeTime" | "TimeDateTime" | "TimeDateTimeWithTimeZone" => {
+            "; enable the cargo feature `with-time`"
+        }
+        "Uuid" => "; enable the cargo feature `with-uuid`",
         _ => "",
-    };
-    DbErr::Type(format!("a {name} can't be read{feature}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_names_the_feature() {
+        let features = [
+            (ARRAY, "`postgres-array`"),
+            ("Decimal", "`with-rust_decimal`"),
+            ("TimeDateTime", "`with-time`"),
+            ("Uuid", "`with-uuid`"),
+        ];
+        for (kind, feature) in features {
+            let error = unreadable(kind).to_string();
+            assert!(error.ends_with(feature), "{error}");
+        }
+        let error = not_compiled(&ArrayType::Int).to_string();
+        assert!(error.ends_with("can't be read"), "{error}");
+    }
 }

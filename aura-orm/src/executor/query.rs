@@ -28,7 +28,7 @@ const ALL: usize = usize::MAX;
 const BUILDING: &str = "building a statement";
 
 impl<X: From<Error> + Send + 'static> Executor<X> {
-    /// Runs a statement and reads at most `limit` rows.
+    /// Runs a statement, reads at most `limit` rows and consolidates them.
     async fn rows<D: RowDecoder>(
         &self,
         statement: Statement,
@@ -57,7 +57,7 @@ impl<X: From<Error> + Send + 'static> Executor<X> {
             logged.rows(rows.len() as u64);
         }
         self.count_rows(rows.len() as u64);
-        Ok(rows)
+        Ok(D::consolidate(rows))
     }
 
     async fn query_on_server<D: RowDecoder>(
@@ -156,7 +156,9 @@ impl<X: From<Error> + Send + 'static> Executor<X> {
     /// As [`Executor::fetch_all`].
     pub async fn fetch_optional<Q: TypedStatement>(&self, query: Q) -> Result<Option<RowOf<Q>>, X> {
         let statement = query.build_first(self.backend()).context(BUILDING)?;
-        Ok(self.rows::<Q::Decoder>(statement, 1).await?.pop())
+        let limit = if Q::Decoder::CONSOLIDATES { ALL } else { 1 };
+        let rows = self.rows::<Q::Decoder>(statement, limit).await?;
+        Ok(rows.into_iter().next())
     }
 
     /// Runs a statement and returns the number of rows that it changed.

@@ -6,10 +6,11 @@ use std::fmt;
 use bytes::{BufMut, BytesMut};
 use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, Timelike, Utc};
 use sea_orm::Value;
-use sea_orm::sea_query::OptionEnum;
-use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
+use sea_orm::sea_query::{ArrayType, OptionEnum};
+use tokio_postgres::types::{IsNull, Kind, ToSql, Type, to_sql_checked};
 
 use super::error::Error;
+use crate::value;
 
 /// A value as the driver takes it. The driver writes values to its log, so `Debug` has the
 /// kind only.
@@ -28,47 +29,79 @@ pub(super) fn types(values: &[Value]) -> Result<Vec<Type>, Error> {
 }
 
 fn type_of(value: &Value) -> Result<Type, Error> {
-    Ok(match value {
-        Value::Bool(_) => Type::BOOL,
-        Value::TinyInt(_) | Value::SmallInt(_) | Value::TinyUnsigned(_) => Type::INT2,
-        Value::Int(_) | Value::SmallUnsigned(_) => Type::INT4,
-        Value::BigInt(_) | Value::Unsigned(_) => Type::INT8,
-        Value::BigUnsigned(number) => {
-            if number.is_some_and(|number| i64::try_from(number).is_err()) {
-                return Err(Error::Unsupported("integers beyond 63 bits".to_owned()));
-            }
-            Type::INT8
+    match value {
+        Value::BigUnsigned(Some(number)) if i64::try_from(*number).is_err() => {
+            Err(Error::Unsupported("integers beyond 63 bits".to_owned()))
         }
-        Value::Float(_) => Type::FLOAT4,
-        Value::Double(_) => Type::FLOAT8,
-        Value::String(_) | Value::Char(_) | Value::Enum(_) => Type::TEXT,
-        Value::Bytes(_) => Type::BYTEA,
-        Value::Json(_) => Type::JSONB,
-        Value::ChronoDate(_) => Type::DATE,
-        Value::ChronoTime(_) => Type::TIME,
-        Value::ChronoDateTime(_) => Type::TIMESTAMP,
-        Value::ChronoDateTimeUtc(_)
-        | Value::ChronoDateTimeLocal(_)
-        | Value::ChronoDateTimeWithTimeZone(_) => Type::TIMESTAMPTZ,
+        // The kind of an enum is a copy of its name.
+        Value::Enum(_) => Ok(Type::TEXT),
+        Value::Array(kind, elements) => {
+            if !cfg!(feature = "postgres-array") {
+                return Err(unsupported(value::ARRAY));
+            }
+            let (element, array) = types_of(kind)?;
+            for value in elements.iter().flat_map(|elements| &**elements) {
+                if type_of(value)? != element {
+                    let other = format!("array of {kind:?} with a {:?}", value.array_type());
+                    return Err(Error::Unsupported(other));
+                }
+            }
+            Ok(array)
+        }
+        value => Ok(types_of(&value.array_type())?.0),
+    }
+}
+
+/// Returns the type of a kind of values, and the type of its arrays.
+fn types_of(kind: &ArrayType) -> Result<(Type, Type), Error> {
+    Ok(match kind {
+        ArrayType::Bool => (Type::BOOL, Type::BOOL_ARRAY),
+        ArrayType::TinyInt | ArrayType::SmallInt | ArrayType::TinyUnsigned => {
+            (Type::INT2, Type::INT2_ARRAY)
+        }
+        ArrayType::Int | ArrayType::SmallUnsigned => (Type::INT4, Type::INT4_ARRAY),
+        ArrayType::BigInt | ArrayType::Unsigned | ArrayType::BigUnsigned => {
+            (Type::INT8, Type::INT8_ARRAY)
+        }
+        ArrayType::Float => (Type::FLOAT4, Type::FLOAT4_ARRAY),
+        ArrayType::Double => (Type::FLOAT8, Type::FLOAT8_ARRAY),
+        ArrayType::String | ArrayType::Char | ArrayType::Enum(_) => (Type::TEXT, Type::TEXT_ARRAY),
+        ArrayType::Bytes => (Type::BYTEA, Type::BYTEA_ARRAY),
+        ArrayType::Json => (Type::JSONB, Type::JSONB_ARRAY),
+        ArrayType::ChronoDate => (Type::DATE, Type::DATE_ARRAY),
+        ArrayType::ChronoTime => (Type::TIME, Type::TIME_ARRAY),
+        ArrayType::ChronoDateTime => (Type::TIMESTAMP, Type::TIMESTAMP_ARRAY),
+        ArrayType::ChronoDateTimeUtc
+        | ArrayType::ChronoDateTimeLocal
+        | ArrayType::ChronoDateTimeWithTimeZone => (Type::TIMESTAMPTZ, Type::TIMESTAMPTZ_ARRAY),
+        #[cfg(feature = "with-time")]
+        ArrayType::TimeDate => (Type::DATE, Type::DATE_ARRAY),
+        #[cfg(feature = "with-time")]
+        ArrayType::TimeTime => (Type::TIME, Type::TIME_ARRAY),
+        #[cfg(feature = "with-time")]
+        ArrayType::TimeDateTime => (Type::TIMESTAMP, Type::TIMESTAMP_ARRAY),
+        #[cfg(feature = "with-time")]
+        ArrayType::TimeDateTimeWithTimeZone => (Type::TIMESTAMPTZ, Type::TIMESTAMPTZ_ARRAY),
         #[cfg(feature = "with-uuid")]
-        Value::Uuid(_) => Type::UUID,
+        ArrayType::Uuid => (Type::UUID, Type::UUID_ARRAY),
         #[cfg(feature = "with-rust_decimal")]
-        Value::Decimal(_) => Type::NUMERIC,
+        ArrayType::Decimal => (Type::NUMERIC, Type::NUMERIC_ARRAY),
         #[allow(
             unreachable_patterns,
             reason = "SeaORM has other kinds with other features"
         )]
-        other => {
-            let kind = format!("parameter for a {:?}", other.array_type());
-            return Err(Error::Unsupported(kind));
-        }
+        other => return Err(unsupported(&format!("{other:?}"))),
     })
+}
+
+fn unsupported(kind: &str) -> Error {
+    Error::Unsupported(format!("parameter for a {kind}{}", value::hint(kind)))
 }
 
 type Written = Result<IsNull, Box<dyn StdError + Sync + Send>>;
 
 impl ToSql for Bound<'_> {
-    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Written {
+    fn to_sql(&self, declared: &Type, out: &mut BytesMut) -> Written {
         fn fixed<const N: usize>(out: &mut BytesMut, bytes: Option<[u8; N]>) -> IsNull {
             slice(out, bytes.as_ref().map(<[u8; N]>::as_slice))
         }
@@ -133,6 +166,19 @@ impl ToSql for Bound<'_> {
             Value::ChronoDateTimeUtc(value) => time(out, *value),
             Value::ChronoDateTimeLocal(value) => time(out, value.map(|time| time.to_utc())),
             Value::ChronoDateTimeWithTimeZone(value) => time(out, value.map(|time| time.to_utc())),
+            #[cfg(feature = "with-time")]
+            Value::TimeDate(_)
+            | Value::TimeTime(_)
+            | Value::TimeDateTime(_)
+            | Value::TimeDateTimeWithTimeZone(_) => {
+                let value = value::time::to_chrono(self.0).ok_or("a year beyond PostgreSQL's")?;
+                Bound(&value).to_sql(declared, out)?
+            }
+            Value::Array(_, None) => IsNull::Yes,
+            Value::Array(_, Some(elements)) => {
+                array(declared, elements, out)?;
+                IsNull::No
+            }
             #[cfg(feature = "with-uuid")]
             Value::Uuid(value) => fixed(out, value.map(uuid_bytes)),
             #[cfg(feature = "with-rust_decimal")]
@@ -152,6 +198,34 @@ impl ToSql for Bound<'_> {
     }
 
     to_sql_checked!();
+}
+
+/// Writes an array of one dimension (`array_recv` in src/backend/utils/adt/arrayfuncs.c).
+fn array(
+    declared: &Type,
+    elements: &[Value],
+    out: &mut BytesMut,
+) -> Result<(), Box<dyn StdError + Sync + Send>> {
+    let Kind::Array(element) = declared.kind() else {
+        return Err(format!("an array where {declared} is needed").into());
+    };
+    out.put_i32(1);
+    // Flags, which the server sets.
+    out.put_i32(0);
+    out.put_u32(element.oid());
+    out.put_i32(i32::try_from(elements.len())?);
+    // The first index.
+    out.put_i32(1);
+    for value in elements {
+        let at = out.len();
+        // The length, which is -1 of NULL.
+        out.put_i32(-1);
+        if let IsNull::No = Bound(value).to_sql(element, out)? {
+            let length = i32::try_from(out.len() - at - 4)?;
+            out[at..at + 4].copy_from_slice(&length.to_be_bytes());
+        }
+    }
+    Ok(())
 }
 
 /// PostgreSQL counts from there (src/include/datatype/timestamp.h).
@@ -200,16 +274,12 @@ fn numeric(out: &mut BytesMut, digits: &str) {
 
 #[cfg(test)]
 mod tests {
-    use sea_orm::sea_query::ArrayType;
-
     use super::*;
     use crate::row::postgres::value as read;
 
-    /// What is written is read back the same.
-    #[test]
-    fn values_come_back() {
+    fn values() -> Vec<Value> {
         let time: DateTime<Utc> = "1969-07-20T20:17:40.123456Z".parse().expect("a time");
-        let values = [
+        vec![
             Value::Bool(Some(true)),
             Value::TinyInt(Some(-7)),
             Value::SmallInt(Some(i16::MIN)),
@@ -230,17 +300,70 @@ mod tests {
             Value::ChronoDateTime(Some(time.naive_utc())),
             Value::ChronoDateTimeUtc(Some(time)),
             Value::ChronoDateTimeWithTimeZone(Some(time.into())),
+            #[cfg(feature = "with-uuid")]
+            Value::Uuid(Some(sea_orm::prelude::Uuid::from_u128(7))),
             Value::BigInt(None),
             Value::String(None),
-        ];
-        for value in values {
-            let kind = type_of(&value).expect("a kind");
-            let mut out = BytesMut::new();
-            let null = Bound(&value).to_sql(&kind, &mut out).expect("written");
-            let bytes = matches!(null, IsNull::No).then_some(&*out);
-            let read = read(kind.oid(), bytes, &value.array_type());
+        ]
+    }
+
+    fn written(value: &Value) -> (Type, Option<BytesMut>) {
+        let declared = type_of(value).expect("a type");
+        let mut out = BytesMut::new();
+        let null = Bound(value).to_sql(&declared, &mut out).expect("written");
+        (declared, matches!(null, IsNull::No).then_some(out))
+    }
+
+    /// What is written is read back the same.
+    #[test]
+    fn values_come_back() {
+        for value in values() {
+            let (declared, bytes) = written(&value);
+            let read = read(declared.oid(), bytes.as_deref(), &value.array_type());
             assert_eq!(read.expect("readable"), Some(value));
         }
+    }
+
+    #[cfg(feature = "with-time")]
+    #[test]
+    fn times_of_the_other_crate_come_back() {
+        for value in values() {
+            let Some(time) = value::time::from_chrono(&value) else {
+                continue;
+            };
+            let (declared, bytes) = written(&time);
+            assert_eq!((declared.clone(), bytes.clone()), written(&value));
+            let read = read(declared.oid(), bytes.as_deref(), &time.array_type());
+            assert_eq!(read.expect("readable"), Some(time));
+        }
+    }
+
+    #[cfg(feature = "postgres-array")]
+    #[test]
+    fn arrays_come_back() {
+        use crate::row::array::value as read;
+        for value in values() {
+            let kind = value.array_type();
+            let both = vec![value.clone(), value.as_null()];
+            for elements in [None, Some(vec![]), Some(vec![value]), Some(both)] {
+                let value = Value::Array(kind.clone(), elements.map(Box::new));
+                let (_, bytes) = written(&value);
+                let read = read(bytes.as_deref(), &kind);
+                assert_eq!(read.expect("readable"), Some(value));
+            }
+        }
+        let mixed = vec![Value::Int(Some(1)), Value::String(None)];
+        let mixed = Value::Array(ArrayType::Int, Some(Box::new(mixed)));
+        assert!(matches!(type_of(&mixed), Err(Error::Unsupported(_))));
+    }
+
+    #[cfg(not(feature = "postgres-array"))]
+    #[test]
+    fn arrays_need_their_feature() {
+        let error = type_of(&Value::Array(ArrayType::Int, None)).expect_err("not compiled");
+        assert!(error.to_string().contains("`postgres-array`"), "{error}");
+        let error = crate::row::array::value(None, &ArrayType::Int).expect_err("not compiled");
+        assert!(error.to_string().contains("`postgres-array`"), "{error}");
     }
 
     #[test]
@@ -265,11 +388,8 @@ mod tests {
         ] {
             let number: sea_orm::prelude::Decimal = digits.parse().expect("a number");
             let value = Value::Decimal(Some(number));
-            let mut out = BytesMut::new();
-            Bound(&value)
-                .to_sql(&Type::NUMERIC, &mut out)
-                .expect("written");
-            let read = read(Type::NUMERIC.oid(), Some(&out), &value.array_type());
+            let (declared, bytes) = written(&value);
+            let read = read(declared.oid(), bytes.as_deref(), &value.array_type());
             assert_eq!(read.expect("readable"), Some(value), "{digits}");
         }
     }

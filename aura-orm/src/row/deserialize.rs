@@ -9,10 +9,12 @@ use serde::de::value::{MapDeserializer, SeqDeserializer, StrDeserializer};
 use serde::de::{DeserializeOwned, Error as _, Expected, IntoDeserializer, Unexpected, Visitor};
 use serde::{Deserializer, forward_to_deserialize_any};
 
+use super::array::{elements, is_array};
 use super::postgres::{self, BOOL, BYTEA, DATE, FLOAT4, FLOAT8, NUMERIC, TIME};
 use super::postgres::{INT2, INT4, INT8, JSON, JSONB, OID, TIMESTAMP, TIMESTAMPTZ, UUID};
 use super::{Cells, RowDecoder, RowReader, raw_cell};
 use crate::sqlite::ValueRef;
+use crate::value::{ARRAY, unreadable};
 
 /// Reads a row as any type that is deserialized: its fields are the columns of these
 /// names. JSON is read into the field's type.
@@ -29,7 +31,7 @@ impl<T: DeserializeOwned + Send + 'static> RowDecoder for Deserialized<T> {
             let last = &last;
             let entries = (0..cells.len()).map(|index| {
                 let name = cells.name(index).unwrap_or("");
-                (name, At { cells, index, last })
+                (name, At::Column { cells, index, last })
             });
             T::deserialize(MapDeserializer::new(entries))
         };
@@ -82,12 +84,17 @@ fn json_mismatch(error: &serde_json::Error) -> Mismatch {
     ))
 }
 
-/// The cell at a place.
-struct At<'a, 'r> {
-    cells: &'a RowReader<'r>,
-    index: usize,
-    /// The last cell that was read.
-    last: &'a std::cell::Cell<usize>,
+/// Where a value stands.
+enum At<'a, 'r> {
+    /// In a column.
+    Column {
+        cells: &'a RowReader<'r>,
+        index: usize,
+        /// The last cell that was read.
+        last: &'a std::cell::Cell<usize>,
+    },
+    /// In an array.
+    Element(Option<postgres::Cell<'r>>),
 }
 
 impl<'a> IntoDeserializer<'a, Mismatch> for At<'a, '_> {
@@ -111,12 +118,22 @@ enum Cell<'r> {
     Written(String),
     Bytes(&'r [u8]),
     Json(&'r str),
+    Array(Vec<Option<postgres::Cell<'r>>>),
 }
 
 impl<'r> At<'_, 'r> {
     fn cell(&self) -> Result<Cell<'r>, Mismatch> {
-        let (row, at) = (self.cells, self.index);
-        self.last.set(at);
+        let (row, at) = match self {
+            Self::Column { cells, index, last } => {
+                last.set(*index);
+                (*cells, *index)
+            }
+            Self::Element(None) => return Ok(Cell::Null),
+            Self::Element(Some(element)) => {
+                let cell = of_postgres(*element);
+                return cell.ok_or_else(|| Mismatch("an element of another type".to_owned()));
+            }
+        };
         let cell = match row.cells {
             Cells::Sqlite(sqlite) => {
                 let json = || is_json(row, at);
@@ -134,6 +151,7 @@ impl<'r> At<'_, 'r> {
             }
             Cells::Postgres(postgres) => match raw_cell(postgres, at).map_err(Mismatch::custom)? {
                 (_, None) => Some(Cell::Null),
+                (_, Some(bytes)) if is_array(postgres, at) => array(bytes)?,
                 (oid, Some(bytes)) => of_postgres(postgres::Cell { oid, bytes }),
             },
         };
@@ -157,6 +175,17 @@ fn is_json(row: &RowReader<'_>, at: usize) -> bool {
             .collect()
     });
     json.get(at).copied().unwrap_or(false)
+}
+
+fn array(bytes: &[u8]) -> Result<Option<Cell<'_>>, Mismatch> {
+    if !cfg!(feature = "postgres-array") {
+        return Err(Mismatch::custom(unreadable(ARRAY)));
+    }
+    Ok(elements(bytes).map(|(oid, elements)| {
+        let cell = |bytes| postgres::Cell { oid, bytes };
+        let elements = elements.into_iter().map(|bytes| bytes.map(cell));
+        Cell::Array(elements.collect())
+    }))
 }
 
 fn of_postgres(cell: postgres::Cell<'_>) -> Option<Cell<'_>> {
@@ -312,14 +341,69 @@ impl<'de> Deserializer<'de> for At<'de, '_> {
         }
     }
 
+    /// Types of the crate time are tuples of numbers to serde.
+    #[cfg(feature = "with-time")]
+    fn deserialize_tuple<V: Visitor<'de>>(
+        self,
+        len: usize,
+        visitor: V,
+    ) -> Result<V::Value, Mismatch> {
+        let parts = match self.cell()? {
+            Cell::Text(text) => time_parts(text, len),
+            Cell::Written(text) => time_parts(&text, len),
+            _ => None,
+        };
+        match parts {
+            Some(parts) => visitor.visit_seq(SeqDeserializer::new(parts.into_iter())),
+            None => self.deserialize_any(visitor),
+        }
+    }
+
+    #[cfg(not(feature = "with-time"))]
+    forward_to_deserialize_any! { tuple }
+
     forward_to_deserialize_any! {
-        i128 u128 char bytes byte_buf unit unit_struct tuple tuple_struct map struct
+        i128 u128 char bytes byte_buf unit unit_struct tuple_struct map struct
         identifier ignored_any
     }
 }
 
+/// Returns the numbers of a date (2), a time (4), both (6) or with an offset (9), as the
+/// crate time deserializes them.
+#[cfg(feature = "with-time")]
+fn time_parts(text: &str, len: usize) -> Option<Vec<i64>> {
+    use chrono::{Datelike, NaiveDate, NaiveDateTime, NaiveTime, Timelike};
+    use sea_orm::Value;
+    use sea_orm::sea_query::ArrayType;
+    let kind = match len {
+        2 => ArrayType::ChronoDate,
+        4 => ArrayType::ChronoTime,
+        6 => ArrayType::ChronoDateTime,
+        9 => ArrayType::ChronoDateTimeWithTimeZone,
+        _ => return None,
+    };
+    let date = |date: NaiveDate| [date.year().into(), date.ordinal().into()];
+    let time = |time: NaiveTime| {
+        [time.hour(), time.minute(), time.second(), time.nanosecond()].map(i64::from)
+    };
+    let both = |both: NaiveDateTime| [&date(both.date())[..], &time(both.time())].concat();
+    Some(
+        match crate::sqlite::value(ValueRef::Text(text.as_bytes()), &kind).ok()?? {
+            Value::ChronoDate(found) => date(found?).to_vec(),
+            Value::ChronoTime(found) => time(found?).to_vec(),
+            Value::ChronoDateTime(found) => both(found?),
+            Value::ChronoDateTimeWithTimeZone(found) => {
+                let seconds = i64::from(found?.offset().local_minus_utc());
+                let offset = [seconds / 3600, seconds / 60 % 60, seconds % 60];
+                [&both(found?.naive_local())[..], &offset].concat()
+            }
+            _ => return None,
+        },
+    )
+}
+
 /// Hands over what a cell holds, but for JSON.
-fn any<'de, V: Visitor<'de>>(cell: Cell<'_>, visitor: V) -> Result<V::Value, Mismatch> {
+fn any<'de, 'r: 'de, V: Visitor<'de>>(cell: Cell<'r>, visitor: V) -> Result<V::Value, Mismatch> {
     match cell {
         Cell::Null => visitor.visit_unit(),
         Cell::Bool(yes) => visitor.visit_bool(yes),
@@ -328,5 +412,8 @@ fn any<'de, V: Visitor<'de>>(cell: Cell<'_>, visitor: V) -> Result<V::Value, Mis
         Cell::Text(text) | Cell::Json(text) => visitor.visit_str(text),
         Cell::Decimal(text) | Cell::Written(text) => visitor.visit_string(text),
         Cell::Bytes(bytes) => visitor.visit_bytes(bytes),
+        Cell::Array(elements) => {
+            visitor.visit_seq(SeqDeserializer::new(elements.into_iter().map(At::Element)))
+        }
     }
 }

@@ -3,29 +3,36 @@
 //! A row is read cell by cell. The kind of each cell comes from the Rust type that it
 //! is read as, so a column of another type is an error and never converted silently.
 //!
-//! * [`ModelOf`]: the models of an entity.
+//! * [`ModelOf`]: the models of an entity; [`JoinedModels`], [`TwoRequiredModels`] and
+//!   [`RelatedModels`]: of several.
 //! * Tuples and single values: by position.
 //! * [`Deserialized`]: any other type, by column name.
 
+pub(crate) mod array;
 mod deserialize;
 mod model;
 pub(crate) mod postgres;
 
 use std::cell::OnceCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use sea_orm::sea_query::{ArrayType, Nullable, ValueType};
+use sea_orm::sea_query::{ArrayType, ColumnType, Nullable, ValueType};
 use sea_orm::{DbErr, Value};
 use tokio_postgres::Row as PgRow;
 use tokio_postgres::types::{FromSql, Type};
 
 use crate::sqlite;
 pub use deserialize::Deserialized;
-pub use model::{EntityModel, ModelOf, TwoModels, TwoRequiredModels};
+pub use model::{EntityModel, JoinedModels, ModelOf, RelatedModels, TwoRequiredModels};
 
 /// Reads a row as a type.
 pub trait RowDecoder: 'static {
     /// The type of a row.
     type Row: Send + 'static;
+
+    /// Whether [`consolidate`](Self::consolidate) merges rows, so that also a caller of the
+    /// first needs all of them.
+    const CONSOLIDATES: bool = false;
 
     /// Reads the next cells of a row.
     ///
@@ -33,6 +40,12 @@ pub trait RowDecoder: 'static {
     ///
     /// [`DbErr::Type`] for a cell that holds something else.
     fn decode(cells: &mut RowReader<'_>) -> Result<Self::Row, DbErr>;
+
+    /// Merges the rows of a result that are of the same model.
+    #[must_use]
+    fn consolidate(rows: Vec<Self::Row>) -> Vec<Self::Row> {
+        rows
+    }
 }
 
 /// Reads the cells of a row, from the first to the last.
@@ -56,8 +69,8 @@ enum Cells<'r> {
 /// What is known of the columns of a result after its first row.
 #[derive(Debug, Default)]
 pub struct Columns {
-    /// Where the columns of the entities stand: of one alone, and of the two of a join.
-    positions: [OnceCell<model::Positions>; 3],
+    /// Where the columns of the entities stand: of one alone, and of each of a join.
+    positions: [OnceCell<model::Positions>; model::SIDES],
     /// Which columns hold JSON, on SQLite.
     json: OnceCell<Vec<bool>>,
 }
@@ -132,10 +145,42 @@ impl<'r> RowReader<'r> {
     ///
     /// [`DbErr::Type`] for a cell that holds something else.
     pub fn next_value<T: ValueType>(&mut self) -> Result<T, DbErr> {
-        let kind = T::array_type();
-        let value = self.take(&kind)?;
-        let at = self.next - 1;
-        T::try_from(value).map_err(|_| self.mismatch(at, &T::type_name()))
+        let at = self.next;
+        self.next += 1;
+        let declared = || (T::column_type(), T::type_name());
+        self.read_cell(at, &T::array_type(), declared, |value| {
+            T::try_from(value).ok()
+        })
+    }
+
+    /// Reads a cell as what `take` makes of its value of this kind, or of an array of this
+    /// kind. `declared` is the type of what it is read into, and its name.
+    fn read_cell<T>(
+        &self,
+        at: usize,
+        kind: &ArrayType,
+        declared: impl FnOnce() -> (ColumnType, String),
+        mut take: impl FnMut(Value) -> Option<T>,
+    ) -> Result<T, DbErr> {
+        let value = self.value(at, kind)?;
+        let is_kind = value.is_some();
+        if let Some(taken) = value.and_then(&mut take) {
+            return Ok(taken);
+        }
+        // The kind of an array is that of its elements, and few columns are arrays, so
+        // others don't wait until this is known.
+        let (declared, name) = declared();
+        if let Some(array) = self.array(at, kind, &declared)? {
+            // `Vec<T>` of sea-query panics at an element that isn't of `T`'s, as a word that
+            // an enum hasn't.
+            let taken = catch_unwind(AssertUnwindSafe(|| take(array)));
+            return taken.ok().flatten().ok_or_else(|| self.mismatch(at, &name));
+        }
+        Err(if is_kind {
+            self.mismatch(at, &name)
+        } else {
+            self.mismatch(at, &format!("{kind:?}"))
+        })
     }
 
     /// Skips this number of cells.
@@ -153,17 +198,11 @@ impl<'r> RowReader<'r> {
             table: self.table.to_owned(),
             column: self.name(at).map(ToOwned::to_owned),
             id: match id {
-                Some(Ok(Value::BigInt(id))) => id,
+                Some(Ok(Some(Value::BigInt(id)))) => id,
                 _ => None,
             },
             source,
         }
-    }
-
-    fn take(&mut self, kind: &ArrayType) -> Result<Value, DbErr> {
-        let at = self.next;
-        self.next += 1;
-        self.value(at, kind)
     }
 
     /// Returns the number of cells.
@@ -185,9 +224,10 @@ impl<'r> RowReader<'r> {
         }
     }
 
-    /// Returns what a cell holds as a value of this kind.
-    fn value(&self, at: usize, kind: &ArrayType) -> Result<Value, DbErr> {
-        let value = match self.cells {
+    /// Returns what a cell holds as a value of this kind. `None` when it holds something
+    /// else.
+    fn value(&self, at: usize, kind: &ArrayType) -> Result<Option<Value>, DbErr> {
+        match self.cells {
             Cells::Sqlite(row) => {
                 let cell = row.get_ref(at);
                 let cell = cell.map_err(|error| DbErr::Type(error.to_string()))?;
@@ -197,8 +237,7 @@ impl<'r> RowReader<'r> {
                 let (oid, bytes) = raw_cell(row, at)?;
                 postgres::value(oid, bytes, kind)
             }
-        };
-        value?.ok_or_else(|| self.mismatch(at, &format!("{kind:?}")))
+        }
     }
 
     fn is_null(&self, at: usize) -> bool {
@@ -270,12 +309,23 @@ impl RowDecoder for () {
 }
 
 /// Reads a row or reports what is wrong with it, so that one unreadable row doesn't hide
-/// the others.
+/// the others. Errors follow rows that are merged.
 impl<D: RowDecoder> RowDecoder for Result<D, RowError> {
     type Row = Result<D::Row, RowError>;
 
+    const CONSOLIDATES: bool = D::CONSOLIDATES;
+
     fn decode(cells: &mut RowReader<'_>) -> Result<Self::Row, DbErr> {
         Ok(D::decode(cells).map_err(|source| cells.error(source)))
+    }
+
+    fn consolidate(rows: Vec<Self::Row>) -> Vec<Self::Row> {
+        if !D::CONSOLIDATES {
+            return rows;
+        }
+        let (read, failed): (Vec<_>, Vec<_>) = rows.into_iter().partition(Result::is_ok);
+        let read = D::consolidate(read.into_iter().flatten().collect());
+        read.into_iter().map(Ok).chain(failed).collect()
     }
 }
 
@@ -322,6 +372,14 @@ standard!(
     chrono::DateTime<chrono::Utc>,
     chrono::DateTime<chrono::Local>,
     chrono::DateTime<chrono::FixedOffset>,
+    #[cfg(feature = "with-time")]
+    sea_orm::prelude::TimeDate,
+    #[cfg(feature = "with-time")]
+    sea_orm::prelude::TimeTime,
+    #[cfg(feature = "with-time")]
+    sea_orm::prelude::TimeDateTime,
+    #[cfg(feature = "with-time")]
+    sea_orm::prelude::TimeDateTimeWithTimeZone,
     #[cfg(feature = "with-uuid")]
     sea_orm::prelude::Uuid,
     #[cfg(feature = "with-rust_decimal")]

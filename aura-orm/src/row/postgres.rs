@@ -66,6 +66,7 @@ pub(crate) fn value(
             }
         };
     }
+    /// Reads a cell that isn't NULL, whose time may be beyond what can be held.
     macro_rules! read_time {
         ($variant:ident, $read:expr) => {
             match cell.map($read) {
@@ -127,6 +128,16 @@ pub(crate) fn value(
                 Some(time.map(DateTime::<FixedOffset>::from))
             })
         }
+        #[cfg(feature = "with-time")]
+        ArrayType::TimeDate => return time(oid, bytes, &ArrayType::ChronoDate),
+        #[cfg(feature = "with-time")]
+        ArrayType::TimeTime => return time(oid, bytes, &ArrayType::ChronoTime),
+        #[cfg(feature = "with-time")]
+        ArrayType::TimeDateTime => return time(oid, bytes, &ArrayType::ChronoDateTime),
+        #[cfg(feature = "with-time")]
+        ArrayType::TimeDateTimeWithTimeZone => {
+            return time(oid, bytes, &ArrayType::ChronoDateTimeWithTimeZone);
+        }
         #[cfg(feature = "with-uuid")]
         ArrayType::Uuid => read!(Uuid, |cell| {
             let bytes = (cell.oid == UUID).then_some(cell.bytes)?;
@@ -140,6 +151,14 @@ pub(crate) fn value(
         )]
         other => return Err(crate::value::not_compiled(other)),
     })
+}
+
+/// Reads a value of the crate time as one of this kind of chrono's.
+#[cfg(feature = "with-time")]
+fn time(oid: u32, bytes: Option<&[u8]>, kind: &ArrayType) -> Result<Option<Value>, DbErr> {
+    let time = value(oid, bytes, kind)?;
+    time.map(|time| crate::value::time::from_chrono(&time).ok_or_else(no_time))
+        .transpose()
 }
 
 fn no_time() -> DbErr {

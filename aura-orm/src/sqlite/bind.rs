@@ -1,13 +1,15 @@
 //! Values on the way to SQLite.
 
 use chrono::SecondsFormat;
+#[cfg(feature = "with-time")]
+use chrono::Timelike;
 use rusqlite::ToSql;
 use rusqlite::types::{Null, ToSqlOutput, Value as Owned, ValueRef};
 use sea_orm::Value;
 use sea_orm::sea_query::OptionEnum;
 
 use super::error::Error;
-use crate::Statement;
+use crate::{Statement, value as kinds};
 
 /// Runs a statement and reads at most `limit` rows. A statement that writes has written
 /// all its rows before it returns the first (<https://sqlite.org/lang_returning.html>).
@@ -70,7 +72,8 @@ fn bind(prepared: &mut rusqlite::Statement<'_>, values: &[Value]) -> Result<(), 
 }
 
 /// Returns the text of a time as it is stored, always with six digits of fraction:
-/// text with fewer sorts in the order of time too, and isn't equal.
+/// text with fewer sorts in the order of time too, and isn't equal. A time of the crate time
+/// without a zone is stored in the form of sqlx, of which there is one for each time.
 #[must_use]
 pub fn time_as_text(value: &Value) -> Option<String> {
     const SIX: SecondsFormat = SecondsFormat::Micros;
@@ -81,8 +84,33 @@ pub fn time_as_text(value: &Value) -> Option<String> {
         Value::ChronoDateTimeWithTimeZone(time) => {
             time.map(|time| time.to_rfc3339_opts(SIX, false))
         }
+        #[cfg(feature = "with-time")]
+        Value::TimeTime(_)
+        | Value::TimeDate(_)
+        | Value::TimeDateTime(_)
+        | Value::TimeDateTimeWithTimeZone(_) => match kinds::time::to_chrono(value)? {
+            Value::ChronoDate(date) => date.map(|date| date.format("%F").to_string()),
+            Value::ChronoTime(time) => {
+                time.map(|time| with_fraction(time.format("%T"), time.nanosecond()))
+            }
+            Value::ChronoDateTime(time) => {
+                time.map(|time| with_fraction(time.format("%F %T"), time.nanosecond()))
+            }
+            time => time_as_text(&time),
+        },
         _ => None,
     }
+}
+
+/// Returns a time with as many digits of fraction as it has, at least one.
+#[cfg(feature = "with-time")]
+fn with_fraction(seconds: impl std::fmt::Display, nanos: u32) -> String {
+    let digits = format!("{nanos:09}");
+    let digits = match digits.trim_end_matches('0') {
+        "" => "0",
+        digits => digits,
+    };
+    format!("{seconds}.{digits}")
 }
 
 /// A value as SQLite stores it, in the forms of sqlx but for
@@ -117,7 +145,7 @@ impl<'a> Bound<'a> {
             Value::Unsigned(value) => int(*value),
             Value::BigUnsigned(value) => {
                 let value = value.map(i64::try_from).transpose();
-                int(value.map_err(|_| Error::Unsupported("integers beyond 63 bits"))?)
+                int(value.map_err(|_| Error::Unsupported("integers beyond 63 bits".to_owned()))?)
             }
             Value::Float(value) => real(*value),
             Value::Double(value) => real(*value),
@@ -137,6 +165,15 @@ impl<'a> Bound<'a> {
                 borrowed(Some(ValueRef::Text(word.value.as_bytes())))
             }
             Value::Enum(OptionEnum::None(_)) => text(None),
+            #[cfg(feature = "with-time")]
+            Value::TimeDate(None)
+            | Value::TimeTime(None)
+            | Value::TimeDateTime(None)
+            | Value::TimeDateTimeWithTimeZone(None) => text(None),
+            Value::Array(..) => {
+                let problem = "arrays; store a list as JSON, or in a table of its own";
+                return Err(Error::Unsupported(problem.to_owned()));
+            }
             // As its bytes, like sqlx.
             #[cfg(feature = "with-uuid")]
             Value::Uuid(id) => borrowed(id.as_ref().map(|id| ValueRef::Blob(id.as_bytes()))),
@@ -146,7 +183,11 @@ impl<'a> Bound<'a> {
                 unreachable_patterns,
                 reason = "SeaORM has other kinds with other features"
             )]
-            _ => return Err(Error::Unsupported("column for a value of this type")),
+            other => {
+                let kind = format!("{:?}", other.array_type());
+                let problem = format!("column for a {kind}{}", kinds::hint(&kind));
+                return Err(Error::Unsupported(problem));
+            }
         }))
     }
 }

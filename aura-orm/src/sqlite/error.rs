@@ -23,7 +23,7 @@ pub enum Error {
     ReadersBusy(Duration),
     /// A value of this type can't be bound.
     #[error("SQLite has no {0}")]
-    Unsupported(&'static str),
+    Unsupported(String),
     /// The commit of the batch failed, and rolled back every write of it; alone each
     /// may succeed.
     #[error("the commit that was shared with other writes failed")]

@@ -68,6 +68,14 @@ fn read(cell: ValueRef<'_>, kind: &ArrayType) -> Result<Value, Mismatch> {
                     .or_else(|| Some(parse_time(time)?.into()))
             })?)
         }
+        #[cfg(feature = "with-time")]
+        ArrayType::TimeDate => time(cell, &ArrayType::ChronoDate)?,
+        #[cfg(feature = "with-time")]
+        ArrayType::TimeTime => time(cell, &ArrayType::ChronoTime)?,
+        #[cfg(feature = "with-time")]
+        ArrayType::TimeDateTime => time(cell, &ArrayType::ChronoDateTime)?,
+        #[cfg(feature = "with-time")]
+        ArrayType::TimeDateTimeWithTimeZone => time(cell, &ArrayType::ChronoDateTimeWithTimeZone)?,
         #[cfg(feature = "with-uuid")]
         ArrayType::Uuid => Value::Uuid(match cell {
             ValueRef::Blob(bytes) => {
@@ -140,6 +148,12 @@ fn parsed<T>(cell: ValueRef<'_>, parse: impl Fn(&str) -> Option<T>) -> Result<Op
         None => Ok(None),
         Some(text) => parse(text).map(Some).ok_or(Mismatch::Cell),
     }
+}
+
+/// Reads a value of the crate time as one of this kind of chrono's.
+#[cfg(feature = "with-time")]
+fn time(cell: ValueRef<'_>, kind: &ArrayType) -> Result<Value, Mismatch> {
+    crate::value::time::from_chrono(&read(cell, kind)?).ok_or(Mismatch::Cell)
 }
 
 /// A time, as sqlx and SQLite's own functions write it.
