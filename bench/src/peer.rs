@@ -33,6 +33,7 @@ pub(crate) enum Name {
     SeaOrm,
     Rusqlite,
     TokioPostgres,
+    Sqlx,
     Diesel,
     #[value(name = "typeorm")]
     #[serde(rename = "typeorm")]
@@ -40,18 +41,19 @@ pub(crate) enum Name {
 }
 
 impl Name {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::AuraDb,
         Self::SeaOrm,
         Self::Rusqlite,
         Self::TokioPostgres,
+        Self::Sqlx,
         Self::Diesel,
         Self::TypeOrm,
     ];
 
     pub(crate) fn runs_on(self, backend: Backend) -> bool {
         match self {
-            Self::AuraDb | Self::SeaOrm | Self::TypeOrm => true,
+            Self::AuraDb | Self::SeaOrm | Self::Sqlx | Self::TypeOrm => true,
             Self::Rusqlite | Self::Diesel => backend == Backend::Sqlite,
             Self::TokioPostgres => backend == Backend::Postgres,
         }
@@ -63,6 +65,7 @@ impl Name {
             Self::SeaOrm => "SeaORM",
             Self::Rusqlite => "rusqlite",
             Self::TokioPostgres => "tokio-postgres",
+            Self::Sqlx => "sqlx",
             Self::Diesel => "diesel",
             Self::TypeOrm => "TypeORM",
         }
@@ -82,6 +85,9 @@ impl Name {
             }
             Self::TokioPostgres => {
                 "the engine by hand: SQL in prepared statements, columns by position, a pool of connections without a check; documents stay text; many rows are one `INSERT … VALUES`; a transaction is BEGIN, its statements and COMMIT, one after the other"
+            }
+            Self::Sqlx => {
+                "SQL by hand in statements that each connection keeps prepared, columns by position, its own pool without a check; documents stay text; many rows are one `INSERT … VALUES`; a transaction on SQLite begins with IMMEDIATE"
             }
             Self::Diesel => {
                 "its query builder and `r2d2` pool under `spawn_blocking`, as an asynchronous service has to use it; documents stay text; a transaction begins with IMMEDIATE"
