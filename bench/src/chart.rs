@@ -18,7 +18,7 @@ fn colour(peer: Name) -> &'static str {
         Name::SeaOrm => "#5b8db8",
         Name::Rusqlite | Name::TokioPostgres => "#8a8f98",
         Name::Sqlx => "#6a9a5b",
-        Name::Diesel => "#b08bc9",
+        Name::Diesel | Name::DieselAsync => "#b08bc9",
         Name::TypeOrm => "#d9a441",
     }
 }

@@ -35,19 +35,21 @@ pub(crate) enum Name {
     TokioPostgres,
     Sqlx,
     Diesel,
+    DieselAsync,
     #[value(name = "typeorm")]
     #[serde(rename = "typeorm")]
     TypeOrm,
 }
 
 impl Name {
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::AuraDb,
         Self::SeaOrm,
         Self::Rusqlite,
         Self::TokioPostgres,
         Self::Sqlx,
         Self::Diesel,
+        Self::DieselAsync,
         Self::TypeOrm,
     ];
 
@@ -55,7 +57,7 @@ impl Name {
         match self {
             Self::AuraDb | Self::SeaOrm | Self::Sqlx | Self::TypeOrm => true,
             Self::Rusqlite | Self::Diesel => backend == Backend::Sqlite,
-            Self::TokioPostgres => backend == Backend::Postgres,
+            Self::TokioPostgres | Self::DieselAsync => backend == Backend::Postgres,
         }
     }
 
@@ -67,6 +69,7 @@ impl Name {
             Self::TokioPostgres => "tokio-postgres",
             Self::Sqlx => "sqlx",
             Self::Diesel => "diesel",
+            Self::DieselAsync => "diesel-async",
             Self::TypeOrm => "TypeORM",
         }
     }
@@ -91,6 +94,9 @@ impl Name {
             }
             Self::Diesel => {
                 "its query builder and `r2d2` pool under `spawn_blocking`, as an asynchronous service has to use it; documents stay text; a transaction begins with IMMEDIATE"
+            }
+            Self::DieselAsync => {
+                "diesel's query builder on tokio-postgres, with `deadpool` without a check; documents stay text"
             }
             Self::TypeOrm => {
                 "`Repository` with `find`, `relations`, `insert` and `update` on Node.js, with better-sqlite3 or pg; documents are parsed; `find` asks once where `findOne` with relations asks twice, and `insert` and `update` write at once where `save` reads first; transactions on SQLite queue, because all share its one connection"

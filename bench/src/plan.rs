@@ -95,7 +95,15 @@ impl<'a> Plan<'a> {
 
     /// Returns what is measured, by name.
     pub(crate) fn versions(&self) -> Vec<(String, String)> {
-        let crates = ["sea-orm", "sqlx", "rusqlite", "tokio-postgres", "diesel"];
+        let crates = [
+            "sea-orm",
+            "sqlx",
+            "rusqlite",
+            "tokio-postgres",
+            "diesel",
+            "diesel-async",
+            "deadpool",
+        ];
         let mut versions: Vec<_> = crates
             .into_iter()
             .map(|name| (name.to_owned(), version(name)))

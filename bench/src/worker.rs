@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::data::{self, Entry, Shape};
 use crate::deliveries::NewDelivery;
 use crate::peer::{Name, Peer, Setup, Target};
-use crate::peers::{aura, diesel, postgres, seaorm, sqlite, sqlx};
+use crate::peers::{aura, diesel, diesel_async, postgres, seaorm, sqlite, sqlx};
 use crate::protocol::{Request, Response};
 use crate::{Result, run};
 
@@ -33,6 +33,7 @@ pub(crate) async fn serve() -> Result<()> {
             Target::Postgres { .. } => serve_peer::<sqlx::Peer<Postgres>>(setup, lines).await,
         },
         Name::Diesel => serve_peer::<diesel::Peer>(setup, lines).await,
+        Name::DieselAsync => serve_peer::<diesel_async::Peer>(setup, lines).await,
         Name::TypeOrm => Err("TypeORM has a program of its own".into()),
     }
 }
