@@ -20,6 +20,7 @@ fn colour(peer: Name) -> &'static str {
         Name::Sqlx => "#6a9a5b",
         Name::Diesel | Name::DieselAsync => "#b08bc9",
         Name::TypeOrm => "#d9a441",
+        Name::Drizzle => "#a3a847",
     }
 }
 

@@ -39,10 +39,11 @@ pub(crate) enum Name {
     #[value(name = "typeorm")]
     #[serde(rename = "typeorm")]
     TypeOrm,
+    Drizzle,
 }
 
 impl Name {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::AuraDb,
         Self::SeaOrm,
         Self::Rusqlite,
@@ -51,13 +52,23 @@ impl Name {
         Self::Diesel,
         Self::DieselAsync,
         Self::TypeOrm,
+        Self::Drizzle,
     ];
 
     pub(crate) fn runs_on(self, backend: Backend) -> bool {
         match self {
-            Self::AuraDb | Self::SeaOrm | Self::Sqlx | Self::TypeOrm => true,
+            Self::AuraDb | Self::SeaOrm | Self::Sqlx | Self::TypeOrm | Self::Drizzle => true,
             Self::Rusqlite | Self::Diesel => backend == Backend::Sqlite,
             Self::TokioPostgres | Self::DieselAsync => backend == Backend::Postgres,
+        }
+    }
+
+    /// Returns the folder of a peer that runs on Node.js, in `node`.
+    pub(crate) fn node_folder(self) -> Option<&'static str> {
+        match self {
+            Self::TypeOrm => Some("typeorm"),
+            Self::Drizzle => Some("drizzle"),
+            _ => None,
         }
     }
 
@@ -71,6 +82,7 @@ impl Name {
             Self::Diesel => "diesel",
             Self::DieselAsync => "diesel-async",
             Self::TypeOrm => "TypeORM",
+            Self::Drizzle => "Drizzle",
         }
     }
 
@@ -100,6 +112,9 @@ impl Name {
             }
             Self::TypeOrm => {
                 "`Repository` with `find`, `relations`, `insert` and `update` on Node.js, with better-sqlite3 or pg; documents are parsed; `find` asks once where `findOne` with relations asks twice, and `insert` and `update` write at once where `save` reads first; transactions on SQLite queue, because all share its one connection"
+            }
+            Self::Drizzle => {
+                "its query builder on Node.js, with better-sqlite3 or pg, and `prepare` where the statement is built once; documents are parsed; a workflow's owner is joined and its plugins are a second query; SQLite has one connection, and a transaction on it begins with IMMEDIATE"
             }
         }
     }

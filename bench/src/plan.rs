@@ -3,11 +3,11 @@
 use crate::Result;
 use crate::data::Shape;
 use crate::machine::version;
+use crate::node;
 use crate::options::Options;
 use crate::peer::{CONNECTIONS, Name, Setup, Target};
 use crate::pin::Processors;
 use crate::process::Programs;
-use crate::typeorm;
 use crate::workload::{Backend, Durability, Workload};
 
 /// Seconds that each peer runs before it is measured, however short the
@@ -37,15 +37,15 @@ impl<'a> Plan<'a> {
         let processors = options.pin.processors()?;
         let mut programs = Programs {
             own: std::env::current_exe()?,
-            typeorm: None,
+            node: None,
             processor: processors.map(|processors| processors.peer),
         };
-        if peers.contains(&Name::TypeOrm) {
-            match typeorm::script(!options.quick) {
-                Ok(script) => programs.typeorm = Some(script),
+        if peers.iter().any(|peer| peer.node_folder().is_some()) {
+            match node::script(!options.quick) {
+                Ok(script) => programs.node = Some(script),
                 Err(why) => {
-                    terminal::aside(format_args!("TypeORM is skipped: {why}"));
-                    peers.retain(|peer| *peer != Name::TypeOrm);
+                    terminal::aside(format_args!("the peers on Node.js are skipped: {why}"));
+                    peers.retain(|peer| peer.node_folder().is_none());
                 }
             }
         }
@@ -108,8 +108,8 @@ impl<'a> Plan<'a> {
             .into_iter()
             .map(|name| (name.to_owned(), version(name)))
             .collect();
-        if self.programs.typeorm.is_some() {
-            versions.extend(typeorm::versions());
+        if self.programs.node.is_some() {
+            versions.extend(node::versions());
         }
         versions
     }

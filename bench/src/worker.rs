@@ -34,7 +34,7 @@ pub(crate) async fn serve() -> Result<()> {
         },
         Name::Diesel => serve_peer::<diesel::Peer>(setup, lines).await,
         Name::DieselAsync => serve_peer::<diesel_async::Peer>(setup, lines).await,
-        Name::TypeOrm => Err("TypeORM has a program of its own".into()),
+        Name::TypeOrm | Name::Drizzle => Err("this peer runs on Node.js".into()),
     }
 }
 
