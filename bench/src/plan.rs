@@ -50,7 +50,7 @@ impl<'a> Plan<'a> {
             }
         }
         let (shape, seconds, rounds, warm_up) = if options.quick {
-            (Shape::QUICK, 0.02, 1, 0.01)
+            (Shape::QUICK, 0.01, 1, 0.0)
         } else {
             (Shape::FULL, options.seconds, options.rounds, WARM_UP)
         };
