@@ -17,8 +17,10 @@ fn colour(peer: Name) -> &'static str {
         Name::AuraDb => "#e4572e",
         Name::SeaOrm => "#5b8db8",
         Name::Rusqlite | Name::TokioPostgres => "#8a8f98",
-        Name::Diesel => "#b08bc9",
+        Name::Sqlx => "#6a9a5b",
+        Name::Diesel | Name::DieselAsync => "#b08bc9",
         Name::TypeOrm => "#d9a441",
+        Name::Drizzle => "#a3a847",
     }
 }
 

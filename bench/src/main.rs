@@ -14,6 +14,7 @@ mod deliveries;
 mod docs;
 mod machine;
 mod measure;
+mod node;
 mod options;
 mod peer;
 mod peers;
@@ -26,7 +27,6 @@ mod rows;
 mod run;
 mod stats;
 mod table;
-mod typeorm;
 mod worker;
 mod workload;
 

@@ -171,8 +171,10 @@ async fn rounds(
     };
     // What is not measured: caches fill, statements are prepared, code is
     // compiled where it is compiled late.
-    for worker in &mut workers {
-        worker.ask(&Request::Run(run)).await?;
+    if plan.warm_up > 0.0 {
+        for worker in &mut workers {
+            worker.ask(&Request::Run(run)).await?;
+        }
     }
     run.seconds = plan.seconds;
     let janitor = Janitor::new(target).await?;

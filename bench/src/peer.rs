@@ -33,27 +33,42 @@ pub(crate) enum Name {
     SeaOrm,
     Rusqlite,
     TokioPostgres,
+    Sqlx,
     Diesel,
+    DieselAsync,
     #[value(name = "typeorm")]
     #[serde(rename = "typeorm")]
     TypeOrm,
+    Drizzle,
 }
 
 impl Name {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::AuraDb,
         Self::SeaOrm,
         Self::Rusqlite,
         Self::TokioPostgres,
+        Self::Sqlx,
         Self::Diesel,
+        Self::DieselAsync,
         Self::TypeOrm,
+        Self::Drizzle,
     ];
 
     pub(crate) fn runs_on(self, backend: Backend) -> bool {
         match self {
-            Self::AuraDb | Self::SeaOrm | Self::TypeOrm => true,
+            Self::AuraDb | Self::SeaOrm | Self::Sqlx | Self::TypeOrm | Self::Drizzle => true,
             Self::Rusqlite | Self::Diesel => backend == Backend::Sqlite,
-            Self::TokioPostgres => backend == Backend::Postgres,
+            Self::TokioPostgres | Self::DieselAsync => backend == Backend::Postgres,
+        }
+    }
+
+    /// Returns the folder of a peer that runs on Node.js, in `node`.
+    pub(crate) fn node_folder(self) -> Option<&'static str> {
+        match self {
+            Self::TypeOrm => Some("typeorm"),
+            Self::Drizzle => Some("drizzle"),
+            _ => None,
         }
     }
 
@@ -63,8 +78,11 @@ impl Name {
             Self::SeaOrm => "SeaORM",
             Self::Rusqlite => "rusqlite",
             Self::TokioPostgres => "tokio-postgres",
+            Self::Sqlx => "sqlx",
             Self::Diesel => "diesel",
+            Self::DieselAsync => "diesel-async",
             Self::TypeOrm => "TypeORM",
+            Self::Drizzle => "Drizzle",
         }
     }
 
@@ -83,11 +101,20 @@ impl Name {
             Self::TokioPostgres => {
                 "the engine by hand: SQL in prepared statements, columns by position, a pool of connections without a check; documents stay text; many rows are one `INSERT … VALUES`; a transaction is BEGIN, its statements and COMMIT, one after the other"
             }
+            Self::Sqlx => {
+                "SQL by hand in statements that each connection keeps prepared, columns by position, its own pool without a check; documents stay text; many rows are one `INSERT … VALUES`; a transaction on SQLite begins with IMMEDIATE"
+            }
             Self::Diesel => {
                 "its query builder and `r2d2` pool under `spawn_blocking`, as an asynchronous service has to use it; documents stay text; a transaction begins with IMMEDIATE"
             }
+            Self::DieselAsync => {
+                "diesel's query builder on tokio-postgres, with `deadpool` without a check; documents stay text"
+            }
             Self::TypeOrm => {
                 "`Repository` with `find`, `relations`, `insert` and `update` on Node.js, with better-sqlite3 or pg; documents are parsed; `find` asks once where `findOne` with relations asks twice, and `insert` and `update` write at once where `save` reads first; transactions on SQLite queue, because all share its one connection"
+            }
+            Self::Drizzle => {
+                "its query builder on Node.js, with better-sqlite3 or pg, and `prepare` where the statement is built once; documents are parsed; a workflow's owner is joined and its plugins are a second query; SQLite has one connection, and a transaction on it begins with IMMEDIATE"
             }
         }
     }

@@ -3,11 +3,11 @@
 use crate::Result;
 use crate::data::Shape;
 use crate::machine::version;
+use crate::node;
 use crate::options::Options;
 use crate::peer::{CONNECTIONS, Name, Setup, Target};
 use crate::pin::Processors;
 use crate::process::Programs;
-use crate::typeorm;
 use crate::workload::{Backend, Durability, Workload};
 
 /// Seconds that each peer runs before it is measured, however short the
@@ -37,20 +37,20 @@ impl<'a> Plan<'a> {
         let processors = options.pin.processors()?;
         let mut programs = Programs {
             own: std::env::current_exe()?,
-            typeorm: None,
+            node: None,
             processor: processors.map(|processors| processors.peer),
         };
-        if peers.contains(&Name::TypeOrm) {
-            match typeorm::script(!options.quick) {
-                Ok(script) => programs.typeorm = Some(script),
+        if peers.iter().any(|peer| peer.node_folder().is_some()) {
+            match node::script(!options.quick) {
+                Ok(script) => programs.node = Some(script),
                 Err(why) => {
-                    terminal::aside(format_args!("TypeORM is skipped: {why}"));
-                    peers.retain(|peer| *peer != Name::TypeOrm);
+                    terminal::aside(format_args!("the peers on Node.js are skipped: {why}"));
+                    peers.retain(|peer| peer.node_folder().is_none());
                 }
             }
         }
         let (shape, seconds, rounds, warm_up) = if options.quick {
-            (Shape::QUICK, 0.02, 1, 0.01)
+            (Shape::QUICK, 0.01, 1, 0.0)
         } else {
             (Shape::FULL, options.seconds, options.rounds, WARM_UP)
         };
@@ -95,13 +95,21 @@ impl<'a> Plan<'a> {
 
     /// Returns what is measured, by name.
     pub(crate) fn versions(&self) -> Vec<(String, String)> {
-        let crates = ["sea-orm", "sqlx", "rusqlite", "tokio-postgres", "diesel"];
+        let crates = [
+            "sea-orm",
+            "sqlx",
+            "rusqlite",
+            "tokio-postgres",
+            "diesel",
+            "diesel-async",
+            "deadpool",
+        ];
         let mut versions: Vec<_> = crates
             .into_iter()
             .map(|name| (name.to_owned(), version(name)))
             .collect();
-        if self.programs.typeorm.is_some() {
-            versions.extend(typeorm::versions());
+        if self.programs.node.is_some() {
+            versions.extend(node::versions());
         }
         versions
     }

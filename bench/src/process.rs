@@ -22,7 +22,7 @@ pub(crate) struct Programs {
     /// This one.
     pub own: PathBuf,
     /// The script for Node.js, when it can be run.
-    pub typeorm: Option<PathBuf>,
+    pub node: Option<PathBuf>,
     /// The processor that they run on with PostgreSQL, where one was chosen.
     pub processor: Option<usize>,
 }
@@ -38,18 +38,15 @@ pub(crate) struct Worker {
 impl Worker {
     /// Starts one that opens a database. The answer is yet to be read.
     pub(crate) async fn start(programs: &Programs, setup: &Setup) -> Result<Self> {
-        let mut command = match (setup.peer, &programs.typeorm) {
-            (Name::TypeOrm, Some(script)) => {
-                let mut command = Command::new("node");
-                command.arg(script);
-                command
-            }
-            (Name::TypeOrm, None) => return Err("there is no Node.js".into()),
-            _ => {
-                let mut command = Command::new(&programs.own);
-                command.arg("worker");
-                command
-            }
+        let mut command = if let Some(folder) = setup.peer.node_folder() {
+            let script = programs.node.as_ref().ok_or("there is no Node.js")?;
+            let mut command = Command::new("node");
+            command.arg(script).arg(folder);
+            command
+        } else {
+            let mut command = Command::new(&programs.own);
+            command.arg("worker");
+            command
         };
         command
             .stdin(Stdio::piped())

@@ -39,7 +39,15 @@ impl Json {
         Ok(())
     }
 
-    /// As it would be stored.
+    /// Returns the text that is stored.
+    pub(crate) fn as_text(&self) -> Cow<'_, str> {
+        match self {
+            Self::Text(text) => Cow::Borrowed(text),
+            Self::Value(value) => Cow::Owned(value.to_string()),
+        }
+    }
+
+    /// Returns the text that is stored.
     pub(crate) fn into_text(self) -> String {
         match self {
             Self::Text(text) => text,

@@ -4,12 +4,13 @@
 use std::io::{BufRead, Write};
 use std::sync::Arc;
 
+use ::sqlx::{Postgres, Sqlite};
 use serde_json::{Value, json};
 
 use crate::data::{self, Entry, Shape};
 use crate::deliveries::NewDelivery;
-use crate::peer::{Name, Peer, Setup};
-use crate::peers::{aura, diesel, postgres, seaorm, sqlite};
+use crate::peer::{Name, Peer, Setup, Target};
+use crate::peers::{aura, diesel, diesel_async, postgres, seaorm, sqlite, sqlx};
 use crate::protocol::{Request, Response};
 use crate::{Result, run};
 
@@ -27,8 +28,13 @@ pub(crate) async fn serve() -> Result<()> {
         Name::SeaOrm => serve_peer::<seaorm::Peer>(setup, lines).await,
         Name::Rusqlite => serve_peer::<sqlite::Peer>(setup, lines).await,
         Name::TokioPostgres => serve_peer::<postgres::Peer>(setup, lines).await,
+        Name::Sqlx => match setup.target {
+            Target::Sqlite { .. } => serve_peer::<sqlx::Peer<Sqlite>>(setup, lines).await,
+            Target::Postgres { .. } => serve_peer::<sqlx::Peer<Postgres>>(setup, lines).await,
+        },
         Name::Diesel => serve_peer::<diesel::Peer>(setup, lines).await,
-        Name::TypeOrm => Err("TypeORM has a program of its own".into()),
+        Name::DieselAsync => serve_peer::<diesel_async::Peer>(setup, lines).await,
+        Name::TypeOrm | Name::Drizzle => Err("this peer runs on Node.js".into()),
     }
 }
 

@@ -4,19 +4,20 @@
 use diesel::connection::SimpleConnection;
 use diesel::r2d2::{ConnectionManager, CustomizeConnection, Pool};
 use diesel::{
-    ExpressionMethods, JoinOnDsl, OptionalExtension, QueryDsl, QueryableByName, RunQueryDsl,
-    SelectableHelper, SqliteConnection,
+    OptionalExtension, QueryDsl, QueryableByName, RunQueryDsl, SelectableHelper, SqliteConnection,
 };
 
+use super::diesel_queries as queries;
 use super::diesel_rows::{
-    DeliveryRow, LogRow, Moment, NewDeliveryRow, NewLogRow, PluginRow, SessionRow, SummaryRow,
-    UserRow, WorkflowRow, deliveries, logs, plugins, sessions, users, workflow_plugins, workflows,
+    DeliveryRow, LogRow, NewDeliveryRow, NewLogRow, PluginRow, SessionRow, SummaryRow, UserRow,
+    WorkflowRow,
 };
+use super::diesel_schema::{Moment, deliveries, logs};
 use crate::Result;
-use crate::data::{self, Entry, PAGE, Shape};
+use crate::data::{self, Entry, Shape};
 use crate::deliveries::NewDelivery;
 use crate::peer::{BUSY, Setup};
-use crate::rows::{Account, Delivery, Details, Json, Log, Summary, Workflow, all};
+use crate::rows::{Account, Delivery, Details, Log, Summary, Workflow, all};
 use crate::workload::Durability;
 
 /// diesel.
@@ -62,16 +63,6 @@ impl Peer {
     }
 }
 
-fn row(entry: Entry) -> NewLogRow {
-    NewLogRow {
-        level: Entry::LEVEL,
-        message: entry.message,
-        workflow_id: entry.workflow,
-        created_at: Moment(data::now()),
-        metadata: entry.metadata.to_string(),
-    }
-}
-
 /// Returns the id of the one row that was inserted. Not by `get_result`: it would leave
 /// the statement after its first row, where SQLite doesn't think of a checkpoint, and the
 /// WAL would grow without limit.
@@ -79,13 +70,10 @@ fn only(ids: &[i64]) -> diesel::QueryResult<i64> {
     ids.first().copied().ok_or(diesel::result::Error::NotFound)
 }
 
-fn delivery(connection: &mut SqliteConnection, id: i64) -> diesel::QueryResult<Option<Delivery>> {
-    let found: Option<DeliveryRow> = deliveries::table
-        .filter(deliveries::id.eq(id))
+fn delivery(connection: &mut SqliteConnection, id: i64) -> diesel::QueryResult<DeliveryRow> {
+    queries::delivery(id)
         .select(DeliveryRow::as_select())
         .first(connection)
-        .optional()?;
-    Ok(found.map(Into::into))
 }
 
 fn insert_delivery(
@@ -134,41 +122,26 @@ impl crate::peer::Peer for Peer {
     async fn authenticate(&self, token: &str) -> Result<Option<Account>> {
         let digest = data::digest(token);
         self.call(move |connection| {
-            let found: Option<(SessionRow, UserRow)> = sessions::table
-                .inner_join(users::table)
-                .filter(sessions::token.eq(digest))
-                .filter(sessions::expires_at.gt(Moment(data::now())))
-                .filter(users::is_active.eq(true))
-                .filter(users::deleted_at.is_null())
-                .select((SessionRow::as_select(), UserRow::as_select()))
-                .first(connection)
-                .optional()?;
-            Ok(found.map(|(session, user)| Account {
-                session: session.into(),
-                user: user.into(),
-            }))
+            let found: Option<(SessionRow, UserRow)> =
+                queries::account(digest, Moment(data::now()))
+                    .select((SessionRow::as_select(), UserRow::as_select()))
+                    .first(connection)
+                    .optional()?;
+            Ok(found.map(Account::from))
         })
         .await
     }
 
     async fn details(&self, id: i64) -> Result<Option<Details>> {
         self.call(move |connection| {
-            let found: Option<(WorkflowRow, UserRow)> = workflows::table
-                .inner_join(users::table)
-                .filter(workflows::id.eq(id))
-                .filter(workflows::deleted_at.is_null())
-                .filter(users::deleted_at.is_null())
+            let found: Option<(WorkflowRow, UserRow)> = queries::workflow_and_owner(id)
                 .select((WorkflowRow::as_select(), UserRow::as_select()))
                 .first(connection)
                 .optional()?;
             let Some((workflow, owner)) = found else {
                 return Ok(None);
             };
-            let rows: Vec<PluginRow> = plugins::table
-                .inner_join(workflow_plugins::table.on(workflow_plugins::plugin_id.eq(plugins::id)))
-                .filter(workflow_plugins::workflow_id.eq(id))
-                .filter(plugins::deleted_at.is_null())
-                .order(plugins::name)
+            let rows: Vec<PluginRow> = queries::plugins_of(id)
                 .select(PluginRow::as_select())
                 .load(connection)?;
             Ok(Some(Details {
@@ -182,11 +155,7 @@ impl crate::peer::Peer for Peer {
 
     async fn summaries(&self, owner: i64) -> Result<Vec<Summary>> {
         self.call(move |connection| {
-            let rows: Vec<SummaryRow> = workflows::table
-                .filter(workflows::owner_id.eq(owner))
-                .filter(workflows::deleted_at.is_null())
-                .order((workflows::updated_at.desc(), workflows::id.desc()))
-                .limit(PAGE.cast_signed())
+            let rows: Vec<SummaryRow> = queries::workflows_of(owner)
                 .select(SummaryRow::as_select())
                 .load(connection)?;
             Ok(all(rows))
@@ -196,11 +165,7 @@ impl crate::peer::Peer for Peer {
 
     async fn documents(&self, owner: i64) -> Result<Vec<Workflow>> {
         self.call(move |connection| {
-            let rows: Vec<WorkflowRow> = workflows::table
-                .filter(workflows::owner_id.eq(owner))
-                .filter(workflows::deleted_at.is_null())
-                .order((workflows::updated_at.desc(), workflows::id.desc()))
-                .limit(PAGE.cast_signed())
+            let rows: Vec<WorkflowRow> = queries::workflows_of(owner)
                 .select(WorkflowRow::as_select())
                 .load(connection)?;
             Ok(all(rows))
@@ -211,10 +176,7 @@ impl crate::peer::Peer for Peer {
     async fn logs(&self, place: i64) -> Result<Vec<Log>> {
         let before = self.shape.before(place);
         self.call(move |connection| {
-            let rows: Vec<LogRow> = logs::table
-                .filter(logs::id.lt(before))
-                .order(logs::id.desc())
-                .limit(PAGE.cast_signed())
+            let rows: Vec<LogRow> = queries::logs_before(before)
                 .select(LogRow::as_select())
                 .load(connection)?;
             Ok(all(rows))
@@ -224,14 +186,14 @@ impl crate::peer::Peer for Peer {
 
     async fn append(&self, entry: Entry) -> Result<i64> {
         self.call(move |connection| {
-            let insert = diesel::insert_into(logs::table).values(row(entry));
+            let insert = diesel::insert_into(logs::table).values(NewLogRow::from(entry));
             only(&insert.returning(logs::id).load(connection)?)
         })
         .await
     }
 
     async fn append_many(&self, entries: Vec<Entry>) -> Result<u64> {
-        let rows: Vec<_> = entries.into_iter().map(row).collect();
+        let rows: Vec<NewLogRow> = all(entries);
         self.call(move |connection| {
             let count = diesel::insert_into(logs::table)
                 .values(&rows)
@@ -244,22 +206,12 @@ impl crate::peer::Peer for Peer {
     async fn update(&self, id: i64, name: String) -> Result<i64> {
         let version = self
             .call(move |connection| {
-                let read: WorkflowRow = workflows::table
-                    .filter(workflows::id.eq(id))
-                    .filter(workflows::deleted_at.is_null())
+                let read: WorkflowRow = queries::workflow(id)
                     .select(WorkflowRow::as_select())
                     .first(connection)?;
-                let read = Workflow::from(read);
-                let version = read.summary.version;
-                let updated = diesel::update(workflows::table)
-                    .filter(workflows::id.eq(id))
-                    .filter(workflows::version.eq(version))
-                    .set((
-                        workflows::name.eq(name),
-                        workflows::nodes.eq(read.nodes.map(Json::into_text)),
-                        workflows::updated_at.eq(Moment(data::now())),
-                        workflows::version.eq(version + 1),
-                    ))
+                let (version, renamed) = read.rename(name);
+                let updated = diesel::update(queries::workflow_at(id, version))
+                    .set(renamed)
                     .execute(connection)?;
                 Ok((updated == 1).then_some(version + 1))
             })
@@ -268,16 +220,13 @@ impl crate::peer::Peer for Peer {
     }
 
     async fn own_row(&self, id: i64) -> Result<Option<Delivery>> {
-        self.call(move |connection| delivery(connection, id)).await
+        self.call(move |connection| Ok(delivery(connection, id).optional()?.map(Delivery::from)))
+            .await
     }
 
     async fn own_page(&self, workflow: i64, after: i64) -> Result<Vec<Delivery>> {
         self.call(move |connection| {
-            let rows: Vec<DeliveryRow> = deliveries::table
-                .filter(deliveries::workflow_id.eq(workflow))
-                .filter(deliveries::id.gt(after))
-                .order(deliveries::id)
-                .limit(PAGE.cast_signed())
+            let rows: Vec<DeliveryRow> = queries::deliveries_of(workflow, after)
                 .select(DeliveryRow::as_select())
                 .load(connection)?;
             Ok(all(rows))
@@ -293,11 +242,11 @@ impl crate::peer::Peer for Peer {
     async fn transaction(&self, id: i64, new: [NewDelivery; 2]) -> Result<(Delivery, [i64; 2])> {
         self.call(move |connection| {
             connection.immediate_transaction(|connection| {
-                let read = delivery(connection, id)?.ok_or(diesel::result::Error::NotFound)?;
+                let read = delivery(connection, id)?;
                 let [one, other] = new;
                 let one = insert_delivery(connection, one)?;
                 let other = insert_delivery(connection, other)?;
-                Ok((read, [one, other]))
+                Ok((read.into(), [one, other]))
             })
         })
         .await

@@ -1,150 +1,13 @@
-//! diesel's schema and the rows that it reads.
+//! The rows that diesel reads and writes, on both databases.
 
-use chrono::DateTime;
-use diesel::backend::Backend;
-use diesel::deserialize::{self, FromSql, FromSqlRow};
-use diesel::expression::AsExpression;
-use diesel::serialize::{self, IsNull, Output, ToSql};
-use diesel::sql_types::Text;
-use diesel::sqlite::Sqlite;
-use diesel::{Insertable, Queryable, Selectable};
+use diesel::{AsChangeset, Insertable, Queryable, Selectable};
 
-use crate::data::sqlite_time;
+use super::diesel_schema::{
+    JsonText, Moment, deliveries, logs, plugins, sessions, users, workflows,
+};
+use crate::data::{self, Entry};
 use crate::deliveries::NewDelivery;
-use crate::rows::{Delivery, Json, Log, Plugin, Session, Summary, Time, User, Workflow};
-
-diesel::table! {
-    users (id) {
-        id -> BigInt,
-        name -> Text,
-        email -> Text,
-        hashed_password -> Text,
-        role -> Text,
-        is_active -> Bool,
-        created_at -> Text,
-        updated_at -> Text,
-        deleted_at -> Nullable<Text>,
-        created_by -> Nullable<BigInt>,
-        updated_by -> Nullable<BigInt>,
-    }
-}
-
-diesel::table! {
-    sessions (id) {
-        id -> BigInt,
-        token -> Text,
-        user_agent -> Nullable<Text>,
-        ip_address -> Nullable<Text>,
-        expires_at -> Text,
-        last_seen_at -> Text,
-        created_at -> Text,
-        updated_at -> Text,
-        user_id -> BigInt,
-    }
-}
-
-diesel::table! {
-    plugins (id) {
-        id -> BigInt,
-        name -> Text,
-        description -> Text,
-        version -> Text,
-        author -> Nullable<Text>,
-        is_enabled -> Bool,
-        created_at -> Text,
-        updated_at -> Text,
-        deleted_at -> Nullable<Text>,
-        created_by -> Nullable<BigInt>,
-        updated_by -> Nullable<BigInt>,
-        config_schema -> Nullable<Text>,
-    }
-}
-
-diesel::table! {
-    workflows (id) {
-        id -> BigInt,
-        name -> Text,
-        description -> Nullable<Text>,
-        status -> Text,
-        version -> BigInt,
-        owner_id -> BigInt,
-        deleted_with_owner -> Bool,
-        created_at -> Text,
-        updated_at -> Text,
-        deleted_at -> Nullable<Text>,
-        created_by -> Nullable<BigInt>,
-        updated_by -> Nullable<BigInt>,
-        settings -> Nullable<Text>,
-        connections -> Nullable<Text>,
-        nodes -> Nullable<Text>,
-        metadata -> Nullable<Text>,
-    }
-}
-
-diesel::table! {
-    workflow_plugins (workflow_id, plugin_id) {
-        workflow_id -> BigInt,
-        plugin_id -> BigInt,
-    }
-}
-
-diesel::table! {
-    logs (id) {
-        id -> BigInt,
-        level -> Text,
-        message -> Text,
-        workflow_id -> BigInt,
-        execution_id -> Nullable<BigInt>,
-        created_at -> Text,
-        metadata -> Nullable<Text>,
-    }
-}
-
-diesel::table! {
-    deliveries (id) {
-        id -> BigInt,
-        workflow_id -> BigInt,
-        url -> Text,
-        event -> Text,
-        status -> Text,
-        attempts -> BigInt,
-        response_code -> Nullable<BigInt>,
-        error -> Nullable<Text>,
-        payload -> Text,
-        created_at -> Text,
-        delivered_at -> Nullable<Text>,
-    }
-}
-
-diesel::joinable!(sessions -> users (user_id));
-diesel::joinable!(workflows -> users (owner_id));
-diesel::joinable!(workflow_plugins -> plugins (plugin_id));
-diesel::allow_tables_to_appear_in_same_query!(
-    users,
-    sessions,
-    plugins,
-    workflows,
-    workflow_plugins
-);
-
-/// A moment as our schema holds it; diesel's own format has a space for the T.
-#[derive(Debug, Clone, Copy, FromSqlRow, AsExpression)]
-#[diesel(sql_type = Text)]
-pub struct Moment(pub Time);
-
-impl FromSql<Text, Sqlite> for Moment {
-    fn from_sql(mut value: <Sqlite as Backend>::RawValue<'_>) -> deserialize::Result<Self> {
-        let time = DateTime::parse_from_rfc3339(value.read_text())?;
-        Ok(Self(time.to_utc()))
-    }
-}
-
-impl ToSql<Text, Sqlite> for Moment {
-    fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Sqlite>) -> serialize::Result {
-        out.set_value(sqlite_time(self.0));
-        Ok(IsNull::No)
-    }
-}
+use crate::rows::{Account, Delivery, Json, Log, Plugin, Session, Summary, User, Workflow};
 
 #[derive(Queryable, Selectable)]
 #[diesel(table_name = users)]
@@ -190,7 +53,7 @@ pub(crate) struct PluginRow {
     deleted_at: Option<Moment>,
     created_by: Option<i64>,
     updated_by: Option<i64>,
-    config_schema: Option<String>,
+    config_schema: Option<JsonText>,
 }
 
 #[derive(Queryable, Selectable)]
@@ -215,10 +78,10 @@ pub(crate) struct WorkflowRow {
     #[diesel(embed)]
     summary: SummaryRow,
     deleted_with_owner: bool,
-    settings: Option<String>,
-    connections: Option<String>,
-    nodes: Option<String>,
-    metadata: Option<String>,
+    settings: Option<JsonText>,
+    connections: Option<JsonText>,
+    nodes: Option<JsonText>,
+    metadata: Option<JsonText>,
 }
 
 #[derive(Queryable, Selectable)]
@@ -230,7 +93,7 @@ pub(crate) struct LogRow {
     workflow_id: i64,
     execution_id: Option<i64>,
     created_at: Moment,
-    metadata: Option<String>,
+    metadata: Option<JsonText>,
 }
 
 #[derive(Queryable, Selectable)]
@@ -267,11 +130,54 @@ pub struct NewDeliveryRow {
 #[derive(Insertable)]
 #[diesel(table_name = logs)]
 pub struct NewLogRow {
-    pub level: &'static str,
-    pub message: String,
-    pub workflow_id: i64,
-    pub created_at: Moment,
-    pub metadata: String,
+    level: &'static str,
+    message: String,
+    workflow_id: i64,
+    created_at: Moment,
+    metadata: JsonText,
+}
+
+/// What an update writes.
+#[derive(AsChangeset)]
+#[diesel(table_name = workflows)]
+pub struct Renamed {
+    name: String,
+    nodes: Option<JsonText>,
+    updated_at: Moment,
+    version: i64,
+}
+
+impl WorkflowRow {
+    /// Returns its version, and what gives it this name at the next one.
+    pub(super) fn rename(self, name: String) -> (i64, Renamed) {
+        let read = Workflow::from(self);
+        let version = read.summary.version;
+        let renamed = Renamed {
+            name,
+            nodes: read.nodes.map(|nodes| JsonText(nodes.into_text())),
+            updated_at: Moment(data::now()),
+            version: version + 1,
+        };
+        (version, renamed)
+    }
+}
+
+impl From<Entry> for NewLogRow {
+    fn from(entry: Entry) -> Self {
+        Self {
+            level: Entry::LEVEL,
+            message: entry.message,
+            workflow_id: entry.workflow,
+            created_at: Moment(data::now()),
+            metadata: JsonText(entry.metadata.to_string()),
+        }
+    }
+}
+
+impl From<JsonText> for Json {
+    fn from(document: JsonText) -> Self {
+        Self::Text(document.0)
+    }
 }
 
 impl From<UserRow> for User {
@@ -322,7 +228,7 @@ impl From<PluginRow> for Plugin {
             deleted_at: row.deleted_at.map(|time| time.0),
             created_by: row.created_by,
             updated_by: row.updated_by,
-            config_schema: row.config_schema.map(Json::Text),
+            config_schema: row.config_schema.map(Json::from),
         }
     }
 }
@@ -350,10 +256,19 @@ impl From<WorkflowRow> for Workflow {
         Self {
             summary: row.summary.into(),
             deleted_with_owner: row.deleted_with_owner,
-            settings: row.settings.map(Json::Text),
-            connections: row.connections.map(Json::Text),
-            nodes: row.nodes.map(Json::Text),
-            metadata: row.metadata.map(Json::Text),
+            settings: row.settings.map(Json::from),
+            connections: row.connections.map(Json::from),
+            nodes: row.nodes.map(Json::from),
+            metadata: row.metadata.map(Json::from),
+        }
+    }
+}
+
+impl From<(SessionRow, UserRow)> for Account {
+    fn from((session, user): (SessionRow, UserRow)) -> Self {
+        Self {
+            session: session.into(),
+            user: user.into(),
         }
     }
 }
@@ -367,7 +282,7 @@ impl From<LogRow> for Log {
             workflow_id: row.workflow_id,
             execution_id: row.execution_id,
             created_at: row.created_at.0,
-            metadata: row.metadata.map(Json::Text),
+            metadata: row.metadata.map(Json::from),
         }
     }
 }

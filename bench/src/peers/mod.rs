@@ -1,12 +1,17 @@
 //! The peers, one module each.
 
 pub(crate) mod aura;
+mod columns;
 mod deliveries;
 pub(crate) mod diesel;
+pub(crate) mod diesel_async;
+mod diesel_queries;
 mod diesel_rows;
+mod diesel_schema;
+mod json;
 mod models;
 pub(crate) mod postgres;
-mod postgres_rows;
 pub(crate) mod seaorm;
 mod sql;
 pub(crate) mod sqlite;
+pub(crate) mod sqlx;

@@ -5,22 +5,21 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio_postgres::config::SslMode;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, NoTls, Row, Statement};
+use tokio_postgres::{Client, Config, NoTls, Row, Statement};
 
-use super::postgres_rows::{
-    Raw, Read, all, delivery, log, plugin, session, summary, user, workflow,
-};
+use super::columns::{account, all, delivery, log, plugin, summary, workflow, workflow_and_owner};
 use super::sql;
 use crate::Result;
 use crate::data::{self, Entry, Shape};
 use crate::deliveries::NewDelivery;
 use crate::peer::{NO_DELIVERY, Setup, Target};
-use crate::rows::{Account, Delivery, Details, Log, Summary, Workflow};
+use crate::rows::{Account, Delivery, Details, Json, Log, Summary, Workflow};
 
 /// tokio-postgres.
 pub(crate) struct Peer {
-    config: tokio_postgres::Config,
+    config: Config,
     shape: Shape,
     permits: Semaphore,
     idle: Mutex<Vec<Connection>>,
@@ -152,56 +151,37 @@ impl Peer {
         &self,
         sql: &'static str,
         values: &[&(dyn ToSql + Sync)],
-        row: fn(&Row) -> Read<T>,
+        read: fn(&Row) -> std::result::Result<T, tokio_postgres::Error>,
     ) -> Result<Vec<T>> {
-        all(&self.lend().await?.rows(sql, values).await?, row)
+        Ok(all(&self.lend().await?.rows(sql, values).await?, read)?)
     }
 }
 
-/// As many rows in one statement as a batch has.
-fn insert_many() -> &'static str {
-    static SQL: std::sync::OnceLock<String> = std::sync::OnceLock::new();
-    SQL.get_or_init(|| {
-        let rows: Vec<_> = (0..data::ENTRIES)
-            .map(|row| {
-                let first = row * 5;
-                format!(
-                    "(${}, ${}, ${}, ${}, ${})",
-                    first + 1,
-                    first + 2,
-                    first + 3,
-                    first + 4,
-                    first + 5
-                )
-            })
-            .collect();
-        format!(
-            "INSERT INTO logs (level, message, workflow_id, created_at, metadata) VALUES {}",
-            rows.join(", ")
-        )
-    })
+/// Returns how to connect, for diesel-async too.
+pub(super) fn config(setup: &Setup) -> Result<Config> {
+    let Target::Postgres {
+        host,
+        port,
+        user,
+        password,
+        database,
+    } = &setup.target
+    else {
+        return Err("it speaks to PostgreSQL only".into());
+    };
+    let mut config = Config::new();
+    config.host(host).port(*port).user(user).dbname(database);
+    config.ssl_mode(SslMode::Disable);
+    if let Some(password) = password {
+        config.password(password);
+    }
+    Ok(config)
 }
 
 impl crate::peer::Peer for Peer {
     async fn open(setup: &Setup) -> Result<Self> {
-        let Target::Postgres {
-            host,
-            port,
-            user,
-            password,
-            database,
-        } = &setup.target
-        else {
-            return Err("it speaks to PostgreSQL only".into());
-        };
-        let mut config = tokio_postgres::Config::new();
-        config.host(host).port(*port).user(user).dbname(database);
-        config.ssl_mode(tokio_postgres::config::SslMode::Disable);
-        if let Some(password) = password {
-            config.password(password);
-        }
         let peer = Self {
-            config,
+            config: config(setup)?,
             shape: setup.shape,
             permits: Semaphore::new(setup.connections as usize),
             idle: Mutex::default(),
@@ -220,13 +200,7 @@ impl crate::peer::Peer for Peer {
         let (digest, now) = (data::digest(token), data::now());
         let mut lent = self.lend().await?;
         let row = lent.row(sql::AUTHENTICATE, &[&digest, &now]).await?;
-        row.map(|row| {
-            Ok(Account {
-                session: session(&row)?,
-                user: user(&row, sql::SESSION)?,
-            })
-        })
-        .transpose()
+        Ok(row.as_ref().map(account).transpose()?)
     }
 
     async fn details(&self, id: i64) -> Result<Option<Details>> {
@@ -235,9 +209,10 @@ impl crate::peer::Peer for Peer {
             return Ok(None);
         };
         let plugins = lent.rows(sql::PLUGINS, &[&id]).await?;
+        let (workflow, owner) = workflow_and_owner(&row)?;
         Ok(Some(Details {
-            workflow: workflow(&row)?,
-            owner: user(&row, sql::WORKFLOW)?,
+            workflow,
+            owner,
             plugins: all(&plugins, plugin)?,
         }))
     }
@@ -256,7 +231,7 @@ impl crate::peer::Peer for Peer {
     }
 
     async fn append(&self, entry: Entry) -> Result<i64> {
-        let metadata = Raw(entry.metadata.to_string());
+        let metadata = Json::Value(entry.metadata);
         let values: [&(dyn ToSql + Sync); 5] = [
             &Entry::LEVEL,
             &entry.message,
@@ -267,11 +242,11 @@ impl crate::peer::Peer for Peer {
         self.lend().await?.inserted(sql::APPEND, &values).await
     }
 
-    async fn append_many(&self, entries: Vec<Entry>) -> Result<u64> {
+    async fn append_many(&self, mut entries: Vec<Entry>) -> Result<u64> {
         let now = data::now();
         let metadata: Vec<_> = entries
-            .iter()
-            .map(|entry| Raw(entry.metadata.to_string()))
+            .iter_mut()
+            .map(|entry| Json::Value(entry.metadata.take()))
             .collect();
         let mut values: Vec<&(dyn ToSql + Sync)> = Vec::with_capacity(entries.len() * 5);
         for (entry, metadata) in entries.iter().zip(&metadata) {
@@ -284,7 +259,7 @@ impl crate::peer::Peer for Peer {
             ]);
         }
         let mut lent = self.lend().await?;
-        let (client, statement) = lent.ready(insert_many()).await?;
+        let (client, statement) = lent.ready(sql::append_many()).await?;
         Ok(client.execute(&statement, &values).await?)
     }
 
@@ -293,10 +268,9 @@ impl crate::peer::Peer for Peer {
         let row = lent.row(sql::WORKFLOW_BY_ID, &[&id]).await?;
         let read = workflow(&row.ok_or("no such workflow")?)?;
         let version = read.summary.version;
-        let nodes = read.nodes.map(|nodes| Raw(nodes.into_text()));
         let (client, statement) = lent.ready(sql::UPDATE).await?;
         let now = data::now();
-        let values: [&(dyn ToSql + Sync); 5] = [&name, &nodes, &now, &id, &version];
+        let values: [&(dyn ToSql + Sync); 5] = [&name, &read.nodes, &now, &id, &version];
         match client.execute(&statement, &values).await? {
             1 => Ok(version + 1),
             _ => Err("the version is stale".into()),
@@ -305,7 +279,7 @@ impl crate::peer::Peer for Peer {
 
     async fn own_row(&self, id: i64) -> Result<Option<Delivery>> {
         let row = self.lend().await?.row(sql::DELIVERY, &[&id]).await?;
-        Ok(row.map(|row| delivery(&row)).transpose()?)
+        Ok(row.as_ref().map(delivery).transpose()?)
     }
 
     async fn own_page(&self, workflow: i64, after: i64) -> Result<Vec<Delivery>> {

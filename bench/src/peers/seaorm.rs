@@ -1,8 +1,6 @@
 //! SeaORM as its book shows it, on its own pool.
 
 use entity::{Document, LogLevel, UserId, WorkflowId, logs, plugins, sessions, users, workflows};
-use sea_orm::sqlx::postgres::PgSslMode;
-use sea_orm::sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, ConnectOptions, ConnectionTrait, DatabaseConnection, DbBackend,
     EntityTrait, FromQueryResult, ModelTrait, QueryFilter, QueryOrder, QuerySelect, Set,
@@ -10,12 +8,13 @@ use sea_orm::{
 };
 
 use super::deliveries;
+use super::sqlx::{postgres_options, sqlite_options};
 use crate::Result;
 use crate::data::{self, Entry, PAGE, Shape};
 use crate::deliveries::NewDelivery;
-use crate::peer::{BUSY, NO_DELIVERY, Setup, Target};
+use crate::peer::{NO_DELIVERY, Setup, Target};
 use crate::rows::{Account, Delivery, Details, Json, Log, Plugin, Summary, Time, Workflow, all};
-use crate::workload::{Backend, Durability};
+use crate::workload::Backend;
 
 /// Plain SeaORM.
 pub(crate) struct Peer {
@@ -44,40 +43,14 @@ fn options(setup: &Setup) -> ConnectOptions {
     let mut options = match &setup.target {
         Target::Sqlite { path } => {
             let mut options = ConnectOptions::new(format!("sqlite://{}", path.display()));
-            let synchronous = match setup.durability {
-                Durability::Full => SqliteSynchronous::Full,
-                Durability::Normal => SqliteSynchronous::Normal,
-            };
-            options.map_sqlx_sqlite_opts(move |sqlite| {
-                sqlite
-                    .journal_mode(SqliteJournalMode::Wal)
-                    .synchronous(synchronous)
-                    .busy_timeout(BUSY)
-            });
+            let durability = setup.durability;
+            options.map_sqlx_sqlite_opts(move |sqlite| sqlite_options(sqlite, durability));
             options
         }
-        Target::Postgres {
-            host,
-            port,
-            user,
-            password,
-            database,
-        } => {
+        Target::Postgres { .. } => {
             let mut options = ConnectOptions::new("postgres://localhost");
-            let (host, port, user) = (host.clone(), *port, user.clone());
-            let (password, database) = (password.clone(), database.clone());
-            options.map_sqlx_postgres_opts(move |postgres| {
-                let postgres = postgres
-                    .host(&host)
-                    .port(port)
-                    .username(&user)
-                    .database(&database)
-                    .ssl_mode(PgSslMode::Disable);
-                match &password {
-                    Some(password) => postgres.password(password),
-                    None => postgres,
-                }
-            });
+            let target = setup.target.clone();
+            options.map_sqlx_postgres_opts(move |postgres| postgres_options(postgres, &target));
             options
         }
     };

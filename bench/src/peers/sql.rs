@@ -1,6 +1,10 @@
 //! The statements of the peers that write SQL by hand. Columns are in the order
 //! in which the rows are read.
 
+use std::sync::OnceLock;
+
+use crate::data::ENTRIES;
+
 macro_rules! session {
     () => {
         "s.id, s.token, s.user_agent, s.ip_address, s.expires_at, s.last_seen_at, s.created_at, \
@@ -95,6 +99,24 @@ pub(super) const LOGS: &str = "SELECT id, level, message, workflow_id, execution
 /// Level, message, workflow, time, metadata.
 pub(super) const APPEND: &str = "INSERT INTO logs (level, message, workflow_id, created_at, metadata) \
      VALUES ($1, $2, $3, $4, $5) RETURNING id";
+
+/// Returns the insert of as many entries as a batch has, each with the values of
+/// [`APPEND`].
+pub(super) fn append_many() -> &'static str {
+    static SQL: OnceLock<String> = OnceLock::new();
+    SQL.get_or_init(|| {
+        let rows: Vec<_> = (0..ENTRIES)
+            .map(|row| {
+                let values = (row * 5 + 1..=row * 5 + 5).map(|value| format!("${value}"));
+                format!("({})", values.collect::<Vec<_>>().join(", "))
+            })
+            .collect();
+        format!(
+            "INSERT INTO logs (level, message, workflow_id, created_at, metadata) VALUES {}",
+            rows.join(", ")
+        )
+    })
+}
 
 /// Name, nodes, time, id and the version that was read.
 pub(super) const UPDATE: &str = "UPDATE workflows SET name = $1, nodes = $2, updated_at = $3, \

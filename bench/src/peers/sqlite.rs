@@ -8,14 +8,13 @@ use rusqlite::{
     Connection, OpenFlags, OptionalExtension, Params, Row, TransactionBehavior, params,
 };
 
+use super::columns::{account, delivery, log, plugin, summary, workflow, workflow_and_owner};
 use super::sql;
 use crate::Result;
 use crate::data::{self, Entry, Shape, sqlite_time};
 use crate::deliveries::NewDelivery;
 use crate::peer::{BUSY, Setup};
-use crate::rows::{
-    Account, Delivery, Details, Json, Log, Plugin, Session, Summary, User, Workflow,
-};
+use crate::rows::{Account, Delivery, Details, Log, Summary, Workflow};
 use crate::workload::Durability;
 
 /// rusqlite.
@@ -65,112 +64,6 @@ impl Peer {
             statement.query_map(values, row)?.collect()
         })
     }
-}
-
-fn session(row: &Row<'_>) -> rusqlite::Result<Session> {
-    Ok(Session {
-        id: row.get(0)?,
-        token: row.get(1)?,
-        user_agent: row.get(2)?,
-        ip_address: row.get(3)?,
-        expires_at: row.get(4)?,
-        last_seen_at: row.get(5)?,
-        created_at: row.get(6)?,
-        updated_at: row.get(7)?,
-        user_id: row.get(8)?,
-    })
-}
-
-fn user(row: &Row<'_>, from: usize) -> rusqlite::Result<User> {
-    Ok(User {
-        id: row.get(from)?,
-        name: row.get(from + 1)?,
-        email: row.get(from + 2)?,
-        hashed_password: row.get(from + 3)?,
-        role: row.get::<_, String>(from + 4)?.into(),
-        is_active: row.get(from + 5)?,
-        created_at: row.get(from + 6)?,
-        updated_at: row.get(from + 7)?,
-        deleted_at: row.get(from + 8)?,
-        created_by: row.get(from + 9)?,
-        updated_by: row.get(from + 10)?,
-    })
-}
-
-fn json(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Json>> {
-    Ok(row.get::<_, Option<String>>(column)?.map(Json::Text))
-}
-
-fn plugin(row: &Row<'_>) -> rusqlite::Result<Plugin> {
-    Ok(Plugin {
-        id: row.get(0)?,
-        name: row.get(1)?,
-        description: row.get(2)?,
-        version: row.get(3)?,
-        author: row.get(4)?,
-        is_enabled: row.get(5)?,
-        created_at: row.get(6)?,
-        updated_at: row.get(7)?,
-        deleted_at: row.get(8)?,
-        created_by: row.get(9)?,
-        updated_by: row.get(10)?,
-        config_schema: json(row, 11)?,
-    })
-}
-
-fn summary(row: &Row<'_>) -> rusqlite::Result<Summary> {
-    Ok(Summary {
-        id: row.get(0)?,
-        name: row.get(1)?,
-        description: row.get(2)?,
-        status: row.get::<_, String>(3)?.into(),
-        version: row.get(4)?,
-        owner_id: row.get(5)?,
-        created_at: row.get(6)?,
-        updated_at: row.get(7)?,
-        deleted_at: row.get(8)?,
-        created_by: row.get(9)?,
-        updated_by: row.get(10)?,
-    })
-}
-
-fn workflow(row: &Row<'_>) -> rusqlite::Result<Workflow> {
-    Ok(Workflow {
-        summary: summary(row)?,
-        deleted_with_owner: row.get(11)?,
-        settings: json(row, 12)?,
-        connections: json(row, 13)?,
-        nodes: json(row, 14)?,
-        metadata: json(row, 15)?,
-    })
-}
-
-fn log(row: &Row<'_>) -> rusqlite::Result<Log> {
-    Ok(Log {
-        id: row.get(0)?,
-        level: row.get::<_, String>(1)?.into(),
-        message: row.get(2)?,
-        workflow_id: row.get(3)?,
-        execution_id: row.get(4)?,
-        created_at: row.get(5)?,
-        metadata: json(row, 6)?,
-    })
-}
-
-fn delivery(row: &Row<'_>) -> rusqlite::Result<Delivery> {
-    Ok(Delivery {
-        id: row.get(0)?,
-        workflow_id: row.get(1)?,
-        url: row.get(2)?,
-        event: row.get(3)?,
-        status: row.get(4)?,
-        attempts: row.get(5)?,
-        response_code: row.get(6)?,
-        error: row.get(7)?,
-        payload: row.get(8)?,
-        created_at: row.get(9)?,
-        delivered_at: row.get(10)?,
-    })
 }
 
 fn insert_delivery(connection: &Connection, new: &NewDelivery) -> rusqlite::Result<i64> {
@@ -244,26 +137,21 @@ impl crate::peer::Peer for Peer {
         let (digest, now) = (data::digest(token), sqlite_time(data::now()));
         self.read(|connection| {
             let mut statement = connection.prepare_cached(sql::AUTHENTICATE)?;
-            let account = statement.query_row(params![digest, now], |row| {
-                Ok(Account {
-                    session: session(row)?,
-                    user: user(row, sql::SESSION)?,
-                })
-            });
-            account.optional()
+            statement
+                .query_row(params![digest, now], |row| account(row))
+                .optional()
         })
     }
 
     async fn details(&self, id: i64) -> Result<Option<Details>> {
         self.read(|connection| {
             let mut statement = connection.prepare_cached(sql::WORKFLOW_AND_OWNER)?;
-            let found =
-                statement.query_row([id], |row| Ok((workflow(row)?, user(row, sql::WORKFLOW)?)));
+            let found = statement.query_row([id], |row| workflow_and_owner(row));
             let Some((workflow, owner)) = found.optional()? else {
                 return Ok(None);
             };
             let mut statement = connection.prepare_cached(sql::PLUGINS)?;
-            let plugins = statement.query_map([id], plugin)?;
+            let plugins = statement.query_map([id], |row| plugin(row))?;
             Ok(Some(Details {
                 workflow,
                 owner,
@@ -273,15 +161,15 @@ impl crate::peer::Peer for Peer {
     }
 
     async fn summaries(&self, owner: i64) -> Result<Vec<Summary>> {
-        self.list(sql::SUMMARIES, [owner], summary)
+        self.list(sql::SUMMARIES, [owner], |row| summary(row))
     }
 
     async fn documents(&self, owner: i64) -> Result<Vec<Workflow>> {
-        self.list(sql::DOCUMENTS, [owner], workflow)
+        self.list(sql::DOCUMENTS, [owner], |row| workflow(row))
     }
 
     async fn logs(&self, place: i64) -> Result<Vec<Log>> {
-        self.list(sql::LOGS, [self.shape.before(place)], log)
+        self.list(sql::LOGS, [self.shape.before(place)], |row| log(row))
     }
 
     async fn append(&self, entry: Entry) -> Result<i64> {
@@ -301,14 +189,13 @@ impl crate::peer::Peer for Peer {
     async fn update(&self, id: i64, name: String) -> Result<i64> {
         let read = self.read(|connection| {
             let mut statement = connection.prepare_cached(sql::WORKFLOW_BY_ID)?;
-            statement.query_row([id], workflow)
+            statement.query_row([id], |row| workflow(row))
         })?;
         let version = read.summary.version;
-        let nodes = read.nodes.map(Json::into_text);
         let writer = lock(&self.writer);
         let mut statement = writer.prepare_cached(sql::UPDATE)?;
         let now = sqlite_time(data::now());
-        match statement.execute(params![name, nodes, now, id, version])? {
+        match statement.execute(params![name, read.nodes, now, id, version])? {
             1 => Ok(version + 1),
             _ => Err("the version is stale".into()),
         }
@@ -317,12 +204,12 @@ impl crate::peer::Peer for Peer {
     async fn own_row(&self, id: i64) -> Result<Option<Delivery>> {
         self.read(|connection| {
             let mut statement = connection.prepare_cached(sql::DELIVERY)?;
-            statement.query_row([id], delivery).optional()
+            statement.query_row([id], |row| delivery(row)).optional()
         })
     }
 
     async fn own_page(&self, workflow: i64, after: i64) -> Result<Vec<Delivery>> {
-        self.list(sql::DELIVERIES, [workflow, after], delivery)
+        self.list(sql::DELIVERIES, [workflow, after], |row| delivery(row))
     }
 
     async fn own_insert(&self, new: NewDelivery) -> Result<i64> {
@@ -333,7 +220,7 @@ impl crate::peer::Peer for Peer {
         let mut writer = lock(&self.writer);
         let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut statement = transaction.prepare_cached(sql::DELIVERY)?;
-        let read = statement.query_row([id], delivery)?;
+        let read = statement.query_row([id], |row| delivery(row))?;
         drop(statement);
         let [one, other] = &new;
         let ids = [

@@ -1,54 +1,9 @@
 // What every peer can do (bench/src/peer.rs), with TypeORM's repositories.
-import { createHash } from "node:crypto";
-
 import pg from "pg";
 import { DataSource, LessThan, MoreThan } from "typeorm";
 
+import { digest, PAGE, placeBefore } from "../data.js";
 import { entities } from "./entities.js";
-
-const PAGE = 50;
-const ENTRIES = 1000;
-export const PLACES = 16;
-
-/** The token that opens this session. */
-export const token = (session) => `bench-${String(session).padStart(37, "0")}`;
-
-/** A log entry to be written. */
-export const entry = (number, workflow_id) => ({
-  level: "info",
-  message: `Node HTTP Request ${number} finished with status 200 after 42 ms`,
-  workflow_id,
-  metadata: { node: "HTTP Request", run: number, ms: 42 },
-});
-
-export const entries = (make) => Array.from({ length: ENTRIES }, (_, number) => make(number));
-
-/** A delivery to be written (bench/src/deliveries.rs). */
-export function newDelivery(number, workflow_id) {
-  const event = "workflow.finished";
-  const [status, attempts, response_code, error] = [
-    ["failed", 5, 503, "503 Service Unavailable"],
-    ["delivered", 1, 200, null],
-    ["pending", 0, null, null],
-  ][number % 3];
-  const page = `https://aura.example.org/workflows/${workflow_id}`;
-  const links = `{"self":"${page}","logs":"${page}/logs"}`;
-  const created_at = new Date();
-  return {
-    workflow_id,
-    url: `https://hooks.example.org/v1/${workflow_id}`,
-    event,
-    status,
-    attempts,
-    response_code,
-    error,
-    payload: `{"event":"${event}","workflow":${workflow_id},"run":${number},"status":"success","nodes":8,"ms":42,"links":${links}}`,
-    created_at,
-    delivered_at: status === "delivered" ? created_at : null,
-  };
-}
-
-const digest = (text) => createHash("sha256").update(text).digest("hex");
 
 function options(setup) {
   if (setup.target.sqlite) {
@@ -151,7 +106,7 @@ export class Peer {
   }
 
   logs(place) {
-    const before = this.shape.logs - this.shape.depth - place * PAGE + 1;
+    const before = placeBefore(this.shape, place);
     return this.log.find({ where: { id: LessThan(before) }, order: { id: "DESC" }, take: PAGE });
   }
 
@@ -208,40 +163,17 @@ export class Peer {
     return this.last;
   }
 
-  /** Every operation once, in the shape in which the others tell it. */
-  async answers() {
-    const { sessions, workflows, users, deliveries, hooks } = this.shape;
-    const accounts = [];
-    for (const session of [1, Math.floor(sessions / 2), sessions, sessions + 1]) {
-      const found = await this.authenticate(token(session));
-      const { user, ...rest } = found ?? {};
-      accounts.push(found && { session: rest, user });
-    }
-    const details = [];
-    for (const id of [1, Math.floor(workflows / 2), workflows, workflows + 1]) {
-      const found = await this.details(id);
-      const { owner, plugins, ...workflow } = found ?? {};
-      details.push(found && { workflow, owner, plugins });
-    }
-    const rows = [];
-    for (const id of [1, 2, deliveries, deliveries + 1]) rows.push(await this.ownRow(id));
-    const inserted = [];
-    for (const number of [0, 1, 2]) inserted.push(await this.ownInsert(newDelivery(number, 2)));
-    return {
-      durability: await this.durability(),
-      authenticate: accounts,
-      details,
-      summaries: await this.summaries(users),
-      documents: await this.documents(users),
-      logs: [await this.logs(0), await this.logs(PLACES - 1)],
-      append: await this.append(entry(7, 1)),
-      append_many: await this.appendMany(entries((number) => entry(number, 2))),
-      update: [await this.update(1, "Renamed once"), await this.update(1, "Renamed twice")],
-      own_row: rows,
-      own_row_cached: rows,
-      own_page: [await this.ownPage(1, 0), await this.ownPage(hooks, deliveries / 2)],
-      own_insert: inserted,
-      transaction: await this.transaction(1, [newDelivery(3, 1), newDelivery(4, 1)]),
-    };
+  ownRowCached(id) {
+    return this.ownRow(id);
+  }
+
+  /** Returns an account in the form of the other peers. */
+  account({ user, ...session }) {
+    return { session, user };
+  }
+
+  /** Returns the details of a workflow in the form of the other peers. */
+  parts({ owner, plugins, ...workflow }) {
+    return { workflow, owner, plugins };
   }
 }

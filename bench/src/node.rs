@@ -1,23 +1,32 @@
-//! Whether TypeORM can be measured here.
+//! Whether the peers on Node.js can be measured here.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Where its program is.
+/// The packages that they are measured with.
+const PACKAGES: [&str; 4] = ["typeorm", "drizzle-orm", "better-sqlite3", "pg"];
+
+/// Returns the folder of their program.
 fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("typeorm")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("node")
 }
 
-/// The script for Node.js, or why there is none. Packages that are missing are
-/// installed, if that may be done.
+/// Returns the file that describes an installed package.
+fn manifest(package: &str) -> PathBuf {
+    let folder = folder().join("node_modules").join(package);
+    folder.join("package.json")
+}
+
+/// Returns the script for Node.js, which takes the folder of a peer, or why there is
+/// none. Packages that are missing are installed, if that may be done.
 pub(crate) fn script(may_install: bool) -> Result<PathBuf, String> {
     output(Command::new("node").arg("--version")).map_err(|_| "node is not there".to_owned())?;
     let folder = folder();
-    if !folder.join("node_modules/typeorm/package.json").exists() {
+    if !PACKAGES.iter().all(|package| manifest(package).exists()) {
         if !may_install {
-            return Err("its packages are not installed (npm ci in bench/typeorm)".to_owned());
+            return Err("their packages are not installed (npm ci in bench/node)".to_owned());
         }
-        terminal::aside("installing TypeORM's packages with npm ci …");
+        terminal::aside("installing the packages for Node.js with npm ci …");
         let mut install = Command::new("npm");
         install
             .current_dir(&folder)
@@ -32,19 +41,15 @@ pub(crate) fn script(may_install: bool) -> Result<PathBuf, String> {
     Ok(folder.join("main.js"))
 }
 
-/// The versions of what it runs on.
+/// Returns the versions of Node.js and of the packages.
 pub(crate) fn versions() -> Vec<(String, String)> {
     let node = output(Command::new("node").arg("--version")).unwrap_or_default();
     let mut versions = vec![(
         "Node.js".to_owned(),
         node.trim_start_matches('v').to_owned(),
     )];
-    for package in ["typeorm", "better-sqlite3", "pg"] {
-        let path = folder()
-            .join("node_modules")
-            .join(package)
-            .join("package.json");
-        let version = std::fs::read_to_string(path)
+    for package in PACKAGES {
+        let version = std::fs::read_to_string(manifest(package))
             .ok()
             .and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok())
             .and_then(|value| Some(value.get("version")?.as_str()?.to_owned()));

@@ -2,12 +2,11 @@
 // (bench/src/run.rs).
 import { createHistogram } from "node:perf_hooks";
 
-import { entries, entry, newDelivery, PLACES, token } from "./peer.js";
+import { entries, entry, newDelivery, PAGE, PLACES, token } from "./data.js";
 
 // Latencies are kept to the tenth of a microsecond, up to ten minutes.
 const TICKS_PER_MS = 10_000;
 const LONGEST = 6_000_000_000;
-const PAGE = 50;
 
 /** Numbers from 0 to 1, the same for the same seed (mulberry32). */
 function dice(seed) {
@@ -41,9 +40,6 @@ function caller(peer, run, task) {
   let number = 0;
   const next = () => entry((number += 1), oneOf(shape.workflows));
   const delivery = () => newDelivery((number += 1), oneOf(shape.hooks));
-  const ownRow = async () => {
-    if (!(await peer.ownRow(oneOf(shape.deliveries)))) throw new Error("no such delivery");
-  };
   const calls = {
     authenticate: async () => {
       if (!(await peer.authenticate(token(oneOf(shape.sessions))))) throw new Error("nobody's token");
@@ -61,8 +57,12 @@ function caller(peer, run, task) {
       const mine = oneOf(Math.floor(shape.workflows / run.tasks)) - 1;
       return peer.update(mine * run.tasks + task + 1, `Renamed ${(number += 1)}`);
     },
-    own_row: ownRow,
-    own_row_cached: ownRow,
+    own_row: async () => {
+      if (!(await peer.ownRow(oneOf(shape.deliveries)))) throw new Error("no such delivery");
+    },
+    own_row_cached: async () => {
+      if (!(await peer.ownRowCached(oneOf(shape.deliveries)))) throw new Error("no such delivery");
+    },
     // What follows the first half is enough for a page.
     own_page: async () => full(await peer.ownPage(oneOf(shape.hooks), oneOf(shape.deliveries / 2))),
     own_insert: () => peer.ownInsert(delivery()),

@@ -1,20 +1,23 @@
-// The process of TypeORM: answers on standard output what it is asked on
-// standard input, a line of JSON each (bench/src/protocol.rs).
+// The process of a peer on Node.js: answers on standard output what it is asked on
+// standard input, a line of JSON each (bench/src/protocol.rs). The argument is the
+// folder of the peer.
 import { createInterface } from "node:readline";
 
-import { Peer, token } from "./peer.js";
+import { answers } from "./answers.js";
+import { token } from "./data.js";
 import { run } from "./run.js";
 
+const { Peer } = await import(`./${process.argv[2]}/peer.js`);
 let peer;
 
-const answers = {
+const requests = {
   open: async (setup) => {
     peer = await Peer.open(setup);
     return { opened: {} };
   },
   first: async ({ session }) => ({ user: (await peer.authenticate(token(session))).user.id }),
   prepare: async () => ({ prepared: {} }),
-  check: async () => ({ answers: await peer.answers() }),
+  check: async () => ({ answers: await answers(peer) }),
   run: async (request) => ({ measured: await run(peer, request) }),
 };
 
@@ -22,7 +25,7 @@ for await (const line of createInterface({ input: process.stdin })) {
   const [[what, body]] = Object.entries(JSON.parse(line));
   let answer;
   try {
-    answer = await answers[what](body);
+    answer = await requests[what](body);
   } catch (error) {
     answer = { failed: error.message };
   }
