@@ -106,9 +106,14 @@ impl PooledConnection {
             return false;
         }
         if let Some(timeout) = timeout {
-            let answer = tokio::time::timeout(timeout, session.ping()).await;
-            if !answer.is_ok_and(|answer| answer.is_ok()) {
-                return false;
+            match tokio::time::timeout(timeout, session.ping()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return false,
+                Err(_) => {
+                    // The others are silent too; to ask each would take as long again.
+                    self.pool.discard_idle();
+                    return false;
+                }
             }
         }
         self.discard = false;

@@ -334,7 +334,8 @@ async fn alone_is_alone(engine: Engine) {
     put(&mut alone, "c").await.expect("inserted");
     assert!(engine.list().await.is_empty(), "not before the commit");
     alone.commit().await.expect("committed");
-    assert_eq!(engine.list().await, ["a", "c"]);
+    // Who waits may have come by now.
+    assert_eq!(engine.list().await[..2], ["a", "c"]);
     waiting.await.expect("it ends").expect("inserted");
 
     let excluded = engine.writer.lock().await.expect("nobody writes");

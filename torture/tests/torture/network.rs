@@ -18,7 +18,9 @@ use torture::Operation;
 
 use crate::{messages, rounds, workflow, wrong};
 
-testdb::postgres!(migrated: nothing_is_lost_on_a_bad_network);
+testdb::postgres!(migrated:
+    nothing_is_lost_on_a_bad_network, connections_that_are_lost_cost_one_call,
+);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Weather {
@@ -31,6 +33,8 @@ enum Weather {
     Silent,
     /// The server ends every connection by itself.
     Ended,
+    /// So it is for the connections that are open; those that are opened later are fine.
+    Lost,
 }
 
 /// A way to the server, with weather.
@@ -66,6 +70,7 @@ async fn carry(
     mut seen: watch::Receiver<Weather>,
 ) {
     let mut bytes = vec![0; 16 << 10];
+    let opened = *seen.borrow();
     loop {
         let read = tokio::select! {
             read = from.read(&mut bytes) => read,
@@ -75,10 +80,11 @@ async fn carry(
         let weather = *seen.borrow();
         match weather {
             Weather::Fine | Weather::Ended => {}
+            Weather::Lost if opened == Weather::Lost => {}
             Weather::Slow => tokio::time::sleep(Duration::from_millis(5)).await,
             Weather::Cut => return,
             // For good: this connection has lost bytes.
-            Weather::Silent => std::future::pending().await,
+            Weather::Silent | Weather::Lost => std::future::pending().await,
         }
         if to.write_all(&bytes[..read]).await.is_err() {
             return;
@@ -92,8 +98,8 @@ const LIMIT: Duration = Duration::from_secs(1);
 /// For all that one caller does.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-async fn nothing_is_lost_on_a_bad_network(test: TestDb) {
-    let flow = workflow(&test).await;
+/// Connects by way of a proxy.
+async fn connect(test: &TestDb, limit: Duration) -> (Database, Proxy) {
     let mut config = test.plain_config();
     let Target::Postgres(server) = &mut config.target else {
         panic!("it is a server");
@@ -101,10 +107,44 @@ async fn nothing_is_lost_on_a_bad_network(test: TestDb) {
     let proxy = Proxy::to(server.port).await;
     "127.0.0.1".clone_into(&mut server.host);
     server.port = proxy.port;
-    config.statement_timeout = Some(LIMIT);
+    config.statement_timeout = Some(limit);
     config.pool.connection_timeout = LIMIT;
     config.pool.max = 8;
     let db = Database::connect(config).await.expect("it connects");
+    (db, proxy)
+}
+
+/// The first call waits for an answer until its limit; those after it ask before they use
+/// another connection that has seen no answer since.
+async fn connections_that_are_lost_cost_one_call(test: TestDb) {
+    let flow = workflow(&test).await;
+    // Less than a connection may be idle before it is asked anyway.
+    let (db, proxy) = connect(&test, Duration::from_millis(200)).await;
+    let mut open = Vec::new();
+    for _ in 0..6 {
+        let tx = db.begin().await.expect("begun");
+        tx.workflows().get(flow.into()).await.expect("there");
+        open.push(tx);
+    }
+    for tx in open {
+        tx.commit().await.expect("committed");
+    }
+    proxy.weather.send_replace(Weather::Lost);
+    let started = Instant::now();
+    let first = db.workflows().get(flow.into()).await;
+    assert!(first.is_err(), "{first:?}");
+    for _ in 0..8 {
+        let found = db.workflows().get(flow.into()).await;
+        assert_eq!(found.expect("on a new connection").id.0, flow);
+    }
+    let took = started.elapsed();
+    assert!(took < 5 * LIMIT, "{took:?}");
+    db.close().await;
+}
+
+async fn nothing_is_lost_on_a_bad_network(test: TestDb) {
+    let flow = workflow(&test).await;
+    let (db, proxy) = connect(&test, LIMIT).await;
     let next = Arc::new(AtomicU32::new(0));
     let (mut told, mut failed) = (Vec::new(), 0);
     let mut slowest = Duration::ZERO;
