@@ -166,13 +166,14 @@ async fn rounds(
     let mut run = Run {
         operation: workload.operation,
         tasks: workload.tasks,
-        seconds: plan.warm_up,
+        seconds: 0.0,
         seed: 0,
     };
     // What is not measured: caches fill, statements are prepared, code is
     // compiled where it is compiled late.
-    if plan.warm_up > 0.0 {
-        for worker in &mut workers {
+    for (worker, &peer) in workers.iter_mut().zip(peers) {
+        run.seconds = plan.warm_up(peer);
+        if run.seconds > 0.0 {
             worker.ask(&Request::Run(run)).await?;
         }
     }

@@ -10,9 +10,12 @@ use crate::pin::Processors;
 use crate::process::Programs;
 use crate::workload::{Backend, Durability, Workload};
 
-/// Seconds that each peer runs before it is measured, however short the
-/// rounds are: Node.js compiles what runs often only after a while.
-const WARM_UP: f64 = 2.0;
+/// Seconds that a peer runs before it is measured: connections are opened, statements are
+/// prepared, caches fill.
+const WARM_UP: f64 = 0.5;
+
+/// The same on Node.js, which compiles what runs often only after a while.
+const WARM_UP_NODE: f64 = 2.0;
 
 /// How a run goes.
 pub(crate) struct Plan<'a> {
@@ -22,7 +25,6 @@ pub(crate) struct Plan<'a> {
     pub shape: Shape,
     pub seconds: f64,
     pub rounds: u32,
-    pub warm_up: f64,
     /// Where PostgreSQL and the peers on it run, where that was chosen.
     pub processors: Option<Processors>,
 }
@@ -49,10 +51,10 @@ impl<'a> Plan<'a> {
                 }
             }
         }
-        let (shape, seconds, rounds, warm_up) = if options.quick {
-            (Shape::QUICK, 0.01, 1, 0.0)
+        let (shape, seconds, rounds) = if options.quick {
+            (Shape::QUICK, 0.01, 1)
         } else {
-            (Shape::FULL, options.seconds, options.rounds, WARM_UP)
+            (Shape::FULL, options.seconds, options.rounds)
         };
         if !options.quick && cfg!(debug_assertions) {
             terminal::aside("this is not a release build: the figures say little");
@@ -64,9 +66,17 @@ impl<'a> Plan<'a> {
             shape,
             seconds,
             rounds,
-            warm_up,
             processors,
         })
+    }
+
+    /// Returns how many seconds a peer runs before it is measured.
+    pub(crate) fn warm_up(&self, peer: Name) -> f64 {
+        match peer.node_folder() {
+            _ if self.options.quick => 0.0,
+            Some(_) => WARM_UP_NODE,
+            None => WARM_UP,
+        }
     }
 
     /// Returns what a peer opens.
