@@ -334,7 +334,7 @@ async fn alone_is_alone(engine: Engine) {
     put(&mut alone, "c").await.expect("inserted");
     assert!(engine.list().await.is_empty(), "not before the commit");
     alone.commit().await.expect("committed");
-    // Who waits may have come by now.
+    // The one that waits may be committed by now.
     assert_eq!(engine.list().await[..2], ["a", "c"]);
     waiting.await.expect("it ends").expect("inserted");
 
