@@ -64,7 +64,7 @@ fn page(report: &Report) -> String {
         let _ = write!(
             text,
             "\n## {name}\n\n![{name}](performance/{key}.svg)\n\n{}\n\
-             aura-db is so many times better (faster, or smaller) than, by the medians \
+             How many times better (faster, or smaller) aura-db is than each peer, by the medians \
              (and in the worst and the best round)\n\n{}\n\
              Time of a call, with the wait for its turn: median / 99th percentile\n\n{}",
             report.medians(backend).markdown(),

@@ -196,7 +196,7 @@ impl Report {
             let parts = [
                 ("medians, ± half of the range", self.medians(backend)),
                 (
-                    "aura-db is so many times better than (worst–best round)",
+                    "times that aura-db is better than (worst–best round)",
                     self.ratios(backend),
                 ),
                 (
