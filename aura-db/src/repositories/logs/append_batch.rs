@@ -35,12 +35,18 @@ impl LogEntry {
 
 /// Leaves out the entries of workflows that are locked, as while one is purged: each
 /// waits by itself, and doesn't keep the batch waiting.
+///
+/// The arrays are in subqueries to hide their length from the planner. PostgreSQL would
+/// find the plan for a few rows cheaper than the general one, for ten, and plan anew for
+/// each batch, which takes longer than to insert it (`choose_custom_plan` in
+/// src/backend/utils/cache/plancache.c).
 const APPEND: &str = "
 INSERT INTO logs (level, message, workflow_id, execution_id, created_at, metadata)
 SELECT i.level, i.message, w.id, i.execution_id, i.created_at, CAST(i.metadata AS jsonb)
 FROM unnest(
-    CAST($1 AS text[]), CAST($2 AS text[]), CAST($3 AS bigint[]), CAST($4 AS bigint[]),
-    CAST($5 AS timestamptz[]), CAST($6 AS text[])) WITH ORDINALITY
+    (SELECT CAST($1 AS text[])), (SELECT CAST($2 AS text[])), (SELECT CAST($3 AS bigint[])),
+    (SELECT CAST($4 AS bigint[])), (SELECT CAST($5 AS timestamptz[])),
+    (SELECT CAST($6 AS text[]))) WITH ORDINALITY
     AS i (level, message, workflow_id, execution_id, created_at, metadata, place)
 JOIN workflows AS w ON w.id = i.workflow_id
 WHERE i.execution_id IS NULL OR EXISTS (
