@@ -4,9 +4,10 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use aura_orm::{Access, Batcher, CommitHook, Operation};
+use async_trait::async_trait;
+use aura_orm::{Access, Batcher, CommitHook, Operation, RoleSource};
 use connection::Config;
-use entity::{Action, Reach, Resource, Role, UserId, users};
+use entity::{Action, Resource, Role, Scope, UserId, users};
 use sea_orm::sea_query::LockType;
 use sea_orm::{ColumnTrait, Condition, DbBackend, EntityTrait, QueryFilter, QuerySelect};
 use tokio::sync::watch;
@@ -46,6 +47,45 @@ pub(crate) struct Context {
     own: Option<UserId>,
     /// The role that was found, within a restricted operation.
     role: Option<Role>,
+}
+
+/// Finds the role of a user who is active and not deleted. Before a write PostgreSQL locks
+/// the user's row until the end of the transaction; SQLite has one writer.
+async fn role_of<X>(
+    tx: &aura_orm::Executor<X>,
+    user: UserId,
+    writes: bool,
+) -> Result<Option<Role>, X>
+where
+    X: From<aura_orm::Error> + Send + 'static,
+{
+    let mut role = users::Entity::find()
+        .select_only()
+        .column(users::Column::Role)
+        .filter(users::COLUMN.id.eq(user))
+        .filter(users::COLUMN.is_active.eq(true))
+        .filter(users::COLUMN.deleted_at.is_null());
+    if writes && tx.backend() == DbBackend::Postgres {
+        role = role.lock(LockType::Share);
+    }
+    tx.scalar(role).await
+}
+
+/// The roles of the table `users`.
+#[derive(Debug)]
+pub(crate) struct UserRoles;
+
+#[async_trait]
+impl RoleSource for UserRoles {
+    async fn role(
+        &self,
+        tx: &aura_orm::Executor,
+        user: i64,
+        writes: bool,
+    ) -> Result<Option<String>, aura_orm::Error> {
+        let role = role_of(tx, UserId(user), writes).await?;
+        Ok(role.map(|role| role.as_str().to_owned()))
+    }
 }
 
 impl fmt::Debug for Context {
@@ -210,27 +250,17 @@ impl Context {
     }
 
     /// Checks the actor's role in the transaction of the operation, so that a demotion
-    /// takes effect at once: before a write, PostgreSQL locks the user's row until the
-    /// end; SQLite has one writer.
+    /// takes effect at once.
     async fn authorize(mut self, op: Op, access: Access) -> Result<Self, Error> {
         let Some(user) = self.actor() else {
             return Err(self.forbidden(op));
         };
-        let mut role = users::Entity::find()
-            .select_only()
-            .column(users::Column::Role)
-            .filter(users::COLUMN.id.eq(user))
-            .filter(users::COLUMN.is_active.eq(true))
-            .filter(users::COLUMN.deleted_at.is_null());
-        if access.writes() && self.backend() == DbBackend::Postgres {
-            role = role.lock(LockType::Share);
-        }
-        let role = self.uncounted().scalar::<Role, _>(role).await?;
+        let role = role_of(&self.uncounted(), user, access.writes()).await?;
         let (action, resource) = op.needs;
-        match role.and_then(|role| role.reach(action, resource)) {
+        match role.and_then(|role| role.scope(action, resource)) {
             None => Err(self.forbidden(op)),
-            Some(reach) => {
-                self.own = (reach == Reach::Own).then_some(user);
+            Some(scope) => {
+                self.own = (scope == Scope::Own).then_some(user);
                 self.role = role;
                 // Operations that this one calls are part of it.
                 self.restricted = false;
@@ -250,7 +280,7 @@ impl Context {
         Error::Forbidden {
             user: self.actor().unwrap_or(UserId(0)),
             action,
-            resource,
+            what: resource.as_str(),
         }
     }
 

@@ -12,14 +12,14 @@ use entity::UserId;
 use sea_orm::{DbBackend, Statement, StatementBuilder};
 use secrecy::SecretString;
 
-use crate::SeaOrm;
-use crate::context::{Context, Executor};
+use crate::context::{Context, Executor, UserRoles};
 use crate::error::Error;
 use crate::repositories::sessions::{Issued, SessionRequest, Sessions};
 use crate::repositories::users::{User, Users};
 use crate::repositories::{
     agents::Agents, executions::Executions, logs::Logs, plugins::Plugins, workflows::Workflows,
 };
+use crate::{Repository, RepositoryEntity, SeaOrm};
 
 /// An open database. Cloning it is cheap, and the clones share its pools.
 #[derive(Debug, Clone)]
@@ -382,6 +382,14 @@ impl Transaction {
 }
 
 impl Restricted {
+    /// Returns the repository of an entity of your own, as the user may use it: each
+    /// operation asks for the user's role and the entity's
+    /// [policy](RepositoryEntity::policy).
+    #[must_use]
+    pub fn repository<E: RepositoryEntity>(&self) -> Repository<E> {
+        self.context.repository().restricted(Arc::new(UserRoles))
+    }
+
     /// [`Database::transaction`] in which everything is restricted. (Inside of
     /// one it is nested.)
     pub async fn transaction<T, E, F, Fut>(&self, run: F) -> Result<T, E>
@@ -421,6 +429,13 @@ macro_rules! queries {
             #[must_use]
             pub fn actor(&self) -> Option<UserId> {
                 self.context.actor()
+            }
+
+            /// Returns the repository of an entity of your own, which has what those of
+            /// AURA's tables have: see [`RepositoryEntity`].
+            #[must_use]
+            pub fn repository<E: RepositoryEntity>(&self) -> Repository<E> {
+                self.context.repository()
             }
 
             /// Runs a statement of your own and returns all its rows.

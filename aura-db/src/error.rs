@@ -2,7 +2,7 @@
 
 pub use aura_orm::FieldError;
 use aura_orm::{Cause, RowError};
-use entity::{Action, ExecutionId, Resource, UserId, WorkflowId};
+use entity::{Action, ExecutionId, UserId, WorkflowId};
 use sea_orm::DbErr;
 
 /// An operation that failed.
@@ -13,33 +13,35 @@ use sea_orm::DbErr;
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// There is no such row, or it is deleted.
+    /// There is no such row, or it is soft-deleted.
     #[error("there is no {what} {key}, or it is deleted")]
     NotFound {
         /// What was looked for, in a word: `user`.
         what: &'static str,
-        /// Its id, name or e-mail address.
+        /// Its key, name or address.
         key: String,
     },
-    /// Another row has this name, address or key.
-    #[error("{}", conflict(table, columns, *deleted))]
+    /// Another row has the same values in columns that are unique together.
+    #[error("{}", aura_orm::error::conflict(table, columns, *deleted))]
     Conflict {
         /// The table.
         table: String,
         /// The columns that must be unique together.
         columns: Vec<String>,
-        /// The other row is deleted: restore it, or purge it.
+        /// The other row is soft-deleted: restore it, or purge it.
         deleted: bool,
     },
-    /// The workflow was changed by somebody else since it was read. Read it
-    /// again and decide whose change counts.
+    /// The row was changed since it was read. Read it again and decide whose change
+    /// counts.
     #[error(
-        "workflow {workflow} is at version {found}, and the change was made to version {read}: \
-         read it again"
+        "{what} {key} is at version {found}, and the change was made to version {read}: read it \
+         again"
     )]
-    StaleVersion {
-        /// The workflow.
-        workflow: WorkflowId,
+    Stale {
+        /// What it is, in a word.
+        what: &'static str,
+        /// Its key.
+        key: String,
         /// The version that the caller had read.
         read: i64,
         /// The version that it has now.
@@ -53,16 +55,16 @@ pub enum Error {
         /// The constraint, or what is known about it.
         constraint: String,
     },
-    /// The input can't be stored. Every field that is wrong, at once.
-    #[error("{}", fields(.0))]
+    /// The input can't be used. Every field that is wrong, at once.
+    #[error("{}", aura_orm::error::fields(.0))]
     Validation(Vec<FieldError>),
     /// The row is not in a state that allows this.
-    #[error("{what} {id} {state}: {hint}")]
+    #[error("{what} {key} {state}: {hint}")]
     State {
         /// What it is, in a word.
         what: &'static str,
-        /// Its id.
-        id: i64,
+        /// Its key.
+        key: String,
         /// The state that it is in.
         state: &'static str,
         /// What to do.
@@ -95,14 +97,14 @@ pub enum Error {
     #[error("the e-mail address or the password is wrong, or the account is not active")]
     Credentials,
     /// The user's role doesn't allow this.
-    #[error("user {user} may not {action} this {resource}")]
+    #[error("user {user} may not {action} this {what}")]
     Forbidden {
-        /// Who asked.
+        /// The user.
         user: UserId,
-        /// To do what.
+        /// What the user asked for.
         action: Action,
-        /// To what.
-        resource: Resource,
+        /// What it was to be done with, in a word.
+        what: &'static str,
     },
     /// The workflow's graph has problems, and the caller asked to be strict.
     #[error("workflow {workflow} is not sound: {} problems in its graph", problems.len())]
@@ -187,39 +189,50 @@ pub enum Error {
 
 connection::debug_as_display!(Error);
 
-fn fields(errors: &[FieldError]) -> String {
-    let list: Vec<_> = errors.iter().map(ToString::to_string).collect();
-    format!("not valid: {}", list.join("; "))
-}
-
-fn conflict(table: &str, columns: &[String], deleted: bool) -> String {
-    let columns = columns.join(", ");
-    if deleted {
-        format!(
-            "a deleted row of {table} has this {columns}: restore it, or purge it to use it again"
-        )
-    } else if columns == "id" {
-        format!(
-            "another row of {table} has this id; where rows were imported with their ids, set the \
-             sequence of {table}.id behind them"
-        )
-    } else {
-        format!("another row of {table} has this {columns}")
-    }
-}
-
 impl From<aura_orm::Error> for Error {
     fn from(error: aura_orm::Error) -> Self {
         use aura_orm::Error as Orm;
         match error {
             Orm::NoRow => Self::not_found("row", "of the query"),
-            Orm::Conflict { table, columns } => Self::Conflict {
+            Orm::NotFound { what, key } => Self::NotFound { what, key },
+            Orm::Conflict {
                 table,
                 columns,
-                deleted: false,
+                deleted,
+            } => Self::Conflict {
+                table,
+                columns,
+                deleted,
+            },
+            Orm::Stale {
+                what,
+                key,
+                read,
+                found,
+            } => Self::Stale {
+                what,
+                key,
+                read,
+                found,
+            },
+            Orm::State {
+                what,
+                key,
+                state,
+                hint,
+            } => Self::State {
+                what,
+                key,
+                state,
+                hint,
             },
             Orm::ForeignKey { table, constraint } => Self::ForeignKey { table, constraint },
-            Orm::Validation(field) => Self::Validation(vec![field]),
+            Orm::Validation(fields) => Self::Validation(fields),
+            Orm::Forbidden { user, action, what } => Self::Forbidden {
+                user: UserId(user),
+                action,
+                what,
+            },
             Orm::Aborted => Self::Aborted,
             Orm::Ended => Self::Ended,
             Orm::OutcomeUnknown { context, source } => Self::OutcomeUnknown { context, source },
@@ -268,12 +281,11 @@ impl From<migration::Error> for Error {
 }
 
 impl Error {
-    /// One field that is wrong.
-    pub(crate) fn field(field: &'static str, problem: impl Into<String>) -> Self {
-        Self::Validation(vec![FieldError {
-            field,
-            problem: problem.into(),
-        }])
+    /// Creates the error of one field that is wrong; `problem` is the rest of a sentence that
+    /// begins with it.
+    #[must_use]
+    pub fn field(field: &'static str, problem: impl Into<String>) -> Self {
+        Self::Validation(vec![FieldError::new(field, problem)])
     }
 
     /// A row that isn't there.

@@ -115,10 +115,12 @@ mod schema;
 pub mod testing;
 mod validate;
 
+pub use async_trait::async_trait;
+pub use aura_orm::repository::{Conventions, Deleted, Filter, Hooks};
 pub use aura_orm::{
-    CachedSql, CachedStatement, Clock, DatabaseStats, Deserialized, EntityModel, Isolation,
-    ModelOf, OperationStats, RowDecoder, RowError, RowOf, RowReader, SeaOrmWriter, SystemClock,
-    TypedQuery, TypedStatement,
+    CachedSql, CachedStatement, Clock, DatabaseStats, Deserialized, EntityModel, Executor,
+    Isolation, ModelOf, OperationStats, RepositoryEntity, RoleSource, RowDecoder, RowError, RowOf,
+    RowReader, SeaOrmWriter, SystemClock, TypedQuery, TypedStatement,
 };
 pub use connection::{
     Config, Durability, Environment, Pool, Postgres, Source, Target, Tls, TlsMode,
@@ -126,19 +128,18 @@ pub use connection::{
 pub use database::{Database, OwnedTransaction, Restricted, Transaction};
 pub use entity::{
     self, Action, AgentId, Document, DocumentError, ExecutionId, ExecutionMode, ExecutionStatus,
-    LogId, LogLevel, PluginId, Reach, Resource, Role, SessionId, UserId, WorkflowId,
+    LogId, LogLevel, PluginId, Resource, Role, Scope, SessionId, UserId, WorkflowId,
     WorkflowStatus, WorkflowVersionId,
 };
 pub use error::{Error, FieldError};
 pub use graph::{GraphEdge, GraphNode, GraphProblem, WorkflowGraph};
 pub use health::{Health, PoolHealth, SchemaHealth};
 pub use migration::{self, Migrator};
-pub use page::{Cursor, Page, PageRequest};
+pub use page::{Cursor, Page, PageRequest, Sort};
 pub use repositories::agents::{Agent, AgentChange, AgentFilter, AgentSummary, NewAgent};
 pub use repositories::executions::{
     Execution, ExecutionFilter, ExecutionStats, ExecutionSummary, NewExecution, Outcome,
 };
-pub use repositories::filter::Deleted;
 pub use repositories::logs::{Log, LogFilter, LogStats, NewLog};
 pub use repositories::plugins::{NewPlugin, Plugin, PluginFilter, PluginSummary};
 pub use repositories::sessions::{self, Session, SessionRequest, Token};
@@ -151,6 +152,12 @@ pub use repositories::{agents, executions, logs, plugins, workflows};
 pub use sea_orm;
 pub use secrecy::{self, SecretString};
 pub use validate::{MAX_DOCUMENT_BYTES, MAX_DOCUMENT_DEPTH, MAX_TEXT_BYTES};
+
+/// What [`Hooks`] return; converts into [`Error`].
+pub type OrmError = aura_orm::Error;
+
+/// The rows of an entity of yours. From [`Database::repository`].
+pub type Repository<E> = aura_orm::Repository<E, Error>;
 
 /// SeaORM's own connections, for what only they can do.
 pub type SeaOrm = aura_orm::SeaOrm<Error>;

@@ -15,4 +15,4 @@
 //! # Ok(()) }
 //! ```
 
-pub use aura_orm::page::{Cursor, MAX_PAGE, Page, PageRequest};
+pub use aura_orm::page::{Cursor, MAX_PAGE, Page, PageRequest, Sort};

@@ -17,10 +17,12 @@
 
 mod batcher;
 mod clock;
-mod error;
+pub mod error;
 mod executor;
 pub mod page;
+pub mod policy;
 pub mod postgres;
+pub mod repository;
 pub mod row;
 mod seaorm;
 pub mod sqlite;
@@ -35,8 +37,10 @@ pub use error::{Cause, Error, FieldError};
 pub use executor::bulk::{SizedRow, array_literals};
 pub use executor::stats::{DatabaseStats, OperationStats};
 pub use executor::{Access, CommitHook, Executor, OpenTransaction, Operation, PoolSizes};
-pub use page::{Cursor, Page, PageRequest};
+pub use page::{Cursor, Page, PageRequest, Sort};
+pub use policy::{Action, RoleSource, Scope};
 pub use postgres::Isolation;
+pub use repository::{Repository, RepositoryEntity};
 pub use row::{Deserialized, EntityModel, ModelOf, RowDecoder, RowError, RowReader};
 pub use seaorm::{SeaOrm, SeaOrmTransaction, SeaOrmWriter};
 pub use statement::{Statement, StatementKind};

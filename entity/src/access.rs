@@ -6,21 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::types::Role;
 
-/// What somebody wants to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Action {
-    /// Make a new one.
-    Create,
-    /// Look at it.
-    Read,
-    /// Change it.
-    Update,
-    /// Delete, restore or purge it.
-    Delete,
-    /// Run it.
-    Execute,
-}
+pub use aura_orm::{Action, Scope};
 
 /// What it is done to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -36,17 +22,6 @@ pub enum Resource {
     Execution,
     /// Agents.
     Agent,
-}
-
-/// Whose rows a permission is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Reach {
-    /// Those that the user owns. What nobody owns (plugins, users) is
-    /// everybody's.
-    Own,
-    /// Everybody's.
-    Any,
 }
 
 impl Role {
@@ -77,37 +52,34 @@ impl Role {
         }
     }
 
-    /// Whose rows the role may do this to, or `None` when nobody's. Admins and
-    /// viewers reach everybody's, editors and users their own.
+    /// Returns whose rows the role may do this to, or `None`: admins and viewers to the rows
+    /// of all users, editors and users to their own. What has no owner (plugins, users)
+    /// belongs to all.
     #[must_use]
-    pub fn reach(self, action: Action, resource: Resource) -> Option<Reach> {
+    pub fn scope(self, action: Action, resource: Resource) -> Option<Scope> {
         self.can(action, resource).then_some(match self {
-            Self::Admin | Self::Viewer => Reach::Any,
-            Self::Editor | Self::User => Reach::Own,
+            Self::Admin | Self::Viewer => Scope::Any,
+            Self::Editor | Self::User => Scope::Own,
         })
     }
 }
 
-impl fmt::Display for Action {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Create => "create",
-            Self::Read => "read",
-            Self::Update => "update",
-            Self::Delete => "delete",
-            Self::Execute => "execute",
-        })
-    }
-}
-
-impl fmt::Display for Resource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Resource {
+    /// Returns its name, in a word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
             Self::User => "user",
             Self::Workflow => "workflow",
             Self::Plugin => "plugin",
             Self::Execution => "execution",
             Self::Agent => "agent",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }

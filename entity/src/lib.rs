@@ -24,7 +24,7 @@ mod live;
 pub mod tables;
 pub mod types;
 
-pub use access::{Action, Reach, Resource};
+pub use access::{Action, Resource, Scope};
 pub use document::{DocumentError, Outline};
 pub use live::Live;
 pub use tables::*;

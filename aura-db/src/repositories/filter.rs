@@ -1,26 +1,14 @@
 //! What the filters of several tables have in common.
 
+use aura_orm::repository::Deleted;
 use sea_orm::{ColumnTrait, QueryFilter, Select};
 
-/// Whether deleted rows are listed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Deleted {
-    /// Only rows that are not deleted.
-    #[default]
-    Hidden,
-    /// All rows.
-    Included,
-    /// Only deleted rows.
-    Only,
-}
-
-impl Deleted {
-    pub(super) fn filter<E: entity::Live>(self, select: Select<E>) -> Select<E> {
-        match self {
-            Self::Hidden => select.filter(E::DELETED_AT.is_null()),
-            Self::Included => select,
-            Self::Only => select.filter(E::DELETED_AT.is_not_null()),
-        }
+/// Returns the rows of a select that are listed.
+pub(super) fn listed<E: entity::Live>(deleted: Deleted, select: Select<E>) -> Select<E> {
+    match deleted {
+        Deleted::Hidden => select.filter(E::DELETED_AT.is_null()),
+        Deleted::Included => select,
+        Deleted::Only => select.filter(E::DELETED_AT.is_not_null()),
     }
 }
 

@@ -43,7 +43,7 @@ pub(crate) async fn purge<E: Live>(h: &Context, what: &'static str, id: i64) -> 
     if h.exists(E::find().filter(E::ID.eq(id))).await? {
         return Err(Error::State {
             what,
-            id,
+            key: id.to_string(),
             state: "is not deleted",
             hint: "only what is deleted can be purged",
         });

@@ -2,8 +2,8 @@
 
 use aura_db::users::OwnedRows;
 use aura_db::{
-    Action, Database, Error, NewPlugin, NewUser, NewWorkflow, PageRequest, Reach, Resource,
-    Restricted, Role, SessionRequest, User, UserChange, UserFilter, UserId,
+    Action, Database, Error, NewPlugin, NewUser, NewWorkflow, PageRequest, Resource, Restricted,
+    Role, Scope, SessionRequest, User, UserChange, UserFilter, UserId,
 };
 use serde_json::json;
 use testdb::{Backend, TestDb};
@@ -30,20 +30,20 @@ async fn with_role(db: &Database, name: &str, role: Role) -> User {
 fn the_matrix() {
     use Resource::{Agent, Execution, Plugin, Workflow};
     let table = [
-        (Role::Admin, Reach::Any, ["crudx"; 5]),
+        (Role::Admin, Scope::Any, ["crudx"; 5]),
         (
             Role::Editor,
-            Reach::Own,
+            Scope::Own,
             ["-r---", "crudx", "cru--", "-----", "-----"],
         ),
         (
             Role::Viewer,
-            Reach::Any,
+            Scope::Any,
             ["-----", "-r---", "-r---", "-r---", "-----"],
         ),
         (
             Role::User,
-            Reach::Own,
+            Scope::Own,
             ["-----", "-r--x", "-----", "-r---", "-----"],
         ),
     ];
@@ -66,7 +66,7 @@ fn the_matrix() {
                     may,
                     "{role} {action} {resource}"
                 );
-                assert_eq!(role.reach(action, resource), may.then_some(reach));
+                assert_eq!(role.scope(action, resource), may.then_some(reach));
             }
         }
     }
@@ -174,7 +174,7 @@ async fn every_role_and_operation(db: TestDb) {
                 Err(Error::Forbidden {
                     user,
                     action,
-                    resource: Resource::User,
+                    what: "user",
                 }) => {
                     assert!(!role.can(needs, Resource::User), "{role} can't {name}");
                     assert_eq!((user, action), (actor.id, needs), "{name}");

@@ -24,7 +24,7 @@ async fn rename(db: &Database, id: WorkflowId) -> Result<bool, Error> {
     let change = WorkflowChange::new().name(next.to_string());
     match db.workflows().update(id, flow.version, change).await {
         Ok(_) => Ok(true),
-        Err(Error::StaleVersion { .. }) => Ok(false),
+        Err(Error::Stale { .. }) => Ok(false),
         Err(error) => Err(error),
     }
 }

@@ -31,7 +31,7 @@ async fn operation(db: &Database, flow: WorkflowId, index: u32) -> Result<(), Er
             let read = db.workflows().get(flow).await?;
             let change = WorkflowChange::new().name(index.to_string());
             match db.workflows().update(flow, read.version, change).await {
-                Ok(_) | Err(Error::StaleVersion { .. }) => Ok(()),
+                Ok(_) | Err(Error::Stale { .. }) => Ok(()),
                 Err(error) => Err(error),
             }
         }

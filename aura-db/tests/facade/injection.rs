@@ -249,7 +249,7 @@ async fn cursors(db: TestDb) {
             .to_string();
         let mark = BASE64_URL_SAFE_NO_PAD.decode(name).expect("base64");
         let mut mark: Value = serde_json::from_slice(&mark).expect("JSON");
-        mark[1] = json!(text);
+        mark[1][0] = json!(text);
         let forged = Cursor::from(BASE64_URL_SAFE_NO_PAD.encode(mark.to_string()));
         let filter = UserFilter::new().sort(sort);
         let page = db

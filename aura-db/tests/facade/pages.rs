@@ -363,17 +363,17 @@ async fn forged_cursors(db: TestDb) {
     let by_name = || UserFilter::new().sort(UserSort::Name);
     // What ours look like, to be sure that the others are wrong for their fault.
     for (filter, ours) in [
-        (by_name(), r#"["users+name","a",0]"#),
+        (by_name(), r#"["users+name+id",["a",0]]"#),
         (
             by_time(),
-            r#"["users+created_at","2026-01-01T00:00:00Z",0]"#,
+            r#"["users+created_at+id",["2026-01-01T00:00:00+00:00",0]]"#,
         ),
     ] {
         let page = PageRequest::after(forge(ours).into(), 5);
         let list = db.users().list(filter, page).await.expect("a page");
         assert_eq!(list.items.len(), 2);
     }
-    let long = format!(r#"["users+name","{}",0]"#, "a".repeat(4_000));
+    let long = format!(r#"["users+name+id",["{}",0]]"#, "a".repeat(8_000));
     let garbage = [
         String::new(),
         "garbage".to_owned(),
@@ -381,15 +381,15 @@ async fn forged_cursors(db: TestDb) {
         "x".repeat(10_000_000),
         forge(""),
         forge("[]"),
-        forge(r#"["users+name","a"]"#),
-        forge(r#"["users+name","a","0"]"#),
-        forge(r#"["users+name","a",1e300]"#),
-        forge(r#"["users+name","a\u0000",0]"#),
-        forge(r#"["users+id","",0]"#),
-        forge(r#"["plugins+name","a",0]"#),
-        forge(r#"["users+hashed_password","$argon2id",0]"#),
-        forge(r#"["users+created_at","yesterday",0]"#),
-        forge(r#"["users+created_at","",0]"#),
+        forge(r#"["users+name+id",["a"]]"#),
+        forge(r#"["users+name+id",["a","0"]]"#),
+        forge(r#"["users+name+id",["a",1e300]]"#),
+        forge(r#"["users+name+id",["a\u0000",0]]"#),
+        forge(r#"["users+id",[0]]"#),
+        forge(r#"["plugins+name+id",["a",0]]"#),
+        forge(r#"["users+hashed_password+id",["$argon2id",0]]"#),
+        forge(r#"["users+created_at+id",["yesterday",0]]"#),
+        forge(r#"["users+created_at+id",["",0]]"#),
         forge(&long),
         forge(&"[".repeat(2_000)),
     ];
@@ -403,7 +403,7 @@ async fn forged_cursors(db: TestDb) {
     }
     // Inside of a transaction it spoils nothing.
     db.transaction(|tx| async move {
-        let page = PageRequest::after(forge(r#"["users+name","a\u0000",0]"#).into(), 1);
+        let page = PageRequest::after(forge(r#"["users+name+id",["a\u0000",0]]"#).into(), 1);
         let users = tx.users();
         let list = users.list(UserFilter::new().sort(UserSort::Name), page);
         assert_error!(list.await, Error::Validation(_));

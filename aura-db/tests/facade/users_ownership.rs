@@ -306,8 +306,8 @@ async fn purging(db: TestDb) {
     let ada = user(&db, "ada").await;
     match db.users().purge(ada.id).await {
         Err(Error::State {
-            what: "user", id, ..
-        }) => assert_eq!(id, ada.id.0),
+            what: "user", key, ..
+        }) => assert_eq!(key, ada.id.to_string()),
         other => panic!("{other:?}"),
     }
     assert_eq!(db.users().get(ada.id).await.expect("there"), ada);

@@ -118,8 +118,8 @@ async fn a_stale_version_is_told(db: TestDb) {
         let result = db.workflows().update(flow.id, read, change.clone()).await;
         let error = result.expect_err("stale");
         assert!(
-            matches!(error, Error::StaleVersion { workflow, read: told, found: 2 }
-                if workflow == flow.id && told == read),
+            matches!(&error, Error::Stale { what: "workflow", key, read: stale, found: 2 }
+                if *key == flow.id.to_string() && *stale == read),
             "{error:?}"
         );
     }
@@ -153,7 +153,7 @@ async fn of_two_one_wins(db: TestDb) {
         for task in tasks {
             match task.await.expect("no panic") {
                 Ok(flow) => won.push(flow.name),
-                Err(Error::StaleVersion { found, .. }) => assert_eq!(found, version + 1),
+                Err(Error::Stale { found, .. }) => assert_eq!(found, version + 1),
                 Err(error) => panic!("{error:?}"),
             }
         }
@@ -262,7 +262,7 @@ async fn a_version_is_restored(db: TestDb) {
     assert_eq!(second.name, "two");
     assert_error!(
         db.workflows().restore_version(first.id, 2, 1).await,
-        Error::StaleVersion {
+        Error::Stale {
             read: 2,
             found: 3,
             ..
@@ -309,8 +309,7 @@ async fn a_stale_update_spoils_no_transaction(db: TestDb) {
         .transaction(|tx| async move {
             let flows = tx.workflows();
             let change = WorkflowChange::new().name("two");
-            let Err(Error::StaleVersion { found, .. }) =
-                flows.update(flow.id, 7, change.clone()).await
+            let Err(Error::Stale { found, .. }) = flows.update(flow.id, 7, change.clone()).await
             else {
                 panic!("not stale")
             };

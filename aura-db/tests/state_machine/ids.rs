@@ -168,12 +168,10 @@ impl Ids {
                 columns: columns.clone(),
                 deleted: *deleted,
             },
-            Error::StaleVersion {
-                workflow,
-                read,
-                found,
+            Error::Stale {
+                key, read, found, ..
             } => Failed::StaleVersion {
-                workflow: self.handle(*workflow),
+                workflow: self.handle(WorkflowId(number(key))),
                 read: *read,
                 found: *found,
             },
@@ -186,17 +184,20 @@ impl Ids {
                 }
                 Failed::Validation(fields)
             }
-            Error::State { what, id, .. } => Failed::State {
-                what: (*what).to_owned(),
-                id: match *what {
-                    "user" => self.users.handle(*id),
-                    "plugin" => self.plugins.handle(*id),
-                    "workflow" => self.workflows.handle(*id),
-                    "execution" => self.executions.handle(*id),
-                    "agent" => self.agents.handle(*id),
-                    _ => *id,
-                },
-            },
+            Error::State { what, key, .. } => {
+                let id = number(key);
+                Failed::State {
+                    what: (*what).to_owned(),
+                    id: match *what {
+                        "user" => self.users.handle(id),
+                        "plugin" => self.plugins.handle(id),
+                        "workflow" => self.workflows.handle(id),
+                        "execution" => self.executions.handle(id),
+                        "agent" => self.agents.handle(id),
+                        _ => id,
+                    },
+                }
+            }
             Error::LeaseLost { execution, worker } => Failed::LeaseLost {
                 execution: self.handle(*execution),
                 worker: worker.clone(),
@@ -211,14 +212,10 @@ impl Ids {
                 agents: *agents,
             },
             Error::Credentials => Failed::Credentials,
-            Error::Forbidden {
-                user,
-                action,
-                resource,
-            } => Failed::Forbidden {
+            Error::Forbidden { user, action, what } => Failed::Forbidden {
                 user: self.handle(*user),
                 action: *action,
-                resource: *resource,
+                what,
             },
             Error::Unsound { workflow, problems } => Failed::Unsound {
                 workflow: self.handle(*workflow),
@@ -228,4 +225,9 @@ impl Ids {
             other => Failed::Unexpected(format!("{other:?}")),
         }
     }
+}
+
+/// The id that a key is.
+fn number(key: &str) -> i64 {
+    key.parse().expect("an id")
 }

@@ -1,6 +1,6 @@
 //! What a step came to, in words that both databases and the model share.
 
-use aura_db::{Action, ExecutionId, GraphProblem, Resource, UserId, WorkflowId};
+use aura_db::{Action, ExecutionId, GraphProblem, UserId, WorkflowId};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -40,7 +40,7 @@ pub(crate) enum Failed {
     Forbidden {
         user: UserId,
         action: Action,
-        resource: Resource,
+        what: &'static str,
     },
     Unsound {
         workflow: WorkflowId,

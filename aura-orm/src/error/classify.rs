@@ -323,6 +323,7 @@ fn unique(error: &DatabaseFailure<'_>) -> Error {
         return Error::Conflict {
             table: table.to_owned(),
             columns: columns.unwrap_or_else(|| vec![constraint.to_owned()]),
+            deleted: false,
         };
     }
     let message = error.message;
@@ -340,6 +341,7 @@ fn unique(error: &DatabaseFailure<'_>) -> Error {
             .iter()
             .map(|(_, column)| (*column).to_owned())
             .collect(),
+        deleted: false,
     }
 }
 

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 pub(crate) use classify::Context;
 
+use crate::policy::Action;
 use crate::row::RowError;
 
 /// Any error's source.
@@ -22,13 +23,51 @@ pub enum Error {
     /// The query has no row.
     #[error("the query has no row")]
     NoRow,
+    /// There is no such row, or it is soft-deleted.
+    #[error("there is no {what} {key}, or it is deleted")]
+    NotFound {
+        /// What was looked for, in a word: `user`.
+        what: &'static str,
+        /// Its key, name or address.
+        key: String,
+    },
     /// Another row has the same values in columns that are unique together.
-    #[error("another row of {table} has this {}", columns.join(", "))]
+    #[error("{}", conflict(table, columns, *deleted))]
     Conflict {
         /// The table.
         table: String,
         /// The columns that must be unique together.
         columns: Vec<String>,
+        /// The other row is soft-deleted: restore it, or purge it.
+        deleted: bool,
+    },
+    /// The row was changed since it was read. Read it again and decide whose change
+    /// counts.
+    #[error(
+        "{what} {key} is at version {found}, and the change was made to version {read}: read it \
+         again"
+    )]
+    Stale {
+        /// What it is, in a word.
+        what: &'static str,
+        /// Its key.
+        key: String,
+        /// The version that the caller had read.
+        read: i64,
+        /// The version that it has now.
+        found: i64,
+    },
+    /// The row is not in a state that allows this.
+    #[error("{what} {key} {state}: {hint}")]
+    State {
+        /// What it is, in a word.
+        what: &'static str,
+        /// Its key.
+        key: String,
+        /// The state that it is in.
+        state: &'static str,
+        /// What to do.
+        hint: &'static str,
     },
     /// A row refers to one that doesn't exist.
     #[error("{table} refers to a row that doesn't exist ({constraint})")]
@@ -38,9 +77,19 @@ pub enum Error {
         /// The constraint, or what is known about it.
         constraint: String,
     },
-    /// The input can't be used.
-    #[error("not valid: {0}")]
-    Validation(FieldError),
+    /// The input can't be used. Every field that is wrong, at once.
+    #[error("{}", fields(.0))]
+    Validation(Vec<FieldError>),
+    /// The user's role doesn't allow this.
+    #[error("user {user} may not {action} this {what}")]
+    Forbidden {
+        /// The user's key.
+        user: i64,
+        /// What the user asked for.
+        action: Action,
+        /// What it was to be done with, in a word.
+        what: &'static str,
+    },
     /// A statement of the transaction failed before, so nothing of it is kept.
     #[error("the transaction is undone, because a statement in it failed before")]
     Aborted,
@@ -113,6 +162,44 @@ pub struct FieldError {
     pub problem: String,
 }
 
+impl FieldError {
+    /// Creates it; `problem` is the rest of a sentence that begins with the field.
+    pub fn new(field: &'static str, problem: impl Into<String>) -> Self {
+        Self {
+            field,
+            problem: problem.into(),
+        }
+    }
+}
+
+/// Describes the fields of an input that are wrong.
+#[must_use]
+pub fn fields(errors: &[FieldError]) -> String {
+    let list: Vec<_> = errors.iter().map(ToString::to_string).collect();
+    format!("not valid: {}", list.join("; "))
+}
+
+/// Describes a conflict.
+#[must_use]
+pub fn conflict(table: &str, columns: &[String], deleted: bool) -> String {
+    if columns.is_empty() {
+        return format!("another row of {table} has the same values in columns that are unique");
+    }
+    let columns = columns.join(", ");
+    if deleted {
+        format!(
+            "a deleted row of {table} has this {columns}: restore it, or purge it to use it again"
+        )
+    } else if columns == "id" {
+        format!(
+            "another row of {table} has this id; where rows were imported with their ids, set the \
+             sequence of {table}.id behind them"
+        )
+    } else {
+        format!("another row of {table} has this {columns}")
+    }
+}
+
 impl From<connection::Error> for Error {
     fn from(error: connection::Error) -> Self {
         match error {
@@ -139,11 +226,10 @@ impl Error {
         }
     }
 
-    /// A field that is wrong.
-    pub(crate) fn field(field: &'static str, problem: impl Into<String>) -> Self {
-        Self::Validation(FieldError {
-            field,
-            problem: problem.into(),
-        })
+    /// Creates the error of one field that is wrong; `problem` is the rest of a sentence that
+    /// begins with it.
+    #[must_use]
+    pub fn field(field: &'static str, problem: impl Into<String>) -> Self {
+        Self::Validation(vec![FieldError::new(field, problem)])
     }
 }

@@ -215,6 +215,18 @@ impl<X> Executor<X> {
         }
     }
 
+    /// Returns the same executor with another type of errors.
+    #[must_use]
+    pub fn with_errors<Y>(&self) -> Executor<Y> {
+        Executor {
+            shared: self.shared.clone(),
+            scope: self.scope.clone(),
+            actor: self.actor,
+            rows: self.rows.clone(),
+            error: PhantomData,
+        }
+    }
+
     pub(crate) fn within(&self, scope: TransactionScope) -> Self {
         Self {
             scope: Some(scope),

@@ -12,7 +12,7 @@ mod acquire;
 pub(crate) mod bulk;
 pub(crate) mod context;
 mod logged;
-mod query;
+pub(crate) mod query;
 pub(crate) mod sqlite;
 pub(crate) mod stats;
 pub(crate) mod transaction;

@@ -23,7 +23,7 @@ use crate::statement::{Statement, StatementKind};
 use crate::typed_statement::{RowOf, TypedQuery, TypedStatement, returning, select};
 
 /// No limit of rows but those that the statement has.
-const ALL: usize = usize::MAX;
+pub(crate) const ALL: usize = usize::MAX;
 
 const BUILDING: &str = "building a statement";
 
@@ -171,7 +171,7 @@ impl<X: From<Error> + Send + 'static> Executor<X> {
         self.execute(statement).await
     }
 
-    /// Returns the rows of a select, read by a decoder.
+    /// Returns at most `limit` rows of a select, read by a decoder.
     ///
     /// # Errors
     ///
@@ -179,8 +179,9 @@ impl<X: From<Error> + Send + 'static> Executor<X> {
     pub(crate) async fn read_rows<D: RowDecoder>(
         &self,
         query: SelectStatement,
+        limit: usize,
     ) -> Result<Vec<D::Row>, X> {
-        self.rows::<D>(select(&query, self.backend()), ALL).await
+        self.rows::<D>(select(&query, self.backend()), limit).await
     }
 
     /// Returns the first column of the first row, unless it is NULL.

@@ -17,7 +17,7 @@ use std::cell::OnceCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use sea_orm::sea_query::{ArrayType, ColumnType, Nullable, ValueType};
-use sea_orm::{DbErr, Value};
+use sea_orm::{ColumnTrait, DbErr, IdenStatic, ModelTrait, Value};
 use tokio_postgres::Row as PgRow;
 use tokio_postgres::types::{FromSql, Type};
 
@@ -181,6 +181,21 @@ impl<'r> RowReader<'r> {
         } else {
             self.mismatch(at, &format!("{kind:?}"))
         })
+    }
+
+    /// Reads the next cell as the value of an entity's column.
+    pub(crate) fn next_column<E: EntityModel>(
+        &mut self,
+        column: E::Column,
+    ) -> Result<Value, DbErr> {
+        let at = self.next;
+        self.next += 1;
+        let kind = <E::Model as ModelTrait>::get_value_type(column);
+        let declared = || {
+            let declared = column.def().get_column_type().clone();
+            (declared, format!("{}'s type", column.as_str()))
+        };
+        self.read_cell(at, &kind, declared, Some)
     }
 
     /// Skips this number of cells.

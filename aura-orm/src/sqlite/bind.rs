@@ -113,6 +113,15 @@ fn with_fraction(seconds: impl std::fmt::Display, nanos: u32) -> String {
     format!("{seconds}.{digits}")
 }
 
+/// Returns a value as SQLite stores it; `None` for a kind that it has no form for.
+pub(crate) fn stored(value: &Value) -> Option<Owned> {
+    Some(match Bound::of(value).ok()?.0 {
+        ToSqlOutput::Owned(value) => value,
+        ToSqlOutput::Borrowed(value) => value.try_into().ok()?,
+        _ => return None,
+    })
+}
+
 /// A value as SQLite stores it, in the forms of sqlx but for
 /// [times](time_as_text), so that rows of both compare.
 struct Bound<'a>(ToSqlOutput<'a>);

@@ -29,6 +29,7 @@ mod write;
 mod writer;
 mod writer_connection;
 
+pub(crate) use bind::stored;
 pub use bind::time_as_text;
 pub use connection::Options;
 pub use error::{AsSqliteError, Error};

@@ -51,7 +51,7 @@ impl From<Error> for ApiError {
             Error::Forbidden { .. } => StatusCode::FORBIDDEN,
             Error::NotFound { .. } => StatusCode::NOT_FOUND,
             Error::Conflict { .. }
-            | Error::StaleVersion { .. }
+            | Error::Stale { .. }
             | Error::State { .. }
             | Error::OwnsRows { .. } => StatusCode::CONFLICT,
             Error::Busy { .. } | Error::Timeout { .. } | Error::Unavailable { .. } => {
@@ -73,7 +73,7 @@ impl From<Error> for ApiError {
         match error {
             Error::Validation(fields) => told.with("fields", json!(fields)),
             Error::Unsound { problems, .. } => told.with("problems", json!(problems)),
-            Error::StaleVersion { read, found, .. } => {
+            Error::Stale { read, found, .. } => {
                 told.with("read", read.into()).with("found", found.into())
             }
             _ => told,

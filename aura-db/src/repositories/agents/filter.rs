@@ -7,10 +7,11 @@ use serde::Serialize;
 
 use crate::context::Context;
 use crate::error::Error;
-use crate::repositories::filter::{Deleted, MAX_SEARCH, managed_filter};
+use crate::repositories::filter::{MAX_SEARCH, listed, managed_filter};
 use crate::repositories::summary::summary;
 use crate::validate::Check;
-use aura_orm::page::{SortKey, contains_ci};
+use aura_orm::page::{Sort, contains_ci};
+use aura_orm::repository::Deleted;
 
 /// An agent without its settings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -110,18 +111,19 @@ impl AgentFilter {
                         .add(contains_ci(agents::Column::Description, text))
                 })),
         );
-        Ok(self.deleted.filter(select))
+        Ok(listed(self.deleted, select))
     }
 
-    pub(super) fn sorted(&self) -> SortKey<agents::Column> {
-        SortKey {
-            by: match self.sort {
-                AgentSort::Id => agents::Column::Id,
-                AgentSort::Name => agents::Column::Name,
-                AgentSort::UpdatedAt => agents::Column::UpdatedAt,
-            },
-            id: agents::Column::Id,
-            descending: self.descending,
+    pub(super) fn sorted(&self) -> Sort<agents::Entity> {
+        let sort = Sort::asc(match self.sort {
+            AgentSort::Id => agents::Column::Id,
+            AgentSort::Name => agents::Column::Name,
+            AgentSort::UpdatedAt => agents::Column::UpdatedAt,
+        });
+        if self.descending {
+            sort.reverse()
+        } else {
+            sort
         }
     }
 }

@@ -138,7 +138,7 @@ impl Agents {
         self.0
             .read(op("list", Action::Read), |h| async move {
                 let select = AgentSummary::columns(filter.select(&h)?);
-                h.page(select, filter.sorted(), page.clone()).await
+                h.page(select, &filter.sorted(), page.clone()).await
             })
             .await
     }
@@ -154,7 +154,7 @@ impl Agents {
         let (filter, page) = (&filter, &page);
         self.0
             .read(op("list_full", Action::Read), |h| async move {
-                h.page(filter.select(&h)?, filter.sorted(), page.clone())
+                h.page(filter.select(&h)?, &filter.sorted(), page.clone())
                     .await
             })
             .await
@@ -268,7 +268,7 @@ impl Agents {
                     Err(Error::NotFound { .. }) => {
                         return Err(Error::State {
                             what: "agent",
-                            id: id.0,
+                            key: id.to_string(),
                             state: "belongs to a deleted user",
                             hint: "restore the user first",
                         });

@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::repositories::clamp_timestamp;
 use crate::repositories::summary::summary;
 use crate::validate::Check;
-use aura_orm::page::SortKey;
+use aura_orm::page::Sort;
 
 /// An execution without its documents.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -155,11 +155,12 @@ impl ExecutionFilter {
         ))
     }
 
-    pub(super) fn sorted(&self) -> SortKey<executions::Column> {
-        SortKey {
-            by: executions::Column::Id,
-            id: executions::Column::Id,
-            descending: !self.oldest_first,
+    pub(super) fn sorted(&self) -> Sort<executions::Entity> {
+        let oldest_first = Sort::default();
+        if self.oldest_first {
+            oldest_first
+        } else {
+            oldest_first.reverse()
         }
     }
 }

@@ -349,7 +349,7 @@ impl Executions {
                 find(&h, op, id).await?.ok_or_else(|| missing(id))?;
                 Err(Error::State {
                     what: "execution",
-                    id: id.0,
+                    key: id.to_string(),
                     state,
                     hint,
                 })

@@ -211,7 +211,7 @@ impl Executions {
         self.0
             .read(op("list", Action::Read), |h| async move {
                 let select = ExecutionSummary::columns(filter.select(&h)?);
-                h.page(select, filter.sorted(), page.clone()).await
+                h.page(select, &filter.sorted(), page.clone()).await
             })
             .await
     }
@@ -227,7 +227,7 @@ impl Executions {
         let (filter, page) = (&filter, &page);
         self.0
             .read(op("list_full", Action::Read), |h| async move {
-                h.page(filter.select(&h)?, filter.sorted(), page.clone())
+                h.page(filter.select(&h)?, &filter.sorted(), page.clone())
                     .await
             })
             .await

@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::repositories::clamp_timestamp;
 use crate::repositories::filter::MAX_SEARCH;
 use crate::validate::Check;
-use aura_orm::page::{PageRequest, SortKey, contains_ci};
+use aura_orm::page::{PageRequest, Sort, contains_ci};
 
 /// From the least to the most.
 const LEVELS: [LogLevel; 4] = [
@@ -157,7 +157,7 @@ impl LogFilter {
         else {
             return self.select(h);
         };
-        match (h.limited_to(), page.start_id(self.sorted())) {
+        match (h.limited_to(), page.start_id(&self.sorted())) {
             (Some(owner), Some(cursor)) if levels.is_empty() => {
                 let rows = page.limit();
                 let found = on_page(h.backend(), owner, cursor, !oldest_first, rows);
@@ -167,11 +167,12 @@ impl LogFilter {
         }
     }
 
-    pub(super) fn sorted(&self) -> SortKey<logs::Column> {
-        SortKey {
-            by: logs::Column::Id,
-            id: logs::Column::Id,
-            descending: !self.oldest_first,
+    pub(super) fn sorted(&self) -> Sort<logs::Entity> {
+        let oldest_first = Sort::default();
+        if self.oldest_first {
+            oldest_first
+        } else {
+            oldest_first.reverse()
         }
     }
 }

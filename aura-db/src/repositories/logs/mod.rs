@@ -238,7 +238,7 @@ impl Logs {
         self.0
             .read(op("list", Action::Read), |h| async move {
                 let select = filter.select_page(&h, page)?;
-                h.page(select, filter.sorted(), page.clone()).await
+                h.page(select, &filter.sorted(), page.clone()).await
             })
             .await
     }

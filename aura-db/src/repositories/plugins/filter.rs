@@ -6,10 +6,11 @@ use sea_orm::{Condition, EntityTrait, QueryFilter, Select};
 use serde::Serialize;
 
 use crate::error::Error;
-use crate::repositories::filter::{Deleted, MAX_SEARCH, managed_filter};
+use crate::repositories::filter::{MAX_SEARCH, listed, managed_filter};
 use crate::repositories::summary::summary;
 use crate::validate::Check;
-use aura_orm::page::{SortKey, contains_ci};
+use aura_orm::page::{Sort, contains_ci};
+use aura_orm::repository::Deleted;
 
 /// A plugin without the schema of its configs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -111,18 +112,19 @@ impl PluginFilter {
                         .add(contains_ci(plugins::Column::Description, text))
                 })),
         );
-        Ok(self.deleted.filter(select))
+        Ok(listed(self.deleted, select))
     }
 
-    pub(super) fn sorted(&self) -> SortKey<plugins::Column> {
-        SortKey {
-            by: match self.sort {
-                PluginSort::Name => plugins::Column::Name,
-                PluginSort::Id => plugins::Column::Id,
-                PluginSort::UpdatedAt => plugins::Column::UpdatedAt,
-            },
-            id: plugins::Column::Id,
-            descending: self.descending,
+    pub(super) fn sorted(&self) -> Sort<plugins::Entity> {
+        let sort = Sort::asc(match self.sort {
+            PluginSort::Name => plugins::Column::Name,
+            PluginSort::Id => plugins::Column::Id,
+            PluginSort::UpdatedAt => plugins::Column::UpdatedAt,
+        });
+        if self.descending {
+            sort.reverse()
+        } else {
+            sort
         }
     }
 }

@@ -218,7 +218,7 @@ impl Plugins {
         self.0
             .read(op("list", Action::Read), |h| async move {
                 let select = PluginSummary::columns(filter.select()?);
-                h.page(select, filter.sorted(), page.clone()).await
+                h.page(select, &filter.sorted(), page.clone()).await
             })
             .await
     }
@@ -235,7 +235,7 @@ impl Plugins {
         let (filter, page) = (&filter, &page);
         self.0
             .read(op("list_full", Action::Read), |h| async move {
-                h.page(filter.select()?, filter.sorted(), page.clone())
+                h.page(filter.select()?, &filter.sorted(), page.clone())
                     .await
             })
             .await

@@ -4,9 +4,10 @@ use entity::{Role, users};
 use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, Select};
 
 use crate::error::Error;
-use crate::repositories::filter::{Deleted, MAX_SEARCH, managed_filter};
+use crate::repositories::filter::{MAX_SEARCH, listed, managed_filter};
 use crate::validate::Check;
-use aura_orm::page::{SortKey, contains_ci};
+use aura_orm::page::{Sort, contains_ci};
+use aura_orm::repository::Deleted;
 
 /// Which users, and in which order.
 #[derive(Debug, Clone, Default)]
@@ -72,20 +73,21 @@ impl UserFilter {
                         .add(contains_ci(users::Column::Email, text))
                 })),
         );
-        Ok(self.deleted.filter(select))
+        Ok(listed(self.deleted, select))
     }
 
-    pub(super) fn sorted(&self) -> SortKey<users::Column> {
-        SortKey {
-            by: match self.sort {
-                UserSort::Id => users::Column::Id,
-                UserSort::Name => users::Column::Name,
-                UserSort::Email => users::Column::Email,
-                UserSort::CreatedAt => users::Column::CreatedAt,
-                UserSort::UpdatedAt => users::Column::UpdatedAt,
-            },
-            id: users::Column::Id,
-            descending: self.descending,
+    pub(super) fn sorted(&self) -> Sort<users::Entity> {
+        let sort = Sort::asc(match self.sort {
+            UserSort::Id => users::Column::Id,
+            UserSort::Name => users::Column::Name,
+            UserSort::Email => users::Column::Email,
+            UserSort::CreatedAt => users::Column::CreatedAt,
+            UserSort::UpdatedAt => users::Column::UpdatedAt,
+        });
+        if self.descending {
+            sort.reverse()
+        } else {
+            sort
         }
     }
 }

@@ -182,7 +182,7 @@ impl Users {
         let (filter, page) = (&filter, &page);
         self.0
             .read(op("list", Action::Read), |h| async move {
-                h.page(filter.select()?, filter.sorted(), page.clone())
+                h.page(filter.select()?, &filter.sorted(), page.clone())
                     .await
             })
             .await

@@ -10,10 +10,11 @@ use serde::Serialize;
 
 use crate::context::Context;
 use crate::error::Error;
-use crate::repositories::filter::{Deleted, MAX_SEARCH, managed_filter};
+use crate::repositories::filter::{MAX_SEARCH, listed, managed_filter};
 use crate::repositories::summary::summary;
 use crate::validate::Check;
-use aura_orm::page::{SortKey, contains_ci};
+use aura_orm::page::{Sort, contains_ci};
+use aura_orm::repository::Deleted;
 
 /// A workflow without its documents.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -162,19 +163,20 @@ impl WorkflowFilter {
                         .add(contains_ci(workflows::Column::Description, text))
                 })),
         );
-        Ok(self.deleted.filter(select))
+        Ok(listed(self.deleted, select))
     }
 
-    pub(super) fn sorted(&self) -> SortKey<workflows::Column> {
-        SortKey {
-            by: match self.sort {
-                WorkflowSort::Id => workflows::Column::Id,
-                WorkflowSort::Name => workflows::Column::Name,
-                WorkflowSort::CreatedAt => workflows::Column::CreatedAt,
-                WorkflowSort::UpdatedAt => workflows::Column::UpdatedAt,
-            },
-            id: workflows::Column::Id,
-            descending: self.descending,
+    pub(super) fn sorted(&self) -> Sort<workflows::Entity> {
+        let sort = Sort::asc(match self.sort {
+            WorkflowSort::Id => workflows::Column::Id,
+            WorkflowSort::Name => workflows::Column::Name,
+            WorkflowSort::CreatedAt => workflows::Column::CreatedAt,
+            WorkflowSort::UpdatedAt => workflows::Column::UpdatedAt,
+        });
+        if self.descending {
+            sort.reverse()
+        } else {
+            sort
         }
     }
 }

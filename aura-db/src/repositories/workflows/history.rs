@@ -16,7 +16,7 @@ use crate::context::{Context, Op};
 use crate::error::Error;
 use crate::repositories::set_json;
 use crate::repositories::summary::summary;
-use aura_orm::page::{Page, PageRequest, SortKey};
+use aura_orm::page::{Page, PageRequest, Sort};
 
 /// So many earlier versions are kept of each workflow; the oldest go first.
 pub const HISTORY: i64 = 100;
@@ -48,7 +48,7 @@ impl Workflows {
     /// the history, of which the newest [`HISTORY`] are kept.
     ///
     /// Fails with [`Error::Validation`], with [`Error::NotFound`], and with
-    /// [`Error::StaleVersion`] when the workflow is not at this version any
+    /// [`Error::Stale`] when the workflow is not at this version any
     /// more.
     pub async fn update(
         &self,
@@ -86,12 +86,8 @@ impl Workflows {
                     workflow_versions::Entity::find()
                         .filter(workflow_versions::COLUMN.workflow_id.eq(id)),
                 );
-                let newest = SortKey {
-                    by: Column::Version,
-                    id: Column::Version,
-                    descending: true,
-                };
-                h.page(select, newest, page.clone()).await
+                let newest = Sort::desc(Column::Version).unique();
+                h.page(select, &newest, page.clone()).await
             })
             .await
     }
@@ -162,8 +158,9 @@ fn stale(workflow: WorkflowId, read: i64, found: i64) -> Result<(), Error> {
     if read == found {
         return Ok(());
     }
-    Err(Error::StaleVersion {
-        workflow,
+    Err(Error::Stale {
+        what: "workflow",
+        key: workflow.to_string(),
         read,
         found,
     })
@@ -350,8 +347,9 @@ async fn apply_update(
         .filter(workflows::COLUMN.id.eq(id))
         .filter(workflows::COLUMN.deleted_at.is_null());
     let found = h.scalar(present).await?;
-    Err(Error::StaleVersion {
-        workflow: id,
+    Err(Error::Stale {
+        what: "workflow",
+        key: id.to_string(),
         read: version,
         found: found.ok_or_else(|| Error::not_found("workflow", id))?,
     })

@@ -21,7 +21,7 @@
 //! // Somebody who still has version 1 is told so.
 //! assert!(matches!(
 //!     workflows.update(flow.id, 1, change).await,
-//!     Err(Error::StaleVersion { read: 1, found: 2, .. })
+//!     Err(Error::Stale { read: 1, found: 2, .. })
 //! ));
 //! workflows.restore_version(flow.id, flow.version, 1).await?;
 //!
@@ -176,7 +176,7 @@ impl Workflows {
         self.0
             .read(op("list", Action::Read), |h| async move {
                 let select = WorkflowSummary::columns(filter.select(&h)?);
-                h.page(select, filter.sorted(), page.clone()).await
+                h.page(select, &filter.sorted(), page.clone()).await
             })
             .await
     }
@@ -193,7 +193,7 @@ impl Workflows {
         self.0
             .read(op("list_full", Action::Read), |h| async move {
                 let select = filter.select(&h)?;
-                h.page(select, filter.sorted(), page.clone()).await
+                h.page(select, &filter.sorted(), page.clone()).await
             })
             .await
     }
@@ -281,7 +281,7 @@ impl Workflows {
                     Err(Error::NotFound { .. }) => {
                         return Err(Error::State {
                             what: "workflow",
-                            id: id.0,
+                            key: id.to_string(),
                             state: "belongs to a deleted user",
                             hint: "restore the user, or transfer the workflow first",
                         });

@@ -18,7 +18,7 @@ use aura_db::agents::Agent;
 use aura_db::plugins::Plugin;
 use aura_db::testing::TestClock;
 use aura_db::workflows::WorkflowVersion;
-use aura_db::{Action, Clock, Execution, Log, Reach, Resource, Session, User, UserId, Workflow};
+use aura_db::{Action, Clock, Execution, Log, Resource, Scope, Session, User, UserId, Workflow};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
@@ -138,7 +138,7 @@ impl Allowed {
         Failed::Forbidden {
             user: self.ctx.actor.unwrap_or(UserId(0)),
             action: self.needs.0,
-            resource: self.needs.1,
+            what: self.needs.1.as_str(),
         }
     }
 
@@ -221,10 +221,10 @@ impl Model {
             return Ok(allowed);
         }
         let user = ctx.actor.and_then(|id| self.able(id));
-        match user.and_then(|user| user.role.reach(action, resource)) {
+        match user.and_then(|user| user.role.scope(action, resource)) {
             None => Err(allowed.forbidden()),
             Some(reach) => {
-                allowed.own = ctx.actor.filter(|_| reach == Reach::Own);
+                allowed.own = ctx.actor.filter(|_| reach == Scope::Own);
                 Ok(allowed)
             }
         }

@@ -1,0 +1,300 @@
+//! The rows of any entity.
+//!
+//! ```
+//! use aura_orm::repository::RepositoryEntity;
+//! use aura_orm::{Executor, PageRequest};
+//! # use aura_orm::page::Sort;
+//! use sea_orm::ActiveValue::Set;
+//!
+//! # mod notes {
+//! #     use sea_orm::entity::prelude::*;
+//! #     #[sea_orm::model]
+//! #     #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+//! #     #[sea_orm(table_name = "notes")]
+//! #     pub struct Model {
+//! #         #[sea_orm(primary_key)]
+//! #         pub id: i64,
+//! #         pub title: String,
+//! #     }
+//! #     impl ActiveModelBehavior for ActiveModel {}
+//! # }
+//! impl RepositoryEntity for notes::Entity {}
+//!
+//! # async fn example(db: Executor) -> Result<(), aura_orm::Error> {
+//! let notes = db.repository::<notes::Entity>();
+//! let milk = notes
+//!     .insert(notes::ActiveModel { title: Set("milk".to_owned()), ..Default::default() })
+//!     .await?;
+//! assert_eq!(notes.get(milk.id).await?, milk);
+//! let page = notes
+//!     .list(notes::COLUMN.title.contains("m"), &Sort::default(), PageRequest::first(50))
+//!     .await?;
+//! assert_eq!(page.items, [milk]);
+//! # Ok(()) }
+//! ```
+
+mod delete;
+mod entity;
+mod filter;
+mod hooks;
+mod key;
+mod query;
+mod read;
+mod related;
+mod row;
+mod unique;
+mod write;
+
+use std::fmt;
+use std::sync::Arc;
+
+use sea_orm::sea_query::Expr;
+use sea_orm::{
+    ActiveModelTrait, ActiveValue, ColumnTrait, Condition, ExprTrait, QueryFilter, Select, Value,
+};
+
+use self::entity::EntityPlan;
+use crate::error::Error;
+use crate::executor::{Access, Executor, Operation};
+use crate::policy::{Action, RoleSource, Scope};
+
+pub use self::entity::{Conventions, RepositoryEntity};
+pub use self::filter::{Deleted, Filter, Rows};
+pub use self::hooks::Hooks;
+pub use self::key::KeyOf;
+pub use self::query::{MAX_CONDITIONS, MAX_SEARCH, MAX_VALUES, Query};
+pub use self::read::{MAX_KEYS, MAX_ROWS};
+
+/// The rows of an entity. From [`Executor::repository`]. Cheap to clone.
+pub struct Repository<E: RepositoryEntity, X = Error> {
+    executor: Executor<X>,
+    plan: &'static EntityPlan<E>,
+    deleted: Deleted,
+    /// Asked for the actor's role before each operation.
+    roles: Option<Arc<dyn RoleSource>>,
+    /// The role that was found, within a restricted operation.
+    role: Option<Arc<str>>,
+    /// The user to whose rows an operation is limited.
+    own: Option<i64>,
+}
+
+impl<E: RepositoryEntity, X> Clone for Repository<E, X> {
+    fn clone(&self) -> Self {
+        Self {
+            executor: self.executor.clone(),
+            plan: self.plan,
+            deleted: self.deleted,
+            roles: self.roles.clone(),
+            role: self.role.clone(),
+            own: self.own,
+        }
+    }
+}
+
+impl<E: RepositoryEntity, X> fmt::Debug for Repository<E, X> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Repository")
+            .field("table", &E::default().table_name())
+            .field("deleted", &self.deleted)
+            .field("executor", &self.executor)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What the errors of the layer above must be able to do.
+pub trait RepositoryError: From<Error> + fmt::Display + Send + 'static {}
+
+impl<X: From<Error> + fmt::Display + Send + 'static> RepositoryError for X {}
+
+impl<X> Executor<X> {
+    /// Returns the repository of an entity, in the transaction of this executor where it
+    /// is in one.
+    #[must_use]
+    pub fn repository<E: RepositoryEntity>(&self) -> Repository<E, X> {
+        Repository {
+            executor: self.clone(),
+            plan: EntityPlan::get(),
+            deleted: Deleted::Hidden,
+            roles: None,
+            role: None,
+            own: None,
+        }
+    }
+}
+
+impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
+    /// Returns the repository whose reads see soft-deleted rows too, or only those. Writes
+    /// are always about rows that are not deleted.
+    #[must_use]
+    pub fn deleted(&self, deleted: Deleted) -> Self {
+        Self {
+            deleted,
+            ..self.clone()
+        }
+    }
+
+    /// Returns the repository as the actor may use it: each operation asks for the actor's
+    /// role, in its own transaction, and the entity's [policy](RepositoryEntity::policy) for
+    /// what the role allows. Of a user who may reach own rows only, the rows of others are
+    /// hidden, and new rows belong to the user.
+    #[must_use]
+    pub fn restricted(&self, roles: Arc<dyn RoleSource>) -> Self {
+        Self {
+            roles: Some(roles),
+            ..self.clone()
+        }
+    }
+
+    /// Runs an operation on the entity's table.
+    async fn operate<T, F, Fut>(
+        &self,
+        name: &'static str,
+        action: Action,
+        access: Access,
+        run: F,
+    ) -> Result<T, X>
+    where
+        F: Fn(Self) -> Fut + Send + Sync,
+        Fut: Future<Output = Result<T, X>> + Send,
+        T: Send,
+    {
+        self.plan.check()?;
+        let operation = Operation {
+            table: E::default().table_name(),
+            name,
+        };
+        let with = |executor| Self {
+            executor,
+            ..self.clone()
+        };
+        let Some(roles) = &self.roles else {
+            let run = |executor| run(with(executor));
+            return self.executor.operate(operation, access, run).await;
+        };
+        let run = &run;
+        let authorized = |executor| {
+            let repository = with(executor);
+            async move { run(repository.authorize(&**roles, action, access).await?).await }
+        };
+        let access = access.in_transaction();
+        self.executor.operate(operation, access, authorized).await
+    }
+
+    /// Asks for the actor's role in the transaction of an operation, so that a demotion takes
+    /// effect at once.
+    async fn authorize(
+        self,
+        roles: &dyn RoleSource,
+        action: Action,
+        access: Access,
+    ) -> Result<Self, X> {
+        let user = self.executor.actor();
+        let role = match user {
+            Some(user) => {
+                let tx = self.executor.uncounted().with_errors();
+                roles.role(&tx, user, access.writes()).await?
+            }
+            None => None,
+        };
+        let Some(role) = role else {
+            return Err(self.forbidden(action).into());
+        };
+        let found = Self {
+            // Operations that this one calls are part of it.
+            roles: None,
+            role: Some(role.into()),
+            ..self
+        };
+        Ok(found.allowed(action)?)
+    }
+
+    /// Returns the repository for another action of an operation, as the role that was
+    /// found allows it.
+    fn allowed(&self, action: Action) -> Result<Self, Error> {
+        let Some(role) = &self.role else {
+            return Ok(self.clone());
+        };
+        let own = match E::policy(role, action) {
+            None => return Err(self.forbidden(action)),
+            Some(Scope::Any) => None,
+            Some(Scope::Own) if self.plan.conventions.owner_id.is_none() => {
+                let problem = format!(
+                    "the policy of {} allows a user's own rows, and its conventions have no \
+                     column of the owner",
+                    E::name()
+                );
+                return Err(Error::Other {
+                    context: "asking a policy",
+                    source: problem.into(),
+                });
+            }
+            Some(Scope::Own) => self.executor.actor(),
+        };
+        Ok(Self {
+            own,
+            ..self.clone()
+        })
+    }
+
+    /// Returns the repository of another entity, as the role that was found may read it.
+    fn other<F: RepositoryEntity>(&self) -> Result<Repository<F, X>, Error> {
+        let other = Repository::<F, X> {
+            role: self.role.clone(),
+            ..self.executor.repository()
+        };
+        other.plan.check()?;
+        other.allowed(Action::Read)
+    }
+
+    fn forbidden(&self, action: Action) -> Error {
+        Error::Forbidden {
+            user: self.executor.actor().unwrap_or_default(),
+            action,
+            what: E::name(),
+        }
+    }
+
+    /// Refuses a row that would belong to another user, where only own rows may be reached.
+    fn ensure_own(&self, action: Action, row: &E::ActiveModel) -> Result<(), X> {
+        let (Some(user), Some(owner)) = (self.own, self.plan.conventions.owner_id) else {
+            return Ok(());
+        };
+        match row.get(owner) {
+            ActiveValue::Set(value) if value != Value::from(user) => {
+                Err(self.forbidden(action).into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns the condition of the rows that may be reached, deleted or not.
+    fn reachable(&self) -> Condition {
+        if self.roles.is_some() {
+            // Not asked yet: none, should a caller forget it.
+            return Condition::all().add(Expr::val(1).eq(0));
+        }
+        let owner = self.plan.conventions.owner_id.zip(self.own);
+        Condition::all().add_option(owner.map(|(owner, user)| owner.eq(user)))
+    }
+
+    /// Returns the condition of the rows that may be written: those that may be reached and
+    /// aren't deleted.
+    fn writable(&self) -> Condition {
+        let deleted_at = self.plan.conventions.deleted_at;
+        self.reachable()
+            .add_option(deleted_at.map(|deleted_at| deleted_at.is_null()))
+    }
+
+    /// Returns the select of these rows, without those that are hidden.
+    fn visible(&self, rows: Rows<E>) -> Select<E> {
+        let select = rows.into_select().filter(self.reachable());
+        let Some(deleted_at) = self.plan.conventions.deleted_at else {
+            return select;
+        };
+        match self.deleted {
+            Deleted::Hidden => select.filter(deleted_at.is_null()),
+            Deleted::Included => select,
+            Deleted::Only => select.filter(deleted_at.is_not_null()),
+        }
+    }
+}

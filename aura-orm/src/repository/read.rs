@@ -1,0 +1,360 @@
+//! Reads.
+
+use std::collections::HashMap;
+
+use futures_util::stream::{self, Stream, TryStreamExt};
+use sea_orm::sea_query::{Expr, Func, SimpleExpr, ValueType};
+use sea_orm::{ColumnTrait, Condition, QueryFilter, QueryOrder, QuerySelect, QueryTrait, Select};
+
+use super::filter::Rows;
+use super::key::{Key, KeyOf, not_found};
+use super::{Deleted, Filter, Repository, RepositoryEntity, RepositoryError};
+use crate::error::Error;
+use crate::executor::Access;
+use crate::page::{Page, PageRequest, Sort};
+use crate::policy::Action;
+use crate::row::ModelOf;
+
+/// The most rows that [`Repository::find_by`] returns.
+pub const MAX_ROWS: u64 = 10_000;
+
+/// The most keys of one [`Repository::find_many`].
+pub const MAX_KEYS: usize = 1_000;
+
+/// How many rows [`Repository::stream`] reads at once.
+const STREAM_PAGE: u64 = 100;
+
+impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
+    /// Returns the row with this key, unless it is hidden.
+    ///
+    /// # Errors
+    ///
+    /// As [`Executor::fetch_all`](crate::Executor::fetch_all).
+    pub async fn find(&self, key: impl Into<KeyOf<E>> + Send) -> Result<Option<E::Model>, X> {
+        let key = &Key::of::<E>(key);
+        self.operate(
+            "find",
+            Action::Read,
+            Access::READ,
+            |repository| async move { repository.find_by_key(key).await },
+        )
+        .await
+    }
+
+    /// Returns the row with this key.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`]; as [`Repository::find`].
+    pub async fn get(&self, key: impl Into<KeyOf<E>> + Send) -> Result<E::Model, X> {
+        let key = &Key::of::<E>(key);
+        self.operate("get", Action::Read, Access::READ, |repository| async move {
+            let found = repository.find_by_key(key).await?;
+            Ok(found.ok_or_else(|| not_found::<E>(key))?)
+        })
+        .await
+    }
+
+    pub(super) async fn find_by_key(&self, key: &Key) -> Result<Option<E::Model>, X> {
+        let plan = self.plan;
+        let select = || E::find().filter(key.condition(plan));
+        let values = || key.0.clone();
+        if self.own.is_some() {
+            return self
+                .executor
+                .fetch_optional(self.visible(Rows::Select(select())))
+                .await;
+        }
+        match (self.deleted, plan.conventions.deleted_at) {
+            (Deleted::Hidden, Some(deleted_at)) => {
+                let build = || Ok(select().filter(deleted_at.is_null()));
+                let found = self
+                    .executor
+                    .fetch_optional(plan.find.with(values(), build));
+                found.await
+            }
+            (Deleted::Only, Some(_)) => {
+                self.executor
+                    .fetch_optional(self.visible(Rows::Select(select())))
+                    .await
+            }
+            _ => {
+                let all = plan.find_with_deleted.with(values(), || Ok(select()));
+                self.executor.fetch_optional(all).await
+            }
+        }
+    }
+
+    /// Returns the rows with these keys, in the order of the keys, without those that are
+    /// hidden or missing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Validation`] for more than [`MAX_KEYS`]; as [`Repository::find`].
+    pub async fn find_many<K>(&self, keys: K) -> Result<Vec<E::Model>, X>
+    where
+        K: IntoIterator<Item: Into<KeyOf<E>>> + Send,
+    {
+        let keys: Vec<Key> = keys.into_iter().map(Key::of::<E>).collect();
+        if keys.len() > MAX_KEYS {
+            let problem = format!("must be at most {MAX_KEYS}, and are {}", keys.len());
+            return Err(Error::field("keys", problem).into());
+        }
+        let keys = &keys;
+        self.operate(
+            "find_many",
+            Action::Read,
+            Access::READ,
+            |repository| async move {
+                if keys.is_empty() {
+                    return Ok(Vec::new());
+                }
+                let plan = repository.plan;
+                let select =
+                    repository.visible(Rows::Where(Condition::all().add(Key::any(plan, keys))));
+                let rows = repository.executor.fetch_all(select).await?;
+                let mut places: HashMap<Key, E::Model> = rows
+                    .into_iter()
+                    .map(|row| (Key::of_model(plan, &row), row))
+                    .collect();
+                Ok(keys.iter().filter_map(|key| places.remove(key)).collect())
+            },
+        )
+        .await
+    }
+
+    /// Returns all rows of a filter, in the order of the key, or in its own.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Validation`] when there are more than [`MAX_ROWS`]: take
+    /// [`Repository::list`] or [`Repository::stream`]. As [`Repository::find`].
+    pub async fn find_by(&self, filter: impl Filter<E>) -> Result<Vec<E::Model>, X> {
+        let rows = &filter.into_rows();
+        self.operate(
+            "find_by",
+            Action::Read,
+            Access::READ,
+            |repository| async move {
+                let mut select = repository.by_key(repository.visible(rows.clone()));
+                if let Rows::Where(_) = rows {
+                    select = select.limit(MAX_ROWS + 1);
+                }
+                // A select may have a limit of its own.
+                let most = usize::try_from(MAX_ROWS)
+                    .unwrap_or(usize::MAX)
+                    .saturating_add(1);
+                let query = select.into_query();
+                let rows = repository
+                    .executor
+                    .read_rows::<ModelOf<E>>(query, most)
+                    .await?;
+                if rows.len() as u64 > MAX_ROWS {
+                    let problem = format!(
+                        "has more than {MAX_ROWS} rows of {}; use `list` or `stream`",
+                        E::default().table_name()
+                    );
+                    return Err(Error::field("filter", problem).into());
+                }
+                Ok(rows)
+            },
+        )
+        .await
+    }
+
+    /// Returns the first row of a filter, in the order of the key, or in its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`Repository::find`].
+    pub async fn first(&self, filter: impl Filter<E>) -> Result<Option<E::Model>, X> {
+        let rows = &filter.into_rows();
+        self.operate(
+            "first",
+            Action::Read,
+            Access::READ,
+            |repository| async move {
+                let select = repository.by_key(repository.visible(rows.clone()));
+                repository.executor.fetch_optional(select).await
+            },
+        )
+        .await
+    }
+
+    /// Returns whether a filter has a row.
+    ///
+    /// # Errors
+    ///
+    /// As [`Repository::find`].
+    pub async fn exists(&self, filter: impl Filter<E>) -> Result<bool, X> {
+        let rows = &filter.into_rows();
+        self.operate(
+            "exists",
+            Action::Read,
+            Access::READ,
+            |repository| async move {
+                repository
+                    .executor
+                    .exists(repository.visible(rows.clone()))
+                    .await
+            },
+        )
+        .await
+    }
+
+    /// Returns the number of rows of a filter. The database reads all of them, or an index.
+    ///
+    /// # Errors
+    ///
+    /// As [`Repository::find`].
+    pub async fn count(&self, filter: impl Filter<E>) -> Result<u64, X> {
+        let rows = &filter.into_rows();
+        self.operate(
+            "count",
+            Action::Read,
+            Access::READ,
+            |repository| async move {
+                repository
+                    .executor
+                    .count(repository.visible(rows.clone()))
+                    .await
+            },
+        )
+        .await
+    }
+
+    /// Returns the sum of a column, `None` of no values.
+    ///
+    /// # Errors
+    ///
+    /// As [`Repository::find`]; [`Error::Row`] for a sum that the type can't hold.
+    pub async fn sum<T>(&self, column: E::Column, filter: impl Filter<E>) -> Result<Option<T>, X>
+    where
+        T: Send + 'static,
+        Option<T>: ValueType,
+    {
+        self.aggregate("sum", Expr::from(Func::sum(table(column))), filter)
+            .await
+    }
+
+    /// Returns the mean of a column, `None` of no values.
+    ///
+    /// # Errors
+    ///
+    /// As [`Repository::find`].
+    pub async fn avg(&self, column: E::Column, filter: impl Filter<E>) -> Result<Option<f64>, X> {
+        self.aggregate("avg", Expr::from(Func::avg(table(column))), filter)
+            .await
+    }
+
+    /// Returns the least value of a column, `None` of no values.
+    ///
+    /// # Errors
+    ///
+    /// As [`Repository::find`].
+    pub async fn min<T>(&self, column: E::Column, filter: impl Filter<E>) -> Result<Option<T>, X>
+    where
+        T: Send + 'static,
+        Option<T>: ValueType,
+    {
+        self.aggregate("min", Expr::from(Func::min(table(column))), filter)
+            .await
+    }
+
+    /// Returns the greatest value of a column, `None` of no values.
+    ///
+    /// # Errors
+    ///
+    /// As [`Repository::find`].
+    pub async fn max<T>(&self, column: E::Column, filter: impl Filter<E>) -> Result<Option<T>, X>
+    where
+        T: Send + 'static,
+        Option<T>: ValueType,
+    {
+        self.aggregate("max", Expr::from(Func::max(table(column))), filter)
+            .await
+    }
+
+    async fn aggregate<T>(
+        &self,
+        name: &'static str,
+        value: SimpleExpr,
+        filter: impl Filter<E>,
+    ) -> Result<Option<T>, X>
+    where
+        T: Send + 'static,
+        Option<T>: ValueType,
+    {
+        let (rows, value) = (&filter.into_rows(), &value);
+        self.operate(name, Action::Read, Access::READ, |repository| async move {
+            let select = repository
+                .visible(rows.clone())
+                .select_only()
+                .expr(value.clone());
+            repository.executor.scalar(select).await
+        })
+        .await
+    }
+
+    /// Returns a page of the rows of a filter.
+    ///
+    /// # Errors
+    ///
+    /// As [`Executor::page`](crate::Executor::page).
+    pub async fn list(
+        &self,
+        filter: impl Filter<E>,
+        sort: &Sort<E>,
+        page: PageRequest,
+    ) -> Result<Page<E::Model>, X> {
+        let (rows, page) = (&filter.into_rows(), &page);
+        self.operate(
+            "list",
+            Action::Read,
+            Access::READ,
+            |repository| async move {
+                let (select, page) = (repository.visible(rows.clone()), page.clone());
+                repository.executor.page(select, sort, page).await
+            },
+        )
+        .await
+    }
+
+    /// Returns the rows of a filter one after the other, in the order of the key. They are
+    /// read page by page, and nothing is open between two pages: rows that are written
+    /// meanwhile behind the present place are seen, and the end of the stream is as fast
+    /// as its start.
+    ///
+    /// A row that can't be read ends the stream with its error.
+    pub fn stream<F: Filter<E>>(
+        &self,
+        filter: F,
+    ) -> impl Stream<Item = Result<E::Model, X>> + Send + use<E, X, F> {
+        let start = Some(PageRequest::first(STREAM_PAGE));
+        let (repository, select) = (self.clone(), filter.into_rows().into_select());
+        let pages = stream::try_unfold(start, move |page| {
+            let (repository, select) = (repository.clone(), select.clone());
+            async move {
+                let Some(page) = page else {
+                    return Ok::<_, X>(None);
+                };
+                let page = repository.list(select, &Sort::default(), page).await?;
+                let next = page.next.map(|next| PageRequest::after(next, STREAM_PAGE));
+                Ok(Some((stream::iter(page.items.into_iter().map(Ok)), next)))
+            }
+        });
+        pages.try_flatten()
+    }
+
+    /// Sorts a select by the key, where its own order leaves rows in any.
+    fn by_key(&self, mut select: Select<E>) -> Select<E> {
+        for column in &self.plan.key {
+            select = select.order_by_asc(*column);
+        }
+        select
+    }
+}
+
+fn table<C: ColumnTrait>(column: C) -> SimpleExpr {
+    Expr::col((column.entity_name(), column))
+}
