@@ -348,11 +348,11 @@ async fn aggregates_are_of_the_rows_of_a_filter(test: TestDb) {
         credentials.avg(uses, of_ada()).await.expect("read"),
         Some(1.5)
     );
-    let least: Option<String> = credentials
+    let minimum: Option<String> = credentials
         .min(credential::Column::Name, Condition::all().add(of_ada()))
         .await
         .expect("read");
-    assert_eq!(least.as_deref(), Some("a"));
+    assert_eq!(minimum.as_deref(), Some("a"));
     let greatest: Option<i64> = credentials.max(uses, ()).await.expect("read");
     assert_eq!(greatest, Some(4));
     let none = || credential::COLUMN.name.eq("z");
@@ -489,7 +489,8 @@ async fn updates_by_a_filter(test: TestDb) {
         notes,
         [row("a", "ada's"), row("c", "bob's"), row("d", "bob's")]
     );
-    let nothing = credentials.update_where((), Default::default());
+    let unchanged = <credential::ActiveModel as Default>::default();
+    let nothing = credentials.update_where((), unchanged);
     assert_eq!(nothing.await.expect("nothing to do"), 0);
     assert_eq!(credentials.delete_where(of_bob).await.expect("deleted"), 2);
     assert_eq!(credentials.count(()).await.expect("read"), 1);

@@ -188,7 +188,7 @@ async fn rows_of_others_are_hidden(test: TestDb) {
     let named = secret::COLUMN.name.eq("a");
     assert_eq!(
         secrets.find_by(named.clone()).await.expect("read"),
-        [mine.clone()]
+        std::slice::from_ref(&mine)
     );
     assert_eq!(secrets.count(()).await.expect("read"), 1);
     assert_eq!(secrets.find(theirs.id).await.expect("read"), None);
@@ -198,7 +198,7 @@ async fn rows_of_others_are_hidden(test: TestDb) {
     );
     assert_eq!(
         secrets.find_many([theirs.id, mine.id]).await.expect("read"),
-        [mine.clone()]
+        std::slice::from_ref(&mine)
     );
     assert!(
         !secrets

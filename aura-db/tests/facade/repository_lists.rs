@@ -86,19 +86,19 @@ async fn with_samples(test: &TestDb) -> (Database, Samples) {
             "real",
         )
     };
-    let text = if postgres {
+    let word = if postgres {
         "text COLLATE \"C\""
     } else {
         "text"
     };
     test.execute(&format!(
-        "CREATE TABLE samples (id {key}, name {text} NOT NULL, note {text}, number integer,
+        "CREATE TABLE samples (id {key}, name {word} NOT NULL, note {word}, number integer,
          ratio {double} NOT NULL, is_open boolean NOT NULL, day {date}, at {time} NOT NULL,
          until {time}, json {json})"
     ))
     .await;
     test.execute(&format!(
-        "CREATE TABLE cells (sheet {text} NOT NULL, place bigint NOT NULL,
+        "CREATE TABLE cells (sheet {word} NOT NULL, place bigint NOT NULL,
          PRIMARY KEY (sheet, place))"
     ))
     .await;
@@ -379,7 +379,7 @@ async fn a_stream_has_every_row_once(test: TestDb) {
     let mut stream = std::pin::pin!(samples.stream(()));
     let first = stream.next().await.expect("a row").expect("read");
     let last = samples.find_by(sample::Entity::find().limit(1)).await;
-    assert_eq!(last.expect("read"), [first.clone()]);
+    assert_eq!(last.expect("read"), std::slice::from_ref(&first));
     samples.delete(first.id + 200).await.expect("deleted");
     let new = sample::ActiveModel {
         name: Set("new".to_owned()),

@@ -26,19 +26,16 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
             |repository| async move {
                 let condition = key.condition(repository.plan).add(repository.reachable());
                 let row = repository.before_delete(key, false).await?;
-                let deleted = match repository.soft_delete() {
-                    Some((mut update, deleted_at)) => {
-                        update.cond_where(condition).and_where(deleted_at.is_null());
-                        repository.executor.update(&update).await?
-                    }
-                    None => {
-                        let mut delete = Query::delete();
-                        delete
-                            .from_table(E::default().table_ref())
-                            .cond_where(condition);
-                        // Its children may go with it.
-                        repository.executor.delete_many(&delete).await?
-                    }
+                let deleted = if let Some((mut update, deleted_at)) = repository.soft_delete() {
+                    update.cond_where(condition).and_where(deleted_at.is_null());
+                    repository.executor.update(&update).await?
+                } else {
+                    let mut delete = Query::delete();
+                    delete
+                        .from_table(E::default().table_ref())
+                        .cond_where(condition);
+                    // Its children may go with it.
+                    repository.executor.delete_many(&delete).await?
                 };
                 if deleted == 0 {
                     return Err(not_found::<E>(key).into());
@@ -64,18 +61,15 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
             Access::WRITE,
             |repository| async move {
                 let these = repository.these(rows.clone());
-                match repository.soft_delete() {
-                    Some((mut update, _)) => {
-                        update.cond_where(these);
-                        repository.executor.update_many(&update).await
-                    }
-                    None => {
-                        let mut delete = Query::delete();
-                        delete
-                            .from_table(E::default().table_ref())
-                            .cond_where(these);
-                        repository.executor.delete_many(&delete).await
-                    }
+                if let Some((mut update, _)) = repository.soft_delete() {
+                    update.cond_where(these);
+                    repository.executor.update_many(&update).await
+                } else {
+                    let mut delete = Query::delete();
+                    delete
+                        .from_table(E::default().table_ref())
+                        .cond_where(these);
+                    repository.executor.delete_many(&delete).await
                 }
             },
         )

@@ -17,14 +17,14 @@ pub enum Rows<E: EntityTrait> {
     /// Those that meet a condition.
     Where(Condition),
     /// Those of a select.
-    Select(Select<E>),
+    Select(Box<Select<E>>),
 }
 
 impl<E: EntityTrait> Rows<E> {
     pub(super) fn into_select(self) -> Select<E> {
         match self {
             Self::Where(condition) => E::find().filter(condition),
-            Self::Select(select) => select,
+            Self::Select(select) => *select,
         }
     }
 }
@@ -49,7 +49,7 @@ impl<E: EntityTrait> Filter<E> for Condition {
 
 impl<E: EntityTrait> Filter<E> for Select<E> {
     fn into_rows(self) -> Rows<E> {
-        Rows::Select(self)
+        Rows::Select(Box::new(self))
     }
 }
 

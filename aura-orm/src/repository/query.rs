@@ -436,10 +436,9 @@ fn value_of<E: RepositoryEntity>(column: E::Column, json: &Json) -> Result<Value
 fn read(json: &Json, kind: &ArrayType) -> Option<Value> {
     let read = |cell| sqlite::value(cell, kind).ok().flatten();
     match (json, kind) {
-        (_, ArrayType::Json | ArrayType::Bytes) => None,
+        (_, ArrayType::Json | ArrayType::Bytes) | (Json::Number(_), ArrayType::Bool) => None,
         (Json::Bool(is), ArrayType::Bool) => Some(Value::Bool(Some(*is))),
         (Json::String(text), ArrayType::Bool) => Some(Value::Bool(Some(text.parse().ok()?))),
-        (Json::Number(_), ArrayType::Bool) => None,
         (Json::Number(number), _) => match number.as_i64() {
             Some(number) => read(ValueRef::Integer(number)),
             None => read(ValueRef::Real(number.as_f64()?)),

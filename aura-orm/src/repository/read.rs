@@ -62,7 +62,7 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
         if self.own.is_some() {
             return self
                 .executor
-                .fetch_optional(self.visible(Rows::Select(select())))
+                .fetch_optional(self.visible(Rows::Select(Box::new(select()))))
                 .await;
         }
         match (self.deleted, plan.conventions.deleted_at) {
@@ -75,7 +75,7 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
             }
             (Deleted::Only, Some(_)) => {
                 self.executor
-                    .fetch_optional(self.visible(Rows::Select(select())))
+                    .fetch_optional(self.visible(Rows::Select(Box::new(select()))))
                     .await
             }
             _ => {

@@ -103,7 +103,7 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
             return Ok(Vec::new());
         }
         let others = self.other::<F>()?;
-        let mut select = others.visible(Rows::Select(E::find_related()));
+        let mut select = others.visible(Rows::Select(Box::new(E::find_related())));
         select = select.filter(Key::any(self.plan, keys));
         for (index, column) in self.plan.key.iter().enumerate() {
             let key = Expr::col((column.entity_name(), *column));

@@ -118,8 +118,9 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
             return Ok(found.ok_or_else(|| not_found::<E>(&key))?);
         }
         let is_changed = |column: E::Column| {
-            let mut changed = changes.iter();
-            changed.any(|(changed, _)| changed.as_str() == column.as_str())
+            changes
+                .iter()
+                .any(|(written, _)| written.as_str() == column.as_str())
         };
         // What comes in between the database refuses.
         if let Some(conflict) = self.conflict(&row, Some(&key), is_changed).await? {
@@ -199,7 +200,7 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
             Rows::Where(condition) => condition,
             Rows::Select(select) => {
                 let key = &self.plan.key;
-                let select = Select::<E>::select_only(select).columns(key.iter().copied());
+                let select = Select::<E>::select_only(*select).columns(key.iter().copied());
                 let these = columns(key.iter().copied()).in_subquery(select.into_query());
                 Condition::all().add(these)
             }
