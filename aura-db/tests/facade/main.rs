@@ -28,6 +28,7 @@ mod logs_together;
 mod moved_files;
 mod optional_kinds;
 mod own_entities;
+mod own_constraints;
 mod owned_transactions;
 mod pages;
 mod people;
