@@ -9,6 +9,7 @@ mod budget;
 mod clock_steps;
 mod connections;
 mod contention;
+mod deadlocks;
 mod documents;
 mod errors;
 mod execution_leases;

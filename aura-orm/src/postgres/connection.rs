@@ -268,7 +268,8 @@ impl PooledConnection {
             Isolation::RepeatableRead => "BEGIN ISOLATION LEVEL REPEATABLE READ",
             Isolation::Serializable => "BEGIN ISOLATION LEVEL SERIALIZABLE",
         };
-        self.begin = Some(format!("{begin}{}", self.pool.limits()));
+        let deadlocks = self.pool.deadlock_timeout().sql();
+        self.begin = Some(format!("{begin}{}{deadlocks}", self.pool.limits()));
     }
 
     /// Ends the transaction. After a failure the connection is closed.

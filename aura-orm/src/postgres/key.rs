@@ -8,6 +8,7 @@ use tokio_postgres::Row;
 use tokio_postgres::error::{DbError, SqlState};
 
 use super::connection::{PooledConnection, Rows};
+use super::deadlock::DeadlockTimeout;
 use super::error::Error;
 use crate::{Statement, StatementKind};
 
@@ -43,13 +44,16 @@ impl Keys {
 }
 
 impl PooledConnection {
-    /// Adds to the violation of a constraint what the server doesn't say.
+    /// Adds to the violation of a constraint what the server doesn't say, and notes a
+    /// deadlock.
     pub(super) async fn explained(&mut self, mut error: Error, statement: &Statement) -> Error {
         let Some(refused) = error.refusal() else {
             return error;
         };
         let code = refused.code();
-        if *code == SqlState::STRING_DATA_RIGHT_TRUNCATION {
+        if *code == SqlState::T_R_DEADLOCK_DETECTED {
+            DeadlockTimeout::note(self.pool());
+        } else if *code == SqlState::STRING_DATA_RIGHT_TRUNCATION {
             error.set_table(statement.written_table());
         } else if *code == SqlState::UNIQUE_VIOLATION
             && let Some(name) = unnamed(refused)

@@ -8,6 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_postgres::CancelToken;
 
 use super::connection::{self, Isolation, PooledConnection};
+use super::deadlock::DeadlockTimeout;
 use super::error::Error;
 use super::key::Keys;
 use super::pipeline::{Pipelines, Place, Unshared};
@@ -59,6 +60,7 @@ pub(super) struct PoolInner {
     idle: Mutex<Idle>,
     pipelines: Pipelines,
     keys: Keys,
+    deadlock_timeout: DeadlockTimeout,
 }
 
 #[derive(Debug, Default)]
@@ -161,6 +163,10 @@ impl PoolInner {
 
     pub(super) fn keys(&self) -> &Keys {
         &self.keys
+    }
+
+    pub(super) fn deadlock_timeout(&self) -> &DeadlockTimeout {
+        &self.deadlock_timeout
     }
 
     pub(super) fn permits(&self) -> Arc<Semaphore> {
@@ -356,6 +362,7 @@ impl Pool {
             idle: Mutex::default(),
             pipelines: Pipelines::default(),
             keys: Keys::default(),
+            deadlock_timeout: DeadlockTimeout::default(),
             connector,
         }));
         drop(pool.0.opened(first));
