@@ -126,7 +126,7 @@ pub use connection::{
 pub use database::{Database, OwnedTransaction, Restricted, Transaction};
 pub use entity::{
     self, Action, AgentId, Document, DocumentError, ExecutionId, ExecutionMode, ExecutionStatus,
-    LogId, LogLevel, PluginId, Reach, Resource, Role, SessionId, UserId, WorkflowId,
+    LogId, LogLevel, PasswordHash, PluginId, Reach, Resource, Role, SessionId, UserId, WorkflowId,
     WorkflowStatus, WorkflowVersionId,
 };
 pub use error::{Error, FieldError};
@@ -134,6 +134,7 @@ pub use graph::{GraphEdge, GraphNode, GraphProblem, WorkflowGraph};
 pub use health::{Health, PoolHealth, SchemaHealth};
 pub use migration::{self, Migrator};
 pub use page::{Cursor, Page, PageRequest};
+pub use password::NewPassword;
 pub use repositories::agents::{Agent, AgentChange, AgentFilter, AgentSummary, NewAgent};
 pub use repositories::executions::{
     Execution, ExecutionFilter, ExecutionStats, ExecutionSummary, NewExecution, Outcome,
