@@ -126,8 +126,8 @@ pub use connection::{
 pub use database::{Database, OwnedTransaction, Restricted, Transaction};
 pub use entity::{
     self, Action, AgentId, Document, DocumentError, ExecutionId, ExecutionMode, ExecutionStatus,
-    LogId, LogLevel, PasswordHash, PluginId, Reach, Resource, Role, SessionId, UserId, WorkflowId,
-    WorkflowStatus, WorkflowVersionId,
+    LogId, LogLevel, PasswordHash, PluginId, Reach, Resource, Role, SessionId, TokenHash, UserId,
+    WorkflowId, WorkflowStatus, WorkflowVersionId,
 };
 pub use error::{Error, FieldError};
 pub use graph::{GraphEdge, GraphNode, GraphProblem, WorkflowGraph};
