@@ -117,10 +117,11 @@ mod validate;
 
 pub use aura_orm::{
     CachedSql, CachedStatement, Clock, DatabaseStats, Deserialized, EntityModel, Isolation,
-    ModelOf, OperationStats, RowDecoder, RowError, RowOf, RowReader, SeaOrmWriter, SystemClock,
-    TypedQuery, TypedStatement,
+    ModelOf, OWN_STATEMENTS, OperationStats, RowDecoder, RowError, RowOf, RowReader, SeaOrmWriter,
+    SystemClock, TypedQuery, TypedStatement,
 };
 pub use connection::{
+mod queries;
     Config, Durability, Environment, Pool, Postgres, Source, Target, Tls, TlsMode,
 };
 pub use database::{Database, OwnedTransaction, Restricted, Transaction};
