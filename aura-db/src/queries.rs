@@ -3,7 +3,7 @@
 use aura_orm::{RowOf, TypedStatement};
 use chrono::{DateTime, Utc};
 use entity::UserId;
-use sea_orm::{DbBackend, StatementBuilder};
+use sea_orm::{ActiveModelTrait, DbBackend, StatementBuilder};
 
 use crate::database::{Database, Transaction};
 use crate::error::Error;
@@ -105,6 +105,49 @@ macro_rules! queries {
                 let statement = aura_orm::Statement::classify(statement);
                 let changed = self.context.execute(statement);
                 self.context.count_own("execute", changed).await
+            }
+
+            /// Inserts any number of rows of one entity and returns their number, in one
+            /// transaction: cut into statements of at most 1,000 rows, 8 MiB and as many
+            /// values as the database takes. One statement of `Entity::insert_many` has
+            /// none of these limits, and fails with more values than that.
+            ///
+            /// ```
+            /// # mod reading {
+            /// #     use aura_db::sea_orm::entity::prelude::*;
+            /// #     #[sea_orm::model]
+            /// #     #[derive(Clone, Debug, DeriveEntityModel)]
+            /// #     #[sea_orm(table_name = "readings")]
+            /// #     pub struct Model { #[sea_orm(primary_key)] pub id: i64, pub value: f64 }
+            /// #     impl ActiveModelBehavior for ActiveModel {}
+            /// # }
+            /// use aura_db::sea_orm::ActiveValue::{NotSet, Set};
+            ///
+            /// # async fn example(db: aura_db::Database, values: Vec<f64>)
+            /// # -> Result<(), aura_db::Error> {
+            /// let rows = values.into_iter().map(|value| reading::ActiveModel {
+            ///     id: NotSet,
+            ///     value: Set(value),
+            /// });
+            /// let count = db.insert_many(rows).await?;
+            /// # Ok(()) }
+            /// ```
+            ///
+            /// A column that a row doesn't set has its default, also beside rows that set
+            /// it. Hooks of `ActiveModelBehavior` don't run.
+            ///
+            /// # Errors
+            ///
+            /// As `fetch_all`, and then no row is inserted.
+            pub async fn insert_many<A>(
+                &self,
+                rows: impl IntoIterator<Item = A> + Send,
+            ) -> Result<u64, Error>
+            where
+                A: ActiveModelTrait + Send + Sync,
+            {
+                let count = self.context.insert_many(rows);
+                self.context.count_own("insert_many", count).await
             }
         })+
     };

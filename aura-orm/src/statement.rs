@@ -12,6 +12,8 @@ pub struct Statement {
     pub(crate) values: Vec<Value>,
     /// A read that is known to be short.
     pub(crate) short: bool,
+    /// It isn't worth to be kept prepared, because none like it follows.
+    pub(crate) once: bool,
 }
 
 /// What a statement does, which decides where it runs.
@@ -37,6 +39,7 @@ impl Statement {
             sql: sql.into(),
             values,
             short: false,
+            once: false,
         }
     }
 

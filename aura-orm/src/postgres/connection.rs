@@ -202,7 +202,7 @@ impl PooledConnection {
         if let Some(begin) = self.begin.take() {
             return self.run_first(begin, statement, arrived).await;
         }
-        let prepare = self.pool.prepares();
+        let prepare = self.pool.prepares() && !statement.once;
         match self.run_once(None, statement, arrived).await {
             Err(error) if error.is_outdated_plan() && self.in_transaction => {
                 self.discard = true;
@@ -225,7 +225,7 @@ impl PooledConnection {
         statement: &Statement,
         arrived: &mut (impl FnMut(&Row) + Send),
     ) -> Result<u64, Error> {
-        let prepare = self.pool.prepares();
+        let prepare = self.pool.prepares() && !statement.once;
         self.watched(async move |session: &mut Session| {
             session.run(begin, statement, prepare, arrived).await
         })
