@@ -288,19 +288,40 @@ impl Database {
     /// undone on its own.
     ///
     /// On SQLite it is the only one that writes, and others wait: keep it
-    /// short, and use `tx` inside and not `db`, which would wait for itself.
+    /// short, hash passwords [before](crate::NewUser::hashed), and use `tx` inside
+    /// and not `db`, which would wait for itself. On PostgreSQL, transactions that
+    /// change the same rows in different orders wait for each other until the
+    /// server finds the deadlock, after a second (`deadlock_timeout`): change rows
+    /// in the order of their ids.
+    ///
+    /// The closure may run again, so it can't give away what it captures. Nothing
+    /// has to be cloned for that: let it capture references, which are copied into
+    /// each future. Code that wants to move its values takes [`Database::begin`].
     ///
     /// ```
-    /// # use aura_db::{Error, NewUser, Role, testing::TestDatabase};
+    /// # use aura_db::{Error, NewUser, Role, UserChange, testing::TestDatabase};
     /// # #[tokio::main] async fn main() -> Result<(), Error> {
     /// # let db = TestDatabase::sqlite().await?;
-    /// let ada = db
+    /// let new = NewUser::new("Ada", "ada@example.org", "a long secret").hashed().await?;
+    /// let ada = db.users().create(new).await?;
+    /// let others = vec![db.users().create(NewUser::new("Bob", "bob@example.org", "x")).await?.id];
+    ///
+    /// let (ada, others) = (&ada, &others);
+    /// let promoted = db
     ///     .transaction(|tx| async move {
-    ///         let ada = tx.users().create(NewUser::new("Ada", "ada@example.org", "secret")).await?;
+    ///         for id in others {
+    ///             tx.users().set_role(*id, Role::Viewer).await?;
+    ///         }
     ///         tx.users().set_role(ada.id, Role::Admin).await
     ///     })
     ///     .await?;
-    /// assert_eq!(ada.role, Role::Admin);
+    /// assert_eq!(promoted.role, Role::Admin);
+    ///
+    /// // The same, once, with values that it owns.
+    /// let change = UserChange { name: Some("Bea".to_owned()), ..UserChange::default() };
+    /// let tx = db.begin().await?;
+    /// tx.users().update(others[0], change).await?;
+    /// tx.commit().await?;
     /// # Ok(()) }
     /// ```
     pub async fn transaction<T, E, F, Fut>(&self, run: F) -> Result<T, E>
