@@ -3,13 +3,10 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-use aura_orm::{
-    Clock, DatabaseStats, Isolation, OpenTransaction, RowOf, TypedQuery, TypedStatement,
-};
-use chrono::{DateTime, Utc};
+use aura_orm::{Clock, DatabaseStats, Isolation, OpenTransaction, TypedQuery};
 use connection::Config;
 use entity::UserId;
-use sea_orm::{DbBackend, Statement, StatementBuilder};
+use sea_orm::Statement;
 use secrecy::SecretString;
 
 use crate::context::{Context, Executor, UserRoles};
@@ -24,7 +21,7 @@ use crate::{Repository, RepositoryEntity, SeaOrm};
 /// An open database. Cloning it is cheap, and the clones share its pools.
 #[derive(Debug, Clone)]
 pub struct Database {
-    context: Context,
+    pub(crate) context: Context,
 }
 
 /// An open transaction, for the closure of [`Database::transaction`]. Cloning it
@@ -32,7 +29,7 @@ pub struct Database {
 /// is [`Error::Ended`].
 #[derive(Debug, Clone)]
 pub struct Transaction {
-    context: Context,
+    pub(crate) context: Context,
 }
 
 /// A transaction that its owner ends. From [`Database::begin`]. Dropped before
@@ -291,19 +288,40 @@ impl Database {
     /// undone on its own.
     ///
     /// On SQLite it is the only one that writes, and others wait: keep it
-    /// short, and use `tx` inside and not `db`, which would wait for itself.
+    /// short, hash passwords [before](crate::NewUser::hashed), and use `tx` inside
+    /// and not `db`, which would wait for itself. On PostgreSQL, transactions that
+    /// change the same rows in different orders wait for each other until the
+    /// server finds the deadlock, after a second (`deadlock_timeout`): change rows
+    /// in the order of their ids.
+    ///
+    /// The closure may run again, so it can't give away what it captures. Nothing
+    /// has to be cloned for that: let it capture references, which are copied into
+    /// each future. Code that wants to move its values takes [`Database::begin`].
     ///
     /// ```
-    /// # use aura_db::{Error, NewUser, Role, testing::TestDatabase};
+    /// # use aura_db::{Error, NewUser, Role, UserChange, testing::TestDatabase};
     /// # #[tokio::main] async fn main() -> Result<(), Error> {
     /// # let db = TestDatabase::sqlite().await?;
-    /// let ada = db
+    /// let new = NewUser::new("Ada", "ada@example.org", "a long secret").hashed().await?;
+    /// let ada = db.users().create(new).await?;
+    /// let others = vec![db.users().create(NewUser::new("Bob", "bob@example.org", "x")).await?.id];
+    ///
+    /// let (ada, others) = (&ada, &others);
+    /// let promoted = db
     ///     .transaction(|tx| async move {
-    ///         let ada = tx.users().create(NewUser::new("Ada", "ada@example.org", "secret")).await?;
+    ///         for id in others {
+    ///             tx.users().set_role(*id, Role::Viewer).await?;
+    ///         }
     ///         tx.users().set_role(ada.id, Role::Admin).await
     ///     })
     ///     .await?;
-    /// assert_eq!(ada.role, Role::Admin);
+    /// assert_eq!(promoted.role, Role::Admin);
+    ///
+    /// // The same, once, with values that it owns.
+    /// let change = UserChange { name: Some("Bea".to_owned()), ..UserChange::default() };
+    /// let tx = db.begin().await?;
+    /// tx.users().update(others[0], change).await?;
+    /// tx.commit().await?;
     /// # Ok(()) }
     /// ```
     pub async fn transaction<T, E, F, Fut>(&self, run: F) -> Result<T, E>
@@ -409,108 +427,3 @@ impl Restricted {
             .await
     }
 }
-
-macro_rules! queries {
-    ($($handle:ident),+) => {
-        $(impl $handle {
-            /// Returns the present moment by the database's clock.
-            #[must_use]
-            pub fn now(&self) -> DateTime<Utc> {
-                self.context.now()
-            }
-
-            /// Returns the kind of database.
-            #[must_use]
-            pub fn backend(&self) -> DbBackend {
-                self.context.backend()
-            }
-
-            /// Returns the user on whose behalf this acts.
-            #[must_use]
-            pub fn actor(&self) -> Option<UserId> {
-                self.context.actor()
-            }
-
-            /// Returns the repository of an entity of your own, which has what those of
-            /// AURA's tables have: see [`RepositoryEntity`].
-            #[must_use]
-            pub fn repository<E: RepositoryEntity>(&self) -> Repository<E> {
-                self.context.repository()
-            }
-
-            /// Runs a statement of your own and returns all its rows.
-            ///
-            /// ```
-            /// use aura_db::entity::{Live, Role, users};
-            /// use aura_db::sea_orm::{ColumnTrait, QueryFilter, QueryOrder};
-            ///
-            /// # async fn example(db: aura_db::Database) -> Result<(), aura_db::Error> {
-            /// let admins = users::Entity::live()
-            ///     .filter(users::COLUMN.role.eq(Role::Admin))
-            ///     .order_by_asc(users::Column::Name);
-            /// let admins: Vec<aura_db::User> = db.fetch_all(admins).await?;
-            /// # Ok(()) }
-            /// ```
-            ///
-            /// `find_with_related` returns each model with all that is related to it. An
-            /// insert, update or delete of an entity returns the rows that it wrote.
-            /// Soft-deleted rows are returned too, unless the query starts from
-            /// [`entity::Live::live`].
-            ///
-            /// # Errors
-            ///
-            /// [`Error::Inconsistent`] for a row that can't be read as the type;
-            /// [`Error::Timeout`] when the statement takes longer than
-            /// `DB_STATEMENT_TIMEOUT`; [`Error::Busy`], [`Error::Unavailable`], and what
-            /// the database says of the statement.
-            pub async fn fetch_all<Q: TypedStatement>(
-                &self,
-                query: Q,
-            ) -> Result<Vec<RowOf<Q>>, Error> {
-                self.context.fetch_all(query).await
-            }
-
-            /// Runs a statement of your own and returns its first row, if there is one. No
-            /// other row is read, except of `find_with_related`, which needs them all.
-            ///
-            /// # Errors
-            ///
-            /// As `fetch_all`.
-            pub async fn fetch_optional<Q: TypedStatement>(
-                &self,
-                query: Q,
-            ) -> Result<Option<RowOf<Q>>, Error> {
-                self.context.fetch_optional(query).await
-            }
-
-            /// Runs a statement of your own and returns its first row, as `fetch_optional`.
-            ///
-            /// # Errors
-            ///
-            /// [`Error::NotFound`] when there is none, and as `fetch_all`.
-            pub async fn fetch_one<Q: TypedStatement>(&self, query: Q) -> Result<RowOf<Q>, Error> {
-                self.fetch_optional(query)
-                    .await?
-                    .ok_or_else(|| Error::not_found("row", "of the query"))
-            }
-
-            /// Runs an `INSERT`, `UPDATE` or `DELETE` of your own and returns the number of
-            /// rows that it changed.
-            ///
-            /// # Errors
-            ///
-            /// As `fetch_all`; [`Error::Conflict`] and [`Error::ForeignKey`].
-            pub async fn execute<S: StatementBuilder + Send>(
-                &self,
-                statement: S,
-            ) -> Result<u64, Error> {
-                let statement = statement.build(&self.context.backend());
-                self.context
-                    .execute(aura_orm::Statement::classify(statement))
-                    .await
-            }
-        })+
-    };
-}
-
-queries!(Database, Transaction);

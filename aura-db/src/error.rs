@@ -1,7 +1,7 @@
 //! What can go wrong, split by what the caller can do about it.
 
 pub use aura_orm::FieldError;
-use aura_orm::{Cause, RowError};
+use aura_orm::{Cause, RowError, at_most};
 use entity::{Action, ExecutionId, UserId, WorkflowId};
 use sea_orm::DbErr;
 
@@ -26,7 +26,8 @@ pub enum Error {
     Conflict {
         /// The table.
         table: String,
-        /// The columns that must be unique together.
+        /// The columns that must be unique together; the index where it is of an
+        /// expression.
         columns: Vec<String>,
         /// The other row is soft-deleted: restore it, or purge it.
         deleted: bool,
@@ -54,6 +55,31 @@ pub enum Error {
         table: String,
         /// The constraint, or what is known about it.
         constraint: String,
+    },
+    /// A column that must have a value got none.
+    #[error("{table}.{column} must have a value, and got none; set it")]
+    NotNull {
+        /// The table.
+        table: String,
+        /// The column.
+        column: String,
+    },
+    /// A row doesn't pass a CHECK.
+    #[error("a row of {table} doesn't pass the check {constraint}; correct its values")]
+    Check {
+        /// The table.
+        table: String,
+        /// The name of the constraint; on SQLite the expression of one without a name.
+        constraint: String,
+    },
+    /// A text is longer than its column takes: `varchar(n)` on PostgreSQL, and on SQLite
+    /// `CHECK (length(column) <= n)` without a name.
+    #[error("a text is longer than its column in {table} takes{}; shorten it", at_most(*limit))]
+    TooLong {
+        /// The table.
+        table: String,
+        /// The most characters, when the database says it.
+        limit: Option<u64>,
     },
     /// The input can't be used. Every field that is wrong, at once.
     #[error("{}", aura_orm::error::fields(.0))]
@@ -227,6 +253,9 @@ impl From<aura_orm::Error> for Error {
                 hint,
             },
             Orm::ForeignKey { table, constraint } => Self::ForeignKey { table, constraint },
+            Orm::NotNull { table, column } => Self::NotNull { table, column },
+            Orm::Check { table, constraint } => Self::Check { table, constraint },
+            Orm::TooLong { table, limit } => Self::TooLong { table, limit },
             Orm::Validation(fields) => Self::Validation(fields),
             Orm::Forbidden { user, action, what } => Self::Forbidden {
                 user: UserId(user),

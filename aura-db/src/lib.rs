@@ -37,6 +37,7 @@
 //! | | |
 //! |---|---|
 //! | [`Database::transaction`] | several operations together or not at all; run again when it collides with others |
+//! | [`Database::begin`] | the same for code that can't run twice, with `commit` and `rollback` |
 //! | [`Database::acting_as`] | who is noted as `created_by` and `updated_by` |
 //! | [`Database::restricted_to`] | only what the [role](Role) of a user allows, asked at each operation |
 //! | [`page`] | lists in parts, by cursor or number |
@@ -52,9 +53,20 @@
 //! [`entity`] has the tables for SeaORM, which is [re-exported](sea_orm). A
 //! query goes to [`Database::fetch_all`], [`Database::fetch_one`] or
 //! [`Database::fetch_optional`], a statement that writes to
-//! [`Database::execute`]; a [`Transaction`] has them too. [`TypedStatement`] lists what
-//! they take: also joins of up to six entities, and `find_with_related`. For what only
-//! SeaORM's own connections can do, there is [`Database::seaorm`].
+//! [`Database::execute`], many rows to [`Database::insert_many`]; a [`Transaction`] has
+//! them too. [`TypedStatement`] lists what they take: also joins of up to six entities, and
+//! `find_with_related`. For what only SeaORM's own connections can do, there is
+//! [`Database::seaorm`].
+//!
+//! A statement runs as it is written. What differs between the databases, and how to have
+//! the same answer on both:
+//!
+//! * `LIKE` tells `a` from `A` on both, so `contains` and `starts_with` do; compare
+//!   `lower(column)` for a search without case.
+//! * NULL sorts last on PostgreSQL and first on SQLite, when it ascends. Order a column that
+//!   may be NULL with `order_by_with_nulls(column, Order::Asc, NullOrdering::Last)`, which
+//!   both read from an index.
+//! * A text or JSON with U+0000 is refused on both, because PostgreSQL can't store it.
 //!
 //! Columns of these types need the feature of the same name as in SeaORM, or an error names
 //! it:
@@ -109,6 +121,7 @@ pub mod graph;
 mod health;
 pub mod page;
 pub mod password;
+mod queries;
 mod repositories;
 mod schema;
 #[cfg(feature = "testing")]
@@ -119,8 +132,8 @@ pub use async_trait::async_trait;
 pub use aura_orm::repository::{Conventions, Deleted, Filter, Hooks};
 pub use aura_orm::{
     CachedSql, CachedStatement, Clock, DatabaseStats, Deserialized, EntityModel, Executor,
-    Isolation, ModelOf, OperationStats, RepositoryEntity, RoleSource, RowDecoder, RowError, RowOf,
-    RowReader, SeaOrmWriter, SystemClock, TypedQuery, TypedStatement,
+    Isolation, ModelOf, OWN_STATEMENTS, OperationStats, RepositoryEntity, RoleSource, RowDecoder,
+    RowError, RowOf, RowReader, SeaOrmWriter, SystemClock, TypedQuery, TypedStatement,
 };
 pub use connection::{
     Config, Durability, Environment, Pool, Postgres, Source, Target, Tls, TlsMode,
@@ -128,14 +141,15 @@ pub use connection::{
 pub use database::{Database, OwnedTransaction, Restricted, Transaction};
 pub use entity::{
     self, Action, AgentId, Document, DocumentError, ExecutionId, ExecutionMode, ExecutionStatus,
-    LogId, LogLevel, PluginId, Resource, Role, Scope, SessionId, UserId, WorkflowId,
-    WorkflowStatus, WorkflowVersionId,
+    LogId, LogLevel, PasswordHash, PluginId, Resource, Role, Scope, SessionId, TokenHash, UserId,
+    WorkflowId, WorkflowStatus, WorkflowVersionId,
 };
 pub use error::{Error, FieldError};
 pub use graph::{GraphEdge, GraphNode, GraphProblem, WorkflowGraph};
 pub use health::{Health, PoolHealth, SchemaHealth};
 pub use migration::{self, Migrator};
 pub use page::{Cursor, Page, PageRequest, Sort};
+pub use password::NewPassword;
 pub use repositories::agents::{Agent, AgentChange, AgentFilter, AgentSummary, NewAgent};
 pub use repositories::executions::{
     Execution, ExecutionFilter, ExecutionStats, ExecutionSummary, NewExecution, Outcome,

@@ -10,6 +10,8 @@ use rand::TryRng;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::Semaphore;
 
+use crate::validate::Check;
+
 /// The longest password, in bytes. Hashing takes time that grows with the
 /// length, so that an unlimited one would be an attack.
 pub const MAX_BYTES: usize = 1024;
@@ -57,6 +59,63 @@ pub async fn hash(password: &SecretString) -> Result<PasswordHash, PasswordError
     }
     let password = password.clone();
     work(move || make(password.expose_secret())).await?
+}
+
+/// A password to be stored: as it was typed, or hashed already.
+///
+/// Hashing takes tens of milliseconds. In a transaction it keeps the connection, and on
+/// SQLite all other writers, waiting: give it a [`hash`] that was made before, or
+/// [`NewUser::hashed`](crate::NewUser::hashed). A hash may also come from another system
+/// (bcrypt), or be [`unusable`].
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum NewPassword {
+    /// As it was typed; at most [`MAX_BYTES`].
+    Plain(SecretString),
+    /// A hash of it.
+    Hashed(PasswordHash),
+}
+
+impl NewPassword {
+    /// Checks that it can be hashed or stored.
+    pub(crate) fn check(&self, check: &mut Check) {
+        match self {
+            Self::Plain(password) => check.password("password", password),
+            Self::Hashed(hash) => check.name("password", &hash.0, 255),
+        }
+    }
+
+    /// Returns its hash.
+    pub(crate) async fn into_hash(self) -> Result<PasswordHash, PasswordError> {
+        match self {
+            Self::Plain(password) => hash(&password).await,
+            Self::Hashed(hash) => Ok(hash),
+        }
+    }
+}
+
+impl From<SecretString> for NewPassword {
+    fn from(password: SecretString) -> Self {
+        Self::Plain(password)
+    }
+}
+
+impl From<String> for NewPassword {
+    fn from(password: String) -> Self {
+        Self::Plain(password.into())
+    }
+}
+
+impl From<&str> for NewPassword {
+    fn from(password: &str) -> Self {
+        Self::Plain(password.into())
+    }
+}
+
+impl From<PasswordHash> for NewPassword {
+    fn from(hash: PasswordHash) -> Self {
+        Self::Hashed(hash)
+    }
 }
 
 /// Does the slow work on a blocking thread, when one of the slots is free.

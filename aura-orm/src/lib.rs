@@ -33,9 +33,9 @@ mod value;
 
 pub use batcher::{Batch, Batcher, Leader, Slot};
 pub use clock::{Clock, SystemClock};
-pub use error::{Cause, Error, FieldError};
+pub use error::{Cause, Error, FieldError, at_most};
 pub use executor::bulk::{SizedRow, array_literals};
-pub use executor::stats::{DatabaseStats, OperationStats};
+pub use executor::stats::{DatabaseStats, OWN_STATEMENTS, OperationStats};
 pub use executor::{Access, CommitHook, Executor, OpenTransaction, Operation, PoolSizes};
 pub use page::{Cursor, Page, PageRequest, Sort};
 pub use policy::{Action, RoleSource, Scope};

@@ -99,7 +99,9 @@ impl<X> SeaOrm<X> {
 }
 
 impl<X: From<Error> + Send + 'static> SeaOrm<X> {
-    /// Returns a connection for reads. On SQLite it can only read.
+    /// Returns a connection for reads, which refuses to write; except in memory, and on
+    /// PostgreSQL behind a pooler (`DB_PREPARED_STATEMENTS=false`), where no start-up option
+    /// can say so.
     ///
     /// # Errors
     ///

@@ -12,6 +12,8 @@ pub struct Statement {
     pub(crate) values: Vec<Value>,
     /// A read that is known to be short.
     pub(crate) short: bool,
+    /// It isn't worth to be kept prepared, because none like it follows.
+    pub(crate) once: bool,
 }
 
 /// What a statement does, which decides where it runs.
@@ -37,6 +39,7 @@ impl Statement {
             sql: sql.into(),
             values,
             short: false,
+            once: false,
         }
     }
 
@@ -74,11 +77,49 @@ impl Statement {
         self.kind != StatementKind::Read
     }
 
+    /// Returns the table that it writes to, by its SQL.
+    pub(crate) fn written_table(&self) -> Option<String> {
+        written_table(&self.sql)
+    }
+
     /// Returns the SQL and the values of its placeholders.
     #[must_use]
     pub fn into_parts(self) -> (Cow<'static, str>, Vec<Value>) {
         (self.sql, self.values)
     }
+}
+
+/// Returns the table that an INSERT, UPDATE or DELETE names first, without its schema.
+pub(crate) fn written_table(sql: &str) -> Option<String> {
+    let (mut rest, mut before) = (sql.trim_start(), "");
+    loop {
+        let (word, next) = rest.split_once(char::is_whitespace)?;
+        rest = next.trim_start();
+        let is = |one: &str, other: &str| one.eq_ignore_ascii_case(other);
+        if is(word, "INTO")
+            || is(word, "UPDATE") && !is(before, "FOR")
+            || is(word, "FROM") && is(before, "DELETE")
+        {
+            break;
+        }
+        before = word;
+    }
+    let (name, rest) = identifier(rest)?;
+    match rest.strip_prefix('.') {
+        Some(rest) => identifier(rest).map(|(name, _)| name),
+        None => Some(name),
+    }
+}
+
+/// Splits an identifier, quoted or not, from what follows it.
+fn identifier(sql: &str) -> Option<(String, &str)> {
+    let Some(quoted) = sql.strip_prefix('"') else {
+        let end = sql.find(|character: char| !character.is_alphanumeric() && character != '_');
+        let (name, rest) = sql.split_at(end.unwrap_or(sql.len()));
+        return (!name.is_empty()).then(|| (name.to_owned(), rest));
+    };
+    let end = quoted.find('"')?;
+    Some((quoted.get(..end)?.to_owned(), quoted.get(end + 1..)?))
 }
 
 fn kind_of(sql: &str, values: usize) -> StatementKind {
@@ -135,5 +176,22 @@ mod tests {
         let insert = r#"INSERT INTO "a" ("b") VALUES (?)"#;
         assert_eq!(kind_of(insert, 1), StatementKind::Write);
         assert_eq!(kind_of(insert, 1_000), StatementKind::BulkWrite);
+    }
+
+    #[test]
+    fn a_write_names_its_table() {
+        for sql in [
+            r#"INSERT INTO "notes" ("a") VALUES (?)"#,
+            "insert or replace into main.notes(a) values (1)",
+            "\n  UPDATE notes SET a = 1",
+            r#"UPDATE "app"."notes" SET "a" = 1"#,
+            "DELETE FROM notes",
+            "WITH a AS (SELECT 1 FROM b FOR UPDATE OF b ) UPDATE notes SET b = 1",
+        ] {
+            assert_eq!(written_table(sql).as_deref(), Some("notes"), "{sql}");
+        }
+        for sql in ["", "UPDATE", "UPDATE ", "VACUUM"] {
+            assert_eq!(written_table(sql), None, "{sql}");
+        }
     }
 }

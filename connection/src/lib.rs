@@ -38,5 +38,5 @@ pub use error::{Error, Problem, causes};
 pub use open::{
     Connections, NO_TIME_LIMITS, connect, connect_exclusive, connect_memory, connect_read_only,
 };
-pub use sqlite::{busy_timeout, memory_name, prepare_sqlite};
+pub use sqlite::{LIKE_PRAGMA, busy_timeout, memory_name, prepare_sqlite};
 pub use variables::{VARIABLES, Variable, variable};

@@ -172,6 +172,6 @@ macro_rules! hashes {
 hashes! {
     /// A password's hash: a PHC string, or whatever an older system stored.
     PasswordHash,
-    /// The SHA-256 of a session's token, in hexadecimal digits.
+    /// The SHA-256 of a token, in hexadecimal digits.
     TokenHash,
 }

@@ -22,6 +22,7 @@ testdb::both!(migrated:
     an_upsert_inserts_or_updates,
     increments_are_all_counted,
     a_saved_row_is_inserted_or_updated,
+    many_rows_are_inserted_or_none,
     deleted_rows_come_back_or_go,
     deletes_without_a_column_for_it_are_for_good,
     what_is_not_valid_is_not_written,
@@ -587,6 +588,25 @@ async fn a_saved_row_is_inserted_or_updated(test: TestDb) {
     without_key.name = Set("c".to_owned());
     let copy = credentials.save(without_key.reset_all()).await;
     assert_eq!(copy.expect("inserted").name, "c");
+}
+
+async fn many_rows_are_inserted_or_none(test: TestDb) {
+    let (db, [ada, _]) = with_credentials(&test).await;
+    let credentials = db.acting_as(ada).repository::<credential::Entity>();
+    let rows = |from: i64| (from..from + 2_500).map(|number| credential(&number.to_string()));
+    let inserted = credentials.insert_many(rows(0)).await;
+    assert_eq!(inserted.expect("inserted"), 2_500);
+    let mine = credential::COLUMN.created_by.eq(ada);
+    assert_eq!(credentials.count(mine).await.expect("read"), 2_500);
+    // The last is there already.
+    assert_error!(
+        credentials.insert_many(rows(-2_499)).await,
+        Error::Conflict { .. }
+    );
+    let invalid = rows(5_000).chain([credential(" ")]);
+    assert_eq!(refused(credentials.insert_many(invalid).await), ["name"]);
+    assert_eq!(credentials.count(()).await.expect("read"), 2_500);
+    assert_eq!(credentials.insert_many([]).await.expect("nothing"), 0);
 }
 
 async fn deleted_rows_come_back_or_go(test: TestDb) {

@@ -275,6 +275,8 @@ async fn new_rows_belong_to_the_user(test: TestDb) {
     };
     assert_eq!(outcome(secrets.insert(for_ada()).await), "forbidden");
     assert_eq!(outcome(secrets.save(for_ada()).await), "forbidden");
+    let many = [secret("b"), for_ada()];
+    assert_eq!(outcome(secrets.insert_many(many).await), "forbidden");
     let unique = [secret::Column::OwnerId, secret::Column::Name];
     assert_eq!(
         outcome(secrets.upsert(for_ada(), &unique).await),

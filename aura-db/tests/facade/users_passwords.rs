@@ -3,17 +3,17 @@ use std::time::{Duration, Instant};
 use argon2::{Algorithm, Argon2, Params, PasswordHasher, Version};
 use aura_db::secrecy::ExposeSecret;
 use aura_db::users::OwnedRows;
-use aura_db::{Error, NewUser, UserId};
+use aura_db::{Error, NewPassword, NewUser, PasswordHash, UserId, password};
 use testdb::TestDb;
 
 use crate::people::{login, opens, plant, session, stored_hash, user_row};
-use crate::support::{PASSWORD, assert_error, open, open_at, user};
+use crate::support::{PASSWORD, assert_error, open, open_at, refused, user};
 
 testdb::both!(migrated:
     a_password_is_nowhere, verifying, changing, only_one_change_wins, resetting,
     logging_in, who_may_not_log_in, bcrypt_is_renewed, bcrypt_looks_at_72_bytes,
     renewed_by_many_at_once, other_parameters_are_renewed, what_never_matches,
-    absurd_parameters_cost_nothing, a_password_that_is_too_long,
+    absurd_parameters_cost_nothing, a_password_that_is_too_long, hashed_before,
 );
 
 const CURRENT: &str = "$argon2id$v=19$m=19456,t=2,p=1$";
@@ -47,6 +47,43 @@ async fn a_password_is_nowhere(test: TestDb) {
     assert!(everything.contains("bob@example.org"));
     assert!(!everything.contains(PASSWORD));
     assert!(!everything.contains(issued.token.expose_secret()));
+}
+
+/// So that a transaction doesn't keep others waiting meanwhile.
+async fn hashed_before(test: TestDb) {
+    let db = open(&test).await;
+    let new = NewUser::new("Ada", "ada@example.org", PASSWORD);
+    let new = &new.hashed().await.expect("hashed");
+    assert!(!format!("{new:?}").contains(PASSWORD));
+    assert!(!format!("{new:?}").contains("argon2id"));
+    let created = db.transaction(|tx| async move { tx.users().create(new.clone()).await });
+    let ada = created.await.expect("created").id;
+    let NewPassword::Hashed(hash) = &new.password else {
+        panic!("it is hashed");
+    };
+    assert_eq!(stored_hash(&db, ada).await, hash.0);
+    login(&db, "ada", PASSWORD).await.expect("a session");
+    let other = password::hash(&"another".into()).await.expect("hashed");
+    let other = &other;
+    let reset =
+        db.transaction(|tx| async move { tx.users().reset_password(ada, other.clone()).await });
+    reset.await.expect("reset");
+    assert!(verifies(&db, ada, "another").await);
+    // Of an older system, or none.
+    let old = PasswordHash(bcrypt(bcrypt::Version::TwoB, PASSWORD));
+    let old = NewUser::new("Bob", "bob@example.org", old);
+    let bob = db.users().create(old).await.expect("created").id;
+    assert!(verifies(&db, bob, PASSWORD).await);
+    let nobody = NewUser::new("Bot", "bot@example.org", password::unusable());
+    db.users().create(nobody).await.expect("created");
+    assert_error!(login(&db, "bot", "!").await, Error::Credentials);
+    for wrong in ["", "\0", &"x".repeat(256)] {
+        let wrong = PasswordHash(wrong.to_owned());
+        let wrong = NewUser::new("Eve", "eve@example.org", wrong);
+        assert_eq!(refused(db.users().create(wrong).await), ["password"]);
+    }
+    let empty = NewUser::new("Eve", "eve@example.org", "").hashed().await;
+    assert_eq!(refused(empty), ["password"]);
 }
 
 async fn verifying(db: TestDb) {

@@ -5,6 +5,7 @@ use std::fmt;
 use sea_orm::{ConnAcquireErr, DbErr, RuntimeErr};
 use sqlx::postgres::PgDatabaseError;
 
+use crate::error::violation::violation;
 use crate::error::{Cause, Error};
 use crate::{postgres, sqlite};
 
@@ -25,14 +26,18 @@ impl std::error::Error for Collision {
 }
 
 /// What a database says of a failure.
-struct DatabaseFailure<'a> {
+#[derive(Default)]
+pub(super) struct DatabaseFailure<'a> {
     /// The SQLSTATE, or SQLite's extended result code.
-    code: &'a str,
-    message: &'a str,
+    pub(super) code: &'a str,
+    pub(super) message: &'a str,
     /// PostgreSQL's, which quotes values: for what can be read off it only.
-    detail: Option<&'a str>,
-    table: Option<&'a str>,
-    constraint: Option<&'a str>,
+    pub(super) detail: Option<&'a str>,
+    pub(super) table: Option<&'a str>,
+    pub(super) column: Option<&'a str>,
+    pub(super) constraint: Option<&'a str>,
+    /// The columns of the constraint, from PostgreSQL's catalog.
+    pub(super) key: Option<&'a [String]>,
 }
 
 impl Error {
@@ -71,14 +76,17 @@ impl Error {
             refused.message().to_owned(),
         );
         let text = |text: Option<&str>| text.map(ToOwned::to_owned);
-        let detail = text(refused.detail());
-        let (table, constraint) = (text(refused.table()), text(refused.constraint()));
+        let (detail, column) = (text(refused.detail()), text(refused.column()));
+        let constraint = text(refused.constraint());
+        let (table, key) = (text(error.table()), error.key().map(<[String]>::to_vec));
         let failure = DatabaseFailure {
             code: &code,
             message: &message,
             detail: detail.as_deref(),
             table: table.as_deref(),
+            column: column.as_deref(),
             constraint: constraint.as_deref(),
+            key: key.as_deref(),
         };
         Self::of_code(context, &failure, Box::new(error))
     }
@@ -135,14 +143,15 @@ impl Error {
         match &*driver {
             sqlx::Error::Database(error) => {
                 let code = error.code().unwrap_or_default();
+                let postgres = error.try_downcast_ref::<PgDatabaseError>();
                 let failure = DatabaseFailure {
                     code: &code,
                     message: error.message(),
-                    detail: error
-                        .try_downcast_ref::<PgDatabaseError>()
-                        .and_then(PgDatabaseError::detail),
+                    detail: postgres.and_then(PgDatabaseError::detail),
                     table: error.table(),
+                    column: postgres.and_then(PgDatabaseError::column),
                     constraint: error.constraint(),
+                    key: None,
                 };
                 Self::of_code(context, &failure, Box::new(source))
             }
@@ -219,12 +228,12 @@ impl Error {
                     Some(cause) => cause.to_string(),
                     None => error.to_string(),
                 };
+                let table = error.table().map(ToOwned::to_owned);
                 let failure = DatabaseFailure {
                     code: code.as_deref().unwrap_or_default(),
                     message: &message,
-                    detail: None,
-                    table: None,
-                    constraint: None,
+                    table: table.as_deref(),
+                    ..DatabaseFailure::default()
                 };
                 let source = DbErr::Exec(RuntimeErr::Internal(message.clone()));
                 Self::of_code(context, &failure, Box::new(source))
@@ -234,14 +243,10 @@ impl Error {
 
     /// Maps an SQLSTATE or a result code of SQLite.
     fn of_code(context: &'static str, error: &DatabaseFailure<'_>, source: Cause) -> Self {
+        if let Some(violation) = violation(error) {
+            return violation;
+        }
         match error.code {
-            // unique_violation; SQLite's unique, primary key and rowid.
-            "23505" | "2067" | "1555" | "2579" => unique(error),
-            // foreign_key_violation; SQLite's doesn't say which.
-            "23503" | "787" => Self::ForeignKey {
-                table: error.table.unwrap_or("the row").to_owned(),
-                constraint: error.constraint.unwrap_or("foreign key").to_owned(),
-            },
             // serialization_failure, deadlock_detected
             "40001" | "40P01" => Self::Busy {
                 context,
@@ -313,45 +318,6 @@ fn is_unanswered(error: &DbErr) -> bool {
         | sqlx::Error::WorkerCrashed => true,
         _ => false,
     }
-}
-
-/// Which columns a unique index is about. PostgreSQL says so in the detail, unless
-/// the role may not read the table; SQLite in the message.
-fn unique(error: &DatabaseFailure<'_>) -> Error {
-    if let (Some(table), Some(constraint)) = (error.table, error.constraint) {
-        let columns = error.detail.and_then(key_columns);
-        return Error::Conflict {
-            table: table.to_owned(),
-            columns: columns.unwrap_or_else(|| vec![constraint.to_owned()]),
-            deleted: false,
-        };
-    }
-    let message = error.message;
-    let list = message.rsplit(": ").next().unwrap_or(message);
-    let pairs: Vec<_> = list
-        .split(", ")
-        .filter_map(|pair| pair.split_once('.'))
-        .collect();
-    Error::Conflict {
-        table: pairs
-            .first()
-            .map_or("a table", |(table, _)| table)
-            .to_owned(),
-        columns: pairs
-            .iter()
-            .map(|(_, column)| (*column).to_owned())
-            .collect(),
-        deleted: false,
-    }
-}
-
-/// The columns in `Key (owner_id, name)=(1, x) already exists.`, of which only the
-/// first part is in the same words in every language of the server's.
-fn key_columns(detail: &str) -> Option<Vec<String>> {
-    let (before, _) = detail.split_once(")=(")?;
-    let (_, columns) = before.split_once('(')?;
-    let names = columns.split(", ").map(|name| name.trim_matches('"'));
-    Some(names.map(ToOwned::to_owned).collect())
 }
 
 /// `SQLITE_BUSY` and `SQLITE_LOCKED`, with their extended codes; an SQLSTATE has

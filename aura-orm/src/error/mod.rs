@@ -1,11 +1,13 @@
 //! What can go wrong, split by what the caller can do about it.
 
 mod classify;
+mod violation;
 
 use sea_orm::DbErr;
 use serde::Serialize;
 
 pub(crate) use classify::Context;
+pub(crate) use violation::expression_index;
 
 use crate::policy::Action;
 use crate::row::RowError;
@@ -36,7 +38,8 @@ pub enum Error {
     Conflict {
         /// The table.
         table: String,
-        /// The columns that must be unique together.
+        /// The columns that must be unique together; the index where it is of an
+        /// expression.
         columns: Vec<String>,
         /// The other row is soft-deleted: restore it, or purge it.
         deleted: bool,
@@ -76,6 +79,31 @@ pub enum Error {
         table: String,
         /// The constraint, or what is known about it.
         constraint: String,
+    },
+    /// A column that must have a value got none.
+    #[error("{table}.{column} must have a value, and got none; set it")]
+    NotNull {
+        /// The table.
+        table: String,
+        /// The column.
+        column: String,
+    },
+    /// A row doesn't pass a CHECK.
+    #[error("a row of {table} doesn't pass the check {constraint}; correct its values")]
+    Check {
+        /// The table.
+        table: String,
+        /// The name of the constraint; on SQLite the expression of one without a name.
+        constraint: String,
+    },
+    /// A text is longer than its column takes: `varchar(n)` on PostgreSQL, and on SQLite
+    /// `CHECK (length(column) <= n)` without a name.
+    #[error("a text is longer than its column in {table} takes{}; shorten it", at_most(*limit))]
+    TooLong {
+        /// The table.
+        table: String,
+        /// The most characters, when the database says it.
+        limit: Option<u64>,
     },
     /// The input can't be used. Every field that is wrong, at once.
     #[error("{}", fields(.0))]
@@ -151,6 +179,14 @@ pub enum Error {
 }
 
 connection::debug_as_display!(Error);
+
+/// Returns the limit of [`Error::TooLong`] as a part of its sentence.
+#[must_use]
+pub fn at_most(limit: Option<u64>) -> String {
+    limit.map_or_else(String::new, |limit| {
+        format!(", which is {limit} characters")
+    })
+}
 
 /// What is wrong with one field of an input.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]

@@ -8,16 +8,17 @@ use sea_orm::{ColumnTrait, ColumnType, DbBackend, EntityTrait, IdenStatic, Value
 
 use crate::error::Error;
 use crate::executor::Executor;
+use crate::executor::check::ensure_storable;
 use crate::executor::tx_connection::TxConnection;
 use crate::statement::{Statement, StatementKind};
 
 /// So many rows are sent at once: SQLite takes 32,766 values in a statement, and
 /// no table has as many as 32 columns.
-const MAX_ROWS: usize = 1_000;
+pub(super) const MAX_ROWS: usize = 1_000;
 
 /// And no more bytes of values, unless one row has: they are copied on their
 /// way.
-const MAX_BYTES: usize = 8 * 1024 * 1024;
+pub(super) const MAX_BYTES: usize = 8 * 1024 * 1024;
 
 /// A row, and of about how many bytes.
 pub type SizedRow = (Vec<Value>, usize);
@@ -54,8 +55,16 @@ impl<X: From<Error> + Send + 'static> Executor<X> {
             let statement = Statement::new(StatementKind::BulkWrite, sql, arrays);
             return self.execute(statement).await;
         }
+        self.insert_each(insert_one::<E>(columns), rows).await
+    }
+
+    /// Runs an insert of one row for each of these, on SQLite in a transaction, and returns
+    /// the number of rows.
+    pub(super) async fn insert_each(&self, sql: String, rows: Vec<Vec<Value>>) -> Result<u64, X> {
         let scope = self.scope.as_ref().ok_or(Error::Ended)?;
-        let sql = insert_one::<E>(columns);
+        for row in &rows {
+            ensure_storable(row)?;
+        }
         let run = async |connection: &TxConnection| connection.insert_each(sql, rows).await;
         let count = scope.run(run, |count| *count).await?;
         self.count_rows(count);

@@ -13,7 +13,7 @@ use tracing::Instrument;
 use crate::clock::{Clock, SystemClock};
 use crate::error::Error;
 use crate::executor::sqlite::SqliteExecutor;
-use crate::executor::stats::{DatabaseStats, Stats};
+use crate::executor::stats::{DatabaseStats, OWN_STATEMENTS, Stats};
 use crate::executor::transaction::{Begin, TransactionScope};
 use crate::postgres::{Isolation, Pool};
 use crate::seaorm::{SeaOrm, SeaOrmConnections};
@@ -407,6 +407,26 @@ impl<X: From<Error> + Send + 'static> Executor<X> {
         if let Err(error) = &result {
             span.record("error", tracing::field::display(error));
         }
+        timer.stop(result.is_ok());
+        result
+    }
+
+    /// Runs a statement of an application's own and counts it, under [`OWN_STATEMENTS`] and
+    /// this name.
+    ///
+    /// # Errors
+    ///
+    /// What the statement returns.
+    pub async fn count_own<T>(
+        &self,
+        name: &'static str,
+        run: impl Future<Output = Result<T, X>>,
+    ) -> Result<T, X> {
+        let timer = self.shared.stats.start(Operation {
+            table: OWN_STATEMENTS,
+            name,
+        });
+        let result = run.await;
         timer.stop(result.is_ok());
         result
     }

@@ -2,7 +2,7 @@
 //!
 //! * [`context`]: where statements go, and in which transaction; spans and statistics
 //!   around each operation.
-//! * [`query`], [`bulk`]: every statement is run here.
+//! * [`query`], [`bulk`], [`insert_many`]: every statement is run here, after a [`check`].
 //! * [`sqlite`]: the connections to SQLite; those to PostgreSQL are in
 //!   [`postgres`](crate::postgres).
 //! * [`acquire`], [`transaction`], [`tx_connection`]: begin, commit, savepoints, retries.
@@ -10,7 +10,9 @@
 
 mod acquire;
 pub(crate) mod bulk;
+mod check;
 pub(crate) mod context;
+mod insert_many;
 mod logged;
 pub(crate) mod query;
 pub(crate) mod sqlite;

@@ -15,6 +15,7 @@ use sea_orm::{
 
 use crate::error::{Context, Error};
 use crate::executor::Executor;
+use crate::executor::check::ensure_sendable;
 use crate::executor::context::Backend;
 use crate::executor::tx_connection::TxConnection;
 use crate::postgres::{Pool, PooledConnection};
@@ -34,6 +35,7 @@ impl<X: From<Error> + Send + 'static> Executor<X> {
         statement: Statement,
         limit: usize,
     ) -> Result<Vec<D::Row>, X> {
+        ensure_sendable(&statement.values, self.backend())?;
         let mut logged = self.logged(&statement);
         let rows = if let Some(scope) = &self.scope {
             let writes = statement.writes();
@@ -97,6 +99,7 @@ impl<X: From<Error> + Send + 'static> Executor<X> {
     ///
     /// As [`Executor::fetch_all`].
     pub async fn execute(&self, statement: Statement) -> Result<u64, X> {
+        ensure_sendable(&statement.values, self.backend())?;
         let mut logged = self.logged(&statement);
         let changed = if let Some(scope) = &self.scope {
             let run = async |connection: &TxConnection| connection.execute(statement).await;
@@ -127,8 +130,10 @@ impl<X: From<Error> + Send + 'static> Executor<X> {
     /// [`Error::Row`] for a row that can't be read as the type; [`Error::Timeout`] when the
     /// statement takes longer than `DB_STATEMENT_TIMEOUT`; [`Error::Busy`],
     /// [`Error::Unavailable`]; [`Error::OutcomeUnknown`] when it writes and its answer was
-    /// lost; [`Error::Conflict`], [`Error::ForeignKey`], and what else the database says of
-    /// the statement.
+    /// lost; [`Error::Conflict`], [`Error::ForeignKey`], [`Error::NotNull`],
+    /// [`Error::Check`], [`Error::TooLong`], and what else the database says of the
+    /// statement; [`Error::Validation`] for a text or JSON with U+0000, and for more values
+    /// than a statement can have, before it is sent.
     pub async fn fetch_all<Q: TypedStatement>(&self, query: Q) -> Result<Vec<RowOf<Q>>, X> {
         let statement = query.build(self.backend()).context(BUILDING)?;
         self.rows::<Q::Decoder>(statement, ALL).await

@@ -9,11 +9,18 @@ use serde::Serialize;
 
 use crate::executor::Operation;
 
+/// The table under which statements of an application's own are counted
+/// ([`Executor::count_own`](crate::Executor::count_own)): no table has this name.
+pub const OWN_STATEMENTS: &str = "(own)";
+
 /// What a database did since it was opened, summed over all its clones.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct DatabaseStats {
-    /// Operations of the repositories, by table and name.
+    /// Operations of the repositories, by table and name; and an application's own
+    /// statements (`fetch_all`, `fetch_optional`, which is `fetch_one` too, `execute`,
+    /// `insert_many`), under [`OWN_STATEMENTS`] and the
+    /// method. One that is rolled back later counts.
     pub operations: Vec<OperationStats>,
     /// Transactions that were committed.
     pub commits: u64,

@@ -132,9 +132,11 @@ impl PooledConnection {
         limit: usize,
     ) -> Result<Result<Vec<D::Row>, RowError>, Error> {
         let mut rows = Rows::<D>::new(limit);
-        self.run(&statement, &mut |row: &Row| rows.arrived(row))
-            .await?;
-        Ok(rows.into_read())
+        let mut arrived = |row: &Row| rows.arrived(row);
+        match self.run(&statement, &mut arrived).await {
+            Ok(_) => Ok(rows.into_read()),
+            Err(error) => Err(self.explained(error, &statement).await),
+        }
     }
 
     /// Runs a statement and returns the number of rows that it changed.
@@ -143,7 +145,18 @@ impl PooledConnection {
     ///
     /// As [`PooledConnection::query`].
     pub async fn execute(&mut self, statement: Statement) -> Result<u64, Error> {
-        self.run(&statement, &mut |_: &Row| ()).await
+        match self.run(&statement, &mut |_: &Row| ()).await {
+            Err(error) => Err(self.explained(error, &statement).await),
+            done => done,
+        }
+    }
+
+    pub(super) fn pool(&self) -> &Arc<PoolInner> {
+        &self.pool
+    }
+
+    pub(super) fn in_transaction(&self) -> bool {
+        self.in_transaction
     }
 
     /// Runs SQL without values or rows, as for savepoints.
@@ -181,7 +194,7 @@ impl PooledConnection {
     /// Runs a statement; outside of a transaction once more when the schema has changed
     /// since it was prepared: the server refused it before it did anything. In a
     /// transaction the connection is closed at its end.
-    async fn run(
+    pub(super) async fn run(
         &mut self,
         statement: &Statement,
         arrived: &mut (impl FnMut(&Row) + Send),
@@ -189,7 +202,7 @@ impl PooledConnection {
         if let Some(begin) = self.begin.take() {
             return self.run_first(begin, statement, arrived).await;
         }
-        let prepare = self.pool.prepares();
+        let prepare = self.pool.prepares() && !statement.once;
         match self.run_once(None, statement, arrived).await {
             Err(error) if error.is_outdated_plan() && self.in_transaction => {
                 self.discard = true;
@@ -212,7 +225,7 @@ impl PooledConnection {
         statement: &Statement,
         arrived: &mut (impl FnMut(&Row) + Send),
     ) -> Result<u64, Error> {
-        let prepare = self.pool.prepares();
+        let prepare = self.pool.prepares() && !statement.once;
         self.watched(async move |session: &mut Session| {
             session.run(begin, statement, prepare, arrived).await
         })
@@ -255,7 +268,8 @@ impl PooledConnection {
             Isolation::RepeatableRead => "BEGIN ISOLATION LEVEL REPEATABLE READ",
             Isolation::Serializable => "BEGIN ISOLATION LEVEL SERIALIZABLE",
         };
-        self.begin = Some(format!("{begin}{}", self.pool.limits()));
+        let deadlocks = self.pool.deadlock_timeout().sql();
+        self.begin = Some(format!("{begin}{}{deadlocks}", self.pool.limits()));
     }
 
     /// Ends the transaction. After a failure the connection is closed.
@@ -345,4 +359,21 @@ impl Drop for PooledConnection {
             self.pool.put(session);
         }
     }
+}
+
+/// SQL that sets the time limits of a transaction.
+pub(super) fn limits(config: &::connection::Config) -> String {
+    let limits = [
+        ("statement_timeout", config.statement_timeout),
+        ("lock_timeout", config.lock_timeout),
+        (
+            "idle_in_transaction_session_timeout",
+            config.idle_in_transaction_timeout,
+        ),
+    ];
+    let set = limits.into_iter().filter_map(|(name, limit)| {
+        let limit = limit?.as_millis();
+        Some(format!("; SET LOCAL {name} = {limit}"))
+    });
+    set.collect()
 }

@@ -37,13 +37,29 @@ pub enum Error {
 }
 
 /// An error of the driver.
-pub struct Failure(tokio_postgres::Error);
+pub struct Failure {
+    error: tokio_postgres::Error,
+    /// What the server doesn't say: the table of the statement, and the columns of the
+    /// constraint.
+    table: Option<String>,
+    key: Option<Vec<String>>,
+}
+
+impl Failure {
+    fn new(error: tokio_postgres::Error) -> Self {
+        Self {
+            error,
+            table: None,
+            key: None,
+        }
+    }
+}
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.as_db_error() {
+        match self.error.as_db_error() {
             Some(refused) => f.write_str(refused.message()),
-            None => self.0.fmt(f),
+            None => self.error.fmt(f),
         }
     }
 }
@@ -56,14 +72,14 @@ impl fmt::Debug for Failure {
 
 impl std::error::Error for Failure {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        let cause = std::error::Error::source(&self.0);
-        cause.filter(|_| self.0.as_db_error().is_none())
+        let cause = std::error::Error::source(&self.error);
+        cause.filter(|_| self.error.as_db_error().is_none())
     }
 }
 
 impl From<tokio_postgres::Error> for Error {
     fn from(error: tokio_postgres::Error) -> Self {
-        Self::Failed(Failure(error))
+        Self::Failed(Failure::new(error))
     }
 }
 
@@ -73,14 +89,14 @@ impl Error {
     }
 
     pub(super) fn not_begun(error: tokio_postgres::Error) -> Self {
-        Self::NotBegun(Failure(error))
+        Self::NotBegun(Failure::new(error))
     }
 
     /// Returns what the server refused.
     #[must_use]
     pub fn refusal(&self) -> Option<&DbError> {
         match self {
-            Self::Failed(error) => error.0.as_db_error(),
+            Self::Failed(failure) => failure.error.as_db_error(),
             _ => None,
         }
     }
@@ -89,6 +105,38 @@ impl Error {
     #[must_use]
     pub fn code(&self) -> &str {
         self.refusal().map_or("", |refused| refused.code().code())
+    }
+
+    /// Returns the table that the statement failed at, when the server or the statement
+    /// says it.
+    pub(crate) fn table(&self) -> Option<&str> {
+        let Self::Failed(failure) = self else {
+            return None;
+        };
+        let said = self.refusal().and_then(DbError::table);
+        said.or(failure.table.as_deref())
+    }
+
+    /// Returns the columns of the constraint, when they were looked up.
+    pub(crate) fn key(&self) -> Option<&[String]> {
+        match self {
+            Self::Failed(failure) => failure.key.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// Notes the table of the statement, for a failure of which the server names none.
+    pub(super) fn set_table(&mut self, table: Option<String>) {
+        if let Self::Failed(failure) = self {
+            failure.table = table;
+        }
+    }
+
+    /// Notes the columns of the constraint.
+    pub(super) fn set_key(&mut self, key: Option<Vec<String>>) {
+        if let Self::Failed(failure) = self {
+            failure.key = key;
+        }
     }
 
     /// Returns whether a statement that was sent may have been done all the same: the
@@ -115,7 +163,7 @@ impl Error {
     /// Returns whether the connection ended: the network broke, or the server said so.
     pub(super) fn ends_connection(&self) -> bool {
         match self {
-            Self::Failed(Failure(error)) => match error.as_db_error() {
+            Self::Failed(Failure { error, .. }) => match error.as_db_error() {
                 // idle_in_transaction_session_timeout
                 Some(refused) => {
                     let code = refused.code().code();

@@ -7,6 +7,7 @@
 //! * [`Pool`]: at most `DB_POOL_MAX` connections; the one that was used last is used next.
 //! * [`PooledConnection`]: a connection in use, its prepared statements, and what its
 //!   errors say about it.
+//! * `key`, `deadlock`: what is asked of the server after a failure.
 //! * `pipeline`: the connections that short reads share, each with a task of its own.
 //!
 //! What holds:
@@ -18,7 +19,9 @@
 
 mod bind;
 mod connection;
+mod deadlock;
 mod error;
+mod key;
 mod pipeline;
 mod pool;
 mod session;

@@ -7,8 +7,10 @@ use ::connection::{ConnectError, Connector, Session as Opened, Target};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_postgres::CancelToken;
 
-use super::connection::{Isolation, PooledConnection};
+use super::connection::{self, Isolation, PooledConnection};
+use super::deadlock::DeadlockTimeout;
 use super::error::Error;
+use super::key::Keys;
 use super::pipeline::{Pipelines, Place, Unshared};
 use super::session::Session;
 use crate::{RowDecoder, RowError, Statement};
@@ -57,6 +59,8 @@ pub(super) struct PoolInner {
     runtime: tokio::runtime::Handle,
     idle: Mutex<Idle>,
     pipelines: Pipelines,
+    keys: Keys,
+    deadlock_timeout: DeadlockTimeout,
 }
 
 #[derive(Debug, Default)]
@@ -155,6 +159,18 @@ impl PoolInner {
 
     pub(super) fn pipelines(&self) -> &Pipelines {
         &self.pipelines
+    }
+
+    pub(super) fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    pub(super) fn deadlock_timeout(&self) -> &DeadlockTimeout {
+        &self.deadlock_timeout
+    }
+
+    pub(super) fn permits(&self) -> Arc<Semaphore> {
+        self.permits.clone()
     }
 
     /// Runs a task in the pool's runtime.
@@ -334,7 +350,7 @@ impl Pool {
         let (grace, limits) = if prepares {
             (GRACE, String::new())
         } else {
-            (Duration::ZERO, limits(config))
+            (Duration::ZERO, connection::limits(config))
         };
         let pool = Self(Arc::new(PoolInner {
             response_timeout: config.statement_timeout.map(|limit| limit + grace),
@@ -345,6 +361,8 @@ impl Pool {
             runtime: tokio::runtime::Handle::current(),
             idle: Mutex::default(),
             pipelines: Pipelines::default(),
+            keys: Keys::default(),
+            deadlock_timeout: DeadlockTimeout::default(),
             connector,
         }));
         drop(pool.0.opened(first));
@@ -425,21 +443,4 @@ impl Pool {
         let closing = connections.into_iter().map(|(session, _)| session.close());
         futures_util::future::join_all(closing).await;
     }
-}
-
-/// SQL that sets the time limits of a transaction.
-fn limits(config: &::connection::Config) -> String {
-    let limits = [
-        ("statement_timeout", config.statement_timeout),
-        ("lock_timeout", config.lock_timeout),
-        (
-            "idle_in_transaction_session_timeout",
-            config.idle_in_transaction_timeout,
-        ),
-    ];
-    let set = limits.into_iter().filter_map(|(name, limit)| {
-        let limit = limit?.as_millis();
-        Some(format!("; SET LOCAL {name} = {limit}"))
-    });
-    set.collect()
 }

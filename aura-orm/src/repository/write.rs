@@ -81,6 +81,34 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
         Ok(inserted)
     }
 
+    /// Inserts any number of rows, all or none, and returns their number: in statements of at
+    /// most 1,000 rows, 8 MiB and as many values as the database takes. Columns are filled in
+    /// as by [`Repository::insert`]. Hooks are not called.
+    ///
+    /// # Errors
+    ///
+    /// As [`Repository::insert`].
+    pub async fn insert_many<R>(&self, rows: R) -> Result<u64, X>
+    where
+        R: IntoIterator<Item = E::ActiveModel> + Send,
+    {
+        let rows: Vec<E::ActiveModel> = rows.into_iter().collect();
+        let rows = &rows;
+        let (action, access) = (Action::Create, Access::ATOMIC);
+        self.operate("insert_many", action, access, |repository| async move {
+            let mut filled = Vec::with_capacity(rows.len());
+            for row in rows {
+                let mut row = row.clone();
+                repository.fill(&mut row)?;
+                repository.check(&row)?;
+                repository.ensure_own(action, &row)?;
+                filled.push(row);
+            }
+            repository.executor.insert_many(filled).await
+        })
+        .await
+    }
+
     /// Writes the columns of a row that are set, and returns the row as it is stored. With
     /// none set it returns the row as it is.
     ///

@@ -209,6 +209,16 @@ fn of_postgres(cell: postgres::Cell<'_>) -> Option<Cell<'_>> {
     })
 }
 
+/// Says why digits aren't the integer that is needed, without them.
+fn no_integer(digits: &str, expected: &dyn Expected) -> Mismatch {
+    let found = if digits.contains('.') {
+        "a number with decimals"
+    } else {
+        "another number"
+    };
+    Mismatch(format!("{found} where {expected} is needed"))
+}
+
 /// Returns whether a text is a time in SQLite's own form, `2026-01-31 12:00:00`; serde's
 /// has a T.
 fn is_spaced_time(text: &str) -> bool {
@@ -231,7 +241,7 @@ macro_rules! numbers {
             match self.cell()? {
                 Cell::Decimal(digits) => match digits.parse::<$type>() {
                     Ok(number) => number.into_deserializer().deserialize_any(visitor),
-                    Err(_) => visitor.visit_string(digits),
+                    Err(_) => Err(no_integer(&digits, &visitor)),
                 },
                 cell => any(cell, visitor),
             }
@@ -268,6 +278,8 @@ impl<'de> Deserializer<'de> for At<'de, '_> {
         deserialize_u16: i64,
         deserialize_u32: i64,
         deserialize_u64: u64,
+        deserialize_i128: i128,
+        deserialize_u128: u128,
         deserialize_f32: f64,
         deserialize_f64: f64
     );
@@ -275,6 +287,7 @@ impl<'de> Deserializer<'de> for At<'de, '_> {
     fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mismatch> {
         match self.cell()? {
             Cell::Json(text) => visitor.visit_str(text),
+            Cell::Decimal(digits) => visitor.visit_string(digits),
             // `String` asks for a string: this is another type that is written as text.
             Cell::Text(text) if is_spaced_time(text) => {
                 visitor.visit_string(text.replacen(' ', "T", 1))
@@ -363,7 +376,7 @@ impl<'de> Deserializer<'de> for At<'de, '_> {
     forward_to_deserialize_any! { tuple }
 
     forward_to_deserialize_any! {
-        i128 u128 char bytes byte_buf unit unit_struct tuple_struct map struct
+        char bytes byte_buf unit unit_struct tuple_struct map struct
         identifier ignored_any
     }
 }
@@ -410,7 +423,12 @@ fn any<'de, 'r: 'de, V: Visitor<'de>>(cell: Cell<'r>, visitor: V) -> Result<V::V
         Cell::Integer(number) => visitor.visit_i64(number),
         Cell::Double(number) => visitor.visit_f64(number),
         Cell::Text(text) | Cell::Json(text) => visitor.visit_str(text),
-        Cell::Decimal(text) | Cell::Written(text) => visitor.visit_string(text),
+        // As `sum` is: to a type that takes any number, an integer on both backends.
+        Cell::Decimal(digits) => match digits.parse() {
+            Ok(number) => visitor.visit_i64(number),
+            Err(_) => visitor.visit_string(digits),
+        },
+        Cell::Written(text) => visitor.visit_string(text),
         Cell::Bytes(bytes) => visitor.visit_bytes(bytes),
         Cell::Array(elements) => {
             visitor.visit_seq(SeqDeserializer::new(elements.into_iter().map(At::Element)))

@@ -185,10 +185,14 @@ impl<'r> Cell<'r> {
         T::try_from(number).ok()
     }
 
+    /// Returns a number with decimals, in the precision that the caller asks for; also of a
+    /// wider type, as `avg` is.
     pub(super) fn single(self) -> Option<f32> {
-        (self.oid == FLOAT4)
-            .then(|| Some(f32::from_be_bytes(self.bytes.try_into().ok()?)))
-            .flatten()
+        match self.oid {
+            FLOAT4 => Some(f32::from_be_bytes(self.bytes.try_into().ok()?)),
+            #[expect(clippy::cast_possible_truncation, reason = "as the type says")]
+            _ => self.double().map(|number| number as f32),
+        }
     }
 
     /// Returns a number with decimals; also of a `numeric`, as `avg` of integers is.
@@ -345,6 +349,20 @@ mod tests {
         let sum = numeric(4, 0, 0, &[922, 3372, 368, 5477, 5807]);
         assert_eq!(cell(NUMERIC, &sum).integer(), Some(i64::MAX));
         assert_eq!(cell(NUMERIC, &sum).integer::<i32>(), None);
+    }
+
+    #[test]
+    fn numbers_with_decimals_are_read_in_any_precision() {
+        fn cell(oid: u32, bytes: &[u8]) -> Cell<'_> {
+            Cell { oid, bytes }
+        }
+        let average = numeric(0, 0, 2, &[12, 5000]);
+        assert_eq!(cell(NUMERIC, &average).double(), Some(12.5));
+        assert_eq!(cell(NUMERIC, &average).single(), Some(12.5));
+        assert_eq!(cell(FLOAT8, &0.5_f64.to_be_bytes()).single(), Some(0.5));
+        assert_eq!(cell(FLOAT4, &0.5_f32.to_be_bytes()).double(), Some(0.5));
+        assert_eq!(cell(NUMERIC, &average).integer::<i64>(), None);
+        assert_eq!(cell(INT8, &7_i64.to_be_bytes()).single(), None);
     }
 
     #[test]

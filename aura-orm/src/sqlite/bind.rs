@@ -4,11 +4,14 @@ use chrono::SecondsFormat;
 #[cfg(feature = "with-time")]
 use chrono::Timelike;
 use rusqlite::ToSql;
+use rusqlite::ffi::{SQLITE_CONSTRAINT_CHECK, SQLITE_CONSTRAINT_UNIQUE};
 use rusqlite::types::{Null, ToSqlOutput, Value as Owned, ValueRef};
 use sea_orm::Value;
 use sea_orm::sea_query::OptionEnum;
 
-use super::error::Error;
+use super::error::{Error, extended_code};
+use crate::error::expression_index;
+use crate::statement::written_table;
 use crate::{Statement, value as kinds};
 
 /// Runs a statement and reads at most `limit` rows. A statement that writes has written
@@ -23,7 +26,9 @@ pub(super) fn query<T, E: From<Error>>(
     let mut rows = prepared.raw_query();
     let mut all = Vec::new();
     while all.len() < limit
-        && let Some(row) = rows.next().map_err(Error::from)?
+        && let Some(row) = rows
+            .next()
+            .map_err(|error| refused(connection, &statement.sql, error))?
     {
         all.push(read(row)?);
     }
@@ -36,7 +41,30 @@ pub(super) fn execute(
     connection: &rusqlite::Connection,
 ) -> Result<u64, Error> {
     let mut prepared = prepare(statement, connection)?;
-    Ok(prepared.raw_execute()? as u64)
+    let changed = prepared.raw_execute();
+    changed
+        .map(|changed| changed as u64)
+        .map_err(|error| refused(connection, &statement.sql, error))
+}
+
+/// Adds the table to the violation of a constraint, where SQLite names none: of a CHECK,
+/// and of a unique index of expressions.
+fn refused(connection: &rusqlite::Connection, sql: &str, error: rusqlite::Error) -> Error {
+    let table = match extended_code(&error) {
+        Some(SQLITE_CONSTRAINT_CHECK) => written_table(sql),
+        Some(SQLITE_CONSTRAINT_UNIQUE) => expression_index(&error.to_string()).and_then(|index| {
+            let table = "SELECT tbl_name FROM sqlite_schema WHERE type = 'index' AND name = ?";
+            connection.query_row(table, [index], |row| row.get(0)).ok()
+        }),
+        _ => None,
+    };
+    match table {
+        Some(table) => Error::Violated {
+            table,
+            source: error,
+        },
+        None => error.into(),
+    }
 }
 
 fn prepare<'c>(
@@ -59,7 +87,8 @@ pub(super) fn execute_each(
     let mut changed = 0;
     for values in rows {
         bind(&mut prepared, values)?;
-        changed += prepared.raw_execute()? as u64;
+        let row = prepared.raw_execute();
+        changed += row.map_err(|error| refused(connection, sql, error))? as u64;
     }
     Ok(changed)
 }

@@ -181,6 +181,9 @@ fn open(options: &Options, flags: OpenFlags) -> Result<Connection, Error> {
 
 fn configure(connection: Connection) -> Result<(Connection, Arc<Deadline>), Error> {
     connection.pragma_update(None, "cache_size", -CACHE)?;
+    // As on PostgreSQL. The pragma replaces the built-in function by itself in another mode,
+    // so that the planner still knows it; a function of ours would be slower and opaque.
+    connection.pragma_update(None, ::connection::LIKE_PRAGMA, true)?;
     // From here on, a statement waits for a lock only where it may block.
     connection.busy_timeout(Duration::ZERO)?;
     connection.set_prepared_statement_cache_capacity(STATEMENT_CACHE);

@@ -11,6 +11,15 @@ pub enum Error {
     /// SQLite refused the statement.
     #[error("SQLite refused the statement")]
     Refused(#[source] rusqlite::Error),
+    /// SQLite refused the statement, because of a constraint of a table that it doesn't
+    /// name.
+    #[error("SQLite refused the statement")]
+    Violated {
+        /// The table.
+        table: String,
+        /// What SQLite says.
+        source: rusqlite::Error,
+    },
     /// The statement took longer than the statement timeout.
     #[error("the statement took longer than {0:?}")]
     TimedOut(Duration),
@@ -65,7 +74,16 @@ impl Error {
     #[must_use]
     pub fn code(&self) -> Option<i32> {
         match self {
-            Self::Refused(rusqlite::Error::SqliteFailure(error, _)) => Some(error.extended_code),
+            Self::Refused(source) | Self::Violated { source, .. } => extended_code(source),
+            _ => None,
+        }
+    }
+
+    /// Returns the table whose constraint refused the statement, where SQLite's own words
+    /// don't name it.
+    pub(crate) fn table(&self) -> Option<&str> {
+        match self {
+            Self::Violated { table, .. } => Some(table),
             _ => None,
         }
     }
@@ -85,6 +103,14 @@ impl Error {
     fn is_interrupt(&self) -> bool {
         matches!(self, Self::Refused(error)
             if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted))
+    }
+}
+
+/// Returns SQLite's extended result code of an error.
+pub(super) fn extended_code(error: &rusqlite::Error) -> Option<i32> {
+    match error {
+        rusqlite::Error::SqliteFailure(error, _) => Some(error.extended_code),
+        _ => None,
     }
 }
 

@@ -21,6 +21,9 @@ use file::{OPEN_PATIENCE, RETRY, is_busy, refuse_folder, refused, unusable};
 /// Bytes to which a WAL is cut that grew behind a long read.
 const WAL_BYTES: &str = "67108864";
 
+/// The pragma with which LIKE tells `a` from `A`, as on PostgreSQL (docs/adr/0021).
+pub const LIKE_PRAGMA: &str = "case_sensitive_like";
+
 /// How long SQLite waits for another process's lock.
 #[must_use]
 pub fn busy_timeout(config: &Config) -> Duration {
@@ -114,6 +117,7 @@ pub(crate) async fn memory(config: &Config, name: &str) -> Result<DatabaseConnec
         .vfs("memdb")
         .create_if_missing(true)
         .foreign_keys(true)
+        .pragma(LIKE_PRAGMA, "ON")
         .busy_timeout(busy_timeout(config));
     open(with_logging(options, config), Path::new(":memory:"), config).await
 }
@@ -126,6 +130,7 @@ fn file_options(path: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(path)
         .create_if_missing(false)
+        .pragma(LIKE_PRAGMA, "ON")
 }
 
 fn writer_options(

@@ -259,12 +259,19 @@ impl Agents {
         let op = op("restore", Action::Delete);
         self.0
             .atomic(op, |h| async move {
+                // The owner first, as whoever deletes or restores a user with the agents.
+                let any = agents::Entity::find().filter(agents::COLUMN.id.eq(id));
+                let seen = held(&h, any).await?.ok_or_else(|| missing(id))?;
+                let mut owner = hold_owner(&h, seen.owner).await;
                 let agent = lock_any(&h, op, id).await?;
                 if !agent.deleted {
                     let live = agents::Entity::live().filter(agents::COLUMN.id.eq(id));
                     return h.fetch_optional(live).await?.ok_or_else(|| missing(id));
                 }
-                match hold_owner(&h, agent.owner).await {
+                if agent.owner != seen.owner {
+                    owner = hold_owner(&h, agent.owner).await;
+                }
+                match owner {
                     Err(Error::NotFound { .. }) => {
                         return Err(Error::State {
                             what: "agent",

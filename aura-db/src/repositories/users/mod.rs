@@ -18,6 +18,11 @@ mod login;
 mod ownership;
 mod passwords;
 
+use crate::context::{Context, Op};
+use crate::error::Error;
+use crate::password::NewPassword;
+use crate::validate::{Check, MAX_EMAIL, normal_email};
+use aura_orm::page::{Page, PageRequest};
 use aura_orm::{CachedSql, ModelOf, TypedStatement};
 use entity::{Action, Live, Resource, Role, UserId, sessions, users};
 use sea_orm::sea_query::{Query, UpdateStatement};
@@ -25,13 +30,6 @@ use sea_orm::{
     ActiveValue::{NotSet, Set},
     ColumnTrait, Condition, EntityTrait, QueryFilter,
 };
-use secrecy::SecretString;
-
-use crate::context::{Context, Op};
-use crate::error::Error;
-use crate::password;
-use crate::validate::{Check, MAX_EMAIL, normal_email};
-use aura_orm::page::{Page, PageRequest};
 
 pub use entity::users::Model as User;
 pub use filter::{UserFilter, UserSort};
@@ -46,8 +44,8 @@ pub struct NewUser {
     /// The address to log in with; at most 160 characters. Stored trimmed and
     /// in lower case.
     pub email: String,
-    /// At most 1,024 bytes.
-    pub password: SecretString,
+    /// At most 1,024 bytes, or its hash.
+    pub password: NewPassword,
     /// What the user may do.
     pub role: Role,
 }
@@ -57,7 +55,7 @@ impl NewUser {
     pub fn new(
         name: impl Into<String>,
         email: impl Into<String>,
-        password: impl Into<SecretString>,
+        password: impl Into<NewPassword>,
     ) -> Self {
         Self {
             name: name.into(),
@@ -65,6 +63,32 @@ impl NewUser {
             password: password.into(),
             role: Role::User,
         }
+    }
+
+    /// Hashes the password now, so that [`Users::create`] in a transaction doesn't, which
+    /// would keep others waiting meanwhile.
+    ///
+    /// ```
+    /// # use aura_db::{Error, NewUser, testing::TestDatabase};
+    /// # #[tokio::main] async fn main() -> Result<(), Error> {
+    /// # let db = TestDatabase::sqlite().await?;
+    /// let new = &NewUser::new("Ada", "ada@example.org", "a long secret").hashed().await?;
+    /// let ada = db
+    ///     .transaction(|tx| async move { tx.users().create(new.clone()).await })
+    ///     .await?;
+    /// # assert!(db.users().verify_password(ada.id, "a long secret").await?);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Validation`] for a password that is empty or too long.
+    pub async fn hashed(self) -> Result<Self, Error> {
+        let mut check = Check::default();
+        self.password.check(&mut check);
+        check.done()?;
+        let password = self.password.into_hash().await?.into();
+        Ok(Self { password, ..self })
     }
 
     /// With another role.
@@ -97,7 +121,8 @@ const fn op(name: &'static str, action: Action) -> Op {
 }
 
 impl Users {
-    /// Creates a user.
+    /// Creates a user. In a transaction the password is best hashed before:
+    /// [`NewUser::hashed`].
     ///
     /// Fails with [`Error::Validation`], and with [`Error::Conflict`] when
     /// another user, or a deleted one, has the address.
@@ -105,9 +130,9 @@ impl Users {
         let mut check = Check::default();
         check.name("name", &new.name, 120);
         let email = check.email("email", &new.email);
-        check.password("password", &new.password);
+        new.password.check(&mut check);
         check.done()?;
-        let hash = password::hash(&new.password).await?;
+        let hash = new.password.clone().into_hash().await?;
         let (new, email, hash) = (&new, &email, &hash);
         self.0
             .write(op("create", Action::Create), |h| async move {

@@ -47,13 +47,18 @@ impl Users {
         }
         self.0
             .atomic(op("delete", Action::Delete), |h| async move {
-                lock(&h, id).await?;
                 match owned {
-                    OwnedRows::Refuse => refuse_owner(&h, id).await?,
+                    OwnedRows::Refuse => {
+                        lock(&h, id).await?;
+                        refuse_owner(&h, id).await?;
+                    }
                     OwnedRows::TransferTo(new_owner) => {
                         transfer(&h, id, new_owner).await?;
                     }
-                    OwnedRows::Delete => delete_owned(&h, id).await?,
+                    OwnedRows::Delete => {
+                        lock(&h, id).await?;
+                        delete_owned(&h, id).await?;
+                    }
                 }
                 let now = h.now();
                 let mut update = h.audited_update::<users::Entity>(now);
@@ -75,7 +80,6 @@ impl Users {
         another(from, to)?;
         self.0
             .atomic(op("transfer", Action::Update), |h| async move {
-                lock(&h, from).await?;
                 transfer(&h, from, to).await
             })
             .await
@@ -183,8 +187,23 @@ fn another(from: UserId, to: UserId) -> Result<(), Error> {
     Ok(())
 }
 
+/// Locks who gives and who gets, the lower id first: two that give to each other at the same
+/// moment would otherwise wait for each other, until the server finds the deadlock.
+async fn lock_both(h: &Context, from: UserId, to: UserId) -> Result<(), Error> {
+    if from.0 < to.0 {
+        lock(h, from).await?;
+        hold_owner(h, to).await?;
+        return Ok(());
+    }
+    let held = hold_owner(h, to).await;
+    if matches!(held, Ok(_) | Err(Error::NotFound { .. })) {
+        lock(h, from).await?;
+    }
+    held.map(|_| ())
+}
+
 async fn transfer(h: &Context, from: UserId, to: UserId) -> Result<Transferred, Error> {
-    hold_owner(h, to).await?;
+    lock_both(h, from, to).await?;
     let mine = agents::Entity::live()
         .filter(agents::COLUMN.owner_id.eq(from))
         .select_only()

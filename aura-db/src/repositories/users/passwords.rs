@@ -7,7 +7,7 @@ use secrecy::SecretString;
 use super::login::ATTEMPTS;
 use super::{Users, end_sessions, op};
 use crate::error::Error;
-use crate::password;
+use crate::password::{self, NewPassword};
 use crate::validate::Check;
 
 impl Users {
@@ -25,7 +25,8 @@ impl Users {
     }
 
     /// Changes the password of somebody who knows the old one; all the user's
-    /// sessions end.
+    /// sessions end. It computes two hashes: not for a transaction, which would
+    /// keep others waiting meanwhile.
     ///
     /// Fails with [`Error::Credentials`] when the old one is wrong, or was
     /// changed in between; with [`Error::Validation`] and [`Error::NotFound`].
@@ -56,19 +57,19 @@ impl Users {
     }
 
     /// Gives the user a new password, whatever the old one was; all the user's
-    /// sessions end.
+    /// sessions end. In a transaction give it a [`password::hash`] that was made before.
     ///
     /// Fails with [`Error::Validation`] and [`Error::NotFound`].
     pub async fn reset_password(
         &self,
         id: UserId,
-        new: impl Into<SecretString>,
+        new: impl Into<NewPassword>,
     ) -> Result<(), Error> {
         let new = new.into();
         let mut check = Check::default();
-        check.password("password", &new);
+        new.check(&mut check);
         check.done()?;
-        let hash = password::hash(&new).await?;
+        let hash = new.into_hash().await?;
         if self.store_hash("reset_password", id, &hash, None).await? {
             Ok(())
         } else {

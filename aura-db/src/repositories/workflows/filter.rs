@@ -203,7 +203,8 @@ fn has_schedule(backend: DbBackend) -> SimpleExpr {
             OR EXISTS (
                 SELECT 1 FROM json_each("workflows"."nodes") AS node
                 WHERE CASE node.type WHEN 'object' THEN
-                    (SELECT member.value LIKE '%schedule%' OR member.value LIKE '%cron%'
+                    (SELECT lower(member.value) LIKE '%schedule%'
+                            OR lower(member.value) LIKE '%cron%'
                         FROM json_each(node.value) AS member
                         WHERE member.key = 'type' ORDER BY member.id DESC LIMIT 1)
                 END))"#

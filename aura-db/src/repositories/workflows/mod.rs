@@ -208,6 +208,11 @@ impl Workflows {
         let name = &name;
         self.0
             .atomic(op, |h| async move {
+                let heir = match h.actor() {
+                    Some(actor) => actor,
+                    None => owner_of(&h, id).await?,
+                };
+                let held = hold_owner(&h, heir).await;
                 let original = lock_whole(&h, op, id).await?;
                 let owner = h.actor().unwrap_or(original.owner_id);
                 let copy = NewWorkflow {
@@ -221,7 +226,12 @@ impl Workflows {
                     metadata: original.metadata,
                 };
                 copy.checked(None)?;
-                hold_owner(&h, owner).await?;
+                if owner == heir {
+                    held?;
+                } else {
+                    // It was handed over in between.
+                    hold_owner(&h, owner).await?;
+                }
                 let copy = h.insert(copy.row(&h, owner)).await?;
                 let plugins = Query::select()
                     .expr(sea_orm::sea_query::Expr::val(copy.id.0))
@@ -273,11 +283,16 @@ impl Workflows {
         let op = op("restore", Action::Delete);
         self.0
             .atomic(op, |h| async move {
+                let owner = owner_of(&h, id).await?;
+                let mut held = hold_owner(&h, owner).await;
                 let workflow = lock_any(&h, op, id).await?;
                 if !workflow.deleted {
                     return load(&h, id).await;
                 }
-                match hold_owner(&h, workflow.owner).await {
+                if workflow.owner != owner {
+                    held = hold_owner(&h, workflow.owner).await;
+                }
+                match held {
                     Err(Error::NotFound { .. }) => {
                         return Err(Error::State {
                             what: "workflow",
@@ -361,6 +376,18 @@ async fn lock_any(h: &Context, op: Op, id: WorkflowId) -> Result<Held, Error> {
     })
 }
 
+/// Returns whose the workflow is, deleted or not. The owner is locked before the workflow,
+/// as by those who delete or restore a user with the workflows.
+async fn owner_of(h: &Context, id: WorkflowId) -> Result<UserId, Error> {
+    let owner = workflows::Entity::find()
+        .select_only()
+        .column(workflows::Column::OwnerId)
+        .filter(workflows::COLUMN.id.eq(id));
+    h.scalar::<UserId, _>(owner)
+        .await?
+        .ok_or_else(|| Error::not_found("workflow", id))
+}
+
 /// As [`lock_any`], unless it is deleted.
 async fn lock(h: &Context, op: Op, id: WorkflowId) -> Result<Held, Error> {
     let workflow = lock_any(h, op, id).await?;
@@ -387,14 +414,7 @@ async fn guard(h: &Context, op: Op, id: WorkflowId) -> Result<(), Error> {
     if h.limited_to().is_none() {
         return Ok(());
     }
-    let owner = workflows::Entity::find()
-        .select_only()
-        .column(workflows::Column::OwnerId)
-        .filter(workflows::COLUMN.id.eq(id));
-    match h.scalar::<UserId, _>(owner).await? {
-        Some(owner) => h.ensure_owner(op, owner),
-        None => Err(Error::not_found("workflow", id)),
-    }
+    h.ensure_owner(op, owner_of(h, id).await?)
 }
 
 impl NewWorkflow {
