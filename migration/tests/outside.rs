@@ -214,8 +214,8 @@ async fn a_build_that_failed_is_dropped_and_built_again(db: TestDb) {
     let on_event = move |event: Event<'_>| seen.lock().expect("a list").push(format!("{event:?}"));
     let done = runner.run(&db.config(), Plan::Up(None), on_event).await;
     assert_eq!(names(&done.expect("built")), ["m2_index", "m3_column"]);
-    let events = events.lock().expect("a list");
-    assert_eq!(events[0], "InvalidIndex { name: \"things_a\" }");
+    let first = events.lock().expect("a list")[0].clone();
+    assert_eq!(first, "InvalidIndex { name: \"things_a\" }");
     assert_eq!(db.lines(invalid).await, ["theirs_a"]);
 }
 

@@ -204,8 +204,8 @@ fn quoted(sql: &str) -> Option<usize> {
     if sql.starts_with("/*") {
         return until(2, "*/");
     }
-    if sql.starts_with('$') {
-        let tag = sql[1..].find('$').map(|end| &sql[..end + 2])?;
+    if let Some(rest) = sql.strip_prefix('$') {
+        let tag = rest.find('$').map(|end| &sql[..end + 2])?;
         let is_tag = tag[1..tag.len() - 1]
             .chars()
             .enumerate()

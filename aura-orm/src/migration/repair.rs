@@ -43,9 +43,9 @@ impl Runner {
             },
         };
         let applied = self.applied_names(connection).await?;
-        let is_pending =
-            |step: &&Box<dyn Migration>| !applied.iter().any(|name| name == step.name());
-        let steps: Vec<_> = steps[..end].iter().filter(is_pending).collect();
+        let is_pending = |step: &&dyn Migration| !applied.iter().any(|name| name == step.name());
+        let steps = steps[..end].iter().map(|step| &**step);
+        let steps: Vec<&dyn Migration> = steps.filter(is_pending).collect();
         let existing = tables(connection).await?;
         for step in &steps {
             let missing = step
@@ -59,7 +59,7 @@ impl Runner {
                 });
             }
         }
-        Ok(steps.into_iter().map(|step| step.name()).collect())
+        Ok(steps.into_iter().map(Migration::name).collect())
     }
 
     /// Notes the pending steps up to this one, or all of them, as applied, without running

@@ -85,7 +85,7 @@ impl Runner {
             on_event,
             watch: Watch::new(Some(config), self.lock_limit.timeout),
         };
-        let result = run.to_end().await;
+        let result = run.execute().await;
         let _ = connection.close().await;
         result
     }
@@ -113,7 +113,7 @@ impl Runner {
             on_event,
             watch: Watch::new(None, self.lock_limit.timeout),
         };
-        let result = run.to_end().await;
+        let result = run.execute().await;
         enforce_foreign_keys(connection, true).await?;
         result
     }
@@ -144,7 +144,7 @@ pub(super) struct Run<'a, F> {
 }
 
 impl<'a, F: FnMut(Event<'_>) + Send> Run<'a, F> {
-    async fn to_end(mut self) -> Result<Vec<Done>, Error> {
+    async fn execute(mut self) -> Result<Vec<Done>, Error> {
         let result = self.run().await;
         self.watch.close().await;
         result

@@ -195,8 +195,8 @@ fn print(runner: &Runner, config: &Config, parts: &[Part], output: &Output) {
         runner.tool()
     ));
     for part in rest {
-        let rust = if part.is_rust { ", and Rust code" } else { "" };
-        output.line(format_args!("\n-- {}{rust}", part.title));
+        let suffix = if part.is_rust { ", and Rust code" } else { "" };
+        output.line(format_args!("\n-- {}{suffix}", part.title));
         for line in part.sql.iter().flat_map(|statement| statement.lines()) {
             output.line(format_args!("-- {line}"));
         }

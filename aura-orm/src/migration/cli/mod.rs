@@ -205,19 +205,18 @@ pub fn main(runner: Runner) -> ExitCode {
 /// The command line under the name of the runner's tool.
 fn command(runner: &Runner) -> clap::Command {
     let tool = runner.tool();
-    let mut about = format!(
-        "Applies, reverses and checks the migrations of {tool}, noted in the table {}.",
+    let before = runner.base().map_or_else(String::new, |base| {
+        format!(
+            " Before them it applies the pending migrations of {}.",
+            base.history()
+        )
+    });
+    let about = format!(
+        "Applies, reverses and checks the migrations of {tool}, noted in the table {}.{before}\n\n\
+         Connects as the DB_* variables say, or those in the file .env; without any of them to \
+         the SQLite file ./data/aura.db.",
         runner.history()
     );
-    if let Some(base) = runner.base() {
-        about += &format!(
-            " Before them it applies the pending ones of {}, noted in {}.",
-            base.tool(),
-            base.history()
-        );
-    }
-    about += "\n\nConnects as the DB_* variables say, or those in the file .env; without any of them \
-              to the SQLite file ./data/aura.db.";
     let mut command = Cli::command().name(tool).bin_name(tool).about(about);
     if let Some(version) = runner.settings.version {
         command = command.version(version);
