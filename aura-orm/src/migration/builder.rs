@@ -194,6 +194,10 @@ impl Settings {
     }
 
     /// Returns a folder or file of the package.
+    #[cfg_attr(
+        not(feature = "cli"),
+        allow(dead_code, reason = "only the command line writes files")
+    )]
     pub(super) fn path(&self, below: &str) -> Result<PathBuf, Error> {
         let folder = self.manifest_dir.ok_or(Error::NoFolder(self.tool))?;
         Ok(PathBuf::from(folder).join(below))
