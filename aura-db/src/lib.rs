@@ -43,7 +43,7 @@
 //! | [`page`] | lists in parts, by cursor or number |
 //! | [`Error`] | what went wrong, split by what the caller can do about it |
 //! | [`Config`] | the settings; [`Database::from_env`] reads them from `DB_*` variables |
-//! | [`migration`] | the schema, and the [`Migrator`] for an application that has migrations of its own |
+//! | [`migration`] | the schema, and the [`Runner`](migration::Runner) for migrations of your own (its command line with the feature `cli`) |
 //! | [`Database::health`], [`Database::stats`] | for the endpoints that watch a service |
 //! | [`password`] | hashing, for what is not a login |
 //! | `testing` | throw-away databases and a clock to set, for your own tests (feature `testing`) |

@@ -2,7 +2,7 @@
 
 use aura_orm::TypedQuery;
 use connection::Target;
-use migration::{QueryNames, Runner, State};
+use migration::{QueryNames, State};
 use sea_orm::Statement;
 
 use crate::context::Executor;
@@ -14,7 +14,8 @@ impl Database {
         let state = self.schema_state().await?;
         if state != State::Current {
             self.bring_up(&state).await?;
-            self.schema_state().await?.require()?;
+            let state = self.schema_state().await?;
+            migration::runner().require(state)?;
         }
         Ok(())
     }
@@ -24,7 +25,7 @@ impl Database {
             // Another connection would be another database.
             Target::Memory => {
                 let writer = self.seaorm().writer().await?;
-                Runner::default()
+                migration::runner()
                     .up_in_memory(&writer, migration::log)
                     .await?;
             }
@@ -41,7 +42,7 @@ impl Database {
     /// Fails when the database can't be read.
     pub async fn schema_state(&self) -> Result<State, Error> {
         let names = Names(self.executor());
-        Runner::default().state_by(self.backend(), &names).await
+        migration::runner().state_by(self.backend(), &names).await
     }
 }
 

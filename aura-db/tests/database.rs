@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use aura_db::entity::{PasswordHash, Role, UserId, users};
-use aura_db::migration::{Plan, Runner, State};
+use aura_db::migration::{self, Plan, State};
 use aura_db::sea_orm::{
     ActiveModelTrait, ConnectionTrait, DatabaseConnection, EntityTrait, Insert, PaginatorTrait,
     QuerySelect, Set,
@@ -198,7 +198,7 @@ async fn synchronize_leaves_tables_of_others_alone(test: TestDb) {
 }
 
 async fn a_schema_that_is_behind_is_refused_and_one_that_is_ahead_is_not(test: TestDb) {
-    let reversed = Runner::default()
+    let reversed = migration::runner()
         .run(&test.config(), Plan::Down(1), |_| {})
         .await
         .expect("one step back");
@@ -207,7 +207,7 @@ async fn a_schema_that_is_behind_is_refused_and_one_that_is_ahead_is_not(test: T
         .expect_err("it is behind");
     assert!(error.to_string().contains(&reversed[0].name), "{error}");
 
-    Runner::default()
+    migration::runner()
         .run(&test.config(), Plan::Up(None), |_| {})
         .await
         .expect("up to date");

@@ -10,6 +10,7 @@
 //! * [`Batcher`]: requests of concurrent callers, sent in one statement.
 //! * [`sqlite`]: SQLite inside the process.
 //! * [`postgres`]: the connections to a server.
+//! * [`migration`]: the runner of a schema's steps, and its command line (feature `cli`).
 //! * [`SeaOrm`]: SeaORM's own connections, for what only they can do.
 //!
 //! The features `with-uuid`, `with-rust_decimal`, `with-time` and `postgres-array` add the
@@ -19,6 +20,7 @@ mod batcher;
 mod clock;
 pub mod error;
 mod executor;
+pub mod migration;
 pub mod page;
 pub mod policy;
 pub mod postgres;

@@ -1,8 +1,5 @@
 //! `cargo run -p migration -- up`: applies, reverses and checks the schema.
 
-mod cli;
-
-#[tokio::main]
-async fn main() -> std::process::ExitCode {
-    cli::main().await
+fn main() -> std::process::ExitCode {
+    migration::cli::main(migration::runner())
 }

@@ -7,8 +7,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use connection::Config;
-use migration::change::Change;
-use migration::{Done, Error, Event, Plan, Runner, State};
+use migration::{Done, Error, Event, Migration, Plan, Runner, State};
 use sea_orm::{ConnectionTrait, DbBackend};
 use testdb::process::{Running, asked, command};
 use testdb::{Backend, TestDb};
@@ -62,9 +61,7 @@ async fn a_stricter_isolation_hides_nothing_from_the_second() {
         );
         db.execute(&sql).await;
         the_second_waits(&db).await;
-        let reset = Runner::new(slow)
-            .run(&db.config(), Plan::Reset, |_| {})
-            .await;
+        let reset = slow_runner().run(&db.config(), Plan::Reset, |_| {}).await;
         assert_eq!(reset.expect("reversed").len(), 2);
     }
 }
@@ -78,12 +75,12 @@ async fn the_second_waits(db: &TestDb) {
                 begun.send(()).expect("somebody listens");
             }
         };
-        Runner::new(slow).run(&config, Plan::Up(None), tell).await
+        slow_runner().run(&config, Plan::Up(None), tell).await
     });
     has_begun.recv().await.expect("the first step is done");
 
     let mut waited = Vec::new();
-    let second = Runner::new(slow)
+    let second = slow_runner()
         .run(&impatient(db), Plan::Up(None), |event| {
             assert!(!first.is_finished());
             waited.push(format!("{event:?}"));
@@ -110,8 +107,11 @@ async fn a_transaction_that_is_open_is_waited_for(db: TestDb) {
     };
     other.execute_unprepared(begin).await.expect("it begins");
     let config = impatient(&db);
-    let run =
-        tokio::spawn(async move { Runner::default().run(&config, Plan::Down(2), |_| {}).await });
+    let run = tokio::spawn(async move {
+        migration::runner()
+            .run(&config, Plan::Down(2), |_| {})
+            .await
+    });
     tokio::time::sleep(Duration::from_millis(2500)).await;
     assert!(!run.is_finished());
     other.execute_unprepared("COMMIT").await.expect("it ends");
@@ -136,13 +136,20 @@ fn impatient(db: &TestDb) -> Config {
 const QUICK: &str = "m20990101_000001_quick";
 
 /// A step that is done at once, and one that takes about three seconds.
-fn slow() -> Vec<Box<dyn Change>> {
+fn slow() -> Vec<Box<dyn Migration>> {
     vec![Box::new(Quick), Box::new(Slow)]
+}
+
+fn slow_runner() -> Runner {
+    Runner::builder()
+        .history(migration::HISTORY)
+        .steps(slow())
+        .build()
 }
 
 struct Quick;
 
-impl Change for Quick {
+impl Migration for Quick {
     fn name(&self) -> &'static str {
         QUICK
     }
@@ -154,7 +161,7 @@ impl Change for Quick {
 
 struct Slow;
 
-impl Change for Slow {
+impl Migration for Slow {
     fn name(&self) -> &'static str {
         "m20990101_000002_slow"
     }

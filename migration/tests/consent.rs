@@ -1,6 +1,6 @@
 //! What the tool asks for before data is lost.
 
-use migration::{Plan, Runner, State};
+use migration::{Plan, State};
 use testdb::process::Ended;
 use testdb::{TestDb, steps, steps_since};
 
@@ -18,7 +18,7 @@ async fn empty_tables_are_dropped_without_asking(db: TestDb) {
 
 async fn rows_are_lost_with_consent_only(db: TestDb) {
     db.fill().await;
-    let before = db.dump(&Runner::default().owned()).await;
+    let before = db.dump(&migration::runner().tables()).await;
     let (few, all) = (steps_since("agents").to_string(), steps().to_string());
     for (arguments, lost) in [
         (
@@ -42,7 +42,7 @@ async fn rows_are_lost_with_consent_only(db: TestDb) {
             );
         }
         assert_eq!(
-            db.dump(&Runner::default().owned()).await,
+            db.dump(&migration::runner().tables()).await,
             before,
             "{arguments:?}"
         );
@@ -79,7 +79,7 @@ async fn rows_are_lost_with_consent_only(db: TestDb) {
 async fn production_wants_force(db: TestDb) {
     db.fill().await;
     let production = [("AURA_ENV", "production")];
-    let before = db.dump(&Runner::default().owned()).await;
+    let before = db.dump(&migration::runner().tables()).await;
     let down = format!("down -n {}", steps_since("agents"));
     for plan in [down.as_str(), "reset", "refresh", "fresh"] {
         for consent in [["--yes", ""], ["--force", ""]] {
@@ -100,7 +100,11 @@ async fn production_wants_force(db: TestDb) {
                 "{refused:?}"
             );
         }
-        assert_eq!(db.dump(&Runner::default().owned()).await, before, "{plan}");
+        assert_eq!(
+            db.dump(&migration::runner().tables()).await,
+            before,
+            "{plan}"
+        );
     }
     for arguments in [
         ["up", "", ""],

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use migration::{Plan, Runner, State};
+use migration::{Plan, State};
 use testdb::process::{Ended, Running, asked, command, moment};
 use testdb::{Backend, TestDb};
 
@@ -176,7 +176,7 @@ async fn postgres_survives_a_kill_at_any_moment() {
     let mut states = BTreeMap::new();
     let mut inside = 0;
     for kill in 0..kills {
-        let reset = Runner::default()
+        let reset = migration::runner()
             .run(&db.config(), Plan::Reset, |_| {})
             .await;
         reset.expect("a clean start");

@@ -1,7 +1,7 @@
 //! `--dry-run` prints a script that does in `sqlite3` or `psql` what the run
 //! would have done, and does nothing itself.
 
-use migration::{Runner, State};
+use migration::State;
 use testdb::process::{Ended, Running, command};
 use testdb::{Backend, TestDb};
 
@@ -20,11 +20,15 @@ async fn a_dry_run_is_a_script_that_does_the_same(db: TestDb) {
 
     for plan in ["refresh", "fresh"] {
         db.fill().await;
-        let before = db.dump(&Runner::default().owned()).await;
+        let before = db.dump(&migration::runner().tables()).await;
         let script = migration(&db, &[plan, "--dry-run"]).stdout;
-        assert_eq!(db.dump(&Runner::default().owned()).await, before, "{plan}");
+        assert_eq!(
+            db.dump(&migration::runner().tables()).await,
+            before,
+            "{plan}"
+        );
         shell(&db, &script);
-        assert_eq!(db.rows(&Runner::default().owned()).await, "", "{plan}");
+        assert_eq!(db.rows(&migration::runner().tables()).await, "", "{plan}");
         migration(&db, &["check"]);
     }
     let script = migration(&db, &["down", "-n", "3", "--dry-run"]).stdout;

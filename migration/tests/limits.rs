@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use migration::{Error, Loss, Plan, Runner};
+use migration::{Error, Loss, Plan};
 use sea_orm::ConnectionTrait;
 use testdb::{Backend, TestDb};
 
@@ -13,7 +13,7 @@ testdb::both!(
 
 async fn more_than_was_agreed_to_is_not_deleted(db: TestDb) {
     db.fill().await;
-    let runner = Runner::default();
+    let runner = migration::runner();
     let outside = db.outside().await;
     let agreed = runner.losses(&outside, Plan::Reset).await.expect("counted");
     outside.close().await.expect("it closes");
@@ -27,14 +27,14 @@ async fn more_than_was_agreed_to_is_not_deleted(db: TestDb) {
 
     db.execute("INSERT INTO logs (level, message, workflow_id) VALUES ('info', 'late', 1)")
         .await;
-    let before = db.dump(&runner.owned()).await;
+    let before = db.dump(&runner.tables()).await;
     let refused = runner
-        .run_agreed(&db.config(), Plan::Reset, &agreed, |_| {})
+        .run_confirmed(&db.config(), Plan::Reset, &agreed, |_| {})
         .await
         .expect_err("a row came in between");
     assert!(matches!(refused, Error::MoreToLose(_)), "{refused:?}");
     assert!(refused.to_string().contains("4 rows of logs"), "{refused}");
-    assert_eq!(db.dump(&runner.owned()).await, before);
+    assert_eq!(db.dump(&runner.tables()).await, before);
 
     // Another process has run steps back in between: this one would now drop a
     // table that nobody was shown.
@@ -51,7 +51,7 @@ async fn more_than_was_agreed_to_is_not_deleted(db: TestDb) {
         rows: 2,
     }];
     let refused = runner
-        .run_agreed(&db.config(), Plan::Down(1), &shown, |_| {})
+        .run_confirmed(&db.config(), Plan::Down(1), &shown, |_| {})
         .await
         .expect_err("logs were not shown");
     assert!(matches!(refused, Error::MoreToLose(_)), "{refused:?}");
@@ -63,7 +63,7 @@ async fn every_table_that_the_steps_make_is_known(db: TestDb) {
     outside.close().await.expect("it closes");
     made.remove(migration::HISTORY);
     made.remove("sqlite_sequence");
-    let owned = Runner::default().owned().into_iter().map(str::to_owned);
+    let owned = migration::runner().tables().into_iter().map(str::to_owned);
     assert_eq!(made, owned.collect());
 }
 
@@ -82,7 +82,7 @@ async fn rows_that_dangled_before_do_not_stop_a_run() {
         (Plan::Up(None), 1),
         (Plan::Fresh, testdb::steps()),
     ] {
-        let done = Runner::default().run(&db.config(), plan, |_| {}).await;
+        let done = migration::runner().run(&db.config(), plan, |_| {}).await;
         assert_eq!(done.expect("it runs").len(), steps);
     }
 }
@@ -100,8 +100,11 @@ async fn time_limits_of_the_server_do_not_stop_a_run() {
     let held = "BEGIN; LOCK TABLE logs IN ACCESS EXCLUSIVE MODE";
     other.execute_unprepared(held).await.expect("it begins");
     let config = db.config_with(&[("DB_PREPARED_STATEMENTS", "false")]);
-    let run =
-        tokio::spawn(async move { Runner::default().run(&config, Plan::Down(2), |_| {}).await });
+    let run = tokio::spawn(async move {
+        migration::runner()
+            .run(&config, Plan::Down(2), |_| {})
+            .await
+    });
     tokio::time::sleep(Duration::from_millis(1500)).await;
     assert!(!run.is_finished(), "it waits");
     other.execute_unprepared("COMMIT").await.expect("it ends");

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use migration::catalog::Index;
-use migration::{Catalog, HISTORY, Runner};
+use migration::{Catalog, HISTORY};
 use sea_orm::DbBackend;
 use testdb::{Backend, TestDb};
 
@@ -22,8 +22,12 @@ testdb::both!(migrated:
     deleting_an_execution_takes_its_logs,
 );
 
+fn snapshot(backend: DbBackend) -> Catalog {
+    migration::runner().snapshot(backend).expect("a snapshot")
+}
+
 async fn the_snapshot_is_the_migrated_schema(db: TestDb) {
-    assert_eq!(catalog(&db).await, Catalog::expected(backend(&db)));
+    assert_eq!(catalog(&db).await, snapshot(backend(&db)));
     let outside = db.outside().await;
     assert_eq!(migration::check(&outside).await.expect("a check"), []);
 }
@@ -60,7 +64,7 @@ async fn who_created_a_row_is_no_foreign_key(db: TestDb) {
 /// Types are spelt differently; everything else is the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn both_backends_have_the_same_schema() {
-    let [sqlite, postgres] = [DbBackend::Sqlite, DbBackend::Postgres].map(Catalog::expected);
+    let [sqlite, postgres] = [DbBackend::Sqlite, DbBackend::Postgres].map(snapshot);
     assert_eq!(shape(&sqlite), shape(&postgres));
     for (name, table) in &sqlite.tables {
         for (column, sqlite) in &table.columns {
@@ -218,7 +222,7 @@ async fn an_address_is_trimmed_and_in_lower_case(db: TestDb) {
 
 async fn documents_are_json(db: TestDb) {
     db.fill().await;
-    let documents: Vec<(String, String)> = Catalog::expected(DbBackend::Postgres)
+    let documents: Vec<(String, String)> = snapshot(DbBackend::Postgres)
         .tables
         .into_iter()
         .flat_map(|(name, table)| {
@@ -272,7 +276,7 @@ async fn searchable_metadata_holds_no_nul(db: TestDb) {
 
 async fn times_that_the_database_fills_in_are_utc(db: TestDb) {
     db.fill().await;
-    let times: Vec<(String, String, bool)> = Catalog::expected(DbBackend::Postgres)
+    let times: Vec<(String, String, bool)> = snapshot(DbBackend::Postgres)
         .tables
         .into_iter()
         .flat_map(|(name, table)| {
@@ -298,8 +302,7 @@ async fn times_that_the_database_fills_in_are_utc(db: TestDb) {
                 refused(&db, &set(&table, &column, value)).await;
             }
             if filled {
-                let default =
-                    &Catalog::expected(DbBackend::Sqlite).tables[&table].columns[&column].default;
+                let default = &snapshot(DbBackend::Sqlite).tables[&table].columns[&column].default;
                 let written = db
                     .lines(&format!(
                         "SELECT {} AS line",
@@ -345,7 +348,7 @@ async fn deleting_a_user_takes_what_it_owns(db: TestDb) {
     ];
     assert_eq!(
         left.map(|(table, _)| table).as_slice(),
-        Runner::default().owned()
+        migration::runner().tables()
     );
     for (table, rows) in left {
         let count = db
@@ -387,7 +390,7 @@ fn backend(db: &TestDb) -> DbBackend {
 }
 
 async fn catalog(db: &TestDb) -> Catalog {
-    let owned = Runner::default().owned();
+    let owned = migration::runner().tables();
     db.catalog(&owned.into_iter().chain([HISTORY]).collect::<Vec<_>>())
         .await
 }

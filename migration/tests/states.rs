@@ -1,7 +1,7 @@
 //! A run, and a service that starts, do the right thing in each state that a
 //! database can be in.
 
-use migration::{Done, Error, HISTORY, Plan, Runner, State};
+use migration::{Done, Error, HISTORY, Plan, State};
 use testdb::{Backend, TestDb};
 
 testdb::both!(
@@ -16,7 +16,7 @@ testdb::both!(
 async fn a_database_in_memory_is_migrated_on_its_one_connection() {
     let config = connection::Config::memory();
     let connection = connection::connect_exclusive(&config).await.expect("opens");
-    let done = Runner::default().up_in_memory(&connection, |_| {}).await;
+    let done = migration::runner().up_in_memory(&connection, |_| {}).await;
     assert_eq!(done.expect("it runs").len(), testdb::steps());
     let found = migration::state(&connection).await.expect("a state");
     assert_eq!(found, State::Current);
@@ -30,9 +30,13 @@ const PLANS: [Plan; 5] = [
     Plan::Fresh,
 ];
 
+fn require(state: State) -> Result<(), Error> {
+    migration::runner().require(state)
+}
+
 async fn nothing_is_empty(db: TestDb) {
     assert_eq!(db.state().await, State::Empty);
-    let error = State::Empty.require().expect_err("there is no schema");
+    let error = require(State::Empty).expect_err("there is no schema");
     assert!(error.to_string().contains("migration -- up"), "{error}");
     // What `down` to the bottom leaves: a history without lines.
     run(&db, Plan::Up(None)).await.expect("applied");
@@ -41,25 +45,22 @@ async fn nothing_is_empty(db: TestDb) {
 }
 
 async fn half_is_behind(db: TestDb) {
-    let names: Vec<&str> = Runner::default()
-        .changes()
-        .iter()
-        .map(|change| change.name())
-        .collect();
+    let steps = migration::steps();
+    let names: Vec<&str> = steps.iter().map(|step| step.name()).collect();
     run(&db, Plan::Up(Some(4))).await.expect("applied");
     let behind = db.state().await;
     let State::Behind { pending } = &behind else {
         panic!("{behind:?}")
     };
     assert_eq!(pending, &names[4..]);
-    let error = behind.require().expect_err("the schema is behind");
+    let error = require(behind).expect_err("the schema is behind");
     assert!(error.to_string().contains(names[8]), "{error}");
 }
 
 async fn all_is_current(db: TestDb) {
     let current = db.state().await;
     assert_eq!(current, State::Current);
-    current.require().expect("all that a service needs");
+    require(current).expect("all that a service needs");
 }
 
 async fn a_future_step_is_ahead(db: TestDb) {
@@ -67,7 +68,7 @@ async fn a_future_step_is_ahead(db: TestDb) {
     let ahead = db.state().await;
     let unknown = vec!["m20991231_000001_wings".to_owned()];
     assert_eq!(ahead, State::Ahead { unknown });
-    ahead.require().expect("an older service goes on");
+    require(ahead).expect("an older service goes on");
     everything_is_refused(&db, "newer", &PLANS[..4]).await;
     run(&db, Plan::Fresh).await.expect("it starts over");
     assert_eq!(db.state().await, State::Current);
@@ -81,7 +82,7 @@ async fn a_future_step_in_place_of_ours_is_diverged(db: TestDb) {
         matches!(&diverged, State::Diverged { pending, unknown } if pending.len() == 1 && unknown.len() == 1),
         "{diverged:?}"
     );
-    diverged.require().expect_err("tables are missing");
+    require(diverged).expect_err("tables are missing");
     everything_is_refused(&db, "does not know", &PLANS[..4]).await;
 }
 
@@ -91,7 +92,7 @@ async fn tables_of_another_program_are_foreign(db: TestDb) {
     let foreign = db.state().await;
     let tables = vec!["logs".to_owned()];
     assert_eq!(foreign, State::Foreign { tables });
-    foreign.require().expect_err("these tables are not ours");
+    require(foreign).expect_err("these tables are not ours");
     everything_is_refused(&db, "another program", &PLANS).await;
     assert_eq!(db.rows(&["logs"]).await, "logs: theirs\n");
 }
@@ -127,14 +128,14 @@ async fn everything_is_refused(db: &TestDb, word: &str, plans: &[Plan]) {
     let before = db.dump(&tables).await;
     for plan in plans.iter().copied() {
         let error = run(db, plan).await.expect_err("it is refused");
-        assert!(matches!(error, Error::Schema(_)), "{plan:?}: {error:?}");
+        assert!(matches!(error, Error::Schema { .. }), "{plan:?}: {error:?}");
         assert!(error.to_string().contains(word), "{plan:?}: {error}");
         assert_eq!(db.dump(&tables).await, before, "{plan:?}");
     }
 }
 
 async fn run(db: &TestDb, plan: Plan) -> Result<Vec<Done>, Error> {
-    Runner::default().run(&db.config(), plan, |_| {}).await
+    migration::runner().run(&db.config(), plan, |_| {}).await
 }
 
 /// Two schemas of one PostgreSQL database are two databases to us.
@@ -143,13 +144,13 @@ async fn schemas_of_one_database_are_migrated_apart() {
     let db = TestDb::migrated(Backend::Postgres).await;
     db.execute("CREATE SCHEMA \"Second place\"").await;
     let second = db.config_with(&[("DB_SCHEMA", "Second place")]);
-    let runner = Runner::default();
+    let runner = migration::runner();
     let done = runner.run(&second, Plan::Up(None), |_| {}).await;
-    assert_eq!(done.expect("applied").len(), runner.changes().len());
+    assert_eq!(done.expect("applied").len(), runner.migrations().len());
     db.fill().await;
-    let before = db.dump(&runner.owned()).await;
+    let before = db.dump(&runner.tables()).await;
     let done = runner.run(&second, Plan::Reset, |_| {}).await;
-    assert_eq!(done.expect("reversed").len(), runner.changes().len());
-    assert_eq!(db.dump(&runner.owned()).await, before);
+    assert_eq!(done.expect("reversed").len(), runner.migrations().len());
+    assert_eq!(db.dump(&runner.tables()).await, before);
     assert_eq!(db.state().await, State::Current);
 }

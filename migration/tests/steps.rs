@@ -1,8 +1,7 @@
 //! Each step is proved with rows in the tables before it, and the plans do
 //! what they promise to our tables and nothing to anybody else's.
 
-use migration::change::Change;
-use migration::{Difference, Direction, Done, Error, HISTORY, Plan, Runner, State};
+use migration::{Difference, Direction, Done, Error, HISTORY, Migration, Plan, Runner, State};
 use sea_orm::DbBackend;
 use testdb::{Backend, TestDb};
 
@@ -23,8 +22,8 @@ migrated: down_reverses_the_last_steps,
 );
 
 async fn each_step_is_undone_without_a_trace(db: TestDb) {
-    let runner = Runner::default();
-    let owned = runner.owned();
+    let runner = migration::runner();
+    let owned = runner.tables();
     assert_eq!(
         owned,
         testdb::ROWS
@@ -33,17 +32,17 @@ async fn each_step_is_undone_without_a_trace(db: TestDb) {
             .collect::<Vec<_>>(),
         "a table needs rows to be proved with"
     );
-    for change in runner.changes() {
+    for step in runner.migrations() {
         let before = dump(&db).await;
         run(&db, Plan::Up(Some(1))).await;
-        assert_ne!(dump(&db).await, before, "{} does nothing", change.name());
+        assert_ne!(dump(&db).await, before, "{} does nothing", step.name());
         run(&db, Plan::Down(1)).await;
-        assert_eq!(dump(&db).await, before, "{}", change.name());
+        assert_eq!(dump(&db).await, before, "{}", step.name());
 
         run(&db, Plan::Up(Some(1))).await;
         for (table, rows) in testdb::ROWS
             .iter()
-            .filter(|(name, _)| change.tables().contains(name))
+            .filter(|(name, _)| step.tables().contains(name))
         {
             db.execute(&format!("INSERT INTO {table} {rows}")).await;
         }
@@ -54,7 +53,7 @@ async fn each_step_is_undone_without_a_trace(db: TestDb) {
 }
 
 async fn up_down_up_gives_the_snapshot(db: TestDb) {
-    let steps = u32::try_from(Runner::default().changes().len()).expect("few steps");
+    let steps = u32::try_from(migration::steps().len()).expect("few steps");
     let applied = run(&db, Plan::Up(None)).await;
     let reversed = run(&db, Plan::Down(steps)).await;
     assert!(applied.iter().all(|step| step.direction == Direction::Up));
@@ -81,24 +80,19 @@ async fn up_down_up_gives_the_snapshot(db: TestDb) {
 
 async fn up_stops_after_the_number_of_steps(db: TestDb) {
     let done = run(&db, Plan::Up(Some(2))).await;
-    let changes = Runner::default().changes();
+    let steps = migration::steps();
     assert_eq!(done.len(), 2);
-    assert_eq!(done[1].name, changes[1].name());
+    assert_eq!(done[1].name, steps[1].name());
     let State::Behind { pending } = db.state().await else {
         panic!("the schema is behind")
     };
-    assert_eq!(pending.len(), changes.len() - 2);
+    assert_eq!(pending.len(), steps.len() - 2);
 }
 
 async fn down_reverses_the_last_steps(db: TestDb) {
-    let changes = Runner::default().changes();
+    let steps = migration::steps();
     let reversed = run(&db, Plan::Down(3)).await;
-    let expected: Vec<&str> = changes
-        .iter()
-        .rev()
-        .take(3)
-        .map(|change| change.name())
-        .collect();
+    let expected: Vec<&str> = steps.iter().rev().take(3).map(|step| step.name()).collect();
     assert_eq!(
         reversed
             .iter()
@@ -121,7 +115,7 @@ async fn down_on_nothing_does_nothing(db: TestDb) {
 async fn reset_leaves_no_trace(db: TestDb) {
     db.fill().await;
     let reversed = run(&db, Plan::Reset).await;
-    assert_eq!(reversed.len(), Runner::default().changes().len());
+    assert_eq!(reversed.len(), migration::steps().len());
     assert_eq!(ours(&db).await, Vec::<String>::new());
     assert_eq!(db.state().await, State::Empty);
 }
@@ -129,7 +123,7 @@ async fn reset_leaves_no_trace(db: TestDb) {
 async fn refresh_empties_every_table(db: TestDb) {
     db.fill().await;
     let done = run(&db, Plan::Refresh).await;
-    assert_eq!(done.len(), 2 * Runner::default().changes().len());
+    assert_eq!(done.len(), 2 * migration::steps().len());
     assert_eq!(losses(&db).await, [""; 0]);
     assert_eq!(check(&db).await, []);
     assert_eq!(db.state().await, State::Current);
@@ -138,7 +132,7 @@ async fn refresh_empties_every_table(db: TestDb) {
 async fn fresh_works_after_a_table_was_dropped_by_hand(db: TestDb) {
     db.fill().await;
     db.execute("DROP TABLE workflow_versions").await;
-    let error = refused(&Runner::default(), &db, Plan::Reset).await;
+    let error = refused(&migration::runner(), &db, Plan::Reset).await;
     assert!(matches!(error, Error::Step { .. }), "{error}");
 
     run(&db, Plan::Fresh).await;
@@ -188,7 +182,7 @@ async fn a_table_that_refers_to_ours_keeps_ours(db: TestDb) {
         db.execute(rows).await;
         let before = dump(&db).await;
         for plan in [down, Plan::Reset, Plan::Refresh, Plan::Fresh] {
-            let error = refused(&Runner::default(), &db, plan).await;
+            let error = refused(&migration::runner(), &db, plan).await;
             assert!(matches!(error, Error::Referenced(_)), "{plan:?}: {error:?}");
             assert!(error.to_string().contains("badges to agents"), "{error}");
             assert_eq!(dump(&db).await, before, "{plan:?}");
@@ -212,7 +206,7 @@ async fn dangling_rows_of_an_application_are_its_own(db: TestDb) {
 }
 
 async fn a_step_that_fails_takes_the_whole_run_with_it(db: TestDb) {
-    let error = refused(&Runner::new(with_a_bad_step), &db, Plan::Up(None)).await;
+    let error = refused(&with(&BAD), &db, Plan::Up(None)).await;
     let Error::Step { name, .. } = &error else {
         panic!("{error:?}")
     };
@@ -221,8 +215,8 @@ async fn a_step_that_fails_takes_the_whole_run_with_it(db: TestDb) {
 
     run(&db, Plan::Up(None)).await;
     let before = dump(&db).await;
-    refused(&Runner::new(with_a_bad_step), &db, Plan::Up(None)).await;
-    refused(&Runner::new(with_a_bad_step), &db, Plan::Fresh).await;
+    refused(&with(&BAD), &db, Plan::Up(None)).await;
+    refused(&with(&BAD), &db, Plan::Fresh).await;
     assert_eq!(dump(&db).await, before);
 }
 
@@ -232,14 +226,10 @@ const BAD: Own = Own {
          CREATE TABLE users (id bigint)",
 };
 
-fn with_a_bad_step() -> Vec<Box<dyn Change>> {
-    with(&BAD)
-}
-
 async fn rows_left_dangling_take_the_run_back(db: TestDb) {
     db.fill().await;
     let before = dump(&db).await;
-    let error = refused(&Runner::new(with_a_careless_step), &db, Plan::Up(None)).await;
+    let error = refused(&with_a_careless_step(), &db, Plan::Up(None)).await;
     match db.backend() {
         Backend::Sqlite => {
             let Error::DanglingRows(pairs) = &error else {
@@ -253,7 +243,7 @@ async fn rows_left_dangling_take_the_run_back(db: TestDb) {
     assert_eq!(dump(&db).await, before);
 }
 
-fn with_a_careless_step() -> Vec<Box<dyn Change>> {
+fn with_a_careless_step() -> Runner {
     with(&Own {
         name: "m20990101_000001_careless",
         up: "UPDATE sessions SET user_id = 4711",
@@ -266,7 +256,7 @@ struct Own {
     up: &'static str,
 }
 
-impl Change for &'static Own {
+impl Migration for &'static Own {
     fn name(&self) -> &'static str {
         self.name
     }
@@ -276,14 +266,14 @@ impl Change for &'static Own {
     }
 }
 
-fn with(step: &'static Own) -> Vec<Box<dyn Change>> {
-    let mut changes = Runner::default().changes();
-    changes.push(Box::new(step));
-    changes
+fn with(step: &'static Own) -> Runner {
+    let mut steps = migration::steps();
+    steps.push(Box::new(step));
+    Runner::builder().history(HISTORY).steps(steps).build()
 }
 
 async fn run(db: &TestDb, plan: Plan) -> Vec<Done> {
-    let done = Runner::default().run(&db.config(), plan, |_| {}).await;
+    let done = migration::runner().run(&db.config(), plan, |_| {}).await;
     done.unwrap_or_else(|error| panic!("{plan:?}: {error:?}"))
 }
 
@@ -306,7 +296,7 @@ async fn check(db: &TestDb) -> Vec<Difference> {
 /// The tables that have rows.
 async fn losses(db: &TestDb) -> Vec<&'static str> {
     let outside = db.outside().await;
-    let losses = Runner::default().losses(&outside, Plan::Fresh).await;
+    let losses = migration::runner().losses(&outside, Plan::Fresh).await;
     losses
         .expect("counts")
         .into_iter()
@@ -318,7 +308,7 @@ async fn losses(db: &TestDb) -> Vec<&'static str> {
 async fn ours(db: &TestDb) -> Vec<String> {
     let outside = db.outside().await;
     let tables = migration::tables(&outside).await.expect("a list of tables");
-    let owned = Runner::default().owned();
+    let owned = migration::runner().tables();
     let ours = tables
         .into_iter()
         .filter(|table| table == HISTORY || owned.contains(&table.as_str()));
@@ -328,6 +318,6 @@ async fn ours(db: &TestDb) -> Vec<String> {
 /// Everything that a step may leave a trace in. Of the history and of SQLite's
 /// counters only the rows: undoing the first step leaves those tables, empty.
 async fn dump(db: &TestDb) -> String {
-    let schema = db.dump(&Runner::default().owned()).await;
+    let schema = db.dump(&migration::runner().tables()).await;
     schema + &db.rows(&[HISTORY, "sqlite_sequence"]).await
 }

@@ -42,7 +42,7 @@ connection::debug_as_display!(Error);
 /// Rows per table, in the order of the schema.
 pub async fn counts(db: &Database) -> Result<Vec<(&'static str, i64)>, Error> {
     let mut counts = Vec::new();
-    for table in aura_db::migration::Runner::default().owned() {
+    for table in aura_db::migration::runner().tables() {
         let sql = format!("SELECT count(*) FROM {table}");
         let count = Statement::from_string(DbBackend::Sqlite, sql);
         counts.push((table, db.fetch_one(TypedQuery::<i64>::sql(count)).await?));

@@ -134,9 +134,10 @@ async fn seed(cli: &Cli, db: &Database, environment: &Environment) -> Result<(),
 }
 
 fn not_ready(state: &State) -> Failure {
+    let explanation = aura_db::migration::runner().explain(state);
     match state {
-        State::Empty | State::Behind { .. } => format!("{state}, or add --migrate").into(),
-        other => other.to_string().into(),
+        State::Empty | State::Behind { .. } => format!("{explanation}, or add --migrate").into(),
+        _ => explanation.into(),
     }
 }
 

@@ -26,8 +26,7 @@ fn passwords() -> Environment {
 
 /// Every row of every table, as text.
 async fn dump(test: &TestDb) -> String {
-    test.dump(&aura_db::migration::Runner::default().owned())
-        .await
+    test.dump(&aura_db::migration::runner().tables()).await
 }
 
 async fn is_empty(db: &Database) -> bool {

@@ -80,7 +80,7 @@ pub fn refuse_production(config: &Config, doing: &str, force: bool) -> Result<()
 pub fn log_to_stderr(config: &Config) {
     use tracing_subscriber::EnvFilter;
     let filter = if config.logging {
-        "warn,sqlx::query=info,aura_db=info"
+        "warn,sqlx::query=info,aura_db=info,aura_orm::migration=info"
     } else {
         "warn"
     };

@@ -39,7 +39,7 @@ use sea_orm::{ConnectionTrait, DatabaseConnection, Statement};
 /// How many steps the schema has.
 #[must_use]
 pub fn steps() -> usize {
-    migration::Runner::default().changes().len()
+    migration::steps().len()
 }
 
 /// What the tools say when they have applied all of them.
@@ -51,11 +51,11 @@ pub fn all_applied() -> String {
 /// How many of them, the last ones, go back to before this table.
 #[must_use]
 pub fn steps_since(table: &str) -> u32 {
-    let changes = migration::Runner::default().changes();
-    let before = changes
+    let steps = migration::steps();
+    let before = steps
         .iter()
         .rev()
-        .take_while(|change| !change.tables().contains(&table));
+        .take_while(|step| !step.tables().contains(&table));
     u32::try_from(before.count() + 1).unwrap_or(u32::MAX)
 }
 
@@ -307,8 +307,8 @@ async fn run(connection: &DatabaseConnection, sql: &str) {
 async fn template(connection: &DatabaseConnection) -> String {
     use std::hash::{DefaultHasher, Hash, Hasher};
     let mut hasher = DefaultHasher::new();
-    for change in migration::Runner::default().changes() {
-        (change.name(), change.up(sea_orm::DbBackend::Postgres)).hash(&mut hasher);
+    for step in migration::steps() {
+        (step.name(), step.up(sea_orm::DbBackend::Postgres)).hash(&mut hasher);
     }
     let name = format!("aura_template_{:016x}", hasher.finish());
 

@@ -29,7 +29,7 @@ pub(crate) async fn generate(
             .iter()
             .position(|known| name.contains(&format!("\"{known}\"")))
     };
-    statements.retain(|table| position(table).is_some_and(|at| tables[at] != migration::HISTORY));
+    statements.retain(|table| position(table).is_some());
     statements.sort_by_key(position);
 
     let writer = EntityTransformer::transform(statements)?;

@@ -12,7 +12,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use connection::Config;
-use migration::{Catalog, HISTORY, Runner};
 use sea_orm::DbBackend;
 
 /// Anything that stops a developer's tool.
@@ -26,13 +25,9 @@ const TABLES: &str = "entity/src/tables";
 /// Everything that is generated from this migrated database.
 pub async fn files(config: &Config) -> Result<Files, Failure> {
     let connection = connection::connect_exclusive(config).await?;
-    let tables: Vec<&str> = Runner::default()
-        .owned()
-        .into_iter()
-        .chain([HISTORY])
-        .collect();
-    let catalog = Catalog::read(&connection, &tables).await?;
-    let (entities, diagram) = entities::generate(&connection, &tables).await?;
+    let runner = migration::runner();
+    let catalog = runner.catalog(&connection).await?;
+    let (entities, diagram) = entities::generate(&connection, &runner.tables()).await?;
     let backend = match connection.get_database_backend() {
         DbBackend::Postgres => "postgres",
         _ => "sqlite",

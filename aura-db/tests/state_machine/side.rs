@@ -7,7 +7,6 @@ use aura_db::agents::Agents;
 use aura_db::entity::users;
 use aura_db::executions::Executions;
 use aura_db::logs::{Logs, Tail};
-use aura_db::migration::Runner;
 use aura_db::plugins::Plugins;
 use aura_db::sea_orm::sea_query::Query;
 use aura_db::sessions::{Issued, Sessions};
@@ -110,7 +109,7 @@ impl Side {
 
     /// Every row of every table.
     pub(crate) async fn rows(&self) -> String {
-        let tables = Runner::default().owned();
+        let tables = aura_db::migration::runner().tables();
         self.test.rows(&tables).await
     }
 

@@ -1,13 +1,12 @@
 //! Who may log in.
 
+use aura_orm::migration::Migration;
+use aura_orm::migration::columns::Columns;
 use sea_orm::DbBackend;
 
-use crate::change::Change;
-use crate::columns::Columns;
+pub(super) struct CreateUsers;
 
-pub(crate) struct Migration;
-
-impl Change for Migration {
+impl Migration for CreateUsers {
     fn name(&self) -> &'static str {
         "m20261122_000001_create_users"
     }

@@ -1,13 +1,12 @@
 //! Logins. Only the SHA-256 of a token is stored, so a stolen dump opens nothing.
 
+use aura_orm::migration::Migration;
+use aura_orm::migration::columns::Columns;
 use sea_orm::DbBackend;
 
-use crate::change::Change;
-use crate::columns::Columns;
+pub(super) struct CreateSessions;
 
-pub(crate) struct Migration;
-
-impl Change for Migration {
+impl Migration for CreateSessions {
     fn name(&self) -> &'static str {
         "m20261122_000002_create_sessions"
     }

@@ -1,13 +1,12 @@
 //! What workflows can talk to.
 
+use aura_orm::migration::Migration;
+use aura_orm::migration::columns::Columns;
 use sea_orm::DbBackend;
 
-use crate::change::Change;
-use crate::columns::Columns;
+pub(super) struct CreatePlugins;
 
-pub(crate) struct Migration;
-
-impl Change for Migration {
+impl Migration for CreatePlugins {
     fn name(&self) -> &'static str {
         "m20261122_000003_create_plugins"
     }

@@ -1,13 +1,12 @@
 //! The automations. The documents stand last (see `Columns::document`).
 
+use aura_orm::migration::Migration;
+use aura_orm::migration::columns::Columns;
 use sea_orm::DbBackend;
 
-use crate::change::Change;
-use crate::columns::Columns;
+pub(super) struct CreateWorkflows;
 
-pub(crate) struct Migration;
-
-impl Change for Migration {
+impl Migration for CreateWorkflows {
     fn name(&self) -> &'static str {
         "m20261122_000004_create_workflows"
     }

@@ -1,14 +1,13 @@
 //! Which plugins a workflow uses.
 
+use aura_orm::migration::Migration;
+use aura_orm::migration::columns::Columns;
 use sea_orm::DbBackend;
 use sea_orm::sea_query::{Index, Table};
 
-use crate::change::Change;
-use crate::columns::Columns;
+pub(super) struct CreateWorkflowPlugins;
 
-pub(crate) struct Migration;
-
-impl Change for Migration {
+impl Migration for CreateWorkflowPlugins {
     fn name(&self) -> &'static str {
         "m20261122_000005_create_workflow_plugins"
     }

@@ -1,13 +1,12 @@
 //! What a workflow was before each change.
 
+use aura_orm::migration::Migration;
+use aura_orm::migration::columns::Columns;
 use sea_orm::DbBackend;
 
-use crate::change::Change;
-use crate::columns::Columns;
+pub(super) struct CreateWorkflowVersions;
 
-pub(crate) struct Migration;
-
-impl Change for Migration {
+impl Migration for CreateWorkflowVersions {
     fn name(&self) -> &'static str {
         "m20261122_000006_create_workflow_versions"
     }

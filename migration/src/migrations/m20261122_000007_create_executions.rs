@@ -1,13 +1,12 @@
 //! Runs of workflows, and the queue that workers take them from.
 
+use aura_orm::migration::Migration;
+use aura_orm::migration::columns::Columns;
 use sea_orm::DbBackend;
 
-use crate::change::Change;
-use crate::columns::Columns;
+pub(super) struct CreateExecutions;
 
-pub(crate) struct Migration;
-
-impl Change for Migration {
+impl Migration for CreateExecutions {
     fn name(&self) -> &'static str {
         "m20261122_000007_create_executions"
     }

@@ -1,13 +1,12 @@
 //! What happened. Pruned by id, so ``created_at`` alone needs no index.
 
+use aura_orm::migration::Migration;
+use aura_orm::migration::columns::Columns;
 use sea_orm::DbBackend;
 
-use crate::change::Change;
-use crate::columns::Columns;
+pub(super) struct CreateLogs;
 
-pub(crate) struct Migration;
-
-impl Change for Migration {
+impl Migration for CreateLogs {
     fn name(&self) -> &'static str {
         "m20261122_000008_create_logs"
     }

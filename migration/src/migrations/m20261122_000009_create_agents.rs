@@ -1,13 +1,12 @@
 //! Models that workflows and people talk to.
 
+use aura_orm::migration::Migration;
+use aura_orm::migration::columns::Columns;
 use sea_orm::DbBackend;
 
-use crate::change::Change;
-use crate::columns::Columns;
+pub(super) struct CreateAgents;
 
-pub(crate) struct Migration;
-
-impl Change for Migration {
+impl Migration for CreateAgents {
     fn name(&self) -> &'static str {
         "m20261122_000009_create_agents"
     }

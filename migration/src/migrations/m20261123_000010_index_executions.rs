@@ -1,15 +1,14 @@
 //! What workers, pruning and readers of a workflow's log look for, so that it
 //! is found as fast in a long table as in a short one.
 
+use aura_orm::migration::columns::Columns;
+use aura_orm::migration::{Migration, create_index};
 use sea_orm::DbBackend;
 use sea_orm::sea_query::IndexCreateStatement;
 
-use crate::change::{Change, create_index};
-use crate::columns::Columns;
+pub(super) struct IndexExecutions;
 
-pub(crate) struct Migration;
-
-impl Change for Migration {
+impl Migration for IndexExecutions {
     fn name(&self) -> &'static str {
         "m20261123_000010_index_executions"
     }

@@ -7,15 +7,18 @@
 //! name with TEXT in it means text there, whatever else it says, so a cast to
 //! this one is right on both, and on SQLite there is nothing to create.
 
+use aura_orm::migration::Migration;
 use sea_orm::DbBackend;
 
-use crate::change::Change;
+pub(super) struct CreateJsonText;
 
-pub(crate) struct Migration;
-
-impl Change for Migration {
+impl Migration for CreateJsonText {
     fn name(&self) -> &'static str {
         "m20261123_000011_create_json_text"
+    }
+
+    fn domains(&self) -> &'static [&'static str] {
+        &["json_text"]
     }
 
     fn up(&self, backend: DbBackend) -> Vec<String> {

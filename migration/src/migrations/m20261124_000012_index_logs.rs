@@ -4,15 +4,14 @@
 //! appended with half the writes, and what is old is found without a look at
 //! each workflow.
 
+use aura_orm::migration::columns::Columns;
+use aura_orm::migration::{Migration, create_index};
 use sea_orm::DbBackend;
 use sea_orm::sea_query::IndexCreateStatement;
 
-use crate::change::{Change, create_index};
-use crate::columns::Columns;
+pub(super) struct IndexLogs;
 
-pub(crate) struct Migration;
-
-impl Change for Migration {
+impl Migration for IndexLogs {
     fn name(&self) -> &'static str {
         "m20261124_000012_index_logs"
     }

@@ -1,7 +1,7 @@
 //! The steps, oldest first. `cargo run -p migration -- generate NAME` adds one
 //! here; a step that was released is never edited.
 
-use crate::change::Change;
+use aura_orm::migration::Migration;
 
 mod m20261122_000001_create_users;
 mod m20261122_000002_create_sessions;
@@ -16,21 +16,21 @@ mod m20261123_000010_index_executions;
 mod m20261123_000011_create_json_text;
 mod m20261124_000012_index_logs;
 
-/// All steps, in the order in which they are applied.
+/// Returns all steps, in the order in which they are applied.
 #[must_use]
-pub(crate) fn all() -> Vec<Box<dyn Change>> {
+pub fn all() -> Vec<Box<dyn Migration>> {
     vec![
-        Box::new(m20261122_000001_create_users::Migration),
-        Box::new(m20261122_000002_create_sessions::Migration),
-        Box::new(m20261122_000003_create_plugins::Migration),
-        Box::new(m20261122_000004_create_workflows::Migration),
-        Box::new(m20261122_000005_create_workflow_plugins::Migration),
-        Box::new(m20261122_000006_create_workflow_versions::Migration),
-        Box::new(m20261122_000007_create_executions::Migration),
-        Box::new(m20261122_000008_create_logs::Migration),
-        Box::new(m20261122_000009_create_agents::Migration),
-        Box::new(m20261123_000010_index_executions::Migration),
-        Box::new(m20261123_000011_create_json_text::Migration),
-        Box::new(m20261124_000012_index_logs::Migration),
+        Box::new(m20261122_000001_create_users::CreateUsers),
+        Box::new(m20261122_000002_create_sessions::CreateSessions),
+        Box::new(m20261122_000003_create_plugins::CreatePlugins),
+        Box::new(m20261122_000004_create_workflows::CreateWorkflows),
+        Box::new(m20261122_000005_create_workflow_plugins::CreateWorkflowPlugins),
+        Box::new(m20261122_000006_create_workflow_versions::CreateWorkflowVersions),
+        Box::new(m20261122_000007_create_executions::CreateExecutions),
+        Box::new(m20261122_000008_create_logs::CreateLogs),
+        Box::new(m20261122_000009_create_agents::CreateAgents),
+        Box::new(m20261123_000010_index_executions::IndexExecutions),
+        Box::new(m20261123_000011_create_json_text::CreateJsonText),
+        Box::new(m20261124_000012_index_logs::IndexLogs),
     ]
 }

@@ -4,31 +4,31 @@ use std::fmt::Display;
 
 use serde::Serialize;
 
-pub(crate) struct Output {
+pub(super) struct Output {
     json: bool,
 }
 
 impl Output {
-    pub(crate) fn new(json: bool) -> Self {
+    pub(super) fn new(json: bool) -> Self {
         Self { json }
     }
 
     /// One line for a person; machines don't see it.
-    pub(crate) fn line(&self, text: impl Display) {
+    pub(super) fn line(&self, text: impl Display) {
         if !self.json {
             terminal::line(text);
         }
     }
 
     /// The result for a machine; a person doesn't see it.
-    pub(crate) fn object(&self, value: &impl Serialize) {
+    pub(super) fn object(&self, value: &impl Serialize) {
         if self.json {
             let text = serde_json::to_string_pretty(value);
             terminal::line(text.unwrap_or_else(|error| format!("{{\"error\": \"{error}\"}}")));
         }
     }
 
-    pub(crate) fn error(&self, error: &(dyn std::error::Error + 'static)) {
+    pub(super) fn error(&self, error: &(dyn std::error::Error + 'static)) {
         terminal::error(error);
         let causes = connection::causes(error);
         self.object(&serde_json::json!({ "error": error.to_string(), "causes": causes }));
@@ -36,7 +36,7 @@ impl Output {
 }
 
 /// A duration as a person reads it.
-pub(crate) fn time(micros: u64) -> String {
+pub(super) fn time(micros: u64) -> String {
     #[expect(clippy::cast_precision_loss, reason = "shown with one decimal")]
     let ms = micros as f64 / 1000.0;
     if ms < 1000.0 {

@@ -4,7 +4,7 @@
 use sea_orm::{ConnectionTrait, DbErr, QueryResult};
 
 use super::{Catalog, Column, ForeignKey, Index, Table, rows};
-use crate::error::{Doing, Error};
+use crate::migration::error::{Context, Error};
 
 pub(super) async fn read<C: ConnectionTrait>(
     connection: &C,
@@ -17,11 +17,11 @@ pub(super) async fn read<C: ConnectionTrait>(
     )
     .await?;
     for row in found {
-        let name: String = row.try_get("", "name").doing("reading the schema")?;
+        let name: String = row.try_get("", "name").context("reading the schema")?;
         if !tables.contains(&name.as_str()) {
             continue;
         }
-        let sql: String = row.try_get("", "sql").doing("reading the schema")?;
+        let sql: String = row.try_get("", "sql").context("reading the schema")?;
         let table = table(connection, &name, &sql).await?;
         catalog.tables.insert(name, table);
     }
@@ -37,7 +37,7 @@ async fn table<C: ConnectionTrait>(connection: &C, name: &str, sql: &str) -> Res
     let query =
         format!("SELECT name, type, \"notnull\", dflt_value, pk FROM pragma_table_xinfo('{name}')");
     for row in rows(connection, query).await? {
-        let (position, name, column) = column(&row, sql).doing("reading a column")?;
+        let (position, name, column) = column(&row, sql).context("reading a column")?;
         if position > 0 {
             key.push((position, name.clone()));
         }
@@ -52,15 +52,15 @@ async fn table<C: ConnectionTrait>(connection: &C, name: &str, sql: &str) -> Res
          LEFT JOIN sqlite_schema s ON s.type = 'index' AND s.name = l.name WHERE l.origin <> 'pk'"
     );
     for row in rows(connection, query).await? {
-        let index: String = row.try_get("", "name").doing("reading an index")?;
-        let unique: i64 = row.try_get("", "unique").doing("reading an index")?;
-        let sql: Option<String> = row.try_get("", "sql").doing("reading an index")?;
+        let index: String = row.try_get("", "name").context("reading an index")?;
+        let unique: i64 = row.try_get("", "unique").context("reading an index")?;
+        let sql: Option<String> = row.try_get("", "sql").context("reading an index")?;
         let query = format!(
             "SELECT coalesce(name, '(expression)') || CASE \"desc\" WHEN 1 THEN ' DESC' ELSE '' END \
                || CASE coll WHEN 'BINARY' THEN '' ELSE ' COLLATE ' || coll END AS name \
              FROM pragma_index_xinfo('{index}') WHERE key = 1 ORDER BY seqno"
         );
-        let columns = names(&rows(connection, query).await?).doing("reading an index")?;
+        let columns = names(&rows(connection, query).await?).context("reading an index")?;
         let predicate = sql.and_then(|sql| {
             sql.split_once(" WHERE ")
                 .map(|(_, condition)| condition.to_owned())
@@ -71,14 +71,14 @@ async fn table<C: ConnectionTrait>(connection: &C, name: &str, sql: &str) -> Res
                 columns,
                 unique: unique == 1,
                 predicate,
-                peculiar: None,
+                extra: None,
             },
         );
     }
 
     let query =
         format!("SELECT name FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = '{name}'");
-    let triggers = names(&rows(connection, query).await?).doing("reading the triggers")?;
+    let triggers = names(&rows(connection, query).await?).context("reading the triggers")?;
     table.triggers.extend(triggers);
 
     let query = format!(
@@ -86,7 +86,7 @@ async fn table<C: ConnectionTrait>(connection: &C, name: &str, sql: &str) -> Res
          on_delete, on_update FROM (SELECT * FROM pragma_foreign_key_list('{name}') ORDER BY id, seq) GROUP BY id"
     );
     for row in rows(connection, query).await? {
-        let (columns, key) = foreign_key(&row).doing("reading a foreign key")?;
+        let (columns, key) = foreign_key(&row).context("reading a foreign key")?;
         table.foreign_keys.insert(columns, key);
     }
     Ok(table)
@@ -95,7 +95,7 @@ async fn table<C: ConnectionTrait>(connection: &C, name: &str, sql: &str) -> Res
 fn column(row: &QueryResult, sql: &str) -> Result<(i64, String, Column), DbErr> {
     let position: i64 = row.try_get("", "pk")?;
     let mut kind: String = row.try_get("", "type")?;
-    // AUTOINCREMENT is told nowhere but in the text.
+    // AUTOINCREMENT stands nowhere but in the text.
     if position == 1 && sql.to_ascii_uppercase().contains("AUTOINCREMENT") {
         kind.push_str(" autoincrement");
     }
@@ -115,7 +115,7 @@ fn foreign_key(row: &QueryResult) -> Result<(String, ForeignKey), DbErr> {
         columns: parents.split(", ").map(str::to_owned).collect(),
         on_delete: row.try_get("", "on_delete")?,
         on_update: row.try_get("", "on_update")?,
-        peculiar: None,
+        extra: None,
     };
     Ok((row.try_get("", "columns")?, key))
 }

@@ -4,7 +4,7 @@
 use sea_orm::{ConnectionTrait, DbErr, QueryResult};
 
 use super::{Catalog, Column, ForeignKey, Index, Table, rows};
-use crate::error::{Doing, Error};
+use crate::migration::error::{Context, Error};
 
 /// The tables of the connection's schema.
 const OURS: &str = "FROM pg_catalog.pg_class t \
@@ -13,6 +13,7 @@ const OURS: &str = "FROM pg_catalog.pg_class t \
 pub(super) async fn read<C: ConnectionTrait>(
     connection: &C,
     tables: &[&str],
+    domains: &[&str],
 ) -> Result<Catalog, Error> {
     let mut catalog = Catalog::default();
     let mut add = |row: &QueryResult,
@@ -34,24 +35,25 @@ pub(super) async fn read<C: ConnectionTrait>(
         (triggers(), &trigger),
     ] {
         for row in rows(connection, sql).await? {
-            add(&row, put).doing("reading the schema")?;
+            add(&row, put).context("reading the schema")?;
         }
     }
-    for row in rows(connection, domains()).await? {
-        let (name, kind) = domain(&row).doing("reading the schema")?;
-        catalog.domains.insert(name, kind);
+    for row in rows(connection, domains_sql()).await? {
+        let (name, kind) = domain(&row).context("reading the schema")?;
+        if domains.contains(&name.as_str()) {
+            catalog.domains.insert(name, kind);
+        }
     }
     Ok(catalog)
 }
 
-/// Only those that our steps make.
-fn domains() -> String {
+fn domains_sql() -> String {
     "SELECT t.typname::text AS name, format_type(t.typbasetype, t.typtypmod) \
        || CASE WHEN t.typnotnull THEN ' not null' ELSE '' END \
        || coalesce((SELECT string_agg(' ' || pg_get_constraintdef(c.oid), '' ORDER BY c.conname) \
             FROM pg_catalog.pg_constraint c WHERE c.contypid = t.oid AND c.contype = 'c'), '') AS kind \
      FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace \
-     WHERE n.nspname = current_schema() AND t.typtype = 'd' AND t.typname = 'json_text'"
+     WHERE n.nspname = current_schema() AND t.typtype = 'd'"
         .to_owned()
 }
 
@@ -91,7 +93,7 @@ fn indexes() -> String {
          nullif(concat_ws(', ', nullif(m.amname, 'btree'), \
            CASE WHEN 0 = ALL (x.indoption::int[]) THEN NULL ELSE 'order ' || x.indoption::text END, \
            CASE WHEN x.indnatts > x.indnkeyatts THEN 'with included columns' END, \
-           CASE WHEN NOT x.indisvalid THEN 'not valid' END), '') AS peculiar, \
+           CASE WHEN NOT x.indisvalid THEN 'not valid' END), '') AS extra, \
          pg_get_expr(x.indpred, x.indrelid) AS predicate \
          {OURS} JOIN pg_catalog.pg_index x ON x.indrelid = t.oid JOIN pg_catalog.pg_class i ON i.oid = x.indexrelid \
          JOIN pg_catalog.pg_am m ON m.oid = i.relam"
@@ -108,7 +110,7 @@ fn index(row: &QueryResult, table: &mut Table) -> Result<(), DbErr> {
             columns,
             unique: row.try_get("", "is_unique")?,
             predicate: row.try_get("", "predicate")?,
-            peculiar: row.try_get("", "peculiar")?,
+            extra: row.try_get("", "extra")?,
         };
         table.indexes.insert(row.try_get("", "name")?, index);
     }
@@ -126,7 +128,7 @@ fn constraints() -> String {
         "SELECT t.relname::text AS table_name, c.contype::text AS kind, pg_get_constraintdef(c.oid, true) AS definition, \
          {} AS columns, p.relname::text AS parent, {} AS parents, c.confdeltype::text AS on_delete, c.confupdtype::text AS on_update, \
          nullif(concat_ws(', ', CASE WHEN NOT c.convalidated THEN 'not valid' END, \
-           CASE WHEN c.condeferrable THEN 'deferrable' END), '') AS peculiar \
+           CASE WHEN c.condeferrable THEN 'deferrable' END), '') AS extra \
          {OURS} JOIN pg_catalog.pg_constraint c ON c.conrelid = t.oid AND c.contype IN ('c', 'f') \
          LEFT JOIN pg_catalog.pg_class p ON p.oid = c.confrelid",
         attributes("c.conrelid", "c.conkey"),
@@ -146,7 +148,7 @@ fn constraint(row: &QueryResult, table: &mut Table) -> Result<(), DbErr> {
         columns: parents.split(", ").map(str::to_owned).collect(),
         on_delete: action(&row.try_get::<String>("", "on_delete")?),
         on_update: action(&row.try_get::<String>("", "on_update")?),
-        peculiar: row.try_get("", "peculiar")?,
+        extra: row.try_get("", "extra")?,
     };
     table.foreign_keys.insert(row.try_get("", "columns")?, key);
     Ok(())

@@ -1,9 +1,8 @@
 //! A schema as data: read from a live database, kept as a snapshot in the
 //! repository, and compared.
 //!
-//! Reading needs no more than the right to connect. Only tables that our
-//! migrations make are looked at; an application's own tables in the same
-//! database are none of our business.
+//! Reading needs no more than the right to connect. Only the tables and domains that are
+//! asked for are looked at.
 
 mod diff;
 mod postgres;
@@ -16,14 +15,14 @@ use serde::{Deserialize, Serialize};
 
 pub use diff::{Difference, Kind, differences};
 
-use crate::error::{Doing, Error};
+use super::error::{Context, Error};
 
 /// The tables of a schema, by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Catalog {
     /// The tables, by name.
     pub tables: BTreeMap<String, Table>,
-    /// The domains that our steps make, by name, and the types that they stand
+    /// The domains that the steps make, by name, and the types that they stand
     /// for. SQLite has none.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub domains: BTreeMap<String, String>,
@@ -43,7 +42,7 @@ pub struct Table {
     pub foreign_keys: BTreeMap<String, ForeignKey>,
     /// The conditions, as the database prints them.
     pub checks: BTreeSet<String>,
-    /// The triggers, by name. Ours have none.
+    /// The triggers, by name.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub triggers: BTreeSet<String>,
 }
@@ -72,7 +71,7 @@ pub struct Index {
     /// What else makes it unlike a plain index: another method than the usual
     /// one, another order or collation, that it is not valid.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub peculiar: Option<String>,
+    pub extra: Option<String>,
 }
 
 /// One foreign key.
@@ -88,43 +87,33 @@ pub struct ForeignKey {
     pub on_update: String,
     /// What keeps it from holding at once and for every row.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub peculiar: Option<String>,
+    pub extra: Option<String>,
 }
 
 impl Catalog {
-    /// Reads those of these tables that exist.
-    pub async fn read<C: ConnectionTrait>(connection: &C, tables: &[&str]) -> Result<Self, Error> {
+    /// Reads those of these tables and domains that exist.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`] when the database can't be read.
+    pub async fn read<C: ConnectionTrait>(
+        connection: &C,
+        tables: &[&str],
+        domains: &[&str],
+    ) -> Result<Self, Error> {
         match connection.get_database_backend() {
-            DbBackend::Postgres => postgres::read(connection, tables).await,
+            DbBackend::Postgres => postgres::read(connection, tables, domains).await,
             _ => sqlite::read(connection, tables).await,
         }
     }
-
-    /// The snapshot of the migrated schema that this build was made with.
-    ///
-    /// # Panics
-    ///
-    /// Never: the snapshots are part of the build, generated and tested.
-    #[must_use]
-    pub fn expected(backend: DbBackend) -> Self {
-        let text = if backend == DbBackend::Postgres {
-            include_str!("../../snapshots/postgres.json")
-        } else {
-            include_str!("../../snapshots/sqlite.json")
-        };
-        serde_json::from_str(text).expect("the snapshots are generated and tested")
-    }
 }
 
-pub(crate) async fn rows<C: ConnectionTrait>(
-    connection: &C,
-    sql: String,
-) -> Result<Vec<QueryResult>, Error> {
+async fn rows<C: ConnectionTrait>(connection: &C, sql: String) -> Result<Vec<QueryResult>, Error> {
     connection
         .query_all_raw(Statement::from_string(
             connection.get_database_backend(),
             sql,
         ))
         .await
-        .doing("reading the schema")
+        .context("reading the schema")
 }

@@ -21,7 +21,7 @@ pub struct Columns {
 }
 
 impl Columns {
-    /// For this backend.
+    /// Returns the columns of this backend.
     #[must_use]
     pub fn of(backend: DbBackend) -> Self {
         Self { backend }
@@ -31,7 +31,7 @@ impl Columns {
         self.backend == DbBackend::Sqlite
     }
 
-    /// A table with its auto-incremented key.
+    /// Begins a table with its auto-incremented key.
     #[must_use]
     pub fn table(self, name: &'static str) -> TableCreateStatement {
         let mut id = ColumnDef::new("id");
@@ -39,7 +39,7 @@ impl Columns {
         Table::create().table(name).col(id).take()
     }
 
-    /// The columns that every managed table ends its own columns with: times,
+    /// Adds the columns that every managed table ends its own columns with: times,
     /// soft delete and audit trail. The user ids have no foreign key, because
     /// the trail outlives the user.
     pub fn managed(self, table: &mut TableCreateStatement) {
@@ -51,7 +51,7 @@ impl Columns {
             .col(self.integer("updated_by"));
     }
 
-    /// Text of at most `length` characters, enforced on both backends.
+    /// Returns a column of text of at most `length` characters, enforced on both backends.
     #[must_use]
     pub fn string(self, name: &'static str, length: u32) -> ColumnDef {
         let mut column = ColumnDef::new(name);
@@ -62,7 +62,7 @@ impl Columns {
         self.collated(column)
     }
 
-    /// An e-mail address, which is compared as it is stored: trimmed and in
+    /// Returns a column of an e-mail address, which is compared as it is stored: trimmed and in
     /// lower case.
     #[must_use]
     pub fn email(self, name: &'static str) -> ColumnDef {
@@ -76,7 +76,7 @@ impl Columns {
         self.collated(column)
     }
 
-    /// Text without a limit of the database's.
+    /// Returns a column of text without a limit of the database's.
     #[must_use]
     pub fn text(self, name: &'static str) -> ColumnDef {
         let mut column = ColumnDef::new(name);
@@ -91,7 +91,7 @@ impl Columns {
         column
     }
 
-    /// One of a closed set of words; raw SQL can't store another.
+    /// Returns a column of one of a closed set of words; raw SQL can't store another.
     #[must_use]
     pub fn one_of(self, name: &'static str, words: &[&str]) -> ColumnDef {
         let list = words
@@ -107,13 +107,13 @@ impl Columns {
         self.collated(column)
     }
 
-    /// A whole number.
+    /// Returns a column of a whole number.
     #[must_use]
     pub fn integer(self, name: &'static str) -> ColumnDef {
         ColumnDef::new(name).big_integer().take()
     }
 
-    /// Yes or no.
+    /// Returns a column of yes or no.
     #[must_use]
     pub fn flag(self, name: &'static str, default: bool) -> ColumnDef {
         let mut column = ColumnDef::new(name);
@@ -124,7 +124,7 @@ impl Columns {
         column
     }
 
-    /// A moment in UTC.
+    /// Returns a column of a moment in UTC.
     #[must_use]
     pub fn time(self, name: &'static str) -> ColumnDef {
         let mut column = ColumnDef::new(name);
@@ -137,7 +137,7 @@ impl Columns {
         column
     }
 
-    /// A moment that the database fills in when nobody gives it.
+    /// Returns a column of a moment that the database fills in when it is left out.
     #[must_use]
     pub fn created(self, name: &'static str) -> ColumnDef {
         let mut column = self.time(name);
@@ -149,7 +149,7 @@ impl Columns {
         column
     }
 
-    /// A JSON document that is read and written whole: kept as it was written.
+    /// Returns a column of a JSON document that is read and written whole: kept as it was written.
     /// (`json_valid(NULL)` is NULL in our SQLite and 0 in older ones, which
     /// would refuse a dump.)
     /// Documents stand last in their tables, so that reading the columns
@@ -166,7 +166,7 @@ impl Columns {
         column
     }
 
-    /// A JSON document that is searched. PostgreSQL's `jsonb` can't hold
+    /// Returns a column of a JSON document that is searched. PostgreSQL's `jsonb` can't hold
     /// `\u0000`, so SQLite refuses it too; the doubled backslashes are taken
     /// out first, because `\\u0000` is six harmless characters.
     #[must_use]
@@ -181,7 +181,7 @@ impl Columns {
         column
     }
 
-    /// A reference whose rows go with the row that they refer to.
+    /// Returns a foreign key whose rows go with the row that they refer to.
     #[must_use]
     pub fn cascade(
         self,
@@ -197,7 +197,7 @@ impl Columns {
             .take()
     }
 
-    /// An index, named after its columns. Composite uniques are made here and
+    /// Returns an index, named after its columns. Composite uniques are made here and
     /// not inside `CREATE TABLE`, where the entity generator misses them on
     /// SQLite.
     #[must_use]
@@ -212,7 +212,7 @@ impl Columns {
         index
     }
 
-    /// An index of the rows that meet a condition, named after what they are.
+    /// Returns an index of the rows that meet a condition, named after what they are.
     /// A search uses it when it names the condition itself.
     #[must_use]
     pub fn partial(
@@ -229,7 +229,7 @@ impl Columns {
         index
     }
 
-    /// A unique index.
+    /// Returns a unique index.
     #[must_use]
     pub fn unique(self, table: &'static str, columns: &[&'static str]) -> IndexCreateStatement {
         let mut index = self.index(table, columns);
@@ -239,18 +239,18 @@ impl Columns {
         index
     }
 
-    /// The SQL of a table and of its indexes.
+    /// Returns the SQL of a table and of its indexes.
     #[must_use]
     pub fn sql(
         self,
         table: &TableCreateStatement,
         indexes: &[IndexCreateStatement],
     ) -> Vec<String> {
-        let mut statements = vec![crate::change::create_table(self.backend, table)];
+        let mut statements = vec![super::create_table(self.backend, table)];
         statements.extend(
             indexes
                 .iter()
-                .map(|index| crate::change::create_index(self.backend, index)),
+                .map(|index| super::create_index(self.backend, index)),
         );
         statements
     }

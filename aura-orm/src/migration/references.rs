@@ -1,15 +1,15 @@
-//! The foreign keys that a run must leave whole: those of other people's
-//! tables that lead to ours, and the rows behind all that do.
+//! The foreign keys that a run must leave whole: those of other schemas' tables that
+//! lead to tables of the run, and the rows behind all keys from or to those.
 
 use std::collections::BTreeMap;
 
 use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, Statement};
 
-use crate::error::{Doing, Error};
+use super::error::{Context, Error};
 
-/// Refuses to drop tables that a table of somebody else's refers to. PostgreSQL
-/// would refuse too, without saying who it is; SQLite would leave a table
-/// behind that nobody can write to.
+/// Refuses to drop tables that a table of another schema refers to. PostgreSQL
+/// would refuse too, without naming that table; SQLite would leave a table
+/// behind that can't be written to.
 pub(crate) async fn refuse_referenced(
     transaction: &DatabaseTransaction,
     owned: &[&str],
@@ -28,17 +28,17 @@ pub(crate) async fn refuse_referenced(
         }
     };
     let pairs = pairs(transaction, sql).await?;
-    told(pairs.into_iter().filter(|(child, parent)| {
+    list(pairs.into_iter().filter(|(child, parent)| {
         !owned.contains(&child.as_str()) && dropped.contains(&parent.as_str())
     }))
     .map_or(Ok(()), |pairs| Err(Error::Referenced(pairs)))
 }
 
-/// On SQLite, where nothing is enforced during a run: how many rows refer to a
-/// row of ours that isn't there, by `table to parent`.
+/// Counts, on SQLite, where nothing is enforced during a run, the rows that refer to a row
+/// that isn't there, by `table to parent`. One of the two tables is among `owned`.
 ///
-/// Each table is checked by itself, because a foreign key of an application's
-/// that fits no unique column is an error that hides all others.
+/// Each table is checked by itself, because a foreign key that fits no unique column is an
+/// error that hides all others.
 pub(crate) async fn dangling(
     transaction: &DatabaseTransaction,
     owned: &[&str],
@@ -47,12 +47,15 @@ pub(crate) async fn dangling(
     if transaction.get_database_backend() != DbBackend::Sqlite {
         return Ok(found);
     }
+    let concerns = |child: &str, parent: &str| {
+        owned.contains(&parent) || owned.contains(&child.to_lowercase().as_str())
+    };
     let referring = "SELECT DISTINCT t.name AS child, lower(k.\"table\") AS parent \
          FROM sqlite_schema t, pragma_foreign_key_list(t.name) k WHERE t.type = 'table'";
     let mut children: Vec<String> = pairs(transaction, referring)
         .await?
         .into_iter()
-        .filter(|(_, parent)| owned.contains(&parent.as_str()))
+        .filter(|(child, parent)| concerns(child, parent))
         .map(|(child, _)| child)
         .collect();
     children.dedup();
@@ -64,11 +67,11 @@ pub(crate) async fn dangling(
         let rows = transaction
             .query_all_raw(Statement::from_string(DbBackend::Sqlite, sql))
             .await
-            .doing("checking foreign keys")?;
+            .context("checking foreign keys")?;
         for row in rows {
-            let parent: String = row.try_get("", "parent").doing("checking foreign keys")?;
-            if owned.contains(&parent.as_str()) {
-                let count = row.try_get("", "rows").doing("checking foreign keys")?;
+            let parent: String = row.try_get("", "parent").context("checking foreign keys")?;
+            if concerns(&child, &parent) {
+                let count = row.try_get("", "rows").context("checking foreign keys")?;
                 found.insert(format!("{child} to {parent}"), count);
             }
         }
@@ -76,9 +79,8 @@ pub(crate) async fn dangling(
     Ok(found)
 }
 
-/// Refuses to leave more rows without the row of ours that they refer to than
-/// there were before. Those that were there are not the run's doing, and must
-/// not stop every later one.
+/// Refuses to leave more rows without the row that they refer to than there were before.
+/// Those that were there are not the run's doing, and must not stop every later one.
 pub(crate) async fn refuse_dangling(
     transaction: &DatabaseTransaction,
     owned: &[&str],
@@ -105,15 +107,15 @@ async fn pairs(
     let rows = transaction
         .query_all_raw(Statement::from_string(backend, sql))
         .await
-        .doing("checking foreign keys")?;
+        .context("checking foreign keys")?;
     rows.iter()
         .map(|row| Ok((row.try_get("", "child")?, row.try_get("", "parent")?)))
         .collect::<Result<_, _>>()
-        .doing("checking foreign keys")
+        .context("checking foreign keys")
 }
 
-/// `sessions to users, agents to users`; nothing when there are none.
-fn told(pairs: impl Iterator<Item = (String, String)>) -> Option<String> {
+/// Lists `comments to notes, tags to notes`; `None` when there are none.
+fn list(pairs: impl Iterator<Item = (String, String)>) -> Option<String> {
     let pairs: Vec<String> = pairs
         .map(|(child, parent)| format!("{child} to {parent}"))
         .collect();

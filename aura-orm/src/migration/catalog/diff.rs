@@ -51,8 +51,8 @@ impl fmt::Display for Difference {
     }
 }
 
-/// What of `live` is not as in `expected`. Triggers and indexes that an application has added
-/// to our tables are its own, except a unique index, which refuses rows of ours.
+/// Lists what of `live` is not as in `expected`. Triggers and indexes that an application has
+/// added to our tables are its own, except a unique index, which refuses rows of ours.
 #[must_use]
 pub fn differences(live: &Catalog, expected: &Catalog) -> Vec<Difference> {
     let mut found = Vec::new();
@@ -194,7 +194,7 @@ impl fmt::Display for Index {
         if let Some(predicate) = &self.predicate {
             write!(f, " where {predicate}")?;
         }
-        peculiar(f, self.peculiar.as_deref())
+        extra(f, self.extra.as_deref())
     }
 }
 
@@ -205,17 +205,17 @@ impl fmt::Display for ForeignKey {
             columns,
             on_delete,
             on_update,
-            peculiar: how,
+            extra: note,
         } = self;
         let columns = columns.join(", ");
         write!(
             f,
             "to {table} ({columns}) on delete {on_delete} on update {on_update}"
         )?;
-        peculiar(f, how.as_deref())
+        extra(f, note.as_deref())
     }
 }
 
-fn peculiar(f: &mut fmt::Formatter<'_>, how: Option<&str>) -> fmt::Result {
-    how.map_or(Ok(()), |how| write!(f, " ({how})"))
+fn extra(f: &mut fmt::Formatter<'_>, note: Option<&str>) -> fmt::Result {
+    note.map_or(Ok(()), |note| write!(f, " ({note})"))
 }

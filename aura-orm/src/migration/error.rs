@@ -1,0 +1,220 @@
+//! What can go wrong with a schema, and what to do about it.
+
+use sea_orm::{DbErr, RuntimeErr};
+
+use super::{State, StepError};
+
+/// A migration, or a look at the schema, that failed. Unless it says
+/// otherwise, the database is as it was before.
+#[derive(thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The database can't be opened.
+    #[error(transparent)]
+    Connection(#[from] connection::Error),
+    /// The schema is not the one that this build needs.
+    #[error("{explanation}")]
+    Schema {
+        /// How it relates to this build.
+        state: State,
+        /// The state, and what to do next.
+        explanation: String,
+    },
+    /// The steps can't be run, whatever the database: a name is there twice, for example.
+    #[error("the migrations can't be used: {0}")]
+    Invalid(String),
+    /// A step failed; the transaction was rolled back.
+    #[error("migration {name} failed and the whole run was rolled back; nothing was changed")]
+    Step {
+        /// The step.
+        name: String,
+        /// Why.
+        source: StepError,
+    },
+    /// A step failed after others of the run were committed; its transaction was rolled back.
+    #[error("migration {name} failed, and its transaction was rolled back")]
+    LaterStep {
+        /// The step.
+        name: String,
+        /// Why.
+        source: StepError,
+    },
+    /// A step failed that runs outside of a transaction; what it had done stays.
+    #[error(
+        "migration {name} failed; it runs outside of a transaction, so what it had done stays. Mend the cause and run it again, or note it with `resolve`"
+    )]
+    StepOutside {
+        /// The step.
+        name: String,
+        /// The database's error.
+        source: DbErr,
+    },
+    /// The run ended early, after steps outside of a transaction: what came before is
+    /// committed.
+    #[error("the run stopped; these stay as they are now: {}. Run it again to go on", kept.join(", "))]
+    Stopped {
+        /// The steps that are committed.
+        kept: Vec<String>,
+        /// Why it stopped.
+        source: Box<Error>,
+    },
+    /// A table lock wasn't granted within the limit, as often as it was tried.
+    #[error(
+        "a table lock wasn't granted in {attempts} attempts{blocker}. The transaction was rolled back. End that session, or raise --lock-timeout or --lock-attempts"
+    )]
+    LockTimeout {
+        /// How often it was tried.
+        attempts: u32,
+        /// What it waited for, after a colon; empty when that isn't known.
+        blocker: String,
+        /// The error of the last attempt.
+        source: Box<Error>,
+    },
+    /// A step outside of a transaction needs a session of its own, and the settings name a
+    /// pooler.
+    #[error(
+        "migration {0} runs outside of a transaction and needs a direct connection; set DB_HOST and DB_PORT to the server, not to a pooler, and DB_PREPARED_STATEMENTS=true. Nothing was changed"
+    )]
+    PooledConnection(String),
+    /// Tables of another schema refer to tables that the run would have dropped.
+    #[error(
+        "other tables refer to tables that would be dropped ({0}); drop those tables or their foreign keys first. Nothing was changed"
+    )]
+    Referenced(String),
+    /// Rows refer to rows that the run would have removed; it was rolled back.
+    #[error(
+        "the run would leave rows without the row that they refer to ({0}), and was rolled back; nothing was changed"
+    )]
+    DanglingRows(String),
+    /// Rows were written after fewer were confirmed to be deleted.
+    #[error(
+        "more would be deleted than was confirmed ({0}), because rows were written meanwhile. Nothing was changed; look again"
+    )]
+    MoreToLose(String),
+    /// No step and no line of the history has this name.
+    #[error(
+        "there is no migration {name}, neither in this build nor in {history}; `status` lists them"
+    )]
+    UnknownStep {
+        /// The name.
+        name: String,
+        /// The history.
+        history: &'static str,
+    },
+    /// A step can't be noted as applied, because a table that it makes doesn't exist.
+    #[error(
+        "{step} can't be noted as applied, because its table {table} doesn't exist. Nothing was changed"
+    )]
+    NotThere {
+        /// The step.
+        step: String,
+        /// The table.
+        table: String,
+    },
+    /// The connection was lost while the run was committed.
+    #[error(
+        "whether the run was committed is not known, because the answer to COMMIT was lost; see `{tool} status`"
+    )]
+    Commit {
+        /// The tool.
+        tool: &'static str,
+        /// The database's error.
+        source: DbErr,
+    },
+    /// A statement around the steps failed.
+    #[error("{context} failed")]
+    Database {
+        /// What was being done.
+        context: &'static str,
+        /// The database's error.
+        source: DbErr,
+    },
+    /// There is nothing to look at.
+    #[error("{target} does not exist yet; create it with `{tool} up`")]
+    NoDatabase {
+        /// The database.
+        target: String,
+        /// The tool.
+        tool: &'static str,
+    },
+    /// There is no snapshot to compare with.
+    #[error(
+        "{0} has no snapshot of its schema; write one with `{0} snapshot` and pass it to RunnerBuilder::snapshots"
+    )]
+    NoSnapshot(&'static str),
+    /// A snapshot is no schema.
+    #[error("the snapshot of the schema can't be read; write it again with `{tool} snapshot`")]
+    Snapshot {
+        /// The tool.
+        tool: &'static str,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// The runner has no folder to write files to.
+    #[error("{0} has no folder for its files; pass one to RunnerBuilder::manifest_dir")]
+    NoFolder(&'static str),
+    /// A file of the steps can't be written.
+    #[error("cannot write {path}")]
+    Generate {
+        /// The file.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A new migration's name is not usable.
+    #[error(
+        "`{0}` can't be a migration's name: use lower-case letters, digits and `_`, and start with a letter"
+    )]
+    Name(String),
+}
+
+connection::debug_as_display!(Error);
+
+impl Error {
+    /// Says of a failed step no longer that nothing was changed.
+    pub(super) fn after_commit(self) -> Self {
+        match self {
+            Self::Step { name, source } => Self::LaterStep { name, source },
+            other => other,
+        }
+    }
+
+    /// Whether PostgreSQL gave up waiting for a lock, or broke a deadlock: a transaction
+    /// that is run again may succeed.
+    pub(super) fn is_lock_timeout(&self) -> bool {
+        let mut next: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(error) = next {
+            let code = match error.downcast_ref::<DbErr>() {
+                Some(error) => code(error),
+                None => None,
+            };
+            if matches!(code.as_deref(), Some("55P03" | "40P01")) {
+                return true;
+            }
+            next = error.source();
+        }
+        false
+    }
+}
+
+/// Returns the database's own code of an error.
+pub(super) fn code(error: &DbErr) -> Option<String> {
+    let (DbErr::Exec(error) | DbErr::Query(error) | DbErr::Conn(error)) = error else {
+        return None;
+    };
+    let RuntimeErr::SqlxError(error) = error else {
+        return None;
+    };
+    Some(error.as_database_error()?.code()?.into_owned())
+}
+
+/// Attaches what was being done to a database error.
+pub(super) trait Context<T> {
+    fn context(self, context: &'static str) -> Result<T, Error>;
+}
+
+impl<T> Context<T> for Result<T, DbErr> {
+    fn context(self, context: &'static str) -> Result<T, Error> {
+        self.map_err(|source| Error::Database { context, source })
+    }
+}

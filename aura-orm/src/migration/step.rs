@@ -1,0 +1,205 @@
+//! A step as data: the statements that it runs, for each backend. `up` executes the list
+//! that `--dry-run` prints.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use sea_orm::sea_query::{
+    IndexCreateStatement, PostgresQueryBuilder, SqliteQueryBuilder, TableCreateStatement,
+};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, TransactionTrait};
+use sea_orm_migration::{MigrationName, MigrationTrait, SchemaManager};
+
+use super::Direction;
+
+/// Why a step failed. `?` makes one of any error.
+pub type StepError = Box<dyn std::error::Error + Send + Sync>;
+
+/// One step of a schema.
+pub trait Migration: Send + Sync {
+    /// Returns its name in the history: `m20261201_000001_create_notes`.
+    fn name(&self) -> &'static str;
+
+    /// Lists the tables that exist because of this step, in the order of creation.
+    fn tables(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// Lists the domains that exist because of this step, for `check`.
+    fn domains(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// Lists the tables of which [`Migration::down`] deletes rows or columns.
+    fn destroys(&self) -> &'static [&'static str] {
+        self.tables()
+    }
+
+    /// Returns the statements that apply it.
+    fn up(&self, backend: DbBackend) -> Vec<String>;
+
+    /// Returns the statements that reverse it. They undo all of [`Migration::up`].
+    fn down(&self, backend: DbBackend) -> Vec<String> {
+        let _ = backend;
+        self.tables()
+            .iter()
+            .rev()
+            .map(|table| format!("DROP TABLE \"{table}\""))
+            .collect()
+    }
+
+    /// Returns the part that is Rust, if there is one: `Some(self)`. It runs after the
+    /// statements of `up`, and before those of `down`, in the same transaction.
+    fn data(&self) -> Option<&dyn DataMigration> {
+        None
+    }
+
+    /// Whether it runs inside the transaction of the run. Return `false` for what
+    /// PostgreSQL refuses there, such as `CREATE INDEX CONCURRENTLY`: the steps before are
+    /// committed first, and those after it have a transaction of their own.
+    ///
+    /// A process that is killed leaves such a step half done, and the next run executes its
+    /// statements again: write them with `IF NOT EXISTS` ([`create_index_concurrently`]).
+    /// An index that a build left invalid is dropped first. On SQLite the step has a
+    /// transaction of its own.
+    fn transactional(&self) -> bool {
+        true
+    }
+}
+
+/// A step, or a part of one, in Rust: for rows that SQL can't compute.
+///
+/// It may run more than once: a run that is rolled back, because a table lock isn't granted,
+/// is tried again.
+#[async_trait]
+pub trait DataMigration: Send + Sync {
+    /// Changes rows, in the transaction of the run.
+    async fn up(&self, transaction: &DatabaseTransaction) -> Result<(), StepError>;
+
+    /// Undoes it. By default there is nothing to undo.
+    async fn down(&self, transaction: &DatabaseTransaction) -> Result<(), StepError> {
+        let _ = transaction;
+        Ok(())
+    }
+}
+
+/// Returns the statements of a step in this direction.
+pub(super) fn statements(
+    step: &dyn Migration,
+    direction: Direction,
+    backend: DbBackend,
+) -> Vec<String> {
+    match direction {
+        Direction::Up => step.up(backend),
+        Direction::Down => step.down(backend),
+    }
+}
+
+/// Runs a step inside a transaction.
+pub(super) async fn execute(
+    step: &dyn Migration,
+    direction: Direction,
+    transaction: &DatabaseTransaction,
+) -> Result<(), StepError> {
+    if let (Direction::Down, Some(data)) = (direction, step.data()) {
+        data.down(transaction).await?;
+    }
+    let backend = transaction.get_database_backend();
+    for statement in statements(step, direction, backend) {
+        transaction.execute_unprepared(&statement).await?;
+    }
+    if let (Direction::Up, Some(data)) = (direction, step.data()) {
+        data.up(transaction).await?;
+    }
+    Ok(())
+}
+
+/// A [`Migration`] where SeaORM wants a `MigrationTrait`.
+#[derive(Clone)]
+pub struct SeaOrmMigration(pub Arc<dyn Migration>);
+
+impl MigrationName for SeaOrmMigration {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+}
+
+#[async_trait]
+impl MigrationTrait for SeaOrmMigration {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        self.execute(manager, Direction::Up).await
+    }
+
+    async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        self.execute(manager, Direction::Down).await
+    }
+
+    fn use_transaction(&self) -> Option<bool> {
+        Some(self.0.transactional())
+    }
+}
+
+impl SeaOrmMigration {
+    async fn execute(
+        &self,
+        manager: &SchemaManager<'_>,
+        direction: Direction,
+    ) -> Result<(), DbErr> {
+        let connection = manager.get_connection();
+        if self.0.transactional() {
+            let transaction = connection.begin().await?;
+            let done = execute(&*self.0, direction, &transaction).await;
+            done.map_err(|error| match error.downcast::<DbErr>() {
+                Ok(error) => *error,
+                Err(error) => DbErr::Custom(error.to_string()),
+            })?;
+            return transaction.commit().await;
+        }
+        let backend = manager.get_database_backend();
+        for statement in statements(&*self.0, direction, backend) {
+            connection.execute_unprepared(&statement).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Returns the SQL of a `CREATE TABLE`.
+#[must_use]
+pub fn create_table(backend: DbBackend, table: &TableCreateStatement) -> String {
+    match backend {
+        DbBackend::Postgres => table.to_string(PostgresQueryBuilder),
+        _ => table.to_string(SqliteQueryBuilder),
+    }
+}
+
+/// Returns the SQL of a `CREATE INDEX`.
+#[must_use]
+pub fn create_index(backend: DbBackend, index: &IndexCreateStatement) -> String {
+    match backend {
+        DbBackend::Postgres => index.to_string(PostgresQueryBuilder),
+        _ => index.to_string(SqliteQueryBuilder),
+    }
+}
+
+/// Returns the SQL that builds an index without keeping writers out, unless it exists. On
+/// PostgreSQL it belongs in a step that isn't [transactional](Migration::transactional); on
+/// SQLite it is an ordinary `CREATE INDEX`.
+#[must_use]
+pub fn create_index_concurrently(backend: DbBackend, index: &IndexCreateStatement) -> String {
+    let mut index = index.clone();
+    index.if_not_exists();
+    if backend == DbBackend::Postgres {
+        index.concurrently();
+    }
+    create_index(backend, &index)
+}
+
+/// Returns the SQL that reverses [`create_index_concurrently`].
+#[must_use]
+pub fn drop_index_concurrently(backend: DbBackend, name: &str) -> String {
+    let concurrently = match backend {
+        DbBackend::Postgres => "CONCURRENTLY ",
+        _ => "",
+    };
+    format!("DROP INDEX {concurrently}IF EXISTS \"{name}\"")
+}
