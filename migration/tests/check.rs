@@ -116,9 +116,9 @@ async fn an_extra_index(db: TestDb) {
         .await;
     assert_eq!(found(&db).await, [], "it is the application's");
     // It refuses rows of ours.
-    db.execute("CREATE UNIQUE INDEX only ON workflows (name)")
+    db.execute("CREATE UNIQUE INDEX unwanted ON workflows (name)")
         .await;
-    finds(&db, &[(Extra, "workflows", "index only")]).await;
+    finds(&db, &[(Extra, "workflows", "index unwanted")]).await;
 }
 
 async fn an_index_of_the_same_name_on_something_else(db: TestDb) {
