@@ -182,3 +182,7 @@ pub type SeaOrmTransaction = aura_orm::SeaOrmTransaction<Error>;
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct Readme;
+
+#[cfg(all(doctest, feature = "testing"))]
+#[doc = include_str!("../../docs/own-tables.md")]
+struct OwnTables;

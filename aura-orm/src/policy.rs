@@ -46,7 +46,7 @@ pub enum Scope {
     Any,
 }
 
-/// Where the roles of users come from.
+/// Where the role of a user comes from.
 #[async_trait]
 pub trait RoleSource: fmt::Debug + Send + Sync {
     /// Returns the role of a user, in the transaction of the operation that it is for; `None`

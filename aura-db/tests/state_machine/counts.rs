@@ -114,12 +114,9 @@ const EXPECTED: &[(&str, &str)] = &[
     ("workflows.prune_history", "ok NotFound"),
     ("workflows.purge", "none NotFound State"),
     ("workflows.restore", "ok NotFound State"),
-    ("workflows.restore_version", "ok NotFound StaleVersion"),
+    ("workflows.restore_version", "ok NotFound Stale"),
     ("workflows.set_status", "ok NotFound"),
-    (
-        "workflows.update",
-        "ok NotFound Validation StaleVersion Forbidden",
-    ),
+    ("workflows.update", "ok NotFound Validation Stale Forbidden"),
     ("workflows.version", "ok NotFound"),
     // Calls that are no methods of a repository.
     ("transaction", "ok Chosen Aborted"),

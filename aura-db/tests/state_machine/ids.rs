@@ -170,7 +170,7 @@ impl Ids {
             },
             Error::Stale {
                 key, read, found, ..
-            } => Failed::StaleVersion {
+            } => Failed::Stale {
                 workflow: self.handle(WorkflowId(number(key))),
                 read: *read,
                 found: *found,

@@ -16,7 +16,7 @@ pub(crate) enum Failed {
         columns: Vec<String>,
         deleted: bool,
     },
-    StaleVersion {
+    Stale {
         workflow: WorkflowId,
         read: i64,
         found: i64,

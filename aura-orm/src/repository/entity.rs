@@ -143,9 +143,9 @@ impl<C: ColumnTrait> Conventions<C> {
         }
     }
 
-    /// Sets the columns of the users who inserted a row and wrote it last.
+    /// Sets the columns of the user who inserted a row and of the one who wrote it last.
     #[must_use]
-    pub fn users(self, created_by: Option<C>, updated_by: Option<C>) -> Self {
+    pub fn authors(self, created_by: Option<C>, updated_by: Option<C>) -> Self {
         Self {
             created_by,
             updated_by,

@@ -24,8 +24,8 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
                 .flatten()
                 .map(|at| (at, time::<E>(at, now))),
         );
-        let users = [conventions.created_by, conventions.updated_by];
-        values.extend(users.into_iter().flatten().map(|by| (by, actor.into())));
+        let authors = [conventions.created_by, conventions.updated_by];
+        values.extend(authors.into_iter().flatten().map(|by| (by, actor.into())));
         if let (Some(owner), Some(actor)) = (conventions.owner_id, actor) {
             values.push((owner, actor.into()));
         }

@@ -116,7 +116,7 @@ fn stale(workflow: WorkflowId, read: i64, found: i64) -> Result<(), Failed> {
     if read == found {
         return Ok(());
     }
-    Err(Failed::StaleVersion {
+    Err(Failed::Stale {
         workflow,
         read,
         found,
