@@ -13,7 +13,7 @@ use crate::support::{assert_error, open, user};
 testdb::both!(migrated: opposite_transfers_run_once, owners_come_before_their_rows);
 testdb::postgres!(migrated: a_deadlock_is_found_sooner_the_next_time);
 
-/// Two users are locked in one order, whoever gives and whoever gets.
+/// Two users are locked in the order of their ids, in either direction of a transfer.
 async fn opposite_transfers_run_once(test: TestDb) {
     let db = open(&test).await;
     let (ada, bob) = (user(&db, "ada").await.id, user(&db, "bob").await.id);

@@ -45,6 +45,7 @@ mod repository_lists;
 mod repository_query;
 mod repository_related;
 mod repository_unique;
+mod repository_writes;
 mod sessions;
 mod short_reads;
 mod stats;

@@ -39,6 +39,7 @@ mod filter;
 mod hooks;
 mod key;
 mod query;
+mod query_value;
 mod read;
 mod related;
 mod row;

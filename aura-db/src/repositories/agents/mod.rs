@@ -259,7 +259,7 @@ impl Agents {
         let op = op("restore", Action::Delete);
         self.0
             .atomic(op, |h| async move {
-                // The owner first, as whoever deletes or restores a user with the agents.
+                // The owner first, as when a user is deleted or restored with the agents.
                 let any = agents::Entity::find().filter(agents::COLUMN.id.eq(id));
                 let seen = held(&h, any).await?.ok_or_else(|| missing(id))?;
                 let mut owner = hold_owner(&h, seen.owner).await;
