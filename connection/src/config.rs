@@ -9,9 +9,9 @@ use crate::describe::Setting;
 use crate::environment::Environment;
 use crate::error::Error;
 
-/// Everything needed to open a database. Made by [`Config::from_env`], or in
-/// code by [`Config::sqlite`], [`Config::memory`] and [`Config::postgres`];
-/// its fields may be changed before connecting.
+/// Everything needed to open a database. Made by [`Config::from_env`] or
+/// [`Config::from_url`], or in code by [`Config::sqlite`], [`Config::memory`] and
+/// [`Config::postgres`]; its fields may be changed before connecting.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Config {
@@ -94,6 +94,35 @@ pub struct Tls {
     pub ca: Option<PathBuf>,
     /// PEM files of the client certificate and its key.
     pub client: Option<(PathBuf, PathBuf)>,
+}
+
+impl Tls {
+    /// Demands this of the server.
+    #[must_use]
+    pub fn new(mode: TlsMode) -> Self {
+        Self {
+            mode,
+            ..Self::default()
+        }
+    }
+
+    /// Trusts the authority in a PEM file beside those of the system.
+    #[must_use]
+    pub fn ca(self, pem: impl Into<PathBuf>) -> Self {
+        Self {
+            ca: Some(pem.into()),
+            ..self
+        }
+    }
+
+    /// Presents a client certificate, from the PEM files of it and of its key.
+    #[must_use]
+    pub fn client(self, certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
+        Self {
+            client: Some((certificate.into(), key.into())),
+            ..self
+        }
+    }
 }
 
 /// What is demanded of the server. There is no `verify-ca`: sqlx adds the CA
@@ -199,7 +228,7 @@ impl Config {
     }
 
     /// The PostgreSQL database `database` on `host`, everything else at its
-    /// default; the rest of [`Postgres`] is set on [`Config::target`].
+    /// default: see [`Config::port`], [`Config::schema`] and [`Config::tls`].
     #[must_use]
     pub fn postgres(
         host: &str,
@@ -219,6 +248,48 @@ impl Config {
             application_name: "aura-db".to_owned(),
             prepared_statements: true,
         })))
+    }
+
+    /// Parses the URL of a database, as `DATABASE_URL` holds it, with everything else at its
+    /// default: `sqlite://./data/aura.db` or `postgres://user:password@host:5432/database`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`], which says what is wrong, and never shows the password.
+    pub fn from_url(url: &str) -> Result<Self, Error> {
+        Self::from_environment(&Environment::from_pairs([("DATABASE_URL", url)]))
+    }
+
+    /// Sets the most connections that are open at once; on SQLite, of the readers.
+    #[must_use]
+    pub fn max_connections(mut self, max: u32) -> Self {
+        self.pool.max = max;
+        self
+    }
+
+    /// Sets the server's port. On SQLite it has no effect.
+    #[must_use]
+    pub fn port(self, port: u16) -> Self {
+        self.with_postgres(|postgres| postgres.port = port)
+    }
+
+    /// Sets the schema that holds the tables. On SQLite it has no effect.
+    #[must_use]
+    pub fn schema(self, schema: impl Into<String>) -> Self {
+        self.with_postgres(|postgres| postgres.schema = schema.into())
+    }
+
+    /// Sets the encryption of the connection. On SQLite it has no effect.
+    #[must_use]
+    pub fn tls(self, tls: Tls) -> Self {
+        self.with_postgres(|postgres| postgres.tls = tls)
+    }
+
+    fn with_postgres(mut self, set: impl FnOnce(&mut Postgres)) -> Self {
+        if let Target::Postgres(postgres) = &mut self.target {
+            set(postgres);
+        }
+        self
     }
 
     pub(crate) fn new(target: Target) -> Self {

@@ -1,6 +1,6 @@
 //! `DATABASE_URL`, which stands for all the connection variables or for none.
 
-use connection::{Source, Target, TlsMode, VARIABLES};
+use connection::{Config, Source, Target, Tls, TlsMode, VARIABLES};
 use secrecy::ExposeSecret;
 
 use crate::{CANARY, accepted, assert_hides, file, postgres, problem, problems, read, setting};
@@ -218,4 +218,39 @@ fn the_other_variables_are_checked_beside_a_url() {
         ("DB_PREPARED_STATEMENTS", "x"),
     ]);
     assert_eq!(found.variable, "DB_PREPARED_STATEMENTS");
+}
+
+#[test]
+fn a_url_in_code() {
+    let config = Config::from_url("postgres://ada:p%40ss@db.example.org:5433/aura?sslmode=require");
+    let config = config.expect("a config").schema("app").max_connections(3);
+    let Target::Postgres(postgres) = &config.target else {
+        panic!("PostgreSQL");
+    };
+    assert_eq!(
+        (postgres.host.as_str(), postgres.port),
+        ("db.example.org", 5433)
+    );
+    assert_eq!((postgres.schema.as_str(), config.pool.max), ("app", 3));
+    assert_eq!(postgres.tls.mode, TlsMode::Require);
+    let config = config
+        .port(6432)
+        .tls(Tls::new(TlsMode::VerifyFull).ca("/ca.pem"));
+    let Target::Postgres(postgres) = config.target else {
+        panic!("PostgreSQL");
+    };
+    assert_eq!(
+        (postgres.port, postgres.tls.mode),
+        (6432, TlsMode::VerifyFull)
+    );
+    assert_eq!(postgres.tls.ca, Some("/ca.pem".into()));
+
+    let memory = Config::from_url("sqlite::memory:")
+        .expect("a config")
+        .port(1);
+    assert!(matches!(memory.target, Target::Memory));
+    let error = Config::from_url("mysql://root:secret@localhost/x").expect_err("refused");
+    let text = error.to_string();
+    assert!(text.contains("use sqlite: or postgres:"), "{text}");
+    assert!(!text.contains("secret"), "{text}");
 }
