@@ -33,6 +33,9 @@ mod statement_cache;
 mod typed_statement;
 mod value;
 
+#[doc(hidden)]
+pub use sea_orm;
+
 pub use batcher::{Batch, Batcher, Leader, Slot};
 pub use clock::{Clock, SystemClock};
 pub use error::{Cause, Error, FieldError, at_most};

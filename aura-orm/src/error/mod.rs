@@ -38,8 +38,8 @@ pub enum Error {
     Conflict {
         /// The table.
         table: String,
-        /// The columns that must be unique together; the index where it is of an
-        /// expression.
+        /// The columns that must be unique together, in alphabetical order; the index where
+        /// it is of an expression.
         columns: Vec<String>,
         /// The other row is soft-deleted: restore it, or purge it.
         deleted: bool,
@@ -213,6 +213,13 @@ impl FieldError {
 pub fn fields(errors: &[FieldError]) -> String {
     let list: Vec<_> = errors.iter().map(ToString::to_string).collect();
     format!("not valid: {}", list.join("; "))
+}
+
+/// Returns the columns of a conflict in the order that they have in errors: an entity doesn't
+/// say in which an index has them.
+pub(crate) fn sorted(mut columns: Vec<String>) -> Vec<String> {
+    columns.sort_unstable();
+    columns
 }
 
 /// Describes a conflict.

@@ -1,7 +1,7 @@
 //! Which constraint a row violates, by what the database says of it.
 
-use crate::error::Error;
 use crate::error::classify::DatabaseFailure;
+use crate::error::{Error, sorted};
 
 /// Returns the violation of a constraint, if it is one.
 pub(super) fn violation(failure: &DatabaseFailure<'_>) -> Option<Error> {
@@ -54,7 +54,7 @@ fn unique(failure: &DatabaseFailure<'_>) -> Error {
         let key = key.or_else(|| failure.detail.and_then(key_columns));
         return Error::Conflict {
             table: table.to_owned(),
-            columns: key.unwrap_or_else(|| vec![constraint.to_owned()]),
+            columns: sorted(key.unwrap_or_else(|| vec![constraint.to_owned()])),
             deleted: false,
         };
     }
@@ -71,10 +71,12 @@ fn unique(failure: &DatabaseFailure<'_>) -> Error {
             .first()
             .map_or("a table", |(table, _)| table)
             .to_owned(),
-        columns: pairs
-            .iter()
-            .map(|(_, column)| (*column).to_owned())
-            .collect(),
+        columns: sorted(
+            pairs
+                .iter()
+                .map(|(_, column)| (*column).to_owned())
+                .collect(),
+        ),
         deleted: false,
     }
 }

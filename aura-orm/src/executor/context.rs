@@ -370,7 +370,8 @@ impl<X: From<Error> + Send + 'static> Executor<X> {
     }
 
     /// Runs an operation in a span, counts it, and puts its statements into a transaction
-    /// where its access asks for one. Inside of a transaction it belongs to that.
+    /// where its access asks for one. Inside of a transaction it belongs to that; inside of
+    /// another operation it is a part of it, and is neither traced nor counted.
     ///
     /// # Errors
     ///
@@ -387,6 +388,9 @@ impl<X: From<Error> + Send + 'static> Executor<X> {
         T: Send,
         X: fmt::Display,
     {
+        if self.rows.is_some() {
+            return self.framed(access, run).await;
+        }
         let span = tracing::debug_span!(
             target: "aura_orm::operation",
             "operation",

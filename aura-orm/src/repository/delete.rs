@@ -3,7 +3,7 @@
 use sea_orm::sea_query::{LockType, Query, UpdateStatement};
 use sea_orm::{ColumnTrait, DbBackend, QueryFilter, QuerySelect, Value};
 
-use super::key::{Key, KeyOf, not_found};
+use super::key::{Key, KeyOf};
 use super::row::time;
 use super::{Filter, Repository, RepositoryEntity, RepositoryError};
 use crate::error::Error;
@@ -38,7 +38,7 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
                     repository.executor.delete_many(&delete).await?
                 };
                 if deleted == 0 {
-                    return Err(not_found::<E>(key).into());
+                    return Err(repository.out_of_reach(Action::Delete, key).await?.into());
                 }
                 repository.after_delete(row).await
             },
@@ -106,8 +106,10 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
                     let present = E::find()
                         .filter(key.condition(plan))
                         .filter(repository.reachable());
-                    let present = repository.executor.fetch_optional(present).await?;
-                    return Ok(present.ok_or_else(|| not_found::<E>(key))?);
+                    return match repository.executor.fetch_optional(present).await? {
+                        Some(present) => Ok(present),
+                        None => Err(repository.out_of_reach(Action::Delete, key).await?.into()),
+                    };
                 };
                 if let Some(hooks) = E::hooks() {
                     hooks.after_update(&repository.tx(), &restored).await?;
@@ -149,18 +151,16 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
                 let present = E::find()
                     .filter(key.condition(plan))
                     .filter(repository.reachable());
-                let there = repository.executor.exists(present).await?;
-                Err(if there {
-                    Error::State {
-                        what: E::name(),
-                        key: key.display(),
-                        state: "is not deleted",
-                        hint: "only what is deleted can be purged",
-                    }
-                } else {
-                    not_found::<E>(key)
+                if !repository.executor.exists(present).await? {
+                    return Err(repository.out_of_reach(Action::Delete, key).await?.into());
                 }
-                .into())
+                let state = Error::State {
+                    what: E::name(),
+                    key: key.display(),
+                    state: "is not deleted",
+                    hint: "only what is deleted can be purged",
+                };
+                Err(state.into())
             },
         )
         .await

@@ -6,8 +6,8 @@ use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard
 
 use sea_orm::sea_query::{ArrayType, StringLen};
 use sea_orm::{
-    ActiveModelTrait, ColumnTrait, ColumnType, EntityTrait, Iterable, ModelTrait,
-    PrimaryKeyToColumn,
+    ActiveModelTrait, ColumnTrait, ColumnType, Condition, EntityTrait, Iterable, ModelTrait,
+    PrimaryKeyToColumn, QueryFilter, Select,
 };
 
 use super::hooks::Hooks;
@@ -44,6 +44,17 @@ pub trait RepositoryEntity:
         Conventions::by_name::<Self>()
     }
 
+    /// Returns a select of the rows that are not soft-deleted, for a query of your own:
+    /// `find()` hides none.
+    #[must_use]
+    fn not_deleted() -> Select<Self> {
+        let select = Self::find();
+        match EntityPlan::<Self>::get().conventions.deleted_at {
+            Some(deleted_at) => select.filter(deleted_at.is_null()),
+            None => select,
+        }
+    }
+
     /// Checks the values that are set in a row before it is written, and returns all
     /// that is wrong. Not called by [`increment`](super::Repository::increment), which sets
     /// none. That text fits the length of its column is checked before.
@@ -58,6 +69,19 @@ pub trait RepositoryEntity:
     #[must_use]
     fn policy(role: &str, action: Action) -> Option<Scope> {
         let _ = (role, action);
+        None
+    }
+
+    /// Returns the condition of a user's own rows, where a policy allows a role no others and
+    /// another table says whose they are. `None` where it is the column `owner_id` of the
+    /// conventions.
+    ///
+    /// A row that is inserted or updated must meet it afterwards; `insert_many`,
+    /// `update_where` and `upsert`, whose rows can't be asked one by one, are refused to
+    /// such a user.
+    #[must_use]
+    fn own_rows(user: i64) -> Option<Condition> {
+        let _ = user;
         None
     }
 
@@ -212,6 +236,7 @@ pub(super) struct EntityPlan<E: RepositoryEntity> {
     pub(super) lengths: Vec<(E::Column, usize)>,
     pub(super) find: CachedSql,
     pub(super) find_with_deleted: CachedSql,
+    pub(super) find_own: CachedSql,
     /// The inserts, each for the columns that are set.
     inserts: RwLock<HashMap<u64, &'static CachedSql>>,
 }
@@ -256,6 +281,7 @@ impl<E: RepositoryEntity> EntityPlan<E> {
             key,
             find: find(),
             find_with_deleted: find(),
+            find_own: find(),
             inserts: RwLock::default(),
         }
     }

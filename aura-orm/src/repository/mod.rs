@@ -38,6 +38,7 @@ mod entity;
 mod filter;
 mod hooks;
 mod key;
+mod projection;
 mod query;
 mod query_value;
 mod read;
@@ -55,6 +56,7 @@ use sea_orm::{
 };
 
 use self::entity::EntityPlan;
+use self::key::{Key, not_found};
 use crate::error::Error;
 use crate::executor::{Access, Executor, Operation};
 use crate::policy::{Action, RoleSource, Scope};
@@ -63,6 +65,7 @@ pub use self::entity::{Conventions, RepositoryEntity};
 pub use self::filter::{Deleted, Filter, Rows};
 pub use self::hooks::Hooks;
 pub use self::key::KeyOf;
+pub use self::projection::Projection;
 pub use self::query::{MAX_CONDITIONS, MAX_SEARCH, MAX_VALUES, Query};
 pub use self::read::{MAX_KEYS, MAX_ROWS};
 
@@ -71,6 +74,8 @@ pub struct Repository<E: RepositoryEntity, X = Error> {
     executor: Executor<X>,
     plan: &'static EntityPlan<E>,
     deleted: Deleted,
+    /// The name of its operations, where it is not the verb.
+    name: Option<&'static str>,
     /// Asked for the actor's role before each operation.
     roles: Option<Arc<dyn RoleSource>>,
     /// The role that was found, within a restricted operation.
@@ -85,6 +90,7 @@ impl<E: RepositoryEntity, X> Clone for Repository<E, X> {
             executor: self.executor.clone(),
             plan: self.plan,
             deleted: self.deleted,
+            name: self.name,
             roles: self.roles.clone(),
             role: self.role.clone(),
             own: self.own,
@@ -116,6 +122,7 @@ impl<X> Executor<X> {
             executor: self.clone(),
             plan: EntityPlan::get(),
             deleted: Deleted::Hidden,
+            name: None,
             roles: None,
             role: None,
             own: None,
@@ -134,14 +141,36 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
         }
     }
 
+    /// Returns the repository whose operations have this name in spans and statistics, as
+    /// `activate` for what is an update.
+    #[must_use]
+    pub fn named(&self, name: &'static str) -> Self {
+        Self {
+            name: Some(name),
+            ..self.clone()
+        }
+    }
+
     /// Returns the repository as the actor may use it: each operation asks for the actor's
     /// role, in its own transaction, and the entity's [policy](RepositoryEntity::policy) for
     /// what the role allows. Of a user who may reach own rows only, the rows of others are
-    /// hidden, and new rows belong to the user.
+    /// hidden, and new rows belong to the user. A write of a row that the user may read and
+    /// not write is [`Error::Forbidden`]; of one that is hidden, [`Error::NotFound`].
     #[must_use]
     pub fn restricted(&self, roles: Arc<dyn RoleSource>) -> Self {
         Self {
             roles: Some(roles),
+            ..self.clone()
+        }
+    }
+
+    /// Returns the repository as a role may use it, for code that has asked for the actor's
+    /// role already, in the same transaction.
+    #[must_use]
+    pub fn with_role(&self, role: &str) -> Self {
+        Self {
+            roles: None,
+            role: Some(role.into()),
             ..self.clone()
         }
     }
@@ -162,19 +191,25 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
         self.plan.check()?;
         let operation = Operation {
             table: E::default().table_name(),
-            name,
+            name: self.name.unwrap_or(name),
         };
-        let with = |executor| Self {
+        let with = |executor, own| Self {
             executor,
-            ..self.clone()
+            plan: self.plan,
+            deleted: self.deleted,
+            name: None,
+            roles: self.roles.clone(),
+            role: self.role.clone(),
+            own,
         };
         let Some(roles) = &self.roles else {
-            let run = |executor| run(with(executor));
+            let own = self.scope(action)?;
+            let run = |executor| run(with(executor, own));
             return self.executor.operate(operation, access, run).await;
         };
         let run = &run;
         let authorized = |executor| {
-            let repository = with(executor);
+            let repository = with(executor, self.own);
             async move { run(repository.authorize(&**roles, action, access).await?).await }
         };
         let access = access.in_transaction();
@@ -212,29 +247,36 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
     /// Returns the repository for another action of an operation, as the role that was
     /// found allows it.
     fn allowed(&self, action: Action) -> Result<Self, Error> {
+        Ok(Self {
+            own: self.scope(action)?,
+            ..self.clone()
+        })
+    }
+
+    /// Returns the user to whose rows the role that was found limits an action.
+    fn scope(&self, action: Action) -> Result<Option<i64>, Error> {
         let Some(role) = &self.role else {
-            return Ok(self.clone());
+            return Ok(self.own);
         };
         let own = match E::policy(role, action) {
             None => return Err(self.forbidden(action)),
             Some(Scope::Any) => None,
-            Some(Scope::Own) if self.plan.conventions.owner_id.is_none() => {
-                let problem = format!(
-                    "the policy of {} allows a user's own rows, and its conventions have no \
-                     column of the owner",
-                    E::name()
-                );
-                return Err(Error::Other {
-                    context: "asking a policy",
-                    source: problem.into(),
-                });
-            }
             Some(Scope::Own) => self.executor.actor(),
         };
-        Ok(Self {
-            own,
-            ..self.clone()
-        })
+        if let Some(user) = own
+            && self.own_rows(user).is_none()
+        {
+            let problem = format!(
+                "the policy of {} allows a user's own rows, and neither `owner_id` nor \
+                 `own_rows` says which they are",
+                E::name()
+            );
+            return Err(Error::Other {
+                context: "asking a policy",
+                source: problem.into(),
+            });
+        }
+        Ok(own)
     }
 
     /// Returns the repository of another entity, as the role that was found may read it.
@@ -253,6 +295,63 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
             action,
             what: E::name(),
         }
+    }
+
+    /// Returns the condition of a user's own rows.
+    fn own_rows(&self, user: i64) -> Option<Condition> {
+        E::own_rows(user).or_else(|| {
+            let owner = self.plan.conventions.owner_id?;
+            Some(Condition::all().add(owner.eq(user)))
+        })
+    }
+
+    /// Returns whether only rows may be reached that are a user's own through other tables.
+    fn is_own_by_relation(&self) -> bool {
+        self.own.is_some_and(|user| E::own_rows(user).is_some())
+    }
+
+    /// Refuses a row that was written and is not the user's own, where another table says
+    /// whose it is. The transaction is undone.
+    async fn ensure_own_by_relation(&self, action: Action, row: &E::Model) -> Result<(), X> {
+        if !self.is_own_by_relation() {
+            return Ok(());
+        }
+        let key = Key::of_model(self.plan, row);
+        let own = E::find()
+            .filter(key.condition(self.plan))
+            .filter(self.reachable());
+        if self.executor.exists(own).await? {
+            Ok(())
+        } else {
+            Err(self.forbidden(action).into())
+        }
+    }
+
+    /// Refuses a write of several rows, where another table says which are the user's own.
+    fn ensure_bulk(&self, action: Action) -> Result<(), X> {
+        if self.is_own_by_relation() {
+            return Err(self.forbidden(action).into());
+        }
+        Ok(())
+    }
+
+    /// Returns why there is no row with this key to be written: it may be read, and not
+    /// written; or it is not there, or hidden.
+    async fn out_of_reach(&self, action: Action, key: &Key) -> Result<Error, X> {
+        if self.own.is_some()
+            && let Ok(readable) = self.allowed(Action::Read)
+            && readable.own.is_none()
+        {
+            let row = E::find().filter(key.condition(self.plan));
+            if self
+                .executor
+                .exists(readable.visible(row.into_rows()))
+                .await?
+            {
+                return Ok(self.forbidden(action));
+            }
+        }
+        Ok(not_found::<E>(key))
     }
 
     /// Refuses a row that would belong to another user, where only own rows may be reached.
@@ -274,8 +373,8 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
             // Not asked yet: none, should a caller forget it.
             return Condition::all().add(Expr::val(1).eq(0));
         }
-        let owner = self.plan.conventions.owner_id.zip(self.own);
-        Condition::all().add_option(owner.map(|(owner, user)| owner.eq(user)))
+        let own = self.own.and_then(|user| self.own_rows(user));
+        own.unwrap_or_else(Condition::all)
     }
 
     /// Returns the condition of the rows that may be written: those that may be reached and

@@ -8,7 +8,7 @@ use sea_orm::{ColumnTrait, Condition, QueryFilter, QueryOrder, QuerySelect, Quer
 
 use super::filter::Rows;
 use super::key::{Key, KeyOf, not_found};
-use super::{Deleted, Filter, Repository, RepositoryEntity, RepositoryError};
+use super::{Deleted, Filter, Projection, Repository, RepositoryEntity, RepositoryError};
 use crate::error::Error;
 use crate::executor::Access;
 use crate::page::{Page, PageRequest, Sort};
@@ -59,6 +59,17 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
         let plan = self.plan;
         let select = || E::find().filter(key.condition(plan));
         let values = || key.0.clone();
+        if let (Some(user), Deleted::Hidden, false) =
+            (self.own, self.deleted, self.is_own_by_relation())
+        {
+            let mut values = values();
+            values.push(user.into());
+            let build = || Ok(self.visible(Rows::Where(key.condition(plan))));
+            return self
+                .executor
+                .fetch_optional(plan.find_own.with(values, build))
+                .await;
+        }
         if self.own.is_some() {
             return self
                 .executor
@@ -315,6 +326,31 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
             |repository| async move {
                 let (select, page) = (repository.visible(rows.clone()), page.clone());
                 repository.executor.page(select, sort, page).await
+            },
+        )
+        .await
+    }
+
+    /// Returns a page of the rows of a filter, of each the columns of a type.
+    ///
+    /// # Errors
+    ///
+    /// As [`Executor::page`](crate::Executor::page).
+    pub async fn list_as<T: Projection<E> + Send>(
+        &self,
+        filter: impl Filter<E>,
+        sort: &Sort<E>,
+        page: PageRequest,
+    ) -> Result<Page<T>, X> {
+        let (rows, page) = (&filter.into_rows(), &page);
+        self.operate(
+            "list",
+            Action::Read,
+            Access::READ,
+            |repository| async move {
+                let select = repository.visible(rows.clone());
+                let select = select.select_only().columns(T::columns());
+                repository.executor.page(select, sort, page.clone()).await
             },
         )
         .await

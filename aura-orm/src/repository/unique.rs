@@ -1,15 +1,16 @@
 //! Columns that are unique together, as the entity declares them.
 
-use sea_orm::sea_query::Expr;
+use sea_orm::sea_query::{Expr, SimpleExpr};
 use sea_orm::{
-    ActiveModelTrait, ActiveValue, ColumnTrait, DbBackend, IdenStatic, Iterable, QueryFilter,
-    QuerySelect, Schema, Value,
+    ActiveModelTrait, ActiveValue, ColumnTrait, DbBackend, ExprTrait, IdenStatic, Iterable,
+    QueryFilter, QuerySelect, QueryTrait, Schema,
 };
 
 use super::entity::EntityPlan;
 use super::key::Key;
+use super::row::own;
 use super::{Repository, RepositoryEntity, RepositoryError};
-use crate::error::Error;
+use crate::error::{Error, sorted};
 
 /// Returns the columns that the entity declares to be unique: by `unique`, or together by
 /// `unique_key`.
@@ -46,20 +47,18 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
                 continue;
             }
             let values = columns.iter().map(|column| match row.get(*column) {
-                ActiveValue::Set(value) | ActiveValue::Unchanged(value)
-                    if value != value.as_null() =>
-                {
-                    Some(value)
+                // NULL is like no other.
+                ActiveValue::Set(value) | ActiveValue::Unchanged(value) => {
+                    (value != value.as_null()).then(|| column.save_as(Expr::val(value)))
                 }
-                // NULL is like no other; and what isn't known is the database's to check.
-                _ => None,
+                ActiveValue::NotSet => Some(present(plan, key?, *column)),
             });
-            let Some(values) = values.collect::<Option<Vec<Value>>>() else {
+            let Some(values) = values.collect::<Option<Vec<SimpleExpr>>>() else {
                 continue;
             };
             let mut other = E::find();
             for (column, value) in columns.iter().zip(values) {
-                other = other.filter(column.eq(value));
+                other = other.filter(own(*column).eq(value));
             }
             if let Some(key) = key {
                 other = other.filter(key.condition(plan).not());
@@ -76,33 +75,35 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
         Ok(None)
     }
 
-    /// Returns the conflict of a row that could not be inserted.
-    pub(super) async fn insert_conflict(&self, row: &E::ActiveModel) -> Result<Error, X> {
+    /// Returns the conflict of a row that could not be inserted, with one that has the same
+    /// values in columns that the entity declares unique, or the same key; `None` when there
+    /// is none.
+    pub(super) async fn insert_conflict(&self, row: &E::ActiveModel) -> Result<Option<Error>, X> {
         if let Some(conflict) = self.conflict(row, None, |_| true).await? {
-            return Ok(conflict);
+            return Ok(Some(conflict));
         }
-        // Of the key; or the other row is gone again, or of columns that aren't declared.
-        let of_key = match Key::of_row(self.plan, row) {
-            Some(key) => {
-                let there = E::find().filter(key.condition(self.plan));
-                self.executor.exists(there).await?
-            }
-            None => false,
+        let Some(key) = Key::of_row(self.plan, row) else {
+            return Ok(None);
         };
-        Ok(conflict_of::<E>(
-            if of_key { &self.plan.key } else { &[] },
-            false,
-        ))
+        let there = E::find().filter(key.condition(self.plan));
+        let there = self.executor.exists(there).await?;
+        Ok(there.then(|| conflict_of::<E>(&self.plan.key, false)))
     }
 }
 
-fn conflict_of<E: RepositoryEntity>(columns: &[E::Column], deleted: bool) -> Error {
+/// Returns what a column of the row with this key has now.
+fn present<E: RepositoryEntity>(plan: &EntityPlan<E>, key: &Key, column: E::Column) -> SimpleExpr {
+    let row = E::find().select_only().column(column);
+    let row = row.filter(key.condition(plan)).into_query();
+    SimpleExpr::SubQuery(None, Box::new(row.into()))
+}
+
+/// Returns the conflict of these columns.
+pub(super) fn conflict_of<E: RepositoryEntity>(columns: &[E::Column], deleted: bool) -> Error {
+    let columns = columns.iter().map(|column| column.as_str().to_owned());
     Error::Conflict {
         table: E::default().table_name().to_owned(),
-        columns: columns
-            .iter()
-            .map(|column| column.as_str().to_owned())
-            .collect(),
+        columns: sorted(columns.collect()),
         deleted,
     }
 }

@@ -7,8 +7,9 @@ use sea_orm::{
 };
 
 use super::filter::Rows;
-use super::key::{Key, KeyOf, columns, not_found};
+use super::key::{Key, KeyOf, columns};
 use super::row::{own, time};
+use super::unique::conflict_of;
 use super::{Filter, Repository, RepositoryEntity, RepositoryError};
 use crate::error::Error;
 use crate::executor::{Access, Executor};
@@ -72,13 +73,26 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
             }
             None => self.executor.fetch_optional(insert()).await?,
         };
-        let Some(inserted) = inserted else {
-            return Err(self.insert_conflict(&row).await?.into());
+        let inserted = match inserted {
+            Some(inserted) => inserted,
+            None => self.insert_again(row).await?,
         };
+        self.ensure_own_by_relation(Action::Create, &inserted)
+            .await?;
         if let Some(hooks) = E::hooks() {
             hooks.after_insert(&self.tx(), &inserted).await?;
         }
         Ok(inserted)
+    }
+
+    /// Says why a row could not be inserted. Where that can't be found out, the row is inserted
+    /// as it is, and the database says it; or the other row is gone.
+    async fn insert_again(&self, row: E::ActiveModel) -> Result<E::Model, X> {
+        if let Some(conflict) = self.insert_conflict(&row).await? {
+            return Err(conflict.into());
+        }
+        let inserted = self.executor.fetch_optional(Insert::one(row)).await?;
+        Ok(inserted.ok_or(Error::NoRow)?)
     }
 
     /// Inserts any number of rows, all or none, and returns their number: in statements of at
@@ -96,6 +110,7 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
         let rows = &rows;
         let (action, access) = (Action::Create, Access::ATOMIC);
         self.operate("insert_many", action, access, |repository| async move {
+            repository.ensure_bulk(action)?;
             let mut filled = Vec::with_capacity(rows.len());
             for row in rows {
                 let mut row = row.clone();
@@ -142,8 +157,10 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
         let read = self.read_version(&row)?;
         let changes = self.changes(&row);
         if changes.is_empty() {
-            let found = self.find_by_key(&key).await?;
-            return Ok(found.ok_or_else(|| not_found::<E>(&key))?);
+            return match self.find_by_key(&key).await? {
+                Some(found) => Ok(found),
+                None => Err(self.out_of_reach(Action::Update, &key).await?.into()),
+            };
         }
         let is_changed = |column: E::Column| {
             changes
@@ -165,6 +182,8 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
         let Some(updated) = updated else {
             return Err(self.missed(&key, read).await?.into());
         };
+        self.ensure_own_by_relation(Action::Update, &updated)
+            .await?;
         if let Some(hooks) = E::hooks() {
             hooks.after_update(&self.tx(), &updated).await?;
         }
@@ -175,19 +194,19 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
     async fn missed(&self, key: &Key, read: Option<i64>) -> Result<Error, X> {
         let conventions = &self.plan.conventions;
         let (Some(version), Some(read)) = (conventions.version, read) else {
-            return Ok(not_found::<E>(key));
+            return self.out_of_reach(Action::Update, key).await;
         };
         let present = self.visible(Rows::Where(key.condition(self.plan)));
         let present = present.select_only().column(version);
-        Ok(match self.executor.scalar(present).await? {
-            Some(found) => Error::Stale {
+        match self.executor.scalar(present).await? {
+            Some(found) => Ok(Error::Stale {
                 what: E::name(),
                 key: key.display(),
                 read,
                 found,
-            },
-            None => not_found::<E>(key),
-        })
+            }),
+            None => self.out_of_reach(Action::Update, key).await,
+        }
     }
 
     /// Writes the columns that are set to all rows of a filter that aren't deleted, and
@@ -208,6 +227,7 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
             Action::Update,
             Access::WRITE,
             |repository| async move {
+                repository.ensure_bulk(Action::Update)?;
                 repository.check(changes)?;
                 repository.ensure_own(Action::Update, changes)?;
                 let changes = repository.changes(changes);
@@ -254,6 +274,7 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
             Access::WRITE,
             |repository| async move {
                 let conventions = &repository.plan.conventions;
+                repository.ensure_bulk(Action::Update)?;
                 repository.check(row)?;
                 let mut conflict = OnConflict::columns(unique.iter().copied());
                 let kept = [
@@ -295,14 +316,7 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
                 creates.ensure_own(Action::Create, &row)?;
                 let written = repository.executor.insert_or(row, conflict).await?;
                 // The other row is hidden, because it is deleted or another user's.
-                let hidden = || Error::Conflict {
-                    table: E::default().table_name().to_owned(),
-                    columns: unique
-                        .iter()
-                        .map(|column| column.as_str().to_owned())
-                        .collect(),
-                    deleted: repository.own.is_none(),
-                };
+                let hidden = || conflict_of::<E>(unique, repository.own.is_none());
                 Ok(written.ok_or_else(hidden)?)
             },
         )
@@ -334,8 +348,9 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
                     .cond_where(key.condition(plan))
                     .cond_where(repository.writable());
                 let updated = repository.executor.update_returning::<E>(update).await?;
-                let updated = updated.into_iter().next();
-                let updated = updated.ok_or_else(|| not_found::<E>(key))?;
+                let Some(updated) = updated.into_iter().next() else {
+                    return Err(repository.out_of_reach(Action::Update, key).await?.into());
+                };
                 if let Some(hooks) = E::hooks() {
                     hooks.after_update(&repository.tx(), &updated).await?;
                 }
