@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use crate::error::Error;
 use crate::repositories::logs::{Appended, LogEntry};
+use crate::{Repository, RepositoryEntity};
 
 /// The executor, with errors of this crate.
 pub(crate) type Executor = aura_orm::Executor<Error>;
@@ -284,10 +285,21 @@ impl Context {
         }
     }
 
-    /// Returns the condition that limits rows to those of the actor, where the role
-    /// reaches only own rows.
-    pub(crate) fn own_rows<C: ColumnTrait>(&self, owner: C) -> Condition {
-        Condition::all().add_option(self.own.map(|user| owner.eq(user)))
+    /// Returns the repository of an entity, as far as the actor may use it.
+    pub(crate) fn rows<E: RepositoryEntity>(&self) -> Repository<E> {
+        let rows = self.executor.repository();
+        match self.role {
+            _ if self.restricted => rows.restricted(Arc::new(UserRoles)),
+            Some(role) => rows.with_role(role.as_str()),
+            None => rows,
+        }
+    }
+
+    /// Returns the condition of the rows of an entity that are the actor's own through other
+    /// tables, where the role reaches no others.
+    pub(crate) fn own_rows<E: RepositoryEntity>(&self) -> Condition {
+        let own = self.own.and_then(|user| E::own_rows(user.0));
+        own.unwrap_or_else(Condition::all)
     }
 
     /// Returns the user to whose rows the operation is limited.
@@ -295,12 +307,8 @@ impl Context {
         self.own
     }
 
-    /// Fails with [`Error::Forbidden`] for a row of another owner, where the role reaches
-    /// only own rows.
-    pub(crate) fn ensure_owner(&self, op: Op, owner: UserId) -> Result<(), Error> {
-        match self.own {
-            Some(user) if user != owner => Err(self.forbidden(op)),
-            _ => Ok(()),
-        }
+    /// Returns whether the rows of an owner are within the operation's reach.
+    pub(crate) fn reaches(&self, owner: UserId) -> bool {
+        self.own.is_none_or(|user| user == owner)
     }
 }

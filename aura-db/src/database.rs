@@ -9,7 +9,7 @@ use entity::UserId;
 use sea_orm::Statement;
 use secrecy::SecretString;
 
-use crate::context::{Context, Executor, UserRoles};
+use crate::context::{Context, Executor};
 use crate::error::Error;
 use crate::repositories::sessions::{Issued, SessionRequest, Sessions};
 use crate::repositories::users::{User, Users};
@@ -257,7 +257,7 @@ impl Database {
     /// user's role, in its own transaction, so that a demotion counts at once,
     /// and is refused with [`Error::Forbidden`] when the role doesn't
     /// [allow](entity::Role::can) it. Editors and users reach only what they
-    /// own.
+    /// own: rows of others are hidden, as if they weren't there.
     #[must_use]
     pub fn restricted_to(&self, user: &User) -> Restricted {
         Restricted {
@@ -318,7 +318,7 @@ impl Database {
     /// assert_eq!(promoted.role, Role::Admin);
     ///
     /// // The same, once, with values that it owns.
-    /// let change = UserChange { name: Some("Bea".to_owned()), ..UserChange::default() };
+    /// let change = UserChange::new().name("Bea");
     /// let tx = db.begin().await?;
     /// tx.users().update(others[0], change).await?;
     /// tx.commit().await?;
@@ -405,7 +405,7 @@ impl Restricted {
     /// [policy](RepositoryEntity::policy).
     #[must_use]
     pub fn repository<E: RepositoryEntity>(&self) -> Repository<E> {
-        self.context.repository().restricted(Arc::new(UserRoles))
+        self.context.rows()
     }
 
     /// [`Database::transaction`] in which everything is restricted. (Inside of

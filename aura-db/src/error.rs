@@ -26,8 +26,8 @@ pub enum Error {
     Conflict {
         /// The table.
         table: String,
-        /// The columns that must be unique together; the index where it is of an
-        /// expression.
+        /// The columns that must be unique together, in alphabetical order; the index where
+        /// it is of an expression.
         columns: Vec<String>,
         /// The other row is soft-deleted: restore it, or purge it.
         deleted: bool,
@@ -278,11 +278,25 @@ impl From<aura_orm::Error> for Error {
             Orm::Busy { context, source } => Self::Busy { context, source },
             Orm::Timeout { context, source } => Self::Timeout { context, source },
             Orm::Row(error) => Self::Inconsistent(error),
-            Orm::Other { context, source } => Self::Other { context, source },
+            // One of this crate's, which a hook returned.
+            Orm::Other { context, source } => match source.downcast::<Self>() {
+                Ok(error) => *error,
+                Err(source) => Self::Other { context, source },
+            },
             error => Self::Other {
                 context: "running a statement",
                 source: Box::new(error),
             },
+        }
+    }
+}
+
+/// For hooks: from the operation that called it, the error comes out as it was.
+impl From<Error> for aura_orm::Error {
+    fn from(error: Error) -> Self {
+        Self::Other {
+            context: "running a hook",
+            source: Box::new(error),
         }
     }
 }

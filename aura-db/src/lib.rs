@@ -46,6 +46,7 @@
 //! | [`migration`] | the schema, and the [`Runner`](migration::Runner) for migrations of your own (its command line with the feature `cli`) |
 //! | [`Database::health`], [`Database::stats`] | for the endpoints that watch a service |
 //! | [`password`] | hashing, for what is not a login |
+//! | [`prelude`] | what code with tables of its own imports |
 //! | `testing` | throw-away databases and a clock to set, for your own tests (feature `testing`) |
 //!
 //! # Queries of your own
@@ -79,16 +80,16 @@
 //! | `postgres-array` | `Vec<T>` and `Option<Vec<T>>`, which SQLite refuses |
 //!
 //! ```
-//! use aura_db::entity::{Live, WorkflowStatus, workflows};
+//! use aura_db::entity::{RepositoryEntity, WorkflowStatus, workflows};
 //! use aura_db::sea_orm::{ColumnTrait, PaginatorTrait, QueryFilter};
 //!
 //! # async fn example(db: aura_db::Database) -> Result<(), Box<dyn std::error::Error>> {
-//! // `live()` leaves out what is deleted; `find()` does not.
-//! let active = workflows::Entity::live()
+//! // `not_deleted()` leaves out what is deleted; `find()` does not.
+//! let active = workflows::Entity::not_deleted()
 //!     .filter(workflows::COLUMN.status.eq(WorkflowStatus::Active));
 //! let active: Vec<aura_db::Workflow> = db.fetch_all(active).await?;
 //!
-//! let all = workflows::Entity::live().count(&db.seaorm().reader().await?).await?;
+//! let all = workflows::Entity::not_deleted().count(&db.seaorm().reader().await?).await?;
 //! println!("{} of {all} workflows are active", active.len());
 //! # Ok(()) }
 //! ```
@@ -119,8 +120,10 @@ mod database;
 mod error;
 pub mod graph;
 mod health;
+mod input;
 pub mod page;
 pub mod password;
+pub mod prelude;
 mod queries;
 mod repositories;
 mod schema;
@@ -129,7 +132,8 @@ pub mod testing;
 mod validate;
 
 pub use async_trait::async_trait;
-pub use aura_orm::repository::{Conventions, Deleted, Filter, Hooks};
+pub use aura_orm::projection;
+pub use aura_orm::repository::{Conventions, Deleted, Filter, Hooks, Projection};
 pub use aura_orm::{
     CachedSql, CachedStatement, Clock, DatabaseStats, Deserialized, EntityModel, Executor,
     Isolation, ModelOf, OWN_STATEMENTS, OperationStats, RepositoryEntity, RoleSource, RowDecoder,
@@ -147,6 +151,7 @@ pub use entity::{
 pub use error::{Error, FieldError};
 pub use graph::{GraphEdge, GraphNode, GraphProblem, WorkflowGraph};
 pub use health::{Health, PoolHealth, SchemaHealth};
+pub use input::{IntoDocument, IntoText};
 pub use migration::{self, Migrator};
 pub use page::{Cursor, Page, PageRequest, Sort};
 pub use password::NewPassword;

@@ -40,11 +40,11 @@ macro_rules! queries {
             /// Runs a statement of your own and returns all its rows.
             ///
             /// ```
-            /// use aura_db::entity::{Live, Role, users};
+            /// use aura_db::entity::{RepositoryEntity, Role, users};
             /// use aura_db::sea_orm::{ColumnTrait, QueryFilter, QueryOrder};
             ///
             /// # async fn example(db: aura_db::Database) -> Result<(), aura_db::Error> {
-            /// let admins = users::Entity::live()
+            /// let admins = users::Entity::not_deleted()
             ///     .filter(users::COLUMN.role.eq(Role::Admin))
             ///     .order_by_asc(users::Column::Name);
             /// let admins: Vec<aura_db::User> = db.fetch_all(admins).await?;
@@ -54,7 +54,7 @@ macro_rules! queries {
             /// `find_with_related` returns each model with all that is related to it. An
             /// insert, update or delete of an entity returns the rows that it wrote.
             /// Soft-deleted rows are returned too, unless the query starts from
-            /// [`entity::Live::live`].
+            /// [`RepositoryEntity::not_deleted`].
             ///
             /// # Errors
             ///

@@ -1,7 +1,8 @@
 //! What an input must be before it comes near the database: the same on both
 //! backends, every field at once.
 
-use entity::{Document, Outline};
+use entity::{Document, Outline, UserId};
+use sea_orm::ActiveValue;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::error::{Error, FieldError};
@@ -155,6 +156,53 @@ impl Check {
         }
     }
 
+    /// A [name](Self::name), where it is set.
+    pub(crate) fn set_name(
+        &mut self,
+        field: &'static str,
+        value: &ActiveValue<String>,
+        max: usize,
+    ) {
+        if let Some(value) = value.try_as_ref() {
+            self.name(field, value, max);
+        }
+    }
+
+    /// Text that the column doesn't limit, where it is set.
+    pub(crate) fn set_long_text(
+        &mut self,
+        field: &'static str,
+        value: &ActiveValue<Option<String>>,
+    ) {
+        if let Some(value) = is_set(value) {
+            self.long_text(field, value);
+        }
+    }
+
+    /// A [container](Self::container), where it is set.
+    pub(crate) fn set_container(
+        &mut self,
+        field: &'static str,
+        value: &ActiveValue<Option<Document>>,
+    ) {
+        self.container(field, is_set(value));
+    }
+
+    /// Fails with everything that was refused, also without an owner, who is the actor
+    /// unless it is set.
+    pub(crate) fn owner(
+        mut self,
+        owner: &ActiveValue<UserId>,
+        actor: Option<UserId>,
+    ) -> Result<UserId, Error> {
+        let owner = owner.try_as_ref().copied().or(actor);
+        if owner.is_none() {
+            self.refuse("owner", "must be given, or use `acting_as`");
+        }
+        self.done()?;
+        owner.ok_or(Error::Ended)
+    }
+
     /// Fails with everything that was refused.
     pub(crate) fn done(self) -> Result<(), Error> {
         if self.0.is_empty() {
@@ -163,6 +211,14 @@ impl Check {
             Err(Error::Validation(self.0))
         }
     }
+}
+
+/// Returns what a column that may be NULL is set to.
+pub(crate) fn is_set<T>(value: &ActiveValue<Option<T>>) -> Option<&T>
+where
+    Option<T>: Into<sea_orm::Value>,
+{
+    value.try_as_ref().and_then(Option::as_ref)
 }
 
 /// An e-mail address as it is stored and compared.

@@ -206,7 +206,7 @@ async fn every_operation_is_told_and_no_secret() {
             // The user and the session that ends.
             r#"operation{table="users" operation="deactivate" rows=2}"#,
             r#"operation{table="users" operation="create" rows=1 error=another row of users has this email}"#,
-            r#"operation{table="users" operation="find" rows=0}"#,
+            r#"operation{table="users" operation="get" rows=0 error=there is no user"#,
         ] {
             assert!(told(fields), "{backend:?}: {fields} is not in\n{logged}");
         }

@@ -5,10 +5,10 @@
 //! has which stands in `xtask/src/refine.rs`.
 //!
 //! ```
-//! use entity::{Live, Role, users};
+//! use entity::{RepositoryEntity, Role, users};
 //! use sea_orm::{ColumnTrait, DbBackend, EntityTrait, QueryFilter, QueryTrait};
 //!
-//! let admins = users::Entity::live().filter(users::COLUMN.role.eq(Role::Admin));
+//! let admins = users::Entity::not_deleted().filter(users::COLUMN.role.eq(Role::Admin));
 //! assert!(admins.build(DbBackend::Sqlite).to_string().ends_with(
 //!     r#"WHERE "users"."deleted_at" IS NULL AND "users"."role" = 'admin'"#
 //! ));
@@ -16,7 +16,7 @@
 
 mod access;
 mod document;
-mod live;
+mod repositories;
 #[expect(
     missing_docs,
     reason = "generated; the schema is documented in docs/schema.md and by the migrations"
@@ -25,7 +25,7 @@ pub mod tables;
 pub mod types;
 
 pub use access::{Action, Resource, Scope};
+pub use aura_orm::RepositoryEntity;
 pub use document::{DocumentError, Outline};
-pub use live::Live;
 pub use tables::*;
 pub use types::*;

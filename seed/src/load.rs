@@ -1,6 +1,6 @@
 //! Volume to measure with: believable, and the same rows for the same seed.
 
-use aura_db::entity::{Live, users, workflows};
+use aura_db::entity::{RepositoryEntity, users, workflows};
 use aura_db::sea_orm::{ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter, QuerySelect};
 use aura_db::{Database, SeaOrmTransaction};
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
@@ -263,7 +263,7 @@ impl Load {
 
     /// The new users' keys, in the order in which they were made up.
     async fn owners(&self) -> Result<Vec<i64>, Error> {
-        let rows: Vec<(i64, String)> = users::Entity::live()
+        let rows: Vec<(i64, String)> = users::Entity::not_deleted()
             .select_only()
             .columns([users::Column::Id, users::Column::Email])
             .filter(users::Column::Email.ends_with(self.domain()))
@@ -279,7 +279,7 @@ impl Load {
         let (Some(first), Some(last)) = (owners.iter().min(), owners.iter().max()) else {
             return Ok(Vec::new());
         };
-        let rows: Vec<(i64, String)> = workflows::Entity::live()
+        let rows: Vec<(i64, String)> = workflows::Entity::not_deleted()
             .select_only()
             .columns([workflows::Column::Id, workflows::Column::Name])
             .filter(workflows::Column::OwnerId.between(*first, *last))

@@ -2,9 +2,9 @@
 
 use aura_orm::{RowError, RowReader};
 use chrono::{DateTime, NaiveDate, SubsecRound, TimeDelta, Utc};
-use entity::{Document, DocumentError, Live};
+use entity::{Document, DocumentError, RepositoryEntity};
 use sea_orm::sea_query::{Expr, Query, SimpleExpr, UpdateStatement};
-use sea_orm::{ColumnTrait, DbBackend, DbErr, QueryFilter, Value};
+use sea_orm::{ColumnTrait, DbBackend, DbErr, Value};
 
 use crate::context::Context;
 use crate::error::Error;
@@ -13,42 +13,28 @@ pub mod agents;
 pub mod executions;
 pub(crate) mod filter;
 pub mod logs;
+mod own_page;
+pub(crate) mod owned;
 pub mod plugins;
 pub mod sessions;
-mod summary;
 pub mod users;
 pub mod workflows;
 
 impl Context {
     /// An update of a managed table that already says when and by whom.
-    pub(crate) fn audited_update<E: Live>(&self, now: DateTime<Utc>) -> UpdateStatement {
-        Query::update()
-            .table(E::default().table_ref())
-            .value(E::UPDATED_AT, now)
-            .value(E::UPDATED_BY, Value::from(self.actor().map(|user| user.0)))
-            .take()
+    pub(crate) fn audited_update<E: RepositoryEntity>(
+        &self,
+        now: DateTime<Utc>,
+    ) -> UpdateStatement {
+        let conventions = E::conventions();
+        let mut update = Query::update().table(E::default().table_ref()).take();
+        if let (Some(at), Some(by)) = (conventions.updated_at, conventions.updated_by) {
+            update
+                .value(at, now)
+                .value(by, Value::from(self.actor().map(|user| user.0)));
+        }
+        update
     }
-}
-
-/// Removes a deleted row for good.
-pub(crate) async fn purge<E: Live>(h: &Context, what: &'static str, id: i64) -> Result<(), Error> {
-    let delete = Query::delete()
-        .from_table(E::default().table_ref())
-        .and_where(E::ID.eq(id))
-        .and_where(E::DELETED_AT.is_not_null())
-        .take();
-    if h.delete_many(&delete).await? > 0 {
-        return Ok(());
-    }
-    if h.exists(E::find().filter(E::ID.eq(id))).await? {
-        return Err(Error::State {
-            what,
-            key: id.to_string(),
-            state: "is not deleted",
-            hint: "only what is deleted can be purged",
-        });
-    }
-    Err(Error::not_found(what, id))
 }
 
 /// The first moment to the microsecond, which is as fine as rows are, that is

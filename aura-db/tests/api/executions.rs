@@ -58,7 +58,7 @@ async fn an_execution_is_followed_to_its_end(test: TestDb) {
     let (_, stranger) = service.join("uma", Role::User).await;
     let execution = start(&service, &admin, 20).await;
     let path = format!("/executions/{execution}/logs");
-    for (token, status) in [(stranger.as_str(), 403), ("", 401)] {
+    for (token, status) in [(stranger.as_str(), 404), ("", 401)] {
         assert_eq!(service.get(&path, token).await.status, status);
     }
 

@@ -187,12 +187,13 @@ async fn roles_count(test: TestDb) {
     let umas = service.db.workflows().create(umas).await.expect("created");
     let umas = format!("/workflows/{}/executions", umas.id);
 
-    // Viewers see all and change nothing; editors and users have their own.
+    // Viewers see all and change nothing; editors and users have their own, and those of
+    // others are hidden from them.
     for (token, seen, read, created, saved) in [
         (&admin, 2, 200, 201, 200),
         (&viewer, 3, 200, 403, 403),
-        (&editor, 0, 403, 201, 403),
-        (&user, 1, 403, 403, 403),
+        (&editor, 0, 404, 201, 404),
+        (&user, 1, 404, 403, 403),
     ] {
         let list = service.get("/workflows", token).await.json();
         assert_eq!(list["items"].as_array().map(Vec::len), Some(seen));

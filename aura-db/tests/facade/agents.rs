@@ -91,7 +91,7 @@ async fn names_are_unique_per_owner(db: TestDb) {
                 panic!("{error:?}")
             };
             assert_eq!((table.as_str(), deleted), ("agents", now_deleted));
-            assert_eq!(columns, ["owner_id", "name"]);
+            assert_eq!(columns, ["name", "owner_id"]);
         }
     };
     taken(false).await;
@@ -372,7 +372,7 @@ async fn renamed_to_one_name_at_once(db: TestDb) {
                 deleted,
             }) => {
                 assert_eq!((table.as_str(), deleted), ("agents", false));
-                assert_eq!(columns, ["owner_id", "name"]);
+                assert_eq!(columns, ["name", "owner_id"]);
             }
             Err(error) => panic!("{error:?}"),
         }

@@ -45,10 +45,7 @@ async fn every_path(db: TestDb) {
     let users = acting.users();
     let clean = async || {
         // Nobody's, so that the next one is seen.
-        let change = UserChange {
-            name: Some("Ada".to_owned()),
-            ..UserChange::default()
-        };
+        let change = UserChange::new().name("Ada");
         let cleaned = db.users().update(ada, change).await.expect("cleaned");
         assert_eq!(cleaned.updated_by, None);
         clock.advance(Duration::from_secs(1));
@@ -58,10 +55,7 @@ async fn every_path(db: TestDb) {
         assert_eq!(trail(&row), (None, Some(admin.id)), "{what}");
         assert_eq!(row.updated_at, db.now(), "{what}");
     };
-    let change = UserChange {
-        email: Some("lovelace@example.org".to_owned()),
-        ..UserChange::default()
-    };
+    let change = UserChange::new().email("lovelace@example.org");
     users.update(ada, change).await.expect("updated");
     noted("update").await;
     clean().await;

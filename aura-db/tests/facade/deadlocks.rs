@@ -85,10 +85,7 @@ async fn deadlock_timeout(db: &Database) -> String {
 }
 
 fn named(name: &str) -> UserChange {
-    UserChange {
-        name: Some(name.to_owned()),
-        ..UserChange::default()
-    }
+    UserChange::new().name(name)
 }
 
 /// One that an application makes. The test's role may set the timeout.

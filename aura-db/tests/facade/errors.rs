@@ -287,7 +287,7 @@ async fn rows_that_were_imported(test: TestDb) {
     register().await.expect("the next key is free");
     hire().await.expect("the next key is free");
     assert_error!(create().await, Error::Conflict { columns, .. } if columns == ["email"]);
-    assert_error!(hire().await, Error::Conflict { columns, .. } if columns == ["owner_id", "name"]);
+    assert_error!(hire().await, Error::Conflict { columns, .. } if columns == ["name", "owner_id"]);
 }
 
 /// Named alike on both, whatever the index is called.

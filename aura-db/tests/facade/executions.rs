@@ -204,7 +204,7 @@ async fn lists_and_filters(db: TestDb) {
     let running = all().status(ExecutionStatus::Running);
     assert_eq!(found(running.clone()).await, Some(vec![0]));
     assert_eq!(
-        found(running.status(ExecutionStatus::Queued))
+        found(all().statuses([ExecutionStatus::Running, ExecutionStatus::Queued]))
             .await
             .map(|l| l.len()),
         Some(4)

@@ -11,6 +11,7 @@ use testdb::TestDb;
 use crate::support::{assert_error, open, user};
 
 testdb::both!(migrated:
+    pages_of_own_executions,
     users_see_and_run_their_own, editors_run_and_do_not_read, viewers_read_everything,
     only_admins_work, a_transfer_moves_the_executions,
 );
@@ -67,24 +68,72 @@ async fn users_see_and_run_their_own(db: TestDb) {
     let with_logs = executions.get_with_logs(own.id, 5).await.expect("own");
     assert_eq!(with_logs.0, own);
 
+    // Those of others are hidden, as if they weren't there.
     let no = executions.enqueue(new(other)).await;
-    assert_error!(no, Error::Forbidden { .. });
-    assert_error!(executions.find(theirs.id).await, Error::Forbidden { .. });
+    assert_error!(
+        no,
+        Error::NotFound {
+            what: "workflow",
+            ..
+        }
+    );
+    assert_eq!(executions.find(theirs.id).await.expect("an answer"), None);
     let no = executions.get_with_logs(theirs.id, 5).await;
-    assert_error!(no, Error::Forbidden { .. });
-    assert_error!(executions.cancel(theirs.id).await, Error::Forbidden { .. });
+    assert_error!(
+        no,
+        Error::NotFound {
+            what: "execution",
+            ..
+        }
+    );
+    assert_error!(executions.cancel(theirs.id).await, Error::NotFound { .. });
     let left = db.executions().get(theirs.id).await.expect("there");
     assert_eq!(left, theirs, "untouched");
 
     db.executions().claim("w", LEASE).await.expect("an answer");
     let wait = db.executions().wait(theirs.id, "w", None, None).await;
     wait.expect("waiting");
-    assert_error!(executions.resume(theirs.id).await, Error::Forbidden { .. });
+    assert_error!(executions.resume(theirs.id).await, Error::NotFound { .. });
     let canceled = executions.cancel(own.id).await.expect("canceled");
     assert_eq!(canceled.status, ExecutionStatus::Canceled);
     assert_error!(executions.cancel(own.id).await, Error::State { .. });
     let nothing = executions.cancel(4711.into()).await;
     assert_error!(nothing, Error::NotFound { .. });
+}
+
+/// From the first page to the last, in either order.
+async fn pages_of_own_executions(db: TestDb) {
+    let db = open(&db).await;
+    let (ada, first) = owner(&db, "ada", Role::User).await;
+    let (_, other) = owner(&db, "bob", Role::User).await;
+    let second = NewWorkflow::new("w").owner(ada.id);
+    let second = db.workflows().create(second).await.expect("created").id;
+    let mut expected = Vec::new();
+    for nth in 0..24 {
+        let flow = [first, other, second, other][nth % 4];
+        let execution = db.executions().enqueue(new(flow)).await.expect("queued");
+        if flow != other {
+            expected.push(execution.id);
+        }
+    }
+    let executions = db.restricted_to(&ada).executions();
+    for (filter, newest_first) in [
+        (ExecutionFilter::new(), true),
+        (ExecutionFilter::new().oldest_first(), false),
+    ] {
+        let mut found = Vec::new();
+        let mut page = PageRequest::first(5);
+        loop {
+            let list = executions.list(filter.clone(), page).await.expect("a page");
+            found.extend(list.items.iter().map(|execution| execution.id));
+            let Some(next) = list.next else { break };
+            page = PageRequest::after(next, 5);
+        }
+        if newest_first {
+            found.reverse();
+        }
+        assert_eq!(found, expected);
+    }
 }
 
 async fn editors_run_and_do_not_read(db: TestDb) {
@@ -162,6 +211,6 @@ async fn a_transfer_moves_the_executions(db: TestDb) {
     db.users().transfer(ada.id, bob.id).await.expect("given");
     let (ada, bob) = (db.restricted_to(&ada), db.restricted_to(&bob));
     assert!(seen(&ada, ExecutionFilter::new()).await.is_empty());
-    assert_error!(ada.executions().cancel(id).await, Error::Forbidden { .. });
+    assert_error!(ada.executions().cancel(id).await, Error::NotFound { .. });
     bob.executions().cancel(id).await.expect("canceled");
 }

@@ -72,10 +72,7 @@ async fn names_and_texts(db: TestDb) {
     for text in CORPUS {
         // Some are blank, which a name must not be.
         let name = format!("n{text}");
-        let change = UserChange {
-            name: Some(name.clone()),
-            ..UserChange::default()
-        };
+        let change = UserChange::new().name(name.clone());
         let changed = db.users().update(ada.id, change).await.expect("changed");
         assert_eq!(changed.name, name);
         assert_eq!(db.users().get(ada.id).await.expect("there").name, name);
@@ -123,10 +120,7 @@ async fn emails(db: TestDb) {
         );
         let login = db.login(&email, *text, SessionRequest::default()).await;
         assert_error!(login, Error::Credentials);
-        let change = UserChange {
-            email: Some(email.clone()),
-            ..UserChange::default()
-        };
+        let change = UserChange::new().email(email.clone());
         match db.users().update(ada.id, change).await {
             Ok(changed) => {
                 assert_eq!(changed.email, email.trim().to_ascii_lowercase());
@@ -328,7 +322,7 @@ async fn plugins_and_agents(db: TestDb) {
             (plugin.version, plugin.author.as_deref()),
             (version, Some(*text))
         );
-        assert_eq!(plugin.config_schema, new.config_schema);
+        assert_eq!(&plugin.config_schema, new.as_ref().config_schema.as_ref());
         assert_eq!(
             db.plugins().register(new).await.expect("again").id,
             plugin.id
@@ -355,7 +349,7 @@ async fn plugins_and_agents(db: TestDb) {
         let agent = db.agents().create(new.clone()).await.expect("created");
         assert_eq!((&agent.name, &agent.model), (&name, &name));
         assert_eq!(agent.description.as_deref(), Some(*text));
-        assert_eq!(agent.config, new.config);
+        assert_eq!(&agent.config, new.as_ref().config.as_ref());
         assert_error!(db.agents().create(new).await, Error::Conflict { .. });
         let change = AgentChange::new().name(format!("{name}2"));
         let agent = db.agents().update(agent.id, change).await.expect("changed");

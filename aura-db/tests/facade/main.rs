@@ -44,6 +44,7 @@ mod repository_hooks;
 mod repository_lists;
 mod repository_query;
 mod repository_related;
+mod repository_scopes;
 mod repository_unique;
 mod repository_writes;
 mod sessions;

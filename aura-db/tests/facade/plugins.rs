@@ -198,7 +198,7 @@ async fn lists_and_filters(db: TestDb) {
     let bad = all().text("\0").author("x".repeat(161));
     assert_eq!(
         refused(db.plugins().list(bad, PageRequest::first(1)).await),
-        ["author", "text"]
+        ["text", "author"]
     );
 }
 

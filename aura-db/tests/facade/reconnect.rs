@@ -30,10 +30,7 @@ async fn connect(mut config: Config) -> Database {
 }
 
 async fn rename(db: Database, id: UserId, name: String) -> Result<(), Error> {
-    let change = UserChange {
-        name: Some(name),
-        ..UserChange::default()
-    };
+    let change = UserChange::new().name(name);
     db.users().update(id, change).await.map(|_| ())
 }
 

@@ -192,7 +192,7 @@ async fn an_inserted_row_is_complete(test: TestDb) {
     assert_error!(
         mine.insert(credential("GitHub")).await,
         Error::Conflict { table, columns, deleted: false }
-            if table == "credentials" && columns == ["owner_id", "name"]
+            if table == "credentials" && columns == ["name", "owner_id"]
     );
     let foreign = credential::ActiveModel {
         owner_id: Set(UserId(i64::MAX)),

@@ -90,10 +90,12 @@ impl Hooks<account::Entity> for Audit {
 
     async fn after_insert(&self, tx: &Tx, row: &account::Model) -> Done {
         Self::note(tx, format!("inserted {}", row.name)).await?;
-        if row.name == "bad" {
-            return Err(aura_db::OrmError::field("name", "must not be bad"));
+        match row.name.as_str() {
+            "bad" => Err(aura_db::OrmError::field("name", "must not be bad")),
+            // An error of this crate's, which the executor below knows nothing of.
+            "secret" => Err(Error::Credentials)?,
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     async fn before_update(&self, tx: &Tx, row: &mut account::ActiveModel) -> Done {
@@ -200,6 +202,8 @@ async fn an_error_undoes_the_write(test: TestDb) {
     assert_eq!(error.to_string(), "not valid: name: must not be bad");
     assert_eq!(accounts.count(()).await.expect("read"), 0);
     assert_eq!(noted(&db).await, [""; 0], "undone too");
+    let refused = accounts.insert(account("secret")).await;
+    assert_error!(refused, Error::Credentials);
     let row = accounts.insert(account("a")).await.expect("inserted");
     let balance = account::Column::Balance;
     let below = accounts.increment(row.id, balance, -1).await;

@@ -183,7 +183,7 @@ async fn an_upsert_inserts_or_updates(test: TestDb) {
     credentials.delete(first.id).await.expect("deleted");
     assert_error!(
         credentials.upsert(with_note("3"), &unique).await,
-        Error::Conflict { columns, deleted: true, .. } if columns == ["owner_id", "name"]
+        Error::Conflict { columns, deleted: true, .. } if columns == ["name", "owner_id"]
     );
 
     let quotas = db.repository::<quota::Entity>();

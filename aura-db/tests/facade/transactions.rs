@@ -291,13 +291,7 @@ async fn lost_updates_are_retried(db: TestDb) {
     let db = open(&db).await;
     let ada = user(&db, "ada").await;
     db.users()
-        .update(
-            ada.id,
-            UserChange {
-                name: Some("0".into()),
-                ..UserChange::default()
-            },
-        )
+        .update(ada.id, UserChange::new().name("0"))
         .await
         .expect("renamed");
     let tasks: Vec<_> = (0..8)
@@ -310,15 +304,8 @@ async fn lost_updates_are_retried(db: TestDb) {
                         .transaction_at(Isolation::Serializable, |tx| async move {
                             let user = tx.users().get(ada.id).await?;
                             let next = user.name.parse::<u32>().unwrap_or(0) + 1;
-                            let name = Some(next.to_string());
                             tx.users()
-                                .update(
-                                    ada.id,
-                                    UserChange {
-                                        name,
-                                        ..UserChange::default()
-                                    },
-                                )
+                                .update(ada.id, UserChange::new().name(next.to_string()))
                                 .await
                         })
                         .await;

@@ -15,10 +15,14 @@ testdb::both!(migrated:
 );
 
 fn change(name: Option<&str>, email: Option<&str>) -> UserChange {
-    UserChange {
-        name: name.map(str::to_owned),
-        email: email.map(str::to_owned),
+    let mut change = UserChange::new();
+    if let Some(name) = name {
+        change = change.name(name);
     }
+    if let Some(email) = email {
+        change = change.email(email);
+    }
+    change
 }
 
 async fn creating(db: TestDb) {

@@ -143,7 +143,7 @@ async fn the_heir_has_an_agent_of_that_name(test: TestDb) {
                     deleted: told,
                 }) => {
                     assert_eq!((table.as_str(), told), ("agents", deleted));
-                    assert_eq!(columns, ["owner_id", "name"]);
+                    assert_eq!(columns, ["name", "owner_id"]);
                 }
                 other => panic!("{other:?}"),
             }

@@ -24,6 +24,31 @@ fn read(folder: &Path, methods: &mut BTreeMap<String, BTreeSet<String>>) {
     }
 }
 
+/// The macros that give a repository methods.
+const MACROS: &str = include_str!("../../src/repositories/filter.rs");
+
+/// The methods of a macro's arm, and what they may fail with.
+fn of_macro(name: &str, lists: bool) -> Vec<(String, BTreeSet<String>)> {
+    let start = format!("macro_rules! {name} {{");
+    let body = MACROS.split_once(&start).expect("the macro").1;
+    let body = body.split_once("\n}\n").expect("its end").0;
+    let mut methods = Vec::new();
+    let mut documentation = String::new();
+    for line in body.lines() {
+        if let Some(text) = line.trim_start().strip_prefix("///") {
+            documentation.push_str(text);
+        } else if let Some(method) = line.strip_prefix("            pub async fn ") {
+            let end = method.find('(').expect("its arguments");
+            let is_list = method.starts_with("list");
+            if lists || !is_list {
+                methods.push((method[..end].to_owned(), errors(&documentation)));
+            }
+            documentation.clear();
+        }
+    }
+    methods
+}
+
 fn scan(source: &str, methods: &mut BTreeMap<String, BTreeSet<String>>) {
     let mut repository = None;
     let mut documentation = String::new();
@@ -40,6 +65,14 @@ fn scan(source: &str, methods: &mut BTreeMap<String, BTreeSet<String>>) {
                 "Agents",
             ];
             repository = all.contains(&name).then(|| name.to_lowercase());
+        }
+        if let Some((name, arguments)) = line.split_once("!(")
+            && ["reads", "deletes", "switches"].contains(&name)
+            && let Some((repository, _)) = arguments.split_once(" of ")
+        {
+            for (method, errors) in of_macro(name, arguments.contains("Filter")) {
+                methods.insert(format!("{}.{method}", repository.to_lowercase()), errors);
+            }
         }
         if let Some(text) = line.trim_start().strip_prefix("///") {
             documentation.push_str(text);

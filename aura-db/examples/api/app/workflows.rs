@@ -56,11 +56,11 @@ pub(crate) async fn create(
     body: Result<Json<Content>, JsonRejection>,
 ) -> Result<impl IntoResponse, ApiError> {
     let Json(content) = body?;
-    let mut new = NewWorkflow::new(content.name);
-    new.description = content.description;
-    new.settings = content.settings;
-    new.connections = content.connections;
-    new.nodes = content.nodes;
+    let new = NewWorkflow::new(content.name)
+        .description(content.description)
+        .settings(content.settings)
+        .connections(content.connections)
+        .nodes(content.nodes);
     let flow = caller.db.workflows().create(new).await?;
     let location = [(header::LOCATION, format!("/workflows/{}", flow.id))];
     Ok((StatusCode::CREATED, location, Json(flow)))

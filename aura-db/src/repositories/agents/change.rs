@@ -1,98 +1,67 @@
 //! New agents and changes of them.
 
-use entity::{Document, UserId};
-use sea_orm::ActiveValue::{self, Set};
+use entity::{UserId, agents};
+use sea_orm::ActiveValue::Set;
 
-/// An agent to be created.
+use crate::repositories::filter::setters;
+use crate::validate::Check;
+use crate::{IntoDocument, IntoText};
+
+/// An agent to be created, which is enabled.
 #[derive(Debug, Clone)]
-pub struct NewAgent {
-    /// At most 120 characters, and unique among its owner's.
-    pub name: String,
-    /// Anything, up to 1 MiB.
-    pub description: Option<String>,
-    /// Which language model; at most 120 characters.
-    pub model: String,
-    /// Its settings: an object or an array.
-    pub config: Option<Document>,
-    /// Whose it is; without one, who acts.
-    pub owner: Option<UserId>,
-}
+pub struct NewAgent(pub(super) agents::ActiveModel);
 
 impl NewAgent {
-    /// An agent without settings.
+    /// Creates one without settings. The name has at most 120 characters and is unique
+    /// among its owner's; `model` is a language model's, of at most 120 characters.
     pub fn new(name: impl Into<String>, model: impl Into<String>) -> Self {
-        Self {
-            name: name.into(),
-            description: None,
-            model: model.into(),
-            config: None,
-            owner: None,
-        }
-    }
-
-    /// With a description.
-    #[must_use]
-    pub fn description(mut self, text: impl Into<String>) -> Self {
-        self.description = Some(text.into());
-        self
-    }
-
-    /// With settings.
-    #[must_use]
-    pub fn config(mut self, json: impl Into<Document>) -> Self {
-        self.config = Some(json.into());
-        self
-    }
-
-    /// That belongs to this user.
-    #[must_use]
-    pub fn owner(mut self, owner: UserId) -> Self {
-        self.owner = Some(owner);
-        self
+        Self(agents::ActiveModel {
+            name: Set(name.into()),
+            model: Set(model.into()),
+            is_enabled: Set(true),
+            ..Default::default()
+        })
     }
 }
 
-/// What changes about an agent; what isn't mentioned stays.
+setters!(NewAgent of agents {
+    /// Sets the description, of at most 1 MiB.
+    description(text: impl IntoText) => 0.description = Set(text.into_text()),
+    /// Sets the settings: an object or an array.
+    config(json: impl IntoDocument) => 0.config = Set(json.into_document()),
+    /// Sets the user whom it belongs to: the actor, unless it is set.
+    owner(owner: UserId) => 0.owner_id = Set(owner),
+});
+
+/// What changes about an agent; what isn't set stays.
 #[derive(Debug, Clone, Default)]
-pub struct AgentChange {
-    pub(super) name: Option<String>,
-    pub(super) description: ActiveValue<Option<String>>,
-    pub(super) model: Option<String>,
-    pub(super) config: ActiveValue<Option<Document>>,
-}
+pub struct AgentChange(pub(super) agents::ActiveModel);
 
 impl AgentChange {
-    /// No change yet.
+    /// Creates a change of nothing.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
+}
 
-    /// Another name.
-    #[must_use]
-    pub fn name(mut self, name: impl Into<String>) -> Self {
-        self.name = Some(name.into());
-        self
-    }
+setters!(AgentChange of agents {
+    /// Sets the name.
+    name(name: impl Into<String>) => 0.name = Set(name.into()),
+    /// Sets the description, or removes it.
+    description(text: impl IntoText) => 0.description = Set(text.into_text()),
+    /// Sets the language model.
+    model(name: impl Into<String>) => 0.model = Set(name.into()),
+    /// Sets the settings, or removes them.
+    config(json: impl IntoDocument) => 0.config = Set(json.into_document()),
+});
 
-    /// Another description, or none.
-    #[must_use]
-    pub fn description(mut self, text: Option<String>) -> Self {
-        self.description = Set(text);
-        self
-    }
-
-    /// Another language model.
-    #[must_use]
-    pub fn model(mut self, model: impl Into<String>) -> Self {
-        self.model = Some(model.into());
-        self
-    }
-
-    /// Other settings, or none.
-    #[must_use]
-    pub fn config(mut self, json: Option<Document>) -> Self {
-        self.config = Set(json);
-        self
-    }
+/// Checks what is set.
+pub(super) fn check(row: &agents::ActiveModel) -> Check {
+    let mut check = Check::default();
+    check.set_name("name", &row.name, 120);
+    check.set_long_text("description", &row.description);
+    check.set_name("model", &row.model, 120);
+    check.set_container("config", &row.config);
+    check
 }

@@ -1,166 +1,115 @@
 //! Which executions.
 
+use aura_orm::projection;
 use chrono::{DateTime, Utc};
-use entity::{ExecutionId, ExecutionMode, ExecutionStatus, WorkflowId, executions, workflows};
-use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, QuerySelect, QueryTrait, Select};
+use entity::{ExecutionId, ExecutionMode, ExecutionStatus, WorkflowId, executions};
+use sea_orm::ColumnTrait;
 use serde::Serialize;
 
-use crate::context::Context;
-use crate::error::Error;
 use crate::repositories::clamp_timestamp;
-use crate::repositories::summary::summary;
-use crate::validate::Check;
-use aura_orm::page::Sort;
+use crate::repositories::filter::ListFilter;
 
-/// An execution without its documents.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct ExecutionSummary {
-    /// The key.
-    pub id: ExecutionId,
-    /// Of which workflow.
-    pub workflow_id: WorkflowId,
-    /// At which version it was queued.
-    pub workflow_version: i64,
-    /// What started it.
-    pub mode: ExecutionMode,
-    /// Where it stands.
-    pub status: ExecutionStatus,
-    /// Who holds it, or ended it.
-    pub worker_id: Option<String>,
-    /// Until when the worker holds it.
-    pub lease_until: Option<DateTime<Utc>>,
-    /// Until when it waits.
-    pub wait_until: Option<DateTime<Utc>>,
-    /// When a worker first took it.
-    pub started_at: Option<DateTime<Utc>>,
-    /// When it ended.
-    pub finished_at: Option<DateTime<Utc>>,
-    /// When it was queued.
-    pub created_at: DateTime<Utc>,
+projection! {
+    /// An execution without its documents.
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+    #[non_exhaustive]
+    pub struct ExecutionSummary of executions {
+        /// The key.
+        pub id: ExecutionId = Id,
+        /// Of which workflow.
+        pub workflow_id: WorkflowId = WorkflowId,
+        /// At which version it was queued.
+        pub workflow_version: i64 = WorkflowVersion,
+        /// What started it.
+        pub mode: ExecutionMode = Mode,
+        /// Where it stands.
+        pub status: ExecutionStatus = Status,
+        /// Which worker holds it, or ended it.
+        pub worker_id: Option<String> = WorkerId,
+        /// Until when the worker holds it.
+        pub lease_until: Option<DateTime<Utc>> = LeaseUntil,
+        /// Until when it waits.
+        pub wait_until: Option<DateTime<Utc>> = WaitUntil,
+        /// When a worker first took it.
+        pub started_at: Option<DateTime<Utc>> = StartedAt,
+        /// When it ended.
+        pub finished_at: Option<DateTime<Utc>> = FinishedAt,
+        /// When it was queued.
+        pub created_at: DateTime<Utc> = CreatedAt,
+    }
 }
 
-summary!(ExecutionSummary of executions {
-    id: Id, workflow_id: WorkflowId, workflow_version: WorkflowVersion, mode: Mode, status: Status, worker_id: WorkerId, lease_until: LeaseUntil, wait_until: WaitUntil, started_at: StartedAt, finished_at: FinishedAt, created_at: CreatedAt,
-});
+/// Which executions; newest first, unless it is set.
+#[derive(Debug, Clone)]
+pub struct ExecutionFilter(pub(super) ListFilter<executions::Entity>);
 
-/// Which executions; newest first, unless asked otherwise.
-#[derive(Debug, Clone, Default)]
-pub struct ExecutionFilter {
-    workflow: Option<WorkflowId>,
-    statuses: Vec<ExecutionStatus>,
-    mode: Option<ExecutionMode>,
-    worker: Option<String>,
-    from: Option<DateTime<Utc>>,
-    until: Option<DateTime<Utc>>,
-    oldest_first: bool,
+impl Default for ExecutionFilter {
+    fn default() -> Self {
+        Self(ListFilter::newest_first())
+    }
 }
 
 impl ExecutionFilter {
-    /// All executions.
+    /// Creates a filter of all executions.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Those of this workflow.
+    /// Creates a filter of those of a workflow.
     #[must_use]
     pub fn workflow(workflow: WorkflowId) -> Self {
-        Self {
-            workflow: Some(workflow),
-            ..Self::new()
-        }
+        let of_workflow = executions::COLUMN.workflow_id.eq(workflow);
+        Self(ListFilter::newest_first().and(of_workflow))
     }
 
-    /// Those with this status, or with one of several when called again.
+    /// Filters those with this status.
     #[must_use]
-    pub fn status(mut self, status: ExecutionStatus) -> Self {
-        self.statuses.push(status);
-        self
+    pub fn status(self, status: ExecutionStatus) -> Self {
+        self.statuses([status])
     }
 
-    /// Those that were started so.
+    /// Filters those with one of these statuses.
     #[must_use]
-    pub fn mode(mut self, mode: ExecutionMode) -> Self {
-        self.mode = Some(mode);
-        self
+    pub fn statuses(self, statuses: impl IntoIterator<Item = ExecutionStatus>) -> Self {
+        Self(self.0.and(executions::COLUMN.status.is_in(statuses)))
     }
 
-    /// Those that this worker holds or ended.
+    /// Filters those that were started so.
     #[must_use]
-    pub fn worker(mut self, worker: impl Into<String>) -> Self {
-        self.worker = Some(worker.into());
-        self
+    pub fn mode(self, mode: ExecutionMode) -> Self {
+        Self(self.0.and(executions::COLUMN.mode.eq(mode)))
     }
 
-    /// Those queued at this time or later.
+    /// Filters those that this worker holds or ended.
     #[must_use]
-    pub fn from(mut self, time: DateTime<Utc>) -> Self {
-        self.from = Some(time);
-        self
+    pub fn worker(self, worker: impl AsRef<str>) -> Self {
+        let by_worker = |worker: &str| executions::COLUMN.worker_id.eq(worker);
+        Self(self.0.and_text("worker", worker.as_ref(), 64, by_worker))
     }
 
-    /// Those queued before this time.
+    /// Filters those queued at this time or later.
     #[must_use]
-    pub fn until(mut self, time: DateTime<Utc>) -> Self {
-        self.until = Some(time);
-        self
+    pub fn from(self, time: DateTime<Utc>) -> Self {
+        Self(
+            self.0
+                .and(executions::COLUMN.created_at.gte(clamp_timestamp(time))),
+        )
     }
 
-    /// Oldest first.
+    /// Filters those queued before this time.
+    #[must_use]
+    pub fn until(self, time: DateTime<Utc>) -> Self {
+        Self(
+            self.0
+                .and(executions::COLUMN.created_at.lt(clamp_timestamp(time))),
+        )
+    }
+
+    /// Sorts the oldest first.
     #[must_use]
     pub fn oldest_first(mut self) -> Self {
-        self.oldest_first = true;
+        self.0.descending = false;
         self
-    }
-
-    pub(super) fn select(&self, h: &Context) -> Result<Select<executions::Entity>, Error> {
-        let mut check = Check::default();
-        check.optional("worker", self.worker.as_deref(), 64);
-        check.done()?;
-        let own = h.limited_to().map(|_| {
-            let own = workflows::Entity::find()
-                .select_only()
-                .column(workflows::Column::Id)
-                .filter(h.own_rows(workflows::Column::OwnerId));
-            executions::COLUMN.workflow_id.in_subquery(own.into_query())
-        });
-        let statuses = (!self.statuses.is_empty()).then(|| {
-            executions::COLUMN
-                .status
-                .is_in(self.statuses.iter().copied())
-        });
-        Ok(executions::Entity::find().filter(
-            Condition::all()
-                .add_option(own)
-                .add_option(
-                    self.workflow
-                        .map(|id| executions::COLUMN.workflow_id.eq(id)),
-                )
-                .add_option(statuses)
-                .add_option(self.mode.map(|mode| executions::COLUMN.mode.eq(mode)))
-                .add_option(
-                    self.worker
-                        .clone()
-                        .map(|worker| executions::COLUMN.worker_id.eq(worker)),
-                )
-                .add_option(
-                    self.from
-                        .map(|from| executions::COLUMN.created_at.gte(clamp_timestamp(from))),
-                )
-                .add_option(
-                    self.until
-                        .map(|until| executions::COLUMN.created_at.lt(clamp_timestamp(until))),
-                ),
-        ))
-    }
-
-    pub(super) fn sorted(&self) -> Sort<executions::Entity> {
-        let oldest_first = Sort::default();
-        if self.oldest_first {
-            oldest_first
-        } else {
-            oldest_first.reverse()
-        }
     }
 }

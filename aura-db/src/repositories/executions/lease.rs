@@ -8,7 +8,7 @@ use entity::{Action, Document, ExecutionId, ExecutionMode, ExecutionStatus, exec
 use sea_orm::sea_query::{Expr, Query, SimpleExpr, UpdateStatement};
 use sea_orm::{ColumnTrait, DbBackend, EntityTrait, Iterable, QueryFilter};
 
-use super::{ENDED, Execution, Executions, ensure_owner, find, missing, op, run};
+use super::{ENDED, Execution, Executions, missing, op, run};
 use crate::context::{Context, Op};
 use crate::error::Error;
 use crate::repositories::{clamp_timestamp, readable, set_json};
@@ -338,15 +338,18 @@ impl Executions {
         let update = &update;
         self.0
             .write(op, |h| async move {
-                if h.limited_to().is_some() {
-                    let execution = find(&h, op, id).await?.ok_or_else(|| missing(id))?;
-                    ensure_owner(&h, op, execution.workflow_id).await?;
-                }
-                let changed = h.update_returning::<executions::Entity>(update.clone());
+                let mut update = update.clone();
+                update.cond_where(h.own_rows::<executions::Entity>());
+                let changed = h.update_returning::<executions::Entity>(update);
                 if let Some(execution) = changed.await?.pop() {
                     return Ok(execution);
                 }
-                find(&h, op, id).await?.ok_or_else(|| missing(id))?;
+                let there = executions::Entity::find()
+                    .filter(executions::COLUMN.id.eq(id))
+                    .filter(h.own_rows::<executions::Entity>());
+                if !h.exists(there).await? {
+                    return Err(missing(id));
+                }
                 Err(Error::State {
                     what: "execution",
                     key: id.to_string(),

@@ -28,7 +28,7 @@ mod stats;
 
 use chrono::{DateTime, Utc};
 use entity::{
-    Action, Document, ExecutionId, ExecutionMode, ExecutionStatus, Resource, UserId, WorkflowId,
+    Action, Document, ExecutionId, ExecutionMode, ExecutionStatus, Resource, WorkflowId,
     executions, logs, workflows,
 };
 use sea_orm::sea_query::{DeleteStatement, Expr, LockBehavior, LockType, Query, SimpleExpr};
@@ -41,11 +41,14 @@ pub use self::lease::Outcome;
 pub use self::stats::{ExecutionDay, ExecutionStats};
 pub use entity::executions::Model as Execution;
 
+use crate::IntoDocument;
 use crate::context::{Context, Op};
 use crate::error::Error;
+use crate::repositories::filter::{reads, setters};
 use crate::repositories::{clamp_timestamp, json_expr};
 use crate::validate::Check;
 use aura_orm::page::{MAX_PAGE, Page, PageRequest};
+use aura_orm::repository::Projection;
 
 /// An execution to be queued.
 #[derive(Debug, Clone)]
@@ -69,14 +72,12 @@ impl NewExecution {
             data: None,
         }
     }
-
-    /// With data.
-    #[must_use]
-    pub fn data(mut self, json: impl Into<Document>) -> Self {
-        self.data = Some(json.into());
-        self
-    }
 }
+
+setters!(NewExecution {
+    /// Sets what it begins with.
+    data(json: impl IntoDocument) => data = json.into_document(),
+});
 
 /// The executions. From [`Database::executions`](crate::Database::executions).
 ///
@@ -115,6 +116,8 @@ const fn run(name: &'static str) -> Op {
     }
 }
 
+reads!(Executions of executions: ExecutionId, Execution);
+
 impl Executions {
     /// Queues an execution of the workflow's present version.
     ///
@@ -126,10 +129,8 @@ impl Executions {
         check.document("data", new.data.as_ref());
         check.done()?;
         let new = &new;
-        let op = run("enqueue");
         self.0
-            .write(op, |h| async move {
-                ensure_owner(&h, op, new.workflow).await?;
+            .write(run("enqueue"), |h| async move {
                 let mut from = Query::select();
                 from.column((workflows::Entity, workflows::Column::Id))
                     .column((workflows::Entity, workflows::Column::Version))
@@ -140,6 +141,9 @@ impl Executions {
                     .from(workflows::Entity)
                     .and_where(workflows::COLUMN.id.eq(new.workflow))
                     .and_where(workflows::COLUMN.deleted_at.is_null());
+                if let Some(owner) = h.limited_to() {
+                    from.and_where(workflows::COLUMN.owner_id.eq(owner));
+                }
                 let mut insert = Query::insert();
                 insert.into_table(executions::Entity).columns([
                     Column::WorkflowId,
@@ -159,21 +163,6 @@ impl Executions {
             .await
     }
 
-    /// The execution with this id.
-    pub async fn find(&self, id: ExecutionId) -> Result<Option<Execution>, Error> {
-        let op = op("find", Action::Read);
-        self.0
-            .read(op, |h| async move { find(&h, op, id).await })
-            .await
-    }
-
-    /// The execution with this id.
-    ///
-    /// Fails with [`Error::NotFound`].
-    pub async fn get(&self, id: ExecutionId) -> Result<Execution, Error> {
-        self.find(id).await?.ok_or_else(|| missing(id))
-    }
-
     /// The execution and its newest log entries, newest first; at most 1,000.
     ///
     /// Fails with [`Error::NotFound`], and with [`Error::Validation`] when
@@ -186,10 +175,9 @@ impl Executions {
         if entries > MAX_PAGE {
             return Err(Error::field("entries", "must be at most 1000"));
         }
-        let op = op("get_with_logs", Action::Read);
         self.0
-            .read(op, |h| async move {
-                let execution = find(&h, op, id).await?.ok_or_else(|| missing(id))?;
+            .read(op("get_with_logs", Action::Read), |h| async move {
+                let execution = h.rows::<executions::Entity>().get(id).await?;
                 let newest = logs::Entity::find()
                     .filter(logs::COLUMN.execution_id.eq(id))
                     .order_by_desc(logs::Column::Id)
@@ -199,36 +187,41 @@ impl Executions {
             .await
     }
 
-    /// A part of the executions, newest first, without their documents.
+    /// Returns a page of the executions, newest first, without their documents.
     ///
-    /// Fails with [`Error::Validation`] when the page can't be used.
+    /// # Errors
+    ///
+    /// [`Error::Validation`] when the page or the filter can't be used.
     pub async fn list(
         &self,
         filter: ExecutionFilter,
         page: PageRequest,
     ) -> Result<Page<ExecutionSummary>, Error> {
-        let (filter, page) = (&filter, &page);
+        let (filter, page) = (&filter.0, &page);
         self.0
             .read(op("list", Action::Read), |h| async move {
-                let select = ExecutionSummary::columns(filter.select(&h)?);
-                h.page(select, &filter.sorted(), page.clone()).await
+                let select = filter.select_page(&h, page)?.select_only();
+                let select = select.columns(ExecutionSummary::columns());
+                h.page(select, &filter.order(), page.clone()).await
             })
             .await
     }
 
-    /// A part of the executions, newest first, with their documents.
+    /// Returns a page of the executions, newest first, with their documents.
     ///
-    /// Fails with [`Error::Validation`] when the page can't be used.
+    /// # Errors
+    ///
+    /// As [`Executions::list`].
     pub async fn list_full(
         &self,
         filter: ExecutionFilter,
         page: PageRequest,
     ) -> Result<Page<Execution>, Error> {
-        let (filter, page) = (&filter, &page);
+        let (filter, page) = (&filter.0, &page);
         self.0
             .read(op("list_full", Action::Read), |h| async move {
-                h.page(filter.select(&h)?, &filter.sorted(), page.clone())
-                    .await
+                let select = filter.select_page(&h, page)?;
+                h.page(select, &filter.order(), page.clone()).await
             })
             .await
     }
@@ -287,29 +280,4 @@ const ENDED: [ExecutionStatus; 3] = [
 
 fn missing(id: ExecutionId) -> Error {
     Error::not_found("execution", id)
-}
-
-async fn find(h: &Context, op: Op, id: ExecutionId) -> Result<Option<Execution>, Error> {
-    let execution = executions::Entity::find().filter(executions::COLUMN.id.eq(id));
-    let execution = h.fetch_optional(execution).await?;
-    if let Some(execution) = &execution {
-        ensure_owner(h, op, execution.workflow_id).await?;
-    }
-    Ok(execution)
-}
-
-/// Refuses what belongs to another's workflow when the handle is limited to own
-/// ones.
-pub(crate) async fn ensure_owner(h: &Context, op: Op, workflow: WorkflowId) -> Result<(), Error> {
-    if h.limited_to().is_none() {
-        return Ok(());
-    }
-    let owner = workflows::Entity::find()
-        .select_only()
-        .column(workflows::Column::OwnerId)
-        .filter(workflows::COLUMN.id.eq(workflow));
-    match h.scalar::<UserId, _>(owner).await? {
-        Some(owner) => h.ensure_owner(op, owner),
-        None => Err(Error::not_found("workflow", workflow)),
-    }
 }

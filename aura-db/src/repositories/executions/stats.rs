@@ -56,7 +56,7 @@ impl Executions {
         self.0
             .read(op("stats", Action::Read), |h| async move {
                 let backend = h.backend();
-                let select = || filter.select(&h).map(QuerySelect::select_only);
+                let select = || filter.0.select(&h).map(QuerySelect::select_only);
 
                 let by_status = select()?
                     .column(executions::Column::Status)

@@ -193,6 +193,7 @@ impl GapTracker {
                 any.add(logs::COLUMN.id.between(gap.first, gap.last))
             });
             let found = filter
+                .0
                 .select(h)?
                 .filter(within)
                 .order_by_asc(logs::Column::Id)
@@ -234,6 +235,7 @@ impl GapTracker {
             Vec::new()
         };
         let next = filter
+            .0
             .select(h)?
             .filter(logs::COLUMN.id.gt(self.high))
             .filter(logs::COLUMN.id.lte(to))

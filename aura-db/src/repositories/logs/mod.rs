@@ -19,7 +19,6 @@
 mod append_batch;
 mod filter;
 mod gap_tracker;
-mod own;
 #[cfg(test)]
 mod plans;
 mod stats;
@@ -44,9 +43,10 @@ pub use self::stats::{LogDay, LogStats};
 pub use self::tail::{Tail, TailFrom, TailPosition};
 pub use entity::logs::Model as Log;
 
+use crate::IntoDocument;
 use crate::context::{Context, Op};
 use crate::error::Error;
-use crate::repositories::executions::ensure_owner;
+use crate::repositories::filter::{reads, setters};
 use crate::repositories::{clamp_timestamp, json_expr};
 use crate::validate::Check;
 use append_batch::AppendBatch;
@@ -93,20 +93,6 @@ impl NewLog {
         }
     }
 
-    /// Of this execution.
-    #[must_use]
-    pub fn execution(mut self, execution: ExecutionId) -> Self {
-        self.execution = Some(execution);
-        self
-    }
-
-    /// With details.
-    #[must_use]
-    pub fn metadata(mut self, json: impl Into<Document>) -> Self {
-        self.metadata = Some(json.into());
-        self
-    }
-
     fn checked(&self) -> Result<(), Error> {
         let mut check = Check::default();
         check.long_text("message", &self.message);
@@ -132,6 +118,13 @@ impl NewLog {
     }
 }
 
+setters!(NewLog {
+    /// Sets the execution that wrote it, which is one of the workflow's.
+    execution(execution: ExecutionId) => execution = Some(execution),
+    /// Sets details. On PostgreSQL they are `jsonb`, which sorts the members.
+    metadata(json: impl IntoDocument) => metadata = json.into_document(),
+});
+
 /// The log entries. From [`Database::logs`](crate::Database::logs). They are in
 /// the order of their ids, also when the clock was set back.
 #[derive(Debug, Clone)]
@@ -144,6 +137,8 @@ const fn op(name: &'static str, action: Action) -> Op {
         needs: (action, Resource::Execution),
     }
 }
+
+reads!(Logs of logs: LogId, Log);
 
 impl Logs {
     /// Appends one entry.
@@ -206,30 +201,6 @@ impl Logs {
             .await
     }
 
-    /// The entry with this id.
-    pub async fn find(&self, id: LogId) -> Result<Option<Log>, Error> {
-        const FIND: Op = op("find", Action::Read);
-        self.0
-            .read(FIND, |h| async move {
-                let log = logs::Entity::find().filter(logs::COLUMN.id.eq(id));
-                let log = h.fetch_optional(log).await?;
-                if let Some(log) = &log {
-                    ensure_owner(&h, FIND, log.workflow_id).await?;
-                }
-                Ok(log)
-            })
-            .await
-    }
-
-    /// The entry with this id.
-    ///
-    /// Fails with [`Error::NotFound`].
-    pub async fn get(&self, id: LogId) -> Result<Log, Error> {
-        self.find(id)
-            .await?
-            .ok_or_else(|| Error::not_found("log entry", id))
-    }
-
     /// A part of the entries, newest first.
     ///
     /// Fails with [`Error::Validation`] when the page or the text can't be used.
@@ -237,8 +208,8 @@ impl Logs {
         let (filter, page) = (&filter, &page);
         self.0
             .read(op("list", Action::Read), |h| async move {
-                let select = filter.select_page(&h, page)?;
-                h.page(select, &filter.sorted(), page.clone()).await
+                let select = filter.0.select_page(&h, page)?;
+                h.page(select, &filter.0.order(), page.clone()).await
             })
             .await
     }

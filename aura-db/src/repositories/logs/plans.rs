@@ -8,10 +8,10 @@ use sea_orm::{
 };
 use testdb::{Backend, TestDb};
 
-use super::own::on_page;
 use super::{LogFilter, Logs, PRUNE_POSTGRES, PRUNE_SQLITE};
 use crate::Database;
 use crate::repositories::executions::plans::plan;
+use crate::repositories::own_page::on_page;
 
 testdb::both!(migrated: entries_are_found_by_index, own_entries_are_found_by_index);
 
@@ -28,7 +28,14 @@ async fn own_entries_are_found_by_index(test: TestDb) {
     let backend = connection.get_database_backend();
     for owner in [1, 2] {
         for (descending, order) in [(true, Order::Desc), (false, Order::Asc)] {
-            let found = on_page(backend, entity::UserId(owner), 50_000, descending, 51);
+            let found = on_page(
+                "logs",
+                backend,
+                entity::UserId(owner),
+                50_000,
+                descending,
+                51,
+            );
             let select = entity::logs::Entity::find().filter(found);
             let select = select.order_by(super::logs::Column::Id, order).limit(51);
             let plan = plan(&connection, select.build(backend)).await;
@@ -91,7 +98,7 @@ async fn entries_are_found_by_index(test: TestDb) {
         filter.from(from).until(from + Duration::from_mins(1))
     };
     let newest = |filter: LogFilter| {
-        let select = filter.select(&handle).expect("a filter");
+        let select = filter.0.select(&handle).expect("a filter");
         let ordered = select.order_by_desc(super::logs::Column::Id).limit(51);
         ordered.build(backend)
     };

@@ -47,6 +47,7 @@ impl Logs {
                 // In one statement, so that the numbers are about the same
                 // entries.
                 let counts = filter
+                    .0
                     .select(&h)?
                     .select_only()
                     .column(logs::Column::Level)

@@ -82,7 +82,7 @@ impl Logs {
         let seen = self
             .0
             .read_committed(op("tail", Action::Read), |h| async move {
-                filter_.select(&h)?;
+                filter_.0.select(&h)?;
                 match from {
                     TailFrom::Start => Ok(GapTracker::default()),
                     TailFrom::After(position) => Ok(GapTracker::after(position)),

@@ -20,73 +20,61 @@
 
 mod filter;
 
-use chrono::{DateTime, Utc};
-use entity::{Action, Document, Live, PluginId, Resource, plugins};
-use sea_orm::sea_query::{OnConflict, UpdateStatement};
-use sea_orm::{
-    ActiveValue::{NotSet, Set},
-    ColumnTrait, QueryFilter,
-};
+use entity::{Action, PluginId, Resource, plugins};
+use sea_orm::ActiveValue::{self, Set};
+use sea_orm::sea_query::OnConflict;
 
 use crate::config_schema::{self, AnyDepth, ConfigProblem, SchemaProblem};
 use crate::context::{Context, Op};
 use crate::error::Error;
+use crate::repositories::filter::{deletes, reads, setters, switches};
 use crate::repositories::parsed;
-use crate::validate::Check;
-use aura_orm::page::{Page, PageRequest};
+use crate::validate::{Check, is_set};
+use crate::{IntoDocument, IntoText};
 
 pub use self::filter::{PluginFilter, PluginSort, PluginSummary};
 pub use entity::plugins::Model as Plugin;
 
 /// A plugin as it presents itself.
 #[derive(Debug, Clone)]
-pub struct NewPlugin {
-    /// At most 120 characters, and unique.
-    pub name: String,
-    /// At most 240 characters.
-    pub description: String,
-    /// At most 32 characters; any scheme.
-    pub version: String,
-    /// At most 160 characters.
-    pub author: Option<String>,
-    /// A JSON Schema that its configs must fit: see
-    /// [`config_schema`](crate::config_schema).
-    pub config_schema: Option<Document>,
-}
+pub struct NewPlugin(plugins::ActiveModel);
 
 impl NewPlugin {
-    /// A plugin with any config.
+    /// Creates a plugin with any config. The name has at most 120 characters and is unique;
+    /// the version has at most 32, of any scheme.
     pub fn new(name: impl Into<String>, version: impl Into<String>) -> Self {
-        Self {
-            name: name.into(),
-            description: String::new(),
-            version: version.into(),
-            author: None,
-            config_schema: None,
-        }
+        Self(plugins::ActiveModel {
+            name: Set(name.into()),
+            description: Set(String::new()),
+            version: Set(version.into()),
+            author: Set(None),
+            is_enabled: Set(true),
+            config_schema: Set(None),
+            ..Default::default()
+        })
     }
 
-    /// With a description.
-    #[must_use]
-    pub fn description(mut self, text: impl Into<String>) -> Self {
-        self.description = text.into();
-        self
-    }
-
-    /// With an author.
-    #[must_use]
-    pub fn author(mut self, name: impl Into<String>) -> Self {
-        self.author = Some(name.into());
-        self
-    }
-
-    /// With a schema of its configs.
-    #[must_use]
-    pub fn config_schema(mut self, schema: impl Into<Document>) -> Self {
-        self.config_schema = Some(schema.into());
-        self
+    fn check(&self) -> Check {
+        let mut check = Check::default();
+        let text = |value: &ActiveValue<String>| value.try_as_ref().cloned().unwrap_or_default();
+        check.name("name", &text(&self.0.name), 120);
+        check.text("description", &text(&self.0.description), 240);
+        check.name("version", &text(&self.0.version), 32);
+        check.optional("author", is_set(&self.0.author).map(String::as_str), 160);
+        check.document("config_schema", is_set(&self.0.config_schema));
+        check
     }
 }
+
+setters!(NewPlugin of plugins {
+    /// Sets the description, of at most 240 characters.
+    description(text: impl Into<String>) => 0.description = Set(text.into()),
+    /// Sets the author, of at most 160 characters.
+    author(name: impl IntoText) => 0.author = Set(name.into_text()),
+    /// Sets the JSON Schema that its configs must fit: see
+    /// [`config_schema`](crate::config_schema).
+    config_schema(json: impl IntoDocument) => 0.config_schema = Set(json.into_document()),
+});
 
 /// The plugins. From [`Database::plugins`](crate::Database::plugins).
 #[derive(Debug, Clone)]
@@ -100,24 +88,27 @@ const fn op(name: &'static str, action: Action) -> Op {
     }
 }
 
+reads!(Plugins of plugins: PluginId, Plugin, PluginFilter, PluginSummary);
+switches!(Plugins of plugins: PluginId, Plugin);
+deletes!(Plugins of plugins: PluginId,
+    "Deletes the plugin, which can be restored. It stays attached to workflows, and is not \
+     listed with them.",
+    "Deletes a deleted plugin for good, also from its workflows."
+);
+
 impl Plugins {
     /// Inserts a plugin, or brings the one of this name up to date: its
     /// description, version, author and schema. A new one is enabled; one that
     /// was disabled stays so; one that was deleted is restored.
     ///
-    /// Fails with [`Error::Validation`], also when the schema can't be used, and
-    /// with [`Error::Forbidden`] when it is deleted and the user of a restricted
-    /// handle may not restore it.
+    /// # Errors
+    ///
+    /// [`Error::Validation`], also when the schema can't be used; [`Error::Forbidden`] when
+    /// it is deleted and the user of a restricted handle may not restore it.
     pub async fn register(&self, new: NewPlugin) -> Result<Plugin, Error> {
         use plugins::Column;
-        let mut check = Check::default();
-        check.name("name", &new.name, 120);
-        check.text("description", &new.description, 240);
-        check.name("version", &new.version, 32);
-        check.optional("author", new.author.as_deref(), 160);
-        check.document("config_schema", new.config_schema.as_ref());
-        check.done()?;
-        if let Some(schema) = &new.config_schema {
+        new.check().done()?;
+        if let Some(schema) = is_set(&new.0.config_schema) {
             let schema = schema
                 .json()
                 .map_err(|problem| unusable("config_schema", &problem))?;
@@ -125,23 +116,17 @@ impl Plugins {
                 .await
                 .map_err(|problem| unusable("config_schema", &problem))?;
         }
-        let new = &new;
+        let new = &new.0;
         self.0
             .write(op("register", Action::Create), |h| async move {
-                let now = h.now();
+                let (now, actor) = (h.now(), h.actor());
                 let row = plugins::ActiveModel {
-                    id: NotSet,
-                    name: Set(new.name.clone()),
-                    description: Set(new.description.clone()),
-                    version: Set(new.version.clone()),
-                    author: Set(new.author.clone()),
-                    is_enabled: Set(true),
                     created_at: Set(now),
                     updated_at: Set(now),
                     deleted_at: Set(None),
-                    created_by: Set(h.actor()),
-                    updated_by: Set(h.actor()),
-                    config_schema: Set(new.config_schema.clone()),
+                    created_by: Set(actor),
+                    updated_by: Set(actor),
+                    ..new.clone()
                 };
                 let mut update = OnConflict::column(Column::Name)
                     .update_columns([
@@ -154,7 +139,7 @@ impl Plugins {
                         Column::ConfigSchema,
                     ])
                     .to_owned();
-                // The update restores, which not everybody may who may register.
+                // The update restores, which not every role may that may register.
                 let restore = op("register", Action::Delete);
                 if !h.is_allowed(restore) {
                     update.action_and_where(plugins::COLUMN.deleted_at.is_null());
@@ -166,113 +151,38 @@ impl Plugins {
             .await
     }
 
-    /// The plugin with this id, unless deleted.
-    pub async fn find(&self, id: PluginId) -> Result<Option<Plugin>, Error> {
-        self.0
-            .read(op("find", Action::Read), |h| async move {
-                h.fetch_optional(plugins::Entity::live().filter(plugins::COLUMN.id.eq(id)))
-                    .await
-            })
-            .await
-    }
-
-    /// The plugin with this id.
+    /// Returns the plugin with this name, unless deleted.
     ///
-    /// Fails with [`Error::NotFound`] when there is none, or it is deleted.
-    pub async fn get(&self, id: PluginId) -> Result<Plugin, Error> {
-        self.find(id).await?.ok_or_else(|| missing(id))
-    }
-
-    /// The plugin with this name, unless deleted.
+    /// # Errors
+    ///
+    /// Those of the database.
     pub async fn find_by_name(&self, name: &str) -> Result<Option<Plugin>, Error> {
         if name.contains('\0') {
             return Ok(None);
         }
-        self.0
-            .read(op("find_by_name", Action::Read), |h| async move {
-                h.fetch_optional(plugins::Entity::live().filter(plugins::COLUMN.name.eq(name)))
-                    .await
-            })
-            .await
+        let rows = self.0.rows::<plugins::Entity>().named("find_by_name");
+        rows.first(plugins::COLUMN.name.eq(name)).await
     }
 
-    /// The plugin with this name.
+    /// Returns the plugin with this name.
     ///
-    /// Fails with [`Error::NotFound`] when there is none, or it is deleted.
+    /// # Errors
+    ///
+    /// [`Error::NotFound`] when there is none, or it is deleted.
     pub async fn get_by_name(&self, name: &str) -> Result<Plugin, Error> {
-        self.find_by_name(name)
-            .await?
-            .ok_or_else(|| Error::not_found("plugin", name))
+        let plugin = self.find_by_name(name).await?;
+        plugin.ok_or_else(|| Error::not_found("plugin", name))
     }
 
-    /// A part of the plugins, without their schemas.
-    ///
-    /// Fails with [`Error::Validation`] when the page or the filter can't be
-    /// used.
-    pub async fn list(
-        &self,
-        filter: PluginFilter,
-        page: PageRequest,
-    ) -> Result<Page<PluginSummary>, Error> {
-        let (filter, page) = (&filter, &page);
-        self.0
-            .read(op("list", Action::Read), |h| async move {
-                let select = PluginSummary::columns(filter.select()?);
-                h.page(select, &filter.sorted(), page.clone()).await
-            })
-            .await
-    }
-
-    /// A part of the plugins, with their schemas.
-    ///
-    /// Fails with [`Error::Validation`] when the page or the filter can't be
-    /// used.
-    pub async fn list_full(
-        &self,
-        filter: PluginFilter,
-        page: PageRequest,
-    ) -> Result<Page<Plugin>, Error> {
-        let (filter, page) = (&filter, &page);
-        self.0
-            .read(op("list_full", Action::Read), |h| async move {
-                h.page(filter.select()?, &filter.sorted(), page.clone())
-                    .await
-            })
-            .await
-    }
-
-    /// Lets workflows use the plugin.
-    ///
-    /// Fails with [`Error::NotFound`].
-    pub async fn enable(&self, id: PluginId) -> Result<Plugin, Error> {
-        self.switch("enable", id, true).await
-    }
-
-    /// Keeps workflows from using the plugin; it stays attached to them.
-    ///
-    /// Fails with [`Error::NotFound`].
-    pub async fn disable(&self, id: PluginId) -> Result<Plugin, Error> {
-        self.switch("disable", id, false).await
-    }
-
-    async fn switch(&self, name: &'static str, id: PluginId, on: bool) -> Result<Plugin, Error> {
-        self.0
-            .write(op(name, Action::Update), |h| async move {
-                let mut update = h.audited_update::<plugins::Entity>(h.now());
-                update.value(plugins::Column::IsEnabled, on);
-                one(&h, id, update).await
-            })
-            .await
-    }
-
-    /// What is wrong with a config for this plugin: nothing, if it fits the
+    /// Returns what is wrong with a config for this plugin: nothing, if it fits the
     /// schema, or the plugin has none. Values of the config are not repeated,
     /// because they may be secrets.
     ///
-    /// Fails with [`Error::NotFound`]; with [`Error::Validation`] when the
-    /// config is too large or too much work to check, or the stored schema
-    /// can't be used (it was not registered here); and with [`Error::Busy`]
-    /// when too many configs are being checked.
+    /// # Errors
+    ///
+    /// [`Error::NotFound`]; [`Error::Validation`] when the config is too large or too much
+    /// work to check, or the stored schema can't be used (it was not registered here);
+    /// [`Error::Busy`] when too many configs are being checked.
     pub async fn validate_config(
         &self,
         id: PluginId,
@@ -295,80 +205,16 @@ impl Plugins {
             })
     }
 
-    /// Deletes the plugin, which can be restored. It stays attached to
-    /// workflows, and is not listed with them.
+    /// Restores a deleted plugin. One that isn't deleted stays as it is.
     ///
-    /// Fails with [`Error::NotFound`].
-    pub async fn delete(&self, id: PluginId) -> Result<(), Error> {
-        self.0
-            .write(op("delete", Action::Delete), |h| async move {
-                let now = h.now();
-                let mut update = h.audited_update::<plugins::Entity>(now);
-                update
-                    .value(plugins::Column::DeletedAt, now)
-                    .and_where(plugins::COLUMN.id.eq(id))
-                    .and_where(plugins::COLUMN.deleted_at.is_null());
-                // Not returned: a schema that can't be read is no reason to
-                // fail when it is deleted.
-                match h.update(&update).await? {
-                    0 => Err(missing(id)),
-                    _ => Ok(()),
-                }
-            })
-            .await
-    }
-
-    /// Brings a deleted plugin back. Restoring one that isn't deleted changes
-    /// nothing.
+    /// # Errors
     ///
-    /// Fails with [`Error::NotFound`] when there is no such plugin, deleted or
-    /// not.
+    /// [`Error::NotFound`].
     pub async fn restore(&self, id: PluginId) -> Result<Plugin, Error> {
-        self.0
-            .write(op("restore", Action::Delete), |h| async move {
-                let mut update = h.audited_update::<plugins::Entity>(h.now());
-                update
-                    .value(plugins::Column::DeletedAt, Option::<DateTime<Utc>>::None)
-                    .and_where(plugins::COLUMN.id.eq(id))
-                    .and_where(plugins::COLUMN.deleted_at.is_not_null());
-                match h.update_returning::<plugins::Entity>(update).await?.pop() {
-                    Some(plugin) => Ok(plugin),
-                    None => h
-                        .fetch_optional(plugins::Entity::live().filter(plugins::COLUMN.id.eq(id)))
-                        .await?
-                        .ok_or_else(|| missing(id)),
-                }
-            })
-            .await
+        self.0.rows::<plugins::Entity>().restore(id).await
     }
-
-    /// Removes a deleted plugin for good, also from its workflows.
-    ///
-    /// Fails with [`Error::NotFound`], and with [`Error::State`] when it isn't
-    /// deleted.
-    pub async fn purge(&self, id: PluginId) -> Result<(), Error> {
-        self.0
-            .atomic(op("purge", Action::Delete), |h| async move {
-                crate::repositories::purge::<plugins::Entity>(&h, "plugin", id.0).await
-            })
-            .await
-    }
-}
-
-fn missing(id: PluginId) -> Error {
-    Error::not_found("plugin", id)
 }
 
 fn unusable(field: &'static str, problem: &impl std::fmt::Display) -> Error {
     Error::field(field, format!("can't be used: {problem}"))
-}
-
-async fn one(h: &Context, id: PluginId, mut update: UpdateStatement) -> Result<Plugin, Error> {
-    update
-        .and_where(plugins::COLUMN.id.eq(id))
-        .and_where(plugins::COLUMN.deleted_at.is_null());
-    h.update_returning::<plugins::Entity>(update)
-        .await?
-        .pop()
-        .ok_or_else(|| missing(id))
 }

@@ -244,7 +244,9 @@ impl Sessions {
         const LIST: Op = op("list", Action::Read);
         self.0
             .read(LIST, |h| async move {
-                h.ensure_owner(LIST, user)?;
+                if !h.reaches(user) {
+                    return Err(h.forbidden(LIST));
+                }
                 h.fetch_all(
                     sessions::Entity::find()
                         .join(JoinType::InnerJoin, sessions::Relation::Users.def())

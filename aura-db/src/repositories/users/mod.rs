@@ -18,22 +18,23 @@ mod login;
 mod ownership;
 mod passwords;
 
+use crate::Repository;
 use crate::context::{Context, Op};
 use crate::error::Error;
 use crate::password::NewPassword;
+use crate::repositories::filter::{reads, setters};
 use crate::validate::{Check, MAX_EMAIL, normal_email};
 use aura_orm::page::{Page, PageRequest};
-use aura_orm::{CachedSql, ModelOf, TypedStatement};
-use entity::{Action, Live, Resource, Role, UserId, sessions, users};
-use sea_orm::sea_query::{Query, UpdateStatement};
+use aura_orm::repository::Deleted;
+use entity::{Action, Resource, Role, UserId, sessions, users};
+use sea_orm::sea_query::Query;
 use sea_orm::{
-    ActiveValue::{NotSet, Set},
-    ColumnTrait, Condition, EntityTrait, QueryFilter,
+    ActiveValue::{NotSet, Set, Unchanged},
+    ColumnTrait,
 };
 
 pub use entity::users::Model as User;
 pub use filter::{UserFilter, UserSort};
-pub(crate) use ownership::hold_owner;
 pub use ownership::{OwnedRows, Transferred};
 
 /// A user to be created.
@@ -99,14 +100,27 @@ impl NewUser {
     }
 }
 
-/// What changes about a user; what is `None` stays.
+/// What changes about a user; what isn't set stays.
 #[derive(Debug, Clone, Default)]
 pub struct UserChange {
-    /// A new name.
-    pub name: Option<String>,
-    /// A new address.
-    pub email: Option<String>,
+    name: Option<String>,
+    email: Option<String>,
 }
+
+impl UserChange {
+    /// Creates a change of nothing.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+setters!(UserChange {
+    /// Sets the name, of at most 120 characters.
+    name(name: impl Into<String>) => name = Some(name.into()),
+    /// Sets the address to log in with, of at most 160 characters.
+    email(email: impl Into<String>) => email = Some(email.into()),
+});
 
 /// The users. From [`Database::users`](crate::Database::users).
 #[derive(Debug, Clone)]
@@ -120,192 +134,155 @@ const fn op(name: &'static str, action: Action) -> Op {
     }
 }
 
+reads!(Users of users: UserId, User);
+
 impl Users {
+    fn rows(&self, operation: &'static str) -> Repository<users::Entity> {
+        self.0.rows().named(operation)
+    }
+
     /// Creates a user. In a transaction the password is best hashed before:
     /// [`NewUser::hashed`].
     ///
-    /// Fails with [`Error::Validation`], and with [`Error::Conflict`] when
-    /// another user, or a deleted one, has the address.
+    /// # Errors
+    ///
+    /// [`Error::Validation`]; [`Error::Conflict`] when another user, or a deleted one, has
+    /// the address.
     pub async fn create(&self, new: NewUser) -> Result<User, Error> {
         let mut check = Check::default();
         check.name("name", &new.name, 120);
         let email = check.email("email", &new.email);
         new.password.check(&mut check);
         check.done()?;
-        let hash = new.password.clone().into_hash().await?;
-        let (new, email, hash) = (&new, &email, &hash);
-        self.0
-            .write(op("create", Action::Create), |h| async move {
-                let now = h.now();
-                let row = users::ActiveModel {
-                    id: NotSet,
-                    name: Set(new.name.clone()),
-                    email: Set(email.clone()),
-                    hashed_password: Set(hash.clone()),
-                    role: Set(new.role),
-                    is_active: Set(true),
-                    created_at: Set(now),
-                    updated_at: Set(now),
-                    deleted_at: Set(None),
-                    created_by: Set(h.actor()),
-                    updated_by: Set(h.actor()),
-                };
-                match h.insert_unless_taken(row, &[users::Column::Email]).await? {
-                    Some(user) => Ok(user),
-                    None => Err(taken(&h, email, None).await?.unwrap_or(conflict(false))),
-                }
-            })
-            .await
+        let row = users::ActiveModel {
+            name: Set(new.name),
+            email: Set(email),
+            hashed_password: Set(new.password.into_hash().await?),
+            role: Set(new.role),
+            is_active: Set(true),
+            ..Default::default()
+        };
+        self.rows("create").insert(row).await
     }
 
-    /// The user with this id, unless deleted.
-    pub async fn find(&self, id: UserId) -> Result<Option<User>, Error> {
-        self.0
-            .read(op("find", Action::Read), |h| async move {
-                h.fetch_optional(live_by_id(id)).await
-            })
-            .await
-    }
-
-    /// The user with this id.
+    /// Returns the user with this address, in whatever case, unless deleted.
     ///
-    /// Fails with [`Error::NotFound`] when there is none, or it is deleted.
-    pub async fn get(&self, id: UserId) -> Result<User, Error> {
-        self.find(id)
-            .await?
-            .ok_or_else(|| Error::not_found("user", id))
-    }
-
-    /// The user with this address, in whatever case, unless deleted.
+    /// # Errors
+    ///
+    /// Those of the database.
     pub async fn find_by_email(&self, email: &str) -> Result<Option<User>, Error> {
-        let Some(email) = &sought(email) else {
+        let Some(email) = sought(email) else {
             return Ok(None);
         };
-        self.0
-            .read(op("find_by_email", Action::Read), |h| async move {
-                h.fetch_optional(
-                    users::Entity::live().filter(users::COLUMN.email.eq(email.clone())),
-                )
-                .await
-            })
-            .await
+        let rows = self.rows("find_by_email");
+        rows.first(users::COLUMN.email.eq(email)).await
     }
 
-    /// The user with this address.
+    /// Returns the user with this address.
     ///
-    /// Fails with [`Error::NotFound`] when there is none, or it is deleted.
+    /// # Errors
+    ///
+    /// [`Error::NotFound`] when there is none, or it is deleted.
     pub async fn get_by_email(&self, email: &str) -> Result<User, Error> {
-        self.find_by_email(email)
-            .await?
-            .ok_or_else(|| Error::not_found("user", email))
+        let user = self.find_by_email(email).await?;
+        user.ok_or_else(|| Error::not_found("user", email))
     }
 
-    /// A part of the users.
+    /// Returns a page of the users.
     ///
-    /// Fails with [`Error::Validation`] when the page or the text can't be used.
+    /// # Errors
+    ///
+    /// [`Error::Validation`] when the page or the text can't be used.
     pub async fn list(&self, filter: UserFilter, page: PageRequest) -> Result<Page<User>, Error> {
-        let (filter, page) = (&filter, &page);
-        self.0
-            .read(op("list", Action::Read), |h| async move {
-                h.page(filter.select()?, &filter.sorted(), page.clone())
-                    .await
-            })
-            .await
+        filter.0.page(&self.0, "list", page).await
     }
 
-    /// Whether somebody, deleted or not, has this address, so that nobody else
-    /// can.
+    /// Returns whether a user, deleted or not, has this address, so that no other can.
+    ///
+    /// # Errors
+    ///
+    /// Those of the database.
     pub async fn email_exists(&self, email: &str) -> Result<bool, Error> {
-        let Some(email) = &sought(email) else {
+        let Some(email) = sought(email) else {
             return Ok(false);
         };
-        self.0
-            .read(op("email_exists", Action::Read), |h| async move {
-                h.exists(users::Entity::find().filter(users::COLUMN.email.eq(email.clone())))
-                    .await
-            })
-            .await
+        let rows = self.rows("email_exists").deleted(Deleted::Included);
+        rows.exists(users::COLUMN.email.eq(email)).await
     }
 
-    /// Changes the name or the address, or nothing when nothing is asked for.
+    /// Changes the name or the address.
     ///
-    /// Fails with [`Error::Validation`], [`Error::NotFound`], and
-    /// [`Error::Conflict`] when another user has the address.
+    /// # Errors
+    ///
+    /// [`Error::Validation`]; [`Error::NotFound`]; [`Error::Conflict`] when another user has
+    /// the address.
     pub async fn update(&self, id: UserId, change: UserChange) -> Result<User, Error> {
         let mut check = Check::default();
         if let Some(name) = &change.name {
             check.name("name", name, 120);
         }
-        let email = change
-            .email
-            .as_deref()
-            .map(|email| check.email("email", email));
+        let email = change.email.map(|email| check.email("email", &email));
         check.done()?;
-        let (name, email) = (&change.name, &email);
-        self.0
-            .atomic(op("update", Action::Update), |h| async move {
-                let user = h.fetch_optional(live_by_id(id)).await?;
-                let user = user.ok_or_else(|| Error::not_found("user", id))?;
-                if name.is_none() && email.is_none() {
-                    return Ok(user);
-                }
-                if let Some(email) = email
-                    && let Some(error) = taken(&h, email, Some(id)).await?
-                {
-                    return Err(error);
-                }
-                let mut update = h.audited_update::<users::Entity>(h.now());
-                if let Some(name) = name {
-                    update.value(users::Column::Name, name.clone());
-                }
-                if let Some(email) = email {
-                    update.value(users::Column::Email, email.clone());
-                }
-                one(&h, id, update).await
-            })
-            .await
+        let row = users::ActiveModel {
+            name: change.name.map_or(NotSet, Set),
+            email: email.map_or(NotSet, Set),
+            ..changed(id)
+        };
+        self.0.rows::<users::Entity>().update(row).await
     }
 
     /// Gives the user another role, which counts from the next operation on.
     ///
-    /// Fails with [`Error::NotFound`].
+    /// # Errors
+    ///
+    /// [`Error::NotFound`].
     pub async fn set_role(&self, id: UserId, role: Role) -> Result<User, Error> {
-        self.0
-            .write(op("set_role", Action::Update), |h| async move {
-                let mut update = h.audited_update::<users::Entity>(h.now());
-                update.value(users::Column::Role, role);
-                one(&h, id, update).await
-            })
-            .await
+        let row = users::ActiveModel {
+            role: Set(role),
+            ..changed(id)
+        };
+        self.rows("set_role").update(row).await
     }
 
     /// Lets the user log in again.
     ///
-    /// Fails with [`Error::NotFound`].
+    /// # Errors
+    ///
+    /// [`Error::NotFound`].
     pub async fn activate(&self, id: UserId) -> Result<User, Error> {
-        self.0
-            .write(op("activate", Action::Update), |h| async move {
-                let mut update = h.audited_update::<users::Entity>(h.now());
-                update.value(users::Column::IsActive, true);
-                one(&h, id, update).await
-            })
-            .await
+        let row = users::ActiveModel {
+            is_active: Set(true),
+            ..changed(id)
+        };
+        self.rows("activate").update(row).await
     }
 
-    /// Locks the user out: nobody logs in with the account, and its sessions
-    /// end now.
+    /// Locks the user out: no login succeeds with the account, and its sessions end
+    /// now.
     ///
-    /// Fails with [`Error::NotFound`].
+    /// # Errors
+    ///
+    /// [`Error::NotFound`].
     pub async fn deactivate(&self, id: UserId) -> Result<User, Error> {
         self.0
             .atomic(op("deactivate", Action::Update), |h| async move {
-                let mut update = h.audited_update::<users::Entity>(h.now());
-                update.value(users::Column::IsActive, false);
-                let user = one(&h, id, update).await?;
+                let row = users::ActiveModel {
+                    is_active: Set(false),
+                    ..changed(id)
+                };
+                let user = h.rows::<users::Entity>().update(row).await?;
                 end_sessions(&h, id).await?;
                 Ok(user)
             })
             .await
+    }
+}
+
+/// Returns a change of a user, of nothing yet.
+fn changed(id: UserId) -> users::ActiveModel {
+    users::ActiveModel {
+        id: Unchanged(id),
+        ..Default::default()
     }
 }
 
@@ -315,45 +292,11 @@ fn sought(email: &str) -> Option<String> {
     (email.len() <= 4 * MAX_EMAIL && !email.contains('\0')).then_some(email)
 }
 
-/// The error that tells whose address it is, when somebody but `except` has it.
-async fn taken(h: &Context, email: &str, except: Option<UserId>) -> Result<Option<Error>, Error> {
-    let holder = users::Entity::find()
-        .filter(users::COLUMN.email.eq(email.to_owned()))
-        .filter(Condition::all().add_option(except.map(|id| users::COLUMN.id.ne(id))));
-    let holder = h.fetch_optional(holder).await?;
-    Ok(holder.map(|holder| conflict(holder.deleted_at.is_some())))
-}
-
-fn conflict(deleted: bool) -> Error {
-    Error::Conflict {
-        table: "users".to_owned(),
-        columns: vec!["email".to_owned()],
-        deleted,
-    }
-}
-
-async fn one(h: &Context, id: UserId, mut update: UpdateStatement) -> Result<User, Error> {
-    update
-        .and_where(users::COLUMN.id.eq(id))
-        .and_where(users::COLUMN.deleted_at.is_null());
-    h.update_returning::<users::Entity>(update)
-        .await?
-        .pop()
-        .ok_or_else(|| Error::not_found("user", id))
-}
-
+/// Ends all sessions of a user.
 async fn end_sessions(h: &Context, id: UserId) -> Result<(), Error> {
     let delete = Query::delete()
         .from_table(sessions::Entity)
         .and_where(sessions::COLUMN.user_id.eq(id))
         .take();
     h.delete(&delete).await.map(|_| ())
-}
-
-/// A user who is not deleted.
-pub(crate) fn live_by_id(id: UserId) -> impl TypedStatement<Decoder = ModelOf<users::Entity>> {
-    static LIVE: CachedSql = CachedSql::short_read();
-    LIVE.with(vec![id.into()], move || {
-        Ok(users::Entity::live().filter(users::COLUMN.id.eq(id)))
-    })
 }

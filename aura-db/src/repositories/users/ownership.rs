@@ -1,15 +1,14 @@
 //! Deleting users, and what becomes of what they own.
 
-use chrono::{DateTime, Utc};
-use entity::{Action, Live, UserId, agents, users, workflows};
+use entity::{Action, UserId, agents, users, workflows};
 use sea_orm::sea_query::LockType;
-use sea_orm::{
-    ColumnTrait, DbBackend, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait,
-};
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait};
 
 use super::{User, Users, end_sessions, op};
 use crate::context::Context;
 use crate::error::Error;
+use crate::repositories::owned::{self, hold, hold_owner};
+use crate::{Deleted, RepositoryEntity};
 
 /// What becomes of the workflows and agents of a user who is deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -57,15 +56,11 @@ impl Users {
                     }
                     OwnedRows::Delete => {
                         lock(&h, id).await?;
-                        delete_owned(&h, id).await?;
+                        owned::delete_all::<workflows::Entity>(&h, id).await?;
+                        owned::delete_all::<agents::Entity>(&h, id).await?;
                     }
                 }
-                let now = h.now();
-                let mut update = h.audited_update::<users::Entity>(now);
-                update
-                    .value(users::Column::DeletedAt, now)
-                    .and_where(users::COLUMN.id.eq(id));
-                h.update_many(&update).await?;
+                h.rows::<users::Entity>().delete(id).await?;
                 end_sessions(&h, id).await
             })
             .await
@@ -88,36 +83,24 @@ impl Users {
     /// Brings a deleted user back, with the workflows and agents that were
     /// deleted together with the user, and without sessions.
     ///
-    /// Fails with [`Error::NotFound`] when there is no such user, deleted or
-    /// not. Restoring one who isn't deleted changes nothing.
+    /// Restoring a user who isn't deleted changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`] when there is no such user, deleted or not.
     pub async fn restore(&self, id: UserId) -> Result<User, Error> {
         self.0
             .atomic(op("restore", Action::Delete), |h| async move {
-                let mut update = h.audited_update::<users::Entity>(h.now());
-                update
-                    .value(users::Column::DeletedAt, Option::<DateTime<Utc>>::None)
-                    .and_where(users::COLUMN.id.eq(id))
-                    .and_where(users::COLUMN.deleted_at.is_not_null());
-                let Some(user) = h.update_returning::<users::Entity>(update).await?.pop() else {
-                    return h
-                        .fetch_optional(super::live_by_id(id))
-                        .await?
-                        .ok_or_else(|| Error::not_found("user", id));
-                };
-                let mut update = h.audited_update::<workflows::Entity>(h.now());
-                update
-                    .value(workflows::Column::DeletedAt, Option::<DateTime<Utc>>::None)
-                    .value(workflows::Column::DeletedWithOwner, false)
-                    .and_where(workflows::COLUMN.owner_id.eq(id))
-                    .and_where(workflows::COLUMN.deleted_with_owner.eq(true));
-                h.update_many(&update).await?;
-                let mut update = h.audited_update::<agents::Entity>(h.now());
-                update
-                    .value(agents::Column::DeletedAt, Option::<DateTime<Utc>>::None)
-                    .value(agents::Column::DeletedWithOwner, false)
-                    .and_where(agents::COLUMN.owner_id.eq(id))
-                    .and_where(agents::COLUMN.deleted_with_owner.eq(true));
-                h.update_many(&update).await?;
+                let rows = h.rows::<users::Entity>();
+                let deleted = rows
+                    .deleted(Deleted::Only)
+                    .exists(users::COLUMN.id.eq(id))
+                    .await?;
+                let user = rows.restore(id).await?;
+                if deleted {
+                    owned::restore_all::<workflows::Entity>(&h, id).await?;
+                    owned::restore_all::<agents::Entity>(&h, id).await?;
+                }
                 Ok(user)
             })
             .await
@@ -129,27 +112,8 @@ impl Users {
     /// Fails with [`Error::NotFound`], and with [`Error::State`] when the user
     /// isn't deleted.
     pub async fn purge(&self, id: UserId) -> Result<(), Error> {
-        self.0
-            .atomic(op("purge", Action::Delete), |h| async move {
-                crate::repositories::purge::<users::Entity>(&h, "user", id.0).await
-            })
-            .await
+        self.0.rows::<users::Entity>().purge(id).await
     }
-}
-
-/// Makes sure that a user exists, is not deleted, and stays so until the
-/// transaction ends.
-async fn hold(h: &Context, id: UserId, how: LockType) -> Result<UserId, Error> {
-    let mut user = users::Entity::live()
-        .select_only()
-        .column(users::Column::Id)
-        .filter(users::COLUMN.id.eq(id));
-    if h.backend() == DbBackend::Postgres {
-        user = user.lock(how);
-    }
-    h.scalar(user)
-        .await?
-        .ok_or_else(|| Error::not_found("user", id))
 }
 
 /// Keeps everybody else from changing the user, or giving the user anything.
@@ -157,17 +121,12 @@ async fn lock(h: &Context, id: UserId) -> Result<UserId, Error> {
     hold(h, id, LockType::Update).await
 }
 
-/// Keeps the user from being deleted: for new workflows and agents.
-pub(crate) async fn hold_owner(h: &Context, id: UserId) -> Result<UserId, Error> {
-    hold(h, id, LockType::Share).await
-}
-
 async fn refuse_owner(h: &Context, id: UserId) -> Result<(), Error> {
     let workflows = h
-        .count(workflows::Entity::live().filter(workflows::COLUMN.owner_id.eq(id)))
+        .count(workflows::Entity::not_deleted().filter(workflows::COLUMN.owner_id.eq(id)))
         .await?;
     let agents = h
-        .count(agents::Entity::live().filter(agents::COLUMN.owner_id.eq(id)))
+        .count(agents::Entity::not_deleted().filter(agents::COLUMN.owner_id.eq(id)))
         .await?;
     if workflows + agents == 0 {
         return Ok(());
@@ -204,7 +163,7 @@ async fn lock_both(h: &Context, from: UserId, to: UserId) -> Result<(), Error> {
 
 async fn transfer(h: &Context, from: UserId, to: UserId) -> Result<Transferred, Error> {
     lock_both(h, from, to).await?;
-    let mine = agents::Entity::live()
+    let mine = agents::Entity::not_deleted()
         .filter(agents::COLUMN.owner_id.eq(from))
         .select_only()
         .column(agents::Column::Name);
@@ -216,39 +175,12 @@ async fn transfer(h: &Context, from: UserId, to: UserId) -> Result<Transferred, 
     if let Some(same) = h.fetch_optional(same).await? {
         return Err(Error::Conflict {
             table: "agents".to_owned(),
-            columns: vec!["owner_id".to_owned(), "name".to_owned()],
+            columns: vec!["name".to_owned(), "owner_id".to_owned()],
             deleted: same.deleted_at.is_some(),
         });
     }
-    let mut update = h.audited_update::<workflows::Entity>(h.now());
-    update
-        .value(workflows::Column::OwnerId, to)
-        .and_where(workflows::COLUMN.owner_id.eq(from))
-        .and_where(workflows::COLUMN.deleted_at.is_null());
-    let workflows = h.update_many(&update).await?;
-    let mut update = h.audited_update::<agents::Entity>(h.now());
-    update
-        .value(agents::Column::OwnerId, to)
-        .and_where(agents::COLUMN.owner_id.eq(from))
-        .and_where(agents::COLUMN.deleted_at.is_null());
-    let agents = h.update_many(&update).await?;
-    Ok(Transferred { workflows, agents })
-}
-
-async fn delete_owned(h: &Context, id: UserId) -> Result<(), Error> {
-    let now = h.now();
-    let mut update = h.audited_update::<workflows::Entity>(now);
-    update
-        .value(workflows::Column::DeletedAt, now)
-        .value(workflows::Column::DeletedWithOwner, true)
-        .and_where(workflows::COLUMN.owner_id.eq(id))
-        .and_where(workflows::COLUMN.deleted_at.is_null());
-    h.update_many(&update).await?;
-    let mut update = h.audited_update::<agents::Entity>(now);
-    update
-        .value(agents::Column::DeletedAt, now)
-        .value(agents::Column::DeletedWithOwner, true)
-        .and_where(agents::COLUMN.owner_id.eq(id))
-        .and_where(agents::COLUMN.deleted_at.is_null());
-    h.update_many(&update).await.map(|_| ())
+    Ok(Transferred {
+        workflows: owned::transfer_all::<workflows::Entity>(h, from, to).await?,
+        agents: owned::transfer_all::<agents::Entity>(h, from, to).await?,
+    })
 }

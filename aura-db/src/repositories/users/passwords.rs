@@ -1,7 +1,7 @@
 //! Checking and changing passwords.
 
-use entity::{Action, Live, PasswordHash, UserId, users};
-use sea_orm::{ColumnTrait, QueryFilter, QuerySelect};
+use entity::{Action, PasswordHash, RepositoryEntity, UserId, users};
+use sea_orm::{ActiveValue::Set, ColumnTrait, Condition, QueryFilter, QuerySelect};
 use secrecy::SecretString;
 
 use super::login::ATTEMPTS;
@@ -80,7 +80,7 @@ impl Users {
     async fn hash_of(&self, name: &'static str, id: UserId) -> Result<PasswordHash, Error> {
         self.0
             .read(op(name, Action::Update), |h| async move {
-                let hash = users::Entity::live()
+                let hash = users::Entity::not_deleted()
                     .select_only()
                     .column(users::Column::HashedPassword)
                     .filter(users::COLUMN.id.eq(id));
@@ -102,15 +102,15 @@ impl Users {
     ) -> Result<bool, Error> {
         self.0
             .atomic(op(name, Action::Update), |h| async move {
-                let mut update = h.audited_update::<users::Entity>(h.now());
-                update
-                    .value(users::Column::HashedPassword, hash.clone())
-                    .and_where(users::COLUMN.id.eq(id))
-                    .and_where(users::COLUMN.deleted_at.is_null());
-                if let Some(verified) = verified {
-                    update.and_where(users::COLUMN.hashed_password.eq(verified.clone()));
-                }
-                if h.update(&update).await? == 0 {
+                let verified = verified.map(|hash| users::COLUMN.hashed_password.eq(hash.clone()));
+                let user = Condition::all()
+                    .add(users::COLUMN.id.eq(id))
+                    .add_option(verified);
+                let change = users::ActiveModel {
+                    hashed_password: Set(hash.clone()),
+                    ..Default::default()
+                };
+                if h.rows::<users::Entity>().update_where(user, change).await? == 0 {
                     return Ok(false);
                 }
                 // After the update: a login that is under way holds the row.

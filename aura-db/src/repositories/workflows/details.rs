@@ -1,7 +1,7 @@
 //! A workflow with what belongs to it, in one statement.
 
 use aura_orm::{CachedSql, RowDecoder, RowReader, TypedQuery, TypedStatement};
-use entity::{Live, WorkflowId, plugins, users, workflow_plugins, workflows};
+use entity::{RepositoryEntity, WorkflowId, plugins, users, workflow_plugins, workflows};
 use sea_orm::sea_query::{Expr, UnionType};
 use sea_orm::{
     ColumnTrait, DbErr, EntityTrait, Iterable, JoinType, QueryFilter, QuerySelect, QueryTrait,
@@ -50,11 +50,11 @@ pub(super) fn details(id: WorkflowId) -> impl TypedStatement<Decoder = Detail> {
     DETAILS.with(vec![id.into(), id.into()], move || {
         let plugin = columns::<plugins::Column>;
         let null = |_| Expr::cust("NULL");
-        let workflow = workflows::Entity::live()
+        let workflow = workflows::Entity::not_deleted()
             .join(JoinType::InnerJoin, workflows::Relation::Users.def())
             .filter(workflows::COLUMN.id.eq(id))
             .filter(users::COLUMN.deleted_at.is_null());
-        let attached = plugins::Entity::live()
+        let attached = plugins::Entity::not_deleted()
             .join(
                 JoinType::InnerJoin,
                 workflow_plugins::Relation::Plugins.def().rev(),

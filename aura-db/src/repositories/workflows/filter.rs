@@ -1,189 +1,111 @@
 //! Which workflows, and in which order.
 
+use aura_orm::projection;
 use chrono::{DateTime, Utc};
 use entity::{PluginId, UserId, WorkflowId, WorkflowStatus, workflow_plugins, workflows};
 use sea_orm::sea_query::{Expr, SimpleExpr};
-use sea_orm::{
-    ColumnTrait, Condition, DbBackend, EntityTrait, QueryFilter, QuerySelect, QueryTrait, Select,
-};
+use sea_orm::{ColumnTrait, DbBackend, EntityTrait, QueryFilter, QuerySelect, QueryTrait};
 use serde::Serialize;
 
-use crate::context::Context;
-use crate::error::Error;
-use crate::repositories::filter::{MAX_SEARCH, listed, managed_filter};
-use crate::repositories::summary::summary;
-use crate::validate::Check;
-use aura_orm::page::{Sort, contains_ci};
-use aura_orm::repository::Deleted;
+use crate::repositories::filter::{ListFilter, managed_filter};
 
-/// A workflow without its documents.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct WorkflowSummary {
-    /// The key.
-    pub id: WorkflowId,
-    /// What it is called.
-    pub name: String,
-    /// What it is for.
-    pub description: Option<String>,
-    /// Whether it runs.
-    pub status: WorkflowStatus,
-    /// Its version, from 1.
-    pub version: i64,
-    /// Whose it is.
-    pub owner_id: UserId,
-    /// When it was created.
-    pub created_at: DateTime<Utc>,
-    /// When it was last changed.
-    pub updated_at: DateTime<Utc>,
-    /// When it was deleted.
-    pub deleted_at: Option<DateTime<Utc>>,
-    /// Who created it.
-    pub created_by: Option<UserId>,
-    /// Who changed it last.
-    pub updated_by: Option<UserId>,
+projection! {
+    /// A workflow without its documents.
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+    #[non_exhaustive]
+    pub struct WorkflowSummary of workflows {
+        /// The key.
+        pub id: WorkflowId = Id,
+        /// What it is called.
+        pub name: String = Name,
+        /// What it is for.
+        pub description: Option<String> = Description,
+        /// Whether it runs.
+        pub status: WorkflowStatus = Status,
+        /// Its version, from 1.
+        pub version: i64 = Version,
+        /// Whose it is.
+        pub owner_id: UserId = OwnerId,
+        /// When it was created.
+        pub created_at: DateTime<Utc> = CreatedAt,
+        /// When it was last changed.
+        pub updated_at: DateTime<Utc> = UpdatedAt,
+        /// When it was deleted.
+        pub deleted_at: Option<DateTime<Utc>> = DeletedAt,
+        /// Who created it.
+        pub created_by: Option<UserId> = CreatedBy,
+        /// Who changed it last.
+        pub updated_by: Option<UserId> = UpdatedBy,
+    }
 }
 
-summary!(WorkflowSummary of workflows {
-    id: Id, name: Name, description: Description, status: Status, version: Version, owner_id: OwnerId, created_at: CreatedAt, updated_at: UpdatedAt, deleted_at: DeletedAt, created_by: CreatedBy, updated_by: UpdatedBy,
-});
-
-/// What workflows are sorted by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum WorkflowSort {
-    /// The id: the order in which they were created.
-    #[default]
-    Id,
-    /// The name, by code point.
-    Name,
-    /// When they were created.
-    CreatedAt,
-    /// When they were last changed.
-    UpdatedAt,
-}
-
-/// Which workflows, and in which order.
+/// Which workflows, and in which order: by id, unless it is set.
 #[derive(Debug, Clone, Default)]
-pub struct WorkflowFilter {
-    owner: Option<UserId>,
-    status: Option<WorkflowStatus>,
-    plugin: Option<PluginId>,
-    name: Option<String>,
-    text: Option<String>,
-    scheduled: bool,
-    deleted: Deleted,
-    sort: WorkflowSort,
-    descending: bool,
+pub struct WorkflowFilter(pub(super) ListFilter<workflows::Entity>);
+
+managed_filter! {
+    WorkflowFilter of workflows by WorkflowSort {
+        /// The id: the order in which they were created.
+        Id,
+        /// The name, by code point.
+        Name,
+        /// When they were created.
+        CreatedAt,
+        /// When they were last changed.
+        UpdatedAt,
+    }, text in [workflows::Column::Name, workflows::Column::Description], "name or description"
 }
 
 impl WorkflowFilter {
-    /// All workflows that are not deleted, by id.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Those of this user.
+    /// Creates a filter of those of a user.
     #[must_use]
     pub fn owner(owner: UserId) -> Self {
         Self::new().owned_by(owner)
     }
 
-    /// Those that a scheduler has to run: active, and with a schedule. That is
-    /// a member `schedule` of the settings that is not null, or a node whose
+    /// Creates a filter of those that a scheduler has to run: active, and with a schedule.
+    /// That is a member `schedule` of the settings that is not null, or a node whose
     /// `type` speaks of a schedule or of cron, as n8n's do.
     #[must_use]
     pub fn scheduled() -> Self {
-        Self {
-            scheduled: true,
-            ..Self::new().status(WorkflowStatus::Active)
-        }
+        let active = Self::new().status(WorkflowStatus::Active);
+        Self(active.0.and_by_backend(has_schedule))
     }
 
-    /// Those of this user.
+    /// Filters those of a user.
     #[must_use]
-    pub fn owned_by(mut self, owner: UserId) -> Self {
-        self.owner = Some(owner);
-        self
+    pub fn owned_by(self, owner: UserId) -> Self {
+        Self(self.0.and(workflows::COLUMN.owner_id.eq(owner)))
     }
 
-    /// Those with this status.
+    /// Filters those with this status.
     #[must_use]
-    pub fn status(mut self, status: WorkflowStatus) -> Self {
-        self.status = Some(status);
-        self
+    pub fn status(self, status: WorkflowStatus) -> Self {
+        Self(self.0.and(workflows::COLUMN.status.eq(status)))
     }
 
-    /// Those that use this plugin.
+    /// Filters those that use this plugin.
     #[must_use]
-    pub fn plugin(mut self, plugin: PluginId) -> Self {
-        self.plugin = Some(plugin);
-        self
+    pub fn plugin(self, plugin: PluginId) -> Self {
+        let using = workflow_plugins::Entity::find()
+            .select_only()
+            .column(workflow_plugins::Column::WorkflowId)
+            .filter(workflow_plugins::COLUMN.plugin_id.eq(plugin));
+        let used = workflows::COLUMN.id.in_subquery(using.into_query());
+        Self(self.0.and(used))
     }
 
-    /// Those with exactly this name.
+    /// Filters those with exactly this name.
     #[must_use]
-    pub fn name(mut self, name: impl Into<String>) -> Self {
-        self.name = Some(name.into());
-        self
-    }
-
-    managed_filter!(WorkflowSort, "name or description");
-
-    pub(super) fn select(&self, h: &Context) -> Result<Select<workflows::Entity>, Error> {
-        let mut check = Check::default();
-        check.optional("name", self.name.as_deref(), 160);
-        check.optional("text", self.text.as_deref(), MAX_SEARCH);
-        check.done()?;
-        let using = |plugin: PluginId| {
-            let using = workflow_plugins::Entity::find()
-                .select_only()
-                .column(workflow_plugins::Column::WorkflowId)
-                .filter(workflow_plugins::COLUMN.plugin_id.eq(plugin));
-            workflows::COLUMN.id.in_subquery(using.into_query())
-        };
-        let select = workflows::Entity::find().filter(
-            Condition::all()
-                .add(h.own_rows(workflows::Column::OwnerId))
-                .add_option(self.owner.map(|owner| workflows::COLUMN.owner_id.eq(owner)))
-                .add_option(
-                    self.status
-                        .map(|status| workflows::COLUMN.status.eq(status)),
-                )
-                .add_option(self.plugin.map(using))
-                .add_option(
-                    self.name
-                        .clone()
-                        .map(|name| workflows::COLUMN.name.eq(name)),
-                )
-                .add_option(self.scheduled.then(|| has_schedule(h.backend())))
-                .add_option(self.text.as_deref().map(|text| {
-                    Condition::any()
-                        .add(contains_ci(workflows::Column::Name, text))
-                        .add(contains_ci(workflows::Column::Description, text))
-                })),
-        );
-        Ok(listed(self.deleted, select))
-    }
-
-    pub(super) fn sorted(&self) -> Sort<workflows::Entity> {
-        let sort = Sort::asc(match self.sort {
-            WorkflowSort::Id => workflows::Column::Id,
-            WorkflowSort::Name => workflows::Column::Name,
-            WorkflowSort::CreatedAt => workflows::Column::CreatedAt,
-            WorkflowSort::UpdatedAt => workflows::Column::UpdatedAt,
-        });
-        if self.descending {
-            sort.reverse()
-        } else {
-            sort
-        }
+    pub fn name(self, name: impl AsRef<str>) -> Self {
+        let is_named = |name: &str| workflows::COLUMN.name.eq(name);
+        Self(self.0.and_text("name", name.as_ref(), 160, is_named))
     }
 }
 
-/// Each database walks JSON in its own words. Of two members of the same name the
-/// last counts, as it does in every parser: SQLite's `->>` would find the first. Only an object may be asked for a member there: text that is no JSON
-/// is an error.
+/// Each database walks JSON in its own words. Of two members of the same name the last
+/// counts, as it does in every parser: SQLite's `->>` would find the first. Only an object
+/// may be asked for a member there: text that is no JSON is an error.
 fn has_schedule(backend: DbBackend) -> SimpleExpr {
     Expr::cust(if backend == DbBackend::Postgres {
         r#"("workflows"."settings" ->> 'schedule' IS NOT NULL

@@ -1,46 +1,46 @@
 //! Changes by version, and the versions before.
 
+use super::{Workflow, WorkflowChange, WorkflowVersion, Workflows, check, op};
+use crate::context::Context;
+use crate::error::Error;
+use crate::repositories::owned::lock;
+use aura_orm::page::{Page, PageRequest, Sort};
+use aura_orm::projection;
+use aura_orm::repository::Projection;
 use aura_orm::{CachedSql, ModelOf, TypedQuery};
 use chrono::{DateTime, Utc};
-use entity::{Action, UserId, WorkflowId, workflow_versions, workflows};
-use sea_orm::ActiveValue::{NotSet, Set};
+use entity::{Action, RepositoryEntity, UserId, WorkflowId, workflow_versions, workflows};
+use sea_orm::ActiveValue::Set;
 use sea_orm::sea_query::{
     CommonTableExpression, DeleteStatement, Expr, InsertStatement, LockType, Query,
     QueryStatementBuilder, SelectStatement, UpdateStatement, WithClause,
 };
-use sea_orm::{ColumnTrait, DbBackend, DbErr, EntityTrait, ExprTrait, QueryFilter, QuerySelect};
+use sea_orm::{
+    ActiveModelTrait, ColumnTrait, DbBackend, DbErr, EntityTrait, ExprTrait, Iterable, QueryFilter,
+    QuerySelect,
+};
 use serde::Serialize;
-
-use super::{Workflow, WorkflowChange, WorkflowVersion, Workflows, guard, lock, op};
-use crate::context::{Context, Op};
-use crate::error::Error;
-use crate::repositories::set_json;
-use crate::repositories::summary::summary;
-use aura_orm::page::{Page, PageRequest, Sort};
 
 /// So many earlier versions are kept of each workflow; the oldest go first.
 pub const HISTORY: i64 = 100;
 
-/// An earlier version, without its documents.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct WorkflowVersionSummary {
-    /// The version.
-    pub version: i64,
-    /// What the workflow was called.
-    pub name: String,
-    /// What it was for.
-    pub description: Option<String>,
-    /// When the workflow was last changed while it was at this version.
-    pub created_at: DateTime<Utc>,
-    /// Who changed it then.
-    pub created_by: Option<UserId>,
+projection! {
+    /// An earlier version, without its documents.
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+    #[non_exhaustive]
+    pub struct WorkflowVersionSummary of workflow_versions {
+        /// The version.
+        pub version: i64 = Version,
+        /// What the workflow was called.
+        pub name: String = Name,
+        /// What it was for.
+        pub description: Option<String> = Description,
+        /// When the workflow was last changed while it was at this version.
+        pub created_at: DateTime<Utc> = CreatedAt,
+        /// Who changed it then.
+        pub created_by: Option<UserId> = CreatedBy,
+    }
 }
-
-summary!(WorkflowVersionSummary of workflow_versions {
-    version: Version, name: Name, description: Description, created_at: CreatedAt,
-    created_by: CreatedBy,
-});
 
 impl Workflows {
     /// Changes name, description and documents of the version that the caller
@@ -56,12 +56,12 @@ impl Workflows {
         version: i64,
         change: WorkflowChange,
     ) -> Result<Workflow, Error> {
-        change.checked()?;
+        check(&change.0).done()?;
         let change = &change;
         let op = op("update", Action::Update);
         self.0
             .atomic_on_sqlite(op, |h| async move {
-                guard(&h, op, id).await?;
+                guard(&h, id).await?;
                 apply_update(&h, id, version, change).await
             })
             .await
@@ -81,11 +81,11 @@ impl Workflows {
         let page = &page;
         self.0
             .read(op, |h| async move {
-                known(&h, op, id).await?;
-                let select = WorkflowVersionSummary::columns(
-                    workflow_versions::Entity::find()
-                        .filter(workflow_versions::COLUMN.workflow_id.eq(id)),
-                );
+                known(&h, id).await?;
+                let select = workflow_versions::Entity::find()
+                    .select_only()
+                    .columns(WorkflowVersionSummary::columns())
+                    .filter(workflow_versions::COLUMN.workflow_id.eq(id));
                 let newest = Sort::desc(Column::Version).unique();
                 h.page(select, &newest, page.clone()).await
             })
@@ -100,7 +100,7 @@ impl Workflows {
         let op = op("version", Action::Read);
         self.0
             .read(op, |h| async move {
-                known(&h, op, id).await?;
+                known(&h, id).await?;
                 find_version(&h, id, version).await
             })
             .await
@@ -120,19 +120,19 @@ impl Workflows {
         let op = op("restore_version", Action::Update);
         self.0
             .atomic(op, |h| async move {
-                guard(&h, op, id).await?;
                 // Held first, so that the version isn't pruned meanwhile.
-                let present = lock(&h, op, id).await?;
-                stale(id, read, present.version)?;
+                lock::<workflows::Entity>(&h, id.0).await?;
+                let found = present(&h, id).await?;
+                if read != found {
+                    return Err(stale(id, read, found));
+                }
                 let earlier = find_version(&h, id, version).await?;
-                let change = WorkflowChange {
-                    name: Some(earlier.name),
-                    description: Set(earlier.description),
-                    settings: Set(earlier.settings),
-                    connections: Set(earlier.connections),
-                    nodes: Set(earlier.nodes),
-                    metadata: NotSet,
-                };
+                let change = WorkflowChange::new()
+                    .name(earlier.name)
+                    .description(earlier.description)
+                    .settings(earlier.settings)
+                    .connections(earlier.connections)
+                    .nodes(earlier.nodes);
                 apply_update(&h, id, read, &change).await
             })
             .await
@@ -146,37 +146,48 @@ impl Workflows {
         let op = op("prune_history", Action::Delete);
         self.0
             .atomic(op, |h| async move {
-                let workflow = lock(&h, op, id).await?;
-                delete_versions(&h, id, workflow.version - 1 - i64::from(keep)).await
+                lock::<workflows::Entity>(&h, id.0).await?;
+                let version = present(&h, id).await?;
+                delete_versions(&h, id, version - 1 - i64::from(keep)).await
             })
             .await
     }
 }
 
-/// Refuses a version that is not the present one.
-fn stale(workflow: WorkflowId, read: i64, found: i64) -> Result<(), Error> {
-    if read == found {
-        return Ok(());
-    }
-    Err(Error::Stale {
+fn stale(workflow: WorkflowId, read: i64, found: i64) -> Error {
+    Error::Stale {
         what: "workflow",
         key: workflow.to_string(),
         read,
         found,
-    })
+    }
 }
 
-/// Whether the workflow is there, and may be seen.
-async fn known(h: &Context, op: Op, id: WorkflowId) -> Result<(), Error> {
-    let owner = workflows::Entity::find()
-        .select_only()
-        .column(workflows::Column::OwnerId)
-        .filter(workflows::COLUMN.id.eq(id))
-        .filter(workflows::COLUMN.deleted_at.is_null());
-    match h.scalar::<UserId, _>(owner).await? {
-        Some(owner) => h.ensure_owner(op, owner),
-        None => Err(Error::not_found("workflow", id)),
+/// Fails where the workflow is not there, or may not be seen.
+async fn known(h: &Context, id: WorkflowId) -> Result<(), Error> {
+    let rows = h.rows::<workflows::Entity>();
+    if rows.exists(workflows::COLUMN.id.eq(id)).await? {
+        return Ok(());
     }
+    Err(Error::not_found("workflow", id))
+}
+
+/// As [`known`], where the handle is limited to own workflows.
+async fn guard(h: &Context, id: WorkflowId) -> Result<(), Error> {
+    match h.limited_to() {
+        Some(_) => known(h, id).await,
+        None => Ok(()),
+    }
+}
+
+/// Returns the version that the workflow is at.
+async fn present(h: &Context, id: WorkflowId) -> Result<i64, Error> {
+    let present = workflows::Entity::not_deleted()
+        .select_only()
+        .column(workflows::Column::Version)
+        .filter(workflows::COLUMN.id.eq(id));
+    let present = h.scalar(present).await?;
+    present.ok_or_else(|| Error::not_found("workflow", id))
 }
 
 async fn find_version(h: &Context, id: WorkflowId, version: i64) -> Result<WorkflowVersion, Error> {
@@ -322,35 +333,13 @@ async fn apply_update(
     use workflows::Column;
     let mut update = h.audited_update::<workflows::Entity>(h.now());
     update.value(Column::Version, Expr::col(Column::Version).add(1));
-    if let Some(name) = &change.name {
-        update.value(Column::Name, name.clone());
-    }
-    if let Set(text) = &change.description {
-        update.value(Column::Description, text.clone());
-    }
-    for (column, json) in [
-        (Column::Settings, &change.settings),
-        (Column::Connections, &change.connections),
-        (Column::Nodes, &change.nodes),
-        (Column::Metadata, &change.metadata),
-    ] {
-        if let Set(json) = json {
-            set_json(&mut update, column, json.as_ref());
+    for column in Column::iter() {
+        if let Set(value) = change.0.get(column) {
+            update.value(column, column.save_as(Expr::val(value)));
         }
     }
     if let Some(workflow) = replace(h, id, version, update).await? {
         return Ok(workflow);
     }
-    let present = workflows::Entity::find()
-        .select_only()
-        .column(Column::Version)
-        .filter(workflows::COLUMN.id.eq(id))
-        .filter(workflows::COLUMN.deleted_at.is_null());
-    let found = h.scalar(present).await?;
-    Err(Error::Stale {
-        what: "workflow",
-        key: id.to_string(),
-        read: version,
-        found: found.ok_or_else(|| Error::not_found("workflow", id))?,
-    })
+    Err(stale(id, version, present(h, id).await?))
 }

@@ -1,23 +1,25 @@
 //! Which plugins a workflow uses.
 
-use entity::{Action, Live, PluginId, WorkflowId, plugins, workflow_plugins, workflows};
+use entity::{
+    Action, PluginId, RepositoryEntity, WorkflowId, plugins, workflow_plugins, workflows,
+};
 use sea_orm::sea_query::{LockType, OnConflict, Query};
 use sea_orm::{ColumnTrait, DbBackend, QueryFilter, QuerySelect};
 
-use super::{Workflows, lock, op};
+use super::{Workflows, op};
 use crate::context::Context;
 use crate::error::Error;
+use crate::repositories::owned::lock;
 
 impl Workflows {
     /// Lets the workflow use a plugin. `false` when it did already.
     ///
     /// Fails with [`Error::NotFound`] when one of them is not there.
     pub async fn attach(&self, id: WorkflowId, plugin: PluginId) -> Result<bool, Error> {
-        let op = op("attach", Action::Update);
         self.0
-            .atomic(op, |h| async move {
-                lock(&h, op, id).await?;
-                let mut known = plugins::Entity::live()
+            .atomic(op("attach", Action::Update), |h| async move {
+                lock::<workflows::Entity>(&h, id.0).await?;
+                let mut known = plugins::Entity::not_deleted()
                     .select_only()
                     .column(plugins::Column::Id)
                     .filter(plugins::COLUMN.id.eq(plugin));
@@ -49,10 +51,9 @@ impl Workflows {
     ///
     /// Fails with [`Error::NotFound`] when the workflow is not there.
     pub async fn detach(&self, id: WorkflowId, plugin: PluginId) -> Result<bool, Error> {
-        let op = op("detach", Action::Update);
         self.0
-            .atomic(op, |h| async move {
-                lock(&h, op, id).await?;
+            .atomic(op("detach", Action::Update), |h| async move {
+                lock::<workflows::Entity>(&h, id.0).await?;
                 let detach = Query::delete()
                     .from_table(workflow_plugins::Entity)
                     .and_where(workflow_plugins::COLUMN.workflow_id.eq(id))

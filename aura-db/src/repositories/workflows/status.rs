@@ -1,13 +1,14 @@
 //! Whether a workflow runs, and whether it could.
 
 use entity::{Action, WorkflowId, WorkflowStatus, workflows};
-use sea_orm::ColumnTrait;
+use sea_orm::ActiveValue::{Set, Unchanged};
 use serde::Serialize;
 
-use super::{Workflow, Workflows, load, lock, op};
+use super::{Workflow, Workflows, load, op};
 use crate::error::Error;
 use crate::graph::{GraphProblem, WorkflowGraph};
 use crate::repositories::ensure_valid_json;
+use crate::repositories::owned::lock;
 
 /// A workflow whose status was set.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -74,7 +75,7 @@ impl Workflows {
         let op = op(name, Action::Update);
         self.0
             .atomic(op, |h| async move {
-                lock(&h, op, id).await?;
+                lock::<workflows::Entity>(&h, id.0).await?;
                 let mut warnings = Vec::new();
                 if status == WorkflowStatus::Active {
                     let graph = graph(&load(&h, id).await?)?;
@@ -86,15 +87,12 @@ impl Workflows {
                     }
                     warnings = graph.problems;
                 }
-                let mut update = h.audited_update::<workflows::Entity>(h.now());
-                update
-                    .value(workflows::Column::Status, status)
-                    .and_where(workflows::COLUMN.id.eq(id));
-                let workflow = h
-                    .update_returning::<workflows::Entity>(update)
-                    .await?
-                    .pop()
-                    .ok_or_else(|| Error::not_found("workflow", id))?;
+                let row = workflows::ActiveModel {
+                    id: Unchanged(id),
+                    status: Set(status),
+                    ..Default::default()
+                };
+                let workflow = h.rows::<workflows::Entity>().update(row).await?;
                 Ok(StatusChange { workflow, warnings })
             })
             .await

@@ -5,7 +5,7 @@ use aura_db::sea_orm::ActiveValue::Set;
 use aura_db::{Action, AgentId, NewAgent, Resource, UserId};
 use serde_json::Value;
 
-use super::check::{Check, given, holds};
+use super::check::{Check, given, holds, set};
 use super::list::{page, visible, whole, without};
 use super::{Allowed, Answer, Ctx, Model, amend};
 use crate::outcome::{Failed, json_of};
@@ -20,13 +20,14 @@ impl Model {
                 let owner = storable(new, ctx)?;
                 may(Action::Create)?.owned(owner)?;
                 self.user(owner)?;
-                self.unused(owner, &new.name, None)?;
+                let new = (**new).as_ref();
+                self.unused(owner, &set(&new.name), None)?;
                 let now = self.now;
                 Ok(json_of(self.agents.insert(|id| Agent {
                     id: AgentId(id),
-                    name: new.name.clone(),
-                    description: new.description.clone(),
-                    model: new.model.clone(),
+                    name: set(&new.name),
+                    description: set(&new.description),
+                    model: set(&new.model),
                     is_enabled: true,
                     owner_id: owner,
                     deleted_with_owner: false,
@@ -35,20 +36,20 @@ impl Model {
                     deleted_at: None,
                     created_by: ctx.actor,
                     updated_by: ctx.actor,
-                    config: new.config.clone(),
+                    config: set(&new.config),
                 })))
             }
             Call::Find(id) => {
                 let allowed = may(Action::Read)?;
                 match self.agent(*id) {
-                    Ok(row) => allowed.owned(row.owner_id).map(|()| json_of(row)),
-                    Err(_) => Ok(Value::Null),
+                    Ok(row) if allowed.shows(row.owner_id) => Ok(json_of(row)),
+                    _ => Ok(Value::Null),
                 }
             }
             Call::Get(id) => {
                 let allowed = may(Action::Read)?;
-                let row = self.agent(*id)?;
-                allowed.owned(row.owner_id).map(|()| json_of(row))
+                let row = self.own_agent(allowed, *id)?.id;
+                Ok(json_of(self.agent(row)?))
             }
             Call::List(query, pages) => self.list_agents(ctx, query, *pages, |row| {
                 without(json_of(row), &["deleted_with_owner", "config"])
@@ -105,10 +106,10 @@ impl Model {
         tell: fn(&Agent) -> Value,
     ) -> Answer {
         let may = |action| self.enter(ctx, action, Resource::Agent);
-        let allowed = may(Action::Read)?;
         let mut check = Check::default();
         check.optional("text", query.text.as_ref(), 200);
         check.done()?;
+        let allowed = may(Action::Read)?;
         let rows = self.agents.rows.values();
         let rows = rows.filter(|row| allowed.shows(row.owner_id) && fits(row, query));
         let key = |row: &Agent| {
@@ -157,8 +158,8 @@ impl Model {
     /// Deleted or not, that may be reached.
     fn own_agent(&self, allowed: Allowed, id: AgentId) -> Result<&Agent, Failed> {
         let row = self.agents.rows.get(&id.0);
-        let row = row.ok_or_else(|| Failed::not_found("agent", &id))?;
-        allowed.owned(row.owner_id).map(|()| row)
+        row.filter(|row| allowed.shows(row.owner_id))
+            .ok_or_else(|| Failed::not_found("agent", &id))
     }
 
     /// Refuses a name that another of the owner's has, deleted or not.
@@ -171,7 +172,7 @@ impl Model {
         match others.find(|row| row.owner_id == owner && row.name == name) {
             Some(row) => {
                 let deleted = row.deleted_at.is_some();
-                Err(Failed::conflict("agents", &["owner_id", "name"], deleted))
+                Err(Failed::conflict("agents", &["name", "owner_id"], deleted))
             }
             None => Ok(()),
         }
@@ -195,12 +196,13 @@ fn state(id: AgentId) -> Failed {
 }
 
 fn storable(new: &NewAgent, ctx: Ctx) -> Result<UserId, Failed> {
+    let new = new.as_ref();
     let mut check = Check::default();
-    check.name("name", &new.name, 120);
-    check.optional("description", new.description.as_ref(), usize::MAX);
-    check.name("model", &new.model, 120);
-    check.container("config", new.config.as_ref());
-    let owner = new.owner.or(ctx.actor);
+    check.name("name", &set(&new.name), 120);
+    check.optional("description", set(&new.description).as_ref(), usize::MAX);
+    check.name("model", &set(&new.model), 120);
+    check.container("config", set(&new.config).as_ref());
+    let owner = new.owner_id.try_as_ref().copied().or(ctx.actor);
     check.refuse("owner", owner.is_none());
     check.done()?;
     owner.ok_or(Failed::Aborted)

@@ -115,3 +115,10 @@ fn nul(json: &Value) -> bool {
         _ => false,
     }
 }
+
+/// What a column of a row is set to.
+pub(super) fn set<T: Clone + Default + Into<aura_db::sea_orm::Value>>(
+    value: &aura_db::sea_orm::ActiveValue<T>,
+) -> T {
+    value.try_as_ref().cloned().unwrap_or_default()
+}

@@ -240,11 +240,9 @@ impl Model {
     /// An execution of a workflow that may be reached, deleted or not.
     fn execution(&self, allowed: Allowed, id: ExecutionId) -> Result<&Execution, Failed> {
         let row = self.executions.rows.get(&id.0);
-        let row = row.ok_or_else(|| Failed::not_found("execution", &id))?;
-        if let Some(workflow) = self.workflows.rows.get(&row.workflow_id.0) {
-            allowed.owned(workflow.owner_id)?;
-        }
-        Ok(row)
+        let workflow = |row: &Execution| self.workflows.rows.get(&row.workflow_id.0);
+        row.filter(|row| workflow(row).is_none_or(|workflow| allowed.shows(workflow.owner_id)))
+            .ok_or_else(|| Failed::not_found("execution", &id))
     }
 
     /// An execution that this worker holds.

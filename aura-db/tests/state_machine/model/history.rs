@@ -21,7 +21,7 @@ impl Model {
                 self.revise(ctx, *id, *version, change)
             }
             Call::History(id, pages) => {
-                self.seen_workflow(may(Action::Read)?, *id)?;
+                self.own_workflow(may(Action::Read)?, *id)?;
                 let versions = self.versions.values();
                 let versions = versions.filter(|row| row.workflow_id == *id).collect();
                 let tell = |row: &WorkflowVersion| {
@@ -31,7 +31,7 @@ impl Model {
                 page(versions, |row| ((), row.version), true, *pages, tell)
             }
             Call::Version(id, version) => {
-                self.seen_workflow(may(Action::Read)?, *id)?;
+                self.own_workflow(may(Action::Read)?, *id)?;
                 self.earlier(*id, *version).map(json_of)
             }
             Call::RestoreVersion(id, read, version) => {

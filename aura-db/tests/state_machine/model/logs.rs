@@ -153,11 +153,9 @@ impl Model {
     /// An entry about a workflow that may be reached.
     fn log(&self, allowed: Allowed, id: LogId) -> Result<&Log, Failed> {
         let row = self.logs.rows.get(&id.0);
-        let row = row.ok_or_else(|| Failed::not_found("log entry", &id))?;
-        if let Some(workflow) = self.workflows.rows.get(&row.workflow_id.0) {
-            allowed.owned(workflow.owner_id)?;
-        }
-        Ok(row)
+        let workflow = |row: &Log| self.workflows.rows.get(&row.workflow_id.0);
+        row.filter(|row| workflow(row).is_none_or(|workflow| allowed.shows(workflow.owner_id)))
+            .ok_or_else(|| Failed::not_found("log entry", &id))
     }
 
     fn logged(&self, allowed: Allowed, query: &Query) -> Result<Vec<&Log>, Failed> {

@@ -4,7 +4,7 @@ use aura_db::plugins::{Plugin, PluginSort};
 use aura_db::{Action, NewPlugin, PluginId, Resource};
 use serde_json::{Value, json};
 
-use super::check::{Check, holds};
+use super::check::{Check, holds, set};
 use super::list::{page, visible, whole, without};
 use super::{Answer, Ctx, Model, amend};
 use crate::outcome::{Failed, json_of};
@@ -82,12 +82,16 @@ impl Model {
 
     fn register(&mut self, ctx: Ctx, new: &NewPlugin) -> Answer {
         let may = |action| self.enter(ctx, action, Resource::Plugin);
+        let new = new.as_ref();
+        let (name, description) = (set(&new.name), set(&new.description));
+        let (version, author) = (set(&new.version), set(&new.author));
+        let config_schema = set(&new.config_schema);
         let mut check = Check::default();
-        check.name("name", &new.name, 120);
-        check.text("description", &new.description, 240);
-        check.name("version", &new.version, 32);
-        check.optional("author", new.author.as_ref(), 160);
-        let json = new.config_schema.as_ref();
+        check.name("name", &name, 120);
+        check.text("description", &description, 240);
+        check.name("version", &version, 32);
+        check.optional("author", author.as_ref(), 160);
+        let json = config_schema.as_ref();
         check.json("config_schema", json);
         check.done()?;
         if json.is_some_and(|json| *json != schema().into()) {
@@ -97,31 +101,31 @@ impl Model {
         let restore = may(Action::Delete);
         let now = self.now;
         let mut rows = self.plugins.rows.values_mut();
-        if let Some(row) = rows.find(|row| row.name == new.name) {
+        if let Some(row) = rows.find(|row| row.name == name) {
             if row.deleted_at.is_some() {
                 restore?;
             }
-            row.description.clone_from(&new.description);
-            row.version.clone_from(&new.version);
-            row.author.clone_from(&new.author);
-            row.config_schema.clone_from(&new.config_schema);
+            row.description = description;
+            row.version = version;
+            row.author = author;
+            row.config_schema = config_schema;
             row.deleted_at = None;
             amend!(row, ctx, now);
             return Ok(json_of(&*row));
         }
         Ok(json_of(self.plugins.insert(|id| Plugin {
             id: PluginId(id),
-            name: new.name.clone(),
-            description: new.description.clone(),
-            version: new.version.clone(),
-            author: new.author.clone(),
+            name,
+            description,
+            version,
+            author,
             is_enabled: true,
             created_at: now,
             updated_at: now,
             deleted_at: None,
             created_by: ctx.actor,
             updated_by: ctx.actor,
-            config_schema: new.config_schema.clone(),
+            config_schema,
         })))
     }
 
@@ -133,11 +137,11 @@ impl Model {
         tell: fn(&Plugin) -> Value,
     ) -> Answer {
         let may = |action| self.enter(ctx, action, Resource::Plugin);
-        may(Action::Read)?;
         let mut check = Check::default();
         check.optional("author", query.author.as_ref(), 160);
         check.optional("text", query.text.as_ref(), 200);
         check.done()?;
+        may(Action::Read)?;
         let rows = self.plugins.rows.values().filter(|row| fits(row, query));
         let key = |row: &Plugin| {
             let key = match query.sort {

@@ -116,10 +116,10 @@ impl Model {
     }
 
     fn list_users(&self, ctx: Ctx, query: &Query, pages: Pages) -> Answer {
-        self.may(ctx, Action::Read)?;
         let mut check = Check::default();
         check.optional("text", query.text.as_ref(), 200);
         check.done()?;
+        self.may(ctx, Action::Read)?;
         let rows = self.users.rows.values().filter(|user| fits(user, query));
         let key = |user: &User| {
             let key = match query.sort {
@@ -310,7 +310,7 @@ impl Model {
             .collect();
         if !same.is_empty() {
             let deleted = same.iter().all(|row| row.deleted_at.is_some());
-            return Err(Failed::conflict("agents", &["owner_id", "name"], deleted));
+            return Err(Failed::conflict("agents", &["name", "owner_id"], deleted));
         }
         let (mut workflows, mut agents) = (0, 0);
         for row in self.workflows.rows.values_mut() {

@@ -6,7 +6,7 @@ use aura_db::{
 };
 use serde_json::{Value, json};
 
-use super::check::{Check, holds};
+use super::check::{Check, holds, set};
 use super::list::{page, visible, whole, without};
 use super::{Allowed, Answer, Ctx, Model, amend};
 use crate::outcome::{Failed, json_of};
@@ -33,14 +33,14 @@ impl Model {
             Call::Find(id) => {
                 let allowed = may(Action::Read)?;
                 match self.workflow(*id) {
-                    Ok(row) => allowed.owned(row.owner_id).map(|()| json_of(row)),
-                    Err(_) => Ok(Value::Null),
+                    Ok(row) if allowed.shows(row.owner_id) => Ok(json_of(row)),
+                    _ => Ok(Value::Null),
                 }
             }
-            Call::Get(id) => Ok(json_of(self.seen_workflow(may(Action::Read)?, *id)?)),
+            Call::Get(id) => Ok(json_of(self.own_workflow(may(Action::Read)?, *id)?)),
             Call::GetDetails(id) => self.details(ctx, *id),
             Call::List(query, pages) => {
-                let rows = self.fitting(may(Action::Read)?, query)?;
+                let rows = self.fitting(may(Action::Read), query)?;
                 let tell = |row: &Workflow| without(json_of(row), &DOCUMENTS);
                 page(
                     rows,
@@ -51,7 +51,7 @@ impl Model {
                 )
             }
             Call::ListFull(query, pages) => {
-                let rows = self.fitting(may(Action::Read)?, query)?;
+                let rows = self.fitting(may(Action::Read), query)?;
                 page(
                     rows,
                     |row| key(row, query.sort),
@@ -101,7 +101,7 @@ impl Model {
                 Ok(Value::Null)
             }
             Call::Check(id) => {
-                let row = self.seen_workflow(may(Action::Read)?, *id)?;
+                let row = self.own_workflow(may(Action::Read)?, *id)?;
                 Ok(json_of(graph(row)))
             }
             Call::SetStatus(id, status) => self.set_status(ctx, *id, *status, false),
@@ -113,7 +113,7 @@ impl Model {
 
     fn details(&self, ctx: Ctx, id: WorkflowId) -> Answer {
         let may = |action| self.enter(ctx, action, Resource::Workflow);
-        let row = self.seen_workflow(may(Action::Read)?, id)?;
+        let row = self.own_workflow(may(Action::Read)?, id)?;
         let plugins = self.plugins.rows.values();
         let mut plugins: Vec<_> = plugins
             .filter(|plugin| plugin.deleted_at.is_none())
@@ -130,17 +130,18 @@ impl Model {
     fn duplicate(&mut self, ctx: Ctx, id: WorkflowId, name: Option<&String>) -> Answer {
         let may = |action| self.enter(ctx, action, Resource::Workflow);
         let row = self.own_workflow(may(Action::Create)?, id)?;
-        let mut new = NewWorkflow::new(name.cloned().unwrap_or_else(|| {
+        let copied = NewWorkflow::new(name.cloned().unwrap_or_else(|| {
             let start: String = row.name.chars().take(153).collect();
             start + " (copy)"
         }));
-        new.description.clone_from(&row.description);
-        new.settings.clone_from(&row.settings);
-        new.connections.clone_from(&row.connections);
-        new.nodes.clone_from(&row.nodes);
-        new.metadata.clone_from(&row.metadata);
         let owner = ctx.actor.unwrap_or(row.owner_id);
-        new.owner = Some(owner);
+        let new = copied
+            .owner(owner)
+            .description(row.description.clone())
+            .settings(row.settings.clone())
+            .connections(row.connections.clone())
+            .nodes(row.nodes.clone())
+            .metadata(row.metadata.clone());
         storable(&new, ctx)?;
         self.user(owner)?;
         let copy = self.add_workflow(ctx, &new, owner);
@@ -172,31 +173,20 @@ impl Model {
         self.workflow(row.id)
     }
 
-    /// The same, to be looked at: whether it is there comes before whose it is.
-    pub(super) fn seen_workflow(
-        &self,
-        allowed: Allowed,
-        id: WorkflowId,
-    ) -> Result<&Workflow, Failed> {
-        let row = self.workflow(id)?;
-        allowed.owned(row.owner_id).map(|()| row)
-    }
-
     /// Deleted or not.
     fn any_workflow(&self, allowed: Allowed, id: WorkflowId) -> Result<&Workflow, Failed> {
         let row = self.workflows.rows.get(&id.0);
-        let row = row.ok_or_else(|| Failed::not_found("workflow", &id))?;
-        allowed.owned(row.owner_id)?;
-        Ok(row)
+        row.filter(|row| allowed.shows(row.owner_id))
+            .ok_or_else(|| Failed::not_found("workflow", &id))
     }
 
     fn add_workflow(&mut self, ctx: Ctx, new: &NewWorkflow, owner: UserId) -> Workflow {
-        let now = self.now;
+        let (now, new) = (self.now, new.as_ref());
         self.workflows.insert(|id| Workflow {
             id: WorkflowId(id),
-            name: new.name.clone(),
-            description: new.description.clone(),
-            status: new.status,
+            name: set(&new.name),
+            description: set(&new.description),
+            status: *new.status.as_ref(),
             version: 1,
             owner_id: owner,
             deleted_with_owner: false,
@@ -205,10 +195,10 @@ impl Model {
             deleted_at: None,
             created_by: ctx.actor,
             updated_by: ctx.actor,
-            settings: new.settings.clone(),
-            connections: new.connections.clone(),
-            nodes: new.nodes.clone(),
-            metadata: new.metadata.clone(),
+            settings: set(&new.settings),
+            connections: set(&new.connections),
+            nodes: set(&new.nodes),
+            metadata: set(&new.metadata),
         })
     }
 
@@ -254,11 +244,16 @@ impl Model {
         Ok(json!({"workflow": workflow, "warnings": warnings}))
     }
 
-    fn fitting(&self, allowed: Allowed, query: &Query) -> Result<Vec<&Workflow>, Failed> {
+    fn fitting(
+        &self,
+        allowed: Result<Allowed, Failed>,
+        query: &Query,
+    ) -> Result<Vec<&Workflow>, Failed> {
         let mut check = Check::default();
         check.optional("name", query.name.as_ref(), 160);
         check.optional("text", query.text.as_ref(), 200);
         check.done()?;
+        let allowed = allowed?;
         let uses = |row: &Workflow, plugin: PluginId| self.attached.contains(&(row.id.0, plugin.0));
         let fits = |row: &&Workflow| {
             allowed.shows(row.owner_id)
@@ -296,14 +291,15 @@ fn key(row: &Workflow, sort: WorkflowSort) -> (String, i64) {
 }
 
 fn storable(new: &NewWorkflow, ctx: Ctx) -> Result<UserId, Failed> {
+    let new = new.as_ref();
     let mut check = Check::default();
-    check.name("name", &new.name, 160);
-    check.optional("description", new.description.as_ref(), usize::MAX);
-    check.container("settings", new.settings.as_ref());
-    check.container("connections", new.connections.as_ref());
-    check.container("nodes", new.nodes.as_ref());
-    check.container("metadata", new.metadata.as_ref());
-    let owner = new.owner.or(ctx.actor);
+    check.name("name", &set(&new.name), 160);
+    check.optional("description", set(&new.description).as_ref(), usize::MAX);
+    check.container("settings", set(&new.settings).as_ref());
+    check.container("connections", set(&new.connections).as_ref());
+    check.container("nodes", set(&new.nodes).as_ref());
+    check.container("metadata", set(&new.metadata).as_ref());
+    let owner = new.owner_id.try_as_ref().copied().or(ctx.actor);
     check.refuse("owner", owner.is_none());
     check.done()?;
     owner.ok_or(Failed::Aborted)

@@ -13,7 +13,7 @@ use crate::side::{Door, Side};
 
 #[derive(Debug, Clone)]
 pub(crate) enum Call {
-    Create(NewAgent),
+    Create(Box<NewAgent>),
     Find(AgentId),
     Get(AgentId),
     List(Query, Pages),
@@ -143,11 +143,11 @@ pub(crate) const KINDS: Kinds = &[
     kind!(60, |draw, model| {
         let mut new = NewAgent::new(name(draw), draw.name(120));
         if draw.byte() % 8 != 7 {
-            new.owner = Some(UserId(draw.handle(model.users.count())));
+            new = new.owner(UserId(draw.handle(model.users.count())));
         }
-        new.config = draw.maybe(Draw::json);
-        new.description = draw.maybe(Draw::text);
-        Call::Create(new)
+        new = new.config(draw.maybe(Draw::json));
+        new = new.description(draw.maybe(Draw::text));
+        Call::Create(Box::new(new))
     }),
     kind!(19, |draw, model| Call::Find(agent(draw, model))),
     kind!(19, |draw, model| Call::Get(agent(draw, model))),
@@ -181,8 +181,10 @@ impl Call {
         let real = |id: &AgentId| side.real(*id);
         match self {
             Self::Create(new) => {
-                let mut new = new.clone();
-                new.owner = new.owner.map(|owner| side.real(owner));
+                let mut new = NewAgent::clone(new);
+                if let Some(owner) = new.as_ref().owner_id.try_as_ref().copied() {
+                    new = new.owner(side.real(owner));
+                }
                 side.made(agents.create(new).await, |agent| agent.id)
             }
             Self::Find(id) => side.told(agents.find(real(id)).await),

@@ -86,8 +86,8 @@ impl Query {
             Some(id) => ExecutionFilter::workflow(side.real(id)),
             None => ExecutionFilter::new(),
         };
-        for status in &self.statuses {
-            filter = filter.status(*status);
+        if !self.statuses.is_empty() {
+            filter = filter.statuses(self.statuses.iter().copied());
         }
         if let Some(mode) = self.mode {
             filter = filter.mode(mode);

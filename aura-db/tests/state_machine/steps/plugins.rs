@@ -1,7 +1,7 @@
 //! Calls about plugins.
 
 use aura_db::plugins::PluginSort;
-use aura_db::{Deleted, Document, NewPlugin, PluginFilter, PluginId};
+use aura_db::{Deleted, NewPlugin, PluginFilter, PluginId};
 use serde_json::{Value, json};
 
 use super::Kinds;
@@ -13,7 +13,7 @@ use crate::side::{Door, Side};
 
 #[derive(Debug, Clone)]
 pub(crate) enum Call {
-    Register(NewPlugin),
+    Register(Box<NewPlugin>),
     Find(PluginId),
     Get(PluginId),
     FindByName(String),
@@ -115,15 +115,15 @@ macro_rules! kind {
 pub(crate) const KINDS: Kinds = &[
     kind!(40, |draw, _model| {
         let mut new = NewPlugin::new(draw.name(120), draw.pick(&["1", "2.0'", " ", "1.0.0-β"]));
-        new.description = draw.text();
-        new.author = draw.maybe(|draw| draw.name(160));
-        new.config_schema = match draw.byte() % 8 {
-            0..3 => None,
-            3..6 => Some(Document::from(schema())),
-            6 => Some(Document::from(json!({"type": 7}))),
-            _ => Some(Document::from(json!({"k\0": 1}))),
+        new = new.description(draw.text());
+        new = new.author(draw.maybe(|draw| draw.name(160)));
+        let new = match draw.byte() % 8 {
+            0..3 => new,
+            3..6 => new.config_schema(schema()),
+            6 => new.config_schema(json!({"type": 7})),
+            _ => new.config_schema(json!({"k\0": 1})),
         };
-        Call::Register(new)
+        Call::Register(Box::new(new))
     }),
     kind!(19, |draw, model| Call::Find(plugin(draw, model))),
     kind!(19, |draw, model| Call::Get(plugin(draw, model))),
@@ -164,7 +164,7 @@ impl Call {
         let real = |id: &PluginId| side.real(*id);
         match self {
             Self::Register(new) => {
-                let row = plugins.register(new.clone()).await;
+                let row = plugins.register(NewPlugin::clone(new)).await;
                 if let Ok(row) = &row
                     && !side.ids().knows(row.id)
                 {

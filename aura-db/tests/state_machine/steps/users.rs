@@ -253,10 +253,13 @@ impl Call {
                     .await
             }
             Self::Update { id, name, email } => {
-                let change = UserChange {
-                    name: name.clone(),
-                    email: email.clone(),
-                };
+                let mut change = UserChange::new();
+                if let Some(name) = name {
+                    change = change.name(name);
+                }
+                if let Some(email) = email {
+                    change = change.email(email);
+                }
                 side.told(users.update(real(id), change).await)
             }
             Self::SetRole(id, role) => side.told(users.set_role(real(id), *role).await),

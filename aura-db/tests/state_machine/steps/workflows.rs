@@ -141,13 +141,13 @@ fn document(draw: &mut Draw<'_>) -> Option<Document> {
 pub(crate) fn create(draw: &mut Draw<'_>, model: &Model) -> super::Call {
     let mut new = NewWorkflow::new(draw.name(160));
     if draw.byte() % 8 != 7 {
-        new.owner = Some(UserId(draw.handle(model.users.count())));
+        new = new.owner(UserId(draw.handle(model.users.count())));
     }
-    new.status = status(draw);
-    new.settings = document(draw);
-    new.nodes = document(draw);
-    new.connections = document(draw);
-    new.description = draw.maybe(Draw::text);
+    new = new.status(status(draw));
+    new = new.settings(document(draw));
+    new = new.nodes(document(draw));
+    new = new.connections(document(draw));
+    new = new.description(draw.maybe(Draw::text));
     super::Call::Workflows(Call::Create(Box::new(new)))
 }
 
@@ -217,7 +217,9 @@ impl Call {
         match self {
             Self::Create(new) => {
                 let mut new = NewWorkflow::clone(new);
-                new.owner = new.owner.map(|owner| side.real(owner));
+                if let Some(owner) = new.as_ref().owner_id.try_as_ref().copied() {
+                    new = new.owner(side.real(owner));
+                }
                 side.made(workflows.create(new).await, |workflow| workflow.id)
             }
             Self::Find(id) => side.told(workflows.find(real(id)).await),
