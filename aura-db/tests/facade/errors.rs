@@ -247,9 +247,10 @@ async fn errors_show_no_secret(test: TestDb) {
 /// counts on from the highest).
 async fn rows_that_were_imported(test: TestDb) {
     test.execute(
-        "INSERT INTO users (id, name, email, hashed_password) VALUES (1, 'Ada', 'ada@example.org', '!'); \
+        "INSERT INTO users (id, name, email, hashed_password) VALUES (1, 'Ada', 'ada@example.org', '!'), \
+             (2, 'Cid', 'cid@example.org', '!'); \
          INSERT INTO plugins (id, name, description, version) VALUES (1, 'mail', '', '1'); \
-         INSERT INTO agents (id, name, model, owner_id) VALUES (1, 'Helper', 'm', 1)",
+         INSERT INTO agents (id, name, model, owner_id) VALUES (1, 'Helper', 'm', 1), (2, 'Else', 'm', 1)",
     )
     .await;
     let db = open(&test).await;
@@ -309,6 +310,6 @@ async fn a_conflict_of_own_columns(test: TestDb) {
     insert().await.expect("the first");
     assert_error!(
         insert().await,
-        Error::Conflict { table, columns, .. } if table == "keys" && columns == ["left", "b"]
+        Error::Conflict { table, columns, .. } if table == "keys" && columns == ["b", "left"]
     );
 }

@@ -115,7 +115,7 @@ async fn two_columns_that_are_unique_together(test: TestDb) {
     let sql = "INSERT INTO notes (title, \"left\", b) VALUES ('two', '(x)=(y)', 'z') RETURNING id";
     for error in errors(&db, &insert("two"), sql).await {
         assert_error!(Err::<(), _>(error), Error::Conflict { ref table, ref columns, deleted: false }
-            if table == "notes" && columns == &["left", "b"]);
+            if table == "notes" && columns == &["b", "left"]);
     }
 }
 
@@ -198,10 +198,10 @@ async fn columns_are_named_to_a_role_that_may_not_read_them(test: TestDb) {
     for _ in 0..2 {
         let inside = db.transaction(|tx| async move { tx.execute(pair("two")).await });
         assert_error!(inside.await, Error::Conflict { ref table, ref columns, .. }
-            if table == "notes" && columns == &["left", "b"]);
+            if table == "notes" && columns == &["b", "left"]);
     }
     assert_error!(db.execute(pair("two")).await, Error::Conflict { ref columns, .. }
-        if columns == &["left", "b"]);
+        if columns == &["b", "left"]);
     // Outside of a transaction on the same connection.
     for _ in 0..2 {
         let title = db.execute(note(["title"], ["ONE".into()]));

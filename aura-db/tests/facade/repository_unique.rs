@@ -68,7 +68,7 @@ async fn a_conflict_names_its_columns(test: TestDb) {
     );
     assert_error!(
         channels.insert(channel(Some("b"), 1, "a")).await,
-        Error::Conflict { columns, deleted: false, .. } if columns == ["team", "name"]
+        Error::Conflict { columns, deleted: false, .. } if columns == ["name", "team"]
     );
     let same_key = channel::ActiveModel {
         id: Set(first.id),
@@ -87,7 +87,7 @@ async fn a_conflict_names_its_columns(test: TestDb) {
     };
     assert_error!(
         channels.update(rename()).await,
-        Error::Conflict { columns, deleted: false, .. } if columns == ["team", "name"]
+        Error::Conflict { columns, deleted: false, .. } if columns == ["name", "team"]
     );
     // To its own values it may be set.
     let same = channel::ActiveModel {
@@ -104,7 +104,7 @@ async fn a_conflict_names_its_columns(test: TestDb) {
         let error = result.expect_err("a conflict");
         assert_eq!(
             error.to_string(),
-            "a deleted row of channels has this team, name: restore it, or purge it to use it \
+            "a deleted row of channels has this name, team: restore it, or purge it to use it \
              again"
         );
     }

@@ -1,15 +1,11 @@
 //! That what workers and pruning run finds its rows by index, in a table that is
 //! long.
 
-use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DbBackend, EntityTrait, QueryFilter, QueryOrder,
-    QuerySelect, QueryTrait, Statement, StatementBuilder, Value,
-};
+use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, Statement, StatementBuilder, Value};
 use testdb::{Backend, TestDb};
 
+use super::ended;
 use super::lease::{CLAIM_POSTGRES, CLAIM_SQLITE, RECOVER_POSTGRES, RECOVER_SQLITE};
-use super::{ended, executions};
-use crate::repositories::own_page::on_page;
 
 testdb::both!(migrated: rows_are_found_by_index);
 
@@ -80,16 +76,8 @@ async fn rows_are_found_by_index(db: TestDb) {
     let claim = Statement::from_sql_and_values(backend, claim, values);
     let recover = Statement::from_sql_and_values(backend, recover, [time, 10_i64.into()]);
     let prune = StatementBuilder::build(&ended(backend, now, 1_000), &backend);
-    let owner: Vec<String> = db.lines("SELECT CAST(id AS text) AS line FROM users").await;
-    let owner = entity::UserId(owner[0].parse().expect("an id"));
-    let own = executions::Entity::find()
-        .filter(on_page("executions", backend, owner, i64::MAX, true, 51))
-        .order_by_desc(executions::Column::Id)
-        .limit(51)
-        .build(backend);
     for (statement, indexes) in [
-        (own, ["idx_executions_workflow_id_id"].as_slice()),
-        (claim, &["idx_executions_waiting", queue]),
+        (claim, ["idx_executions_waiting", queue].as_slice()),
         (recover, &["idx_executions_status_id"]),
         (prune, &["idx_executions_finished"]),
     ] {

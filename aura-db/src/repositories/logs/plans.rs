@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use sea_orm::sea_query::Order;
-use sea_orm::{
-    DbBackend, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait, Statement, Value,
-};
+use sea_orm::sea_query::{Order, Query};
+use sea_orm::{DbBackend, QueryOrder, QuerySelect, QueryTrait, Statement, StatementBuilder, Value};
 use testdb::{Backend, TestDb};
 
 use super::{LogFilter, Logs, PRUNE_POSTGRES, PRUNE_SQLITE};
@@ -23,33 +21,36 @@ async fn own_entries_are_found_by_index(test: TestDb) {
          UPDATE workflows SET owner_id = 2 WHERE id IN (SELECT min(id) FROM workflows)",
     )
     .await;
+    test.execute(
+        "INSERT INTO executions (workflow_id, workflow_version, mode, status, created_at) \
+         SELECT workflow_id, 1, 'cron', 'success', created_at FROM logs ORDER BY id",
+    )
+    .await;
     test.execute("ANALYZE").await;
     let connection = test.outside().await;
     let backend = connection.get_database_backend();
-    for owner in [1, 2] {
-        for (descending, order) in [(true, Order::Desc), (false, Order::Asc)] {
-            let found = on_page(
-                "logs",
-                backend,
-                entity::UserId(owner),
-                50_000,
-                descending,
-                51,
-            );
-            let select = entity::logs::Entity::find().filter(found);
-            let select = select.order_by(super::logs::Column::Id, order).limit(51);
-            let plan = plan(&connection, select.build(backend)).await;
-            assert!(
-                plan.contains("idx_logs_workflow_id_id_created_at"),
-                "{plan}"
-            );
-            for costly in [
-                "Seq Scan on logs",
-                "Bitmap Heap Scan on logs",
-                "SCAN logs",
-                "SCAN l",
-            ] {
-                assert!(!plan.contains(costly), "{costly}:\n{plan}");
+    for (table, index) in [
+        ("logs", "idx_logs_workflow_id_id_created_at"),
+        ("executions", "idx_executions_workflow_id_id"),
+    ] {
+        for owner in [1, 2] {
+            for (descending, order) in [(true, Order::Desc), (false, Order::Asc)] {
+                let owner = entity::UserId(owner);
+                let found = on_page(table, backend, owner, 50_000, descending, 51);
+                let rows = Query::select()
+                    .column("id")
+                    .from(table)
+                    .cond_where(found)
+                    .order_by((table, "id"), order)
+                    .limit(51)
+                    .take();
+                let plan = plan(&connection, StatementBuilder::build(&rows, &backend)).await;
+                assert!(plan.contains(index), "{plan}");
+                for costly in ["Seq Scan on", "Bitmap Heap Scan on", "SCAN"] {
+                    let costly = format!("{costly} {table}");
+                    assert!(!plan.contains(&costly), "{costly}:\n{plan}");
+                }
+                assert!(!plan.contains("SCAN l"), "{plan}");
             }
         }
     }
