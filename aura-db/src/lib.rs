@@ -46,7 +46,7 @@
 //! | [`migration`] | the schema, and the [`Runner`](migration::Runner) for migrations of your own (its command line with the feature `cli`) |
 //! | [`Database::health`], [`Database::stats`] | for the endpoints that watch a service |
 //! | [`password`] | hashing, for what is not a login |
-//! | `testing` | throw-away databases and a clock to set, for your own tests (feature `testing`) |
+//! | `testing` | `#[aura_db::test]`: your own tests on both databases, with rows to begin with, a clock to set, and the count of statements (feature `testing`) |
 //!
 //! # Queries of your own
 //!
@@ -129,6 +129,8 @@ pub mod testing;
 mod validate;
 
 pub use async_trait::async_trait;
+#[cfg(feature = "testing")]
+pub use aura_db_macros::test;
 pub use aura_orm::repository::{Conventions, Deleted, Filter, Hooks};
 pub use aura_orm::{
     CachedSql, CachedStatement, Clock, DatabaseStats, Deserialized, EntityModel, Executor,

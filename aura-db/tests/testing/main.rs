@@ -1,0 +1,6 @@
+//! What `aura_db::testing` gives the tests of applications.
+
+mod databases;
+mod factories;
+mod notes;
+mod queries;
