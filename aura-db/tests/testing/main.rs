@@ -2,5 +2,6 @@
 
 mod databases;
 mod factories;
+mod keys;
 mod notes;
 mod queries;

@@ -128,7 +128,8 @@ pub fn server() -> Result<Config, connection::Error> {
     let server = Config::from_url_in(SERVER_VARIABLE)?.ok_or_else(|| {
         problem(
             "is not set, and tests on PostgreSQL need a server: set it to \
-             postgres://user:password@localhost:5432/postgres, of a user who may create databases",
+             postgres://user:password@localhost:5432/postgres, of a user who may create databases; \
+             `cargo test sqlite` runs the others",
         )
     })?;
     match server.target {
