@@ -188,3 +188,7 @@ struct Readme;
 #[cfg(all(doctest, feature = "testing"))]
 #[doc = include_str!("../../docs/own-tables.md")]
 struct OwnTables;
+
+#[cfg(all(doctest, feature = "testing"))]
+#[doc = include_str!("../../docs/typeorm.md")]
+struct FromTypeOrm;
