@@ -47,7 +47,7 @@
 //! | [`Database::health`], [`Database::stats`] | for the endpoints that watch a service |
 //! | [`password`] | hashing, for what is not a login |
 //! | [`prelude`] | what code with tables of its own imports |
-//! | `testing` | throw-away databases and a clock to set, for your own tests (feature `testing`) |
+//! | `testing` | `#[aura_db::test]`: your own tests on both databases, with rows to begin with, a clock to set, and the count of statements (feature `testing`) |
 //!
 //! # Queries of your own
 //!
@@ -132,6 +132,8 @@ pub mod testing;
 mod validate;
 
 pub use async_trait::async_trait;
+#[cfg(feature = "testing")]
+pub use aura_db_macros::test;
 pub use aura_orm::projection;
 pub use aura_orm::repository::{Conventions, Deleted, Filter, Hooks, Projection};
 pub use aura_orm::{
@@ -191,3 +193,7 @@ struct Readme;
 #[cfg(all(doctest, feature = "testing"))]
 #[doc = include_str!("../../docs/own-tables.md")]
 struct OwnTables;
+
+#[cfg(all(doctest, feature = "testing"))]
+#[doc = include_str!("../../docs/typeorm.md")]
+struct FromTypeOrm;

@@ -70,7 +70,8 @@ fn the_quickstart_is_printed_word_for_word() {
 }
 
 testdb::both!(
-    empty: notes_are_migrated_with_ours,
+    empty: own_tables_are_migrated_and_used,
+        notes_are_migrated_with_ours,
         notes_name_their_tool_and_history,
         a_script_of_notes_ends_before_rust_code;
     migrated: rows_of_notes_are_deleted_with_consent_only,
@@ -80,6 +81,24 @@ testdb::both!(
 );
 
 testdb::postgres!(migrated: an_index_of_notes_is_built_after_a_kill);
+
+async fn own_tables_are_migrated_and_used(db: TestDb) {
+    let program = example("own_tables").display().to_string();
+    for run in [1, 2] {
+        let ended = db.tool(&program, &[], &[]);
+        assert!(ended.status.success(), "{ended:?}");
+        let expected = format!(
+            "GitHub {run}: Secret(***)\nkey of user 1\nhttps://example.org: attempt 1, Pending\n"
+        );
+        assert_eq!(ended.stdout, expected);
+    }
+    let status = db.tool(&program, &["status"], &[]);
+    assert_eq!(
+        status.stdout.matches("  applied  ").count(),
+        3,
+        "{status:?}"
+    );
+}
 
 fn notes(db: &TestDb, arguments: &[&str]) -> Ended {
     let program = example("notes").display().to_string();

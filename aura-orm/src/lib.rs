@@ -11,6 +11,7 @@
 //! * [`sqlite`]: SQLite inside the process.
 //! * [`postgres`]: the connections to a server.
 //! * [`migration`]: the runner of a schema's steps, and its command line (feature `cli`).
+//! * `testing`: throw-away databases for tests (feature `testing`).
 //! * [`SeaOrm`]: SeaORM's own connections, for what only they can do.
 //!
 //! The features `with-uuid`, `with-rust_decimal`, `with-time` and `postgres-array` add the
@@ -30,6 +31,8 @@ mod seaorm;
 pub mod sqlite;
 mod statement;
 mod statement_cache;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod typed_statement;
 mod value;
 

@@ -213,6 +213,30 @@ impl Config {
         crate::read::config(environment)
     }
 
+    /// Reads the URL of a database, as of `DATABASE_URL`, from another variable of the
+    /// process's environment or its `.env` file; everything else is at its default. `None`
+    /// when the variable isn't set.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] when it is no such URL; as [`Environment::load`].
+    pub fn from_url_in(variable: &str) -> Result<Option<Self>, Error> {
+        let environment = Environment::load()?;
+        let Some((url, _)) = environment.get(variable) else {
+            return Ok(None);
+        };
+        let url = Environment::from_pairs([("DATABASE_URL", url)]);
+        match Self::from_environment(&url) {
+            Err(Error::Config(mut problems)) => {
+                for problem in &mut problems {
+                    variable.clone_into(&mut problem.variable);
+                }
+                Err(Error::Config(problems))
+            }
+            read => read.map(Some),
+        }
+    }
+
     /// The SQLite database in this file, everything else at its default.
     #[must_use]
     pub fn sqlite(path: impl AsRef<Path>) -> Self {

@@ -29,12 +29,13 @@ mod content;
 pub mod process;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
 
-pub use content::ROWS;
-
+use aura_orm::testing::TemporaryDatabase;
 use connection::{Config, Environment, Target};
-use sea_orm::{ConnectionTrait, DatabaseConnection, Statement};
+use sea_orm::DatabaseConnection;
+
+pub use aura_orm::testing::Backend;
+pub use content::ROWS;
 
 /// How many steps the schema has.
 #[must_use]
@@ -59,21 +60,11 @@ pub fn steps_since(table: &str) -> u32 {
     u32::try_from(before.count() + 1).unwrap_or(u32::MAX)
 }
 
-/// A kind of database.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Backend {
-    /// A file.
-    Sqlite,
-    /// A database of the test server's.
-    Postgres,
-}
-
 /// A database of one test.
 #[derive(Debug)]
 pub struct TestDb {
     backend: Backend,
-    folder: tempfile::TempDir,
-    name: String,
+    database: TemporaryDatabase,
     kept: tokio::sync::OnceCell<DatabaseConnection>,
 }
 
@@ -84,15 +75,7 @@ impl TestDb {
     ///
     /// When there is no test server, or no room.
     pub async fn empty(backend: Backend) -> Self {
-        let db = Self::named(backend);
-        if backend == Backend::Postgres {
-            admin(&format!(
-                "CREATE DATABASE {} TEMPLATE template0 ENCODING 'UTF8'",
-                db.name
-            ))
-            .await;
-        }
-        db
+        Self::create(backend, &[]).await
     }
 
     /// A database with the current schema.
@@ -101,36 +84,26 @@ impl TestDb {
     ///
     /// When there is no test server, or no room, or a migration fails.
     pub async fn migrated(backend: Backend) -> Self {
-        let db = Self::named(backend);
-        match backend {
-            Backend::Sqlite => {
-                migration::up(&db.config())
-                    .await
-                    .expect("the migrations apply");
-            }
-            Backend::Postgres => {
-                let connection = admin_connection().await;
-                let template = template(&connection).await;
-                let create = format!("CREATE DATABASE {} TEMPLATE {template}", db.name);
-                run(&connection, &create).await;
-                let _ = connection.close().await;
-            }
-        }
-        db
+        Self::create(backend, &[migration::runner()]).await
     }
 
-    fn named(backend: Backend) -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("aura_test_{}_{number}", std::process::id());
-        let folder = tempfile::Builder::new()
-            .prefix("aura-test-")
-            .tempdir()
-            .expect("a temporary folder");
+    async fn create(backend: Backend, schema: &[migration::Runner]) -> Self {
+        let database = match backend {
+            Backend::Sqlite => TemporaryDatabase::sqlite(schema).await,
+            Backend::Postgres => {
+                let variables = server();
+                let pairs = variables
+                    .iter()
+                    .map(|(name, value)| (*name, value.as_str()))
+                    .chain([("DB_NAME", "postgres")]);
+                let server = Config::from_environment(&Environment::from_pairs(pairs));
+                let server = plain(server.expect("usable test settings"));
+                TemporaryDatabase::on_server(&server, schema).await
+            }
+        };
         Self {
             backend,
-            folder,
-            name,
+            database: database.expect("a database"),
             kept: tokio::sync::OnceCell::new(),
         }
     }
@@ -144,24 +117,20 @@ impl TestDb {
     /// A folder of the test's own, gone with the database.
     #[must_use]
     pub fn folder(&self) -> &Path {
-        self.folder.path()
+        self.database.folder()
     }
 
     /// The `DB_*` variables that lead to it, for a child process.
     #[must_use]
     pub fn variables(&self) -> Vec<(&'static str, String)> {
-        match self.backend {
-            Backend::Sqlite => {
-                vec![(
-                    "DB_PATH",
-                    self.folder().join("aura.db").display().to_string(),
-                )]
-            }
-            Backend::Postgres => {
+        match &self.database.config().target {
+            Target::Postgres(postgres) => {
                 let mut variables = server();
-                variables.push(("DB_NAME", self.name.clone()));
+                variables.push(("DB_NAME", postgres.database.clone()));
                 variables
             }
+            Target::Sqlite { path } => vec![("DB_PATH", path.display().to_string())],
+            _ => Vec::new(),
         }
     }
 
@@ -213,22 +182,6 @@ impl TestDb {
     }
 }
 
-impl Drop for TestDb {
-    fn drop(&mut self) {
-        if self.backend == Backend::Postgres {
-            let sql = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name);
-            // On a thread of its own: a runtime can't block inside a runtime.
-            let _ = std::thread::spawn(move || {
-                let runtime = tokio::runtime::Builder::new_current_thread()
-                    .enable_all()
-                    .build();
-                runtime.expect("a runtime").block_on(admin(&sql));
-            })
-            .join();
-        }
-    }
-}
-
 /// The variables of the test server, over verified TLS.
 ///
 /// # Panics
@@ -274,71 +227,6 @@ fn plain(mut config: Config) -> Config {
         postgres.tls.mode = connection::TlsMode::Disable;
     }
     config
-}
-
-async fn admin_connection() -> DatabaseConnection {
-    let variables = server();
-    let pairs = variables
-        .iter()
-        .map(|(name, value)| (*name, value.as_str()))
-        .chain([("DB_NAME", "postgres")]);
-    let config =
-        Config::from_environment(&Environment::from_pairs(pairs)).expect("usable test settings");
-    connection::connect_exclusive(&plain(config))
-        .await
-        .expect("the test server answers")
-}
-
-async fn admin(sql: &str) {
-    let connection = admin_connection().await;
-    run(&connection, sql).await;
-    let _ = connection.close().await;
-}
-
-async fn run(connection: &DatabaseConnection, sql: &str) {
-    connection
-        .execute_unprepared(sql)
-        .await
-        .unwrap_or_else(|error| panic!("{sql}: {error}"));
-}
-
-/// The name of a migrated database that tests are cloned from. The first test
-/// of a schema makes it; the others, in whatever process, wait.
-async fn template(connection: &DatabaseConnection) -> String {
-    use std::hash::{DefaultHasher, Hash, Hasher};
-    let mut hasher = DefaultHasher::new();
-    for step in migration::steps() {
-        (step.name(), step.up(sea_orm::DbBackend::Postgres)).hash(&mut hasher);
-    }
-    let name = format!("aura_template_{:016x}", hasher.finish());
-
-    run(connection, "SELECT pg_advisory_lock(4711)").await;
-    let query = format!("SELECT 1 FROM pg_database WHERE datname = '{name}'");
-    let found = connection
-        .query_one_raw(Statement::from_string(sea_orm::DbBackend::Postgres, query))
-        .await
-        .expect("a list of databases");
-    if found.is_none() {
-        let building = format!("{name}_building");
-        for sql in [
-            format!("DROP DATABASE IF EXISTS {building}"),
-            format!("CREATE DATABASE {building} TEMPLATE template0 ENCODING 'UTF8'"),
-        ] {
-            run(connection, &sql).await;
-        }
-        let mut config = Config::from_environment(&Environment::from_pairs(
-            server().iter().map(|(name, value)| (*name, value.as_str())),
-        ))
-        .expect("usable test settings");
-        if let Target::Postgres(postgres) = &mut config.target {
-            postgres.database.clone_from(&building);
-        }
-        migration::up(&config).await.expect("the migrations apply");
-        let sql = format!("ALTER DATABASE {building} RENAME TO {name}");
-        run(connection, &sql).await;
-    }
-    run(connection, "SELECT pg_advisory_unlock(4711)").await;
-    name
 }
 
 /// Registers test bodies for both backends: `empty:` or `migrated:` and the

@@ -65,6 +65,8 @@ impl<X: From<Error> + Send + 'static> Executor<X> {
         for row in &rows {
             ensure_storable(row)?;
         }
+        // One statement, as on PostgreSQL.
+        self.shared.stats.count_statement(&sql);
         let run = async |connection: &TxConnection| connection.insert_each(sql, rows).await;
         let count = scope.run(run, |count| *count).await?;
         self.count_rows(count);

@@ -42,9 +42,10 @@ impl Drop for Logged {
 }
 
 impl<X> Executor<X> {
-    /// Starts the timer of a statement, if statements are logged (`DB_LOGGING`), or those
-    /// that take longer (`DB_SLOW_QUERY`).
+    /// Counts a statement, and starts its timer if statements are logged (`DB_LOGGING`), or
+    /// those that take longer (`DB_SLOW_QUERY`).
     pub(super) fn logged(&self, statement: &Statement) -> Option<Logged> {
+        self.shared.stats.count_statement(&statement.sql);
         let config = &self.shared.config;
         (config.logging || config.slow_query.is_some()).then(|| Logged {
             sql: statement.sql().clone(),
@@ -53,5 +54,15 @@ impl<X> Executor<X> {
             logging: config.logging,
             slow: config.slow_query,
         })
+    }
+
+    /// Returns how often each statement was run since the database was opened, by its SQL,
+    /// over all clones. BEGIN, COMMIT and savepoints don't count, nor does what runs on
+    /// [`SeaOrm`](crate::SeaOrm)'s connections; an insert that SQLite runs for each of
+    /// several rows counts once.
+    #[cfg(feature = "testing")]
+    #[must_use]
+    pub fn statements(&self) -> std::collections::BTreeMap<String, u64> {
+        self.shared.stats.statements()
     }
 }

@@ -69,6 +69,8 @@ struct Numbers {
 #[derive(Debug, Default)]
 pub(crate) struct Stats {
     operations: Mutex<BTreeMap<(&'static str, &'static str), Numbers>>,
+    #[cfg(feature = "testing")]
+    statements: Mutex<BTreeMap<String, u64>>,
     pub(crate) commits: AtomicU64,
     pub(crate) rollbacks: AtomicU64,
     pub(crate) retries: AtomicU64,
@@ -89,6 +91,26 @@ impl Stats {
             started: Instant::now(),
             failed: true,
         }
+    }
+
+    /// Counts a statement that is sent to the database.
+    pub(super) fn count_statement(&self, sql: &str) {
+        #[cfg(feature = "testing")]
+        {
+            let mut statements = self
+                .statements
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            *statements.entry(sql.to_owned()).or_default() += 1;
+        }
+        #[cfg(not(feature = "testing"))]
+        let _ = sql;
+    }
+
+    #[cfg(feature = "testing")]
+    pub(crate) fn statements(&self) -> BTreeMap<String, u64> {
+        let statements = self.statements.lock();
+        statements.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(crate) fn waited(&self, time: Duration) {

@@ -39,6 +39,13 @@ impl Columns {
         Table::create().table(name).col(id).take()
     }
 
+    /// Begins a table with another key than a number that counts up.
+    #[must_use]
+    pub fn table_by(self, name: &'static str, mut key: ColumnDef) -> TableCreateStatement {
+        key.not_null().primary_key();
+        Table::create().table(name).col(key).take()
+    }
+
     /// Adds the columns that every managed table ends its own columns with: times,
     /// soft delete and audit trail. The user ids have no foreign key, because
     /// the trail outlives the user.
@@ -111,6 +118,21 @@ impl Columns {
     #[must_use]
     pub fn integer(self, name: &'static str) -> ColumnDef {
         ColumnDef::new(name).big_integer().take()
+    }
+
+    /// Returns a column of a UUID: `uuid` on PostgreSQL, 16 bytes on SQLite, as `SeaORM`
+    /// binds it.
+    #[must_use]
+    pub fn uuid(self, name: &'static str) -> ColumnDef {
+        let mut column = ColumnDef::new(name);
+        if self.sqlite() {
+            column
+                .blob()
+                .check(Expr::cust(format!("length(\"{name}\") = 16")));
+        } else {
+            column.uuid();
+        }
+        column
     }
 
     /// Returns a column of yes or no.

@@ -83,6 +83,6 @@ pub use repair::Resolution;
 pub use runner::{QueryNames, Runner};
 pub use state::State;
 pub use step::{
-    DataMigration, Migration, SeaOrmMigration, StepError, create_index, create_index_concurrently,
-    create_table, drop_index_concurrently,
+    CreateTable, DataMigration, Migration, SeaOrmMigration, StepError, create_index,
+    create_index_concurrently, create_table, drop_index_concurrently,
 };

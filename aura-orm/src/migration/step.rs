@@ -11,6 +11,7 @@ use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, Transactio
 use sea_orm_migration::{MigrationName, MigrationTrait, SchemaManager};
 
 use super::Direction;
+use super::columns::Columns;
 
 /// Why a step failed. `?` makes one of any error.
 pub type StepError = Box<dyn std::error::Error + Send + Sync>;
@@ -64,6 +65,52 @@ pub trait Migration: Send + Sync {
     /// transaction of its own.
     fn transactional(&self) -> bool {
         true
+    }
+}
+
+/// A step that creates tables, in one expression:
+///
+/// ```
+/// use aura_orm::migration::CreateTable;
+///
+/// const CREATE_NOTES: CreateTable =
+///     CreateTable::new("m20261201_000001_create_notes", &["notes"], |columns| {
+///         let mut table = columns.table("notes");
+///         table.col(columns.text("body").not_null());
+///         columns.sql(&table, &[])
+///     });
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct CreateTable {
+    name: &'static str,
+    tables: &'static [&'static str],
+    up: fn(Columns) -> Vec<String>,
+}
+
+impl CreateTable {
+    /// Creates the step of this name, which makes these tables by what `up` returns and
+    /// drops them when it is reversed.
+    #[must_use]
+    pub const fn new(
+        name: &'static str,
+        tables: &'static [&'static str],
+        up: fn(Columns) -> Vec<String>,
+    ) -> Self {
+        Self { name, tables, up }
+    }
+}
+
+impl Migration for CreateTable {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn tables(&self) -> &'static [&'static str] {
+        self.tables
+    }
+
+    fn up(&self, backend: DbBackend) -> Vec<String> {
+        (self.up)(Columns::of(backend))
     }
 }
 

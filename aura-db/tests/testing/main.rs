@@ -1,0 +1,7 @@
+//! What `aura_db::testing` gives the tests of applications.
+
+mod databases;
+mod factories;
+mod keys;
+mod notes;
+mod queries;
