@@ -77,6 +77,7 @@ testdb::both!(
     migrated: rows_of_notes_are_deleted_with_consent_only,
         notes_that_exist_are_noted_with_consent_only,
         one_step_of_notes_is_noted_with_consent_only,
+        steps_of_notes_are_compared_with_its_entity,
         the_snapshots_of_notes_are_their_schema,
 );
 
@@ -274,6 +275,12 @@ async fn one_step_of_notes_is_noted_with_consent_only(db: TestDb) {
         let noted = notes_done(&db, &["resolve", name, flag, "--yes"]);
         assert!(noted.ends_with(words), "{noted}");
     }
+    let unknown = notes_refused(&db, &["resolve", "m1_typo", "--applied"]);
+    assert!(
+        unknown.contains("there is no migration m1_typo"),
+        "{unknown}"
+    );
+    assert!(!unknown.contains("This notes"), "{unknown}");
     for flags in [["--yes"].as_slice(), &["--applied", "--not-applied"]] {
         let arguments = [&["resolve", name], flags].concat();
         assert_eq!(notes(&db, &arguments).status.code(), Some(2), "{flags:?}");
@@ -311,6 +318,37 @@ async fn the_snapshots_of_notes_are_their_schema(db: TestDb) {
     );
     let refused = notes_refused(&db, &["generate", "../escape"]);
     assert!(refused.contains("can't be a migration's name"), "{refused}");
+}
+
+async fn steps_of_notes_are_compared_with_its_entity(db: TestDb) {
+    let before = db.tables().await;
+    let check = notes_done(&db, &["generate", "--from-entities", "--check"]);
+    assert_eq!(check, "The steps make what the entities declare.\n");
+    let folder = ["--folder", "made"];
+    let arguments = [["generate", "add_tags"].as_slice(), &folder].concat();
+    let filled = [arguments.as_slice(), &["--from-entities"]].concat();
+    let nothing = "Nothing to do: the steps make what the entities declare.\n";
+    assert_eq!(notes_done(&db, &filled), nothing);
+    let json = notes_done(&db, &[filled.as_slice(), &["--json"]].concat());
+    let json: serde_json::Value = serde_json::from_str(&json).expect("one object");
+    assert_eq!(json, serde_json::json!({ "path": null, "changes": [] }));
+    let made = db.work().join("made");
+    assert!(!made.exists(), "nothing is written");
+    std::fs::create_dir(&made).expect("a folder");
+    let wrote = notes_done(&db, &arguments);
+    assert!(wrote.contains("Next: fill in"), "{wrote}");
+    let list = std::fs::read_to_string(made.join("src/migrations/mod.rs")).expect("a list");
+    assert!(list.contains("_add_tags::AddTags),"), "{list}");
+    for wrong in [
+        ["--from-entities"].as_slice(),
+        &["--check"],
+        &["add_tags", "--drop"],
+        &["add_tags", "--from-entities", "--check"],
+    ] {
+        let ended = notes(&db, &[&["generate"], wrong].concat());
+        assert_eq!(ended.status.code(), Some(2), "{wrong:?}: {ended:?}");
+    }
+    assert_eq!(db.tables().await, before, "no database is touched");
 }
 
 /// Killed while it builds the index, the process leaves a build that goes on without it; a

@@ -3,6 +3,7 @@
 //! ```sh
 //! cargo run -p aura-db --example notes -- up       # AURA's tables, then its own
 //! cargo run -p aura-db --example notes -- status
+//! cargo run -p aura-db --example notes -- generate add_tags --from-entities
 //! cargo run -p aura-db --example notes -- --help
 //! ```
 
@@ -34,8 +35,34 @@ fn runner() -> Runner {
             include_str!("snapshots/sqlite.json"),
             include_str!("snapshots/postgres.json"),
         )
+        .entity(notes::Entity)
         .manifest_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/notes"))
         .build()
+}
+
+/// The table as the service uses it. After a change here, `generate --from-entities` writes
+/// the step, and `generate --from-entities --check` fails in CI until there is one.
+mod notes {
+    use aura_db::entity::WorkflowId;
+    use aura_db::sea_orm::{self, entity::prelude::*};
+
+    #[sea_orm::model]
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "notes")]
+    pub(crate) struct Model {
+        #[sea_orm(primary_key)]
+        pub(crate) id: i64,
+        #[sea_orm(column_type = "String(StringLen::N(200))")]
+        pub(crate) title: String,
+        #[sea_orm(column_type = "String(StringLen::N(200))", nullable, indexed)]
+        pub(crate) slug: Option<String>,
+        pub(crate) workflow_id: WorkflowId,
+        pub(crate) created_at: DateTimeUtc,
+        #[sea_orm(belongs_to, from = "workflow_id", to = "id", on_delete = "Cascade")]
+        pub(crate) workflow: BelongsTo<aura_db::entity::workflows::Entity>,
+    }
+
+    impl ActiveModelBehavior for ActiveModel {}
 }
 
 struct CreateNotes;

@@ -3,8 +3,8 @@
 
 mod access;
 mod agents;
+mod app_migrations;
 mod audit;
-mod beside;
 mod budget;
 mod clock_steps;
 mod connections;

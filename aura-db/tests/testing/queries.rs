@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use aura_db::entity::{Live, users};
+use aura_db::entity::users;
 use aura_db::sea_orm::{QueryFilter, Set, sea_query::Query};
 use aura_db::testing::{QueryCount, TestDatabase};
 use aura_db::{Error, NewWorkflow, PageRequest, Sort, WorkflowFilter, assert_queries};
@@ -32,7 +32,7 @@ async fn statements_count_once(db: TestDatabase) -> Result<(), Error> {
     assert_queries!(db, 1, async { db.users().get(ada.id).await })?;
 
     // Own ones.
-    let all = users::Entity::live().filter(users::COLUMN.name.eq("ada"));
+    let all = users::Entity::not_deleted().filter(users::COLUMN.name.eq("ada"));
     assert_queries!(db, 1, async { db.fetch_all(all.clone()).await })?;
     assert_queries!(db, 1, async { db.fetch_one(all).await })?;
     let update = Query::update()

@@ -5,6 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sea_orm::EntityTrait;
+
+use super::entities::EntityTable;
 use super::error::Error;
 use super::{Migration, Runner};
 
@@ -19,6 +22,7 @@ pub(super) struct Settings {
     /// Of SQLite, and of PostgreSQL.
     pub(super) snapshots: Option<(&'static str, &'static str)>,
     pub(super) manifest_dir: Option<&'static str>,
+    pub(super) entities: Vec<EntityTable>,
 }
 
 /// How long and how often to wait for table locks.
@@ -46,6 +50,7 @@ impl RunnerBuilder {
             apply_hint: None,
             snapshots: None,
             manifest_dir: None,
+            entities: Vec::new(),
         };
         Self {
             settings,
@@ -112,6 +117,13 @@ impl RunnerBuilder {
         self
     }
 
+    /// Adds an entity whose table the steps make, in any order: `generate --from-entities`
+    /// and [`Runner::entity_changes`] compare the steps with it.
+    pub fn entity<E: EntityTrait>(mut self, entity: E) -> Self {
+        self.settings.entities.push(EntityTable::of(&entity));
+        self
+    }
+
     /// Sets how long a statement waits for a table lock on PostgreSQL. Other statements on
     /// the table queue behind it meanwhile, so after this time the run is rolled back, lets
     /// them pass, and is tried again a second later. Default: 5 s.
@@ -171,6 +183,7 @@ impl Settings {
                 ));
             }
         }
+        self.validate_entities()?;
         let Some(base) = &self.base else {
             return Ok(());
         };
@@ -191,6 +204,25 @@ impl Settings {
             ));
         }
         base.settings.validate()
+    }
+
+    fn validate_entities(&self) -> Result<(), Error> {
+        let mut names = BTreeSet::new();
+        for EntityTable { name, schema, .. } in &self.entities {
+            let problem = if !names.insert(name) {
+                format!("two entities have the table {name}")
+            } else if let Some(schema) = schema {
+                format!(
+                    "the entity of {name} names the schema {schema}; leave it out, because DB_SCHEMA says where tables are"
+                )
+            } else if let Some(owner) = self.base.as_ref().and_then(|base| base.owner(name)) {
+                format!("the table {name} of an entity is one of {owner}")
+            } else {
+                continue;
+            };
+            return Err(Error::Invalid(problem));
+        }
+        Ok(())
     }
 
     /// Returns a folder or file of the package.

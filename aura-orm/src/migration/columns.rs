@@ -10,8 +10,8 @@
 
 use sea_orm::DbBackend;
 use sea_orm::sea_query::{
-    ColumnDef, ConditionalStatement, Expr, ForeignKey, ForeignKeyAction, ForeignKeyCreateStatement,
-    Index, IndexCreateStatement, Table, TableCreateStatement,
+    ColumnDef, ColumnType, ConditionalStatement, Expr, ForeignKey, ForeignKeyAction,
+    ForeignKeyCreateStatement, Index, IndexCreateStatement, StringLen, Table, TableCreateStatement,
 };
 
 /// Builds the tables of one backend.
@@ -61,12 +61,7 @@ impl Columns {
     /// Returns a column of text of at most `length` characters, enforced on both backends.
     #[must_use]
     pub fn string(self, name: &'static str, length: u32) -> ColumnDef {
-        let mut column = ColumnDef::new(name);
-        column.string_len(length);
-        if self.sqlite() {
-            column.check(Expr::cust(format!("length(\"{name}\") <= {length}")));
-        }
-        self.collated(column)
+        self.conventional(ColumnDef::new(name).string_len(length).take())
     }
 
     /// Returns a column of an e-mail address, which is compared as it is stored: trimmed and in
@@ -86,9 +81,7 @@ impl Columns {
     /// Returns a column of text without a limit of the database's.
     #[must_use]
     pub fn text(self, name: &'static str) -> ColumnDef {
-        let mut column = ColumnDef::new(name);
-        column.text();
-        self.collated(column)
+        self.conventional(ColumnDef::new(name).text().take())
     }
 
     fn collated(self, mut column: ColumnDef) -> ColumnDef {
@@ -140,35 +133,30 @@ impl Columns {
     pub fn flag(self, name: &'static str, default: bool) -> ColumnDef {
         let mut column = ColumnDef::new(name);
         column.boolean().not_null().default(default);
-        if self.sqlite() {
-            column.check(Expr::cust(format!("\"{name}\" IN (0, 1)")));
-        }
-        column
+        self.conventional(column)
     }
 
     /// Returns a column of a moment in UTC.
     #[must_use]
     pub fn time(self, name: &'static str) -> ColumnDef {
-        let mut column = ColumnDef::new(name);
-        column.timestamp_with_time_zone();
-        if self.sqlite() {
-            column.check(Expr::cust(format!(
-                "\"{name}\" GLOB '????-??-??T??:??:??*+00:00'"
-            )));
-        }
-        column
+        self.conventional(ColumnDef::new(name).timestamp_with_time_zone().take())
     }
 
     /// Returns a column of a moment that the database fills in when it is left out.
     #[must_use]
     pub fn created(self, name: &'static str) -> ColumnDef {
         let mut column = self.time(name);
-        column.not_null().default(Expr::cust(if self.sqlite() {
+        column.not_null().default(self.now());
+        column
+    }
+
+    /// Returns the time of a statement.
+    pub(super) fn now(self) -> Expr {
+        Expr::cust(if self.sqlite() {
             "strftime('%Y-%m-%dT%H:%M:%f+00:00', 'now')"
         } else {
             "CURRENT_TIMESTAMP"
-        }));
-        column
+        })
     }
 
     /// Returns a column of a JSON document that is read and written whole: kept as it was written.
@@ -178,14 +166,7 @@ impl Columns {
     /// before them doesn't touch their pages.
     #[must_use]
     pub fn document(self, name: &'static str) -> ColumnDef {
-        let mut column = ColumnDef::new(name);
-        column.json();
-        if self.sqlite() {
-            column.check(Expr::cust(format!(
-                "\"{name}\" IS NULL OR json_valid(\"{name}\")"
-            )));
-        }
-        column
+        self.conventional(ColumnDef::new(name).json().take())
     }
 
     /// Returns a column of a JSON document that is searched. PostgreSQL's `jsonb` can't hold
@@ -193,12 +174,37 @@ impl Columns {
     /// out first, because `\\u0000` is six harmless characters.
     #[must_use]
     pub fn searchable(self, name: &'static str) -> ColumnDef {
-        let mut column = ColumnDef::new(name);
-        column.json_binary();
-        if self.sqlite() {
-            column.check(Expr::cust(format!(
+        self.conventional(ColumnDef::new(name).json_binary().take())
+    }
+
+    /// Adds to a column what its type needs to mean the same on both backends: a collation,
+    /// or the condition that SQLite's types don't have.
+    pub(super) fn conventional(self, mut column: ColumnDef) -> ColumnDef {
+        let kind = column.get_column_type();
+        if matches!(
+            kind,
+            Some(ColumnType::Char(_) | ColumnType::String(_) | ColumnType::Text)
+        ) && !self.sqlite()
+        {
+            return self.collated(column);
+        }
+        let name = column.get_column_name();
+        let condition = match kind {
+            Some(ColumnType::String(StringLen::N(length))) => {
+                format!("length(\"{name}\") <= {length}")
+            }
+            Some(ColumnType::Boolean) => format!("\"{name}\" IN (0, 1)"),
+            Some(ColumnType::TimestampWithTimeZone) => {
+                format!("\"{name}\" GLOB '????-??-??T??:??:??*+00:00'")
+            }
+            Some(ColumnType::Json) => format!("\"{name}\" IS NULL OR json_valid(\"{name}\")"),
+            Some(ColumnType::JsonBinary) => format!(
                 r#""{name}" IS NULL OR json_valid("{name}") AND instr(replace("{name}", '\\', ''), '\u0000') = 0"#
-            )));
+            ),
+            _ => return column,
+        };
+        if self.sqlite() {
+            column.check(Expr::cust(condition));
         }
         column
     }
@@ -223,13 +229,13 @@ impl Columns {
     /// not inside `CREATE TABLE`, where the entity generator misses them on
     /// SQLite.
     #[must_use]
-    pub fn index(self, table: &'static str, columns: &[&'static str]) -> IndexCreateStatement {
+    pub fn index(self, table: &str, columns: &[&str]) -> IndexCreateStatement {
         let mut index = Index::create();
         index
             .name(format!("idx_{table}_{}", columns.join("_")))
-            .table(table);
+            .table(table.to_owned());
         for column in columns {
-            index.col(*column);
+            index.col((*column).to_owned());
         }
         index
     }
@@ -253,7 +259,7 @@ impl Columns {
 
     /// Returns a unique index.
     #[must_use]
-    pub fn unique(self, table: &'static str, columns: &[&'static str]) -> IndexCreateStatement {
+    pub fn unique(self, table: &str, columns: &[&str]) -> IndexCreateStatement {
         let mut index = self.index(table, columns);
         index
             .name(format!("uq_{table}_{}", columns.join("_")))

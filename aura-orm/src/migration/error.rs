@@ -150,6 +150,19 @@ pub enum Error {
         /// Why.
         source: serde_json::Error,
     },
+    /// There are no entities to compare the steps with.
+    #[error("{0} has no entities; pass them to RunnerBuilder::entity")]
+    NoEntities(&'static str),
+    /// A step doesn't run on SQLite, where the steps are compared with the entities.
+    #[error(
+        "migration {name} doesn't run on an empty SQLite database in memory, where the steps are compared with the entities; give it statements for SQLite"
+    )]
+    Replay {
+        /// The step.
+        name: String,
+        /// Why.
+        source: StepError,
+    },
     /// The runner has no folder to write files to.
     #[error("{0} has no folder for its files; pass one to RunnerBuilder::manifest_dir")]
     NoFolder(&'static str),

@@ -42,7 +42,8 @@
 //!
 //! # How to add a step
 //!
-//! 1. `TOOL generate add_tags` writes the file and lists it.
+//! 1. `TOOL generate add_tags` writes the file and lists it; with `--from-entities` it has
+//!    the statements that bring the schema to the entities of [`RunnerBuilder::entity`].
 //! 2. Write [`Migration::up`], and a [`Migration::down`] that undoes all of it, with
 //!    [`columns::Columns`]; list the tables that it creates in [`Migration::tables`], and
 //!    those of which `down` drops columns in [`Migration::destroys`], so that `down` asks
@@ -57,6 +58,7 @@ pub mod catalog;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod columns;
+mod entities;
 mod error;
 mod event;
 mod history;
@@ -76,6 +78,7 @@ pub use sea_orm::{DatabaseTransaction, DbBackend};
 pub use blocker::Blocker;
 pub use builder::RunnerBuilder;
 pub use catalog::{Catalog, Difference};
+pub use entities::{EntityChange, Statements};
 pub use error::Error;
 pub use event::{Direction, Done, Event, Loss, Plan, log};
 pub use history::{Applied, tables};

@@ -88,13 +88,35 @@ impl Runner {
         closed(noted.await, &connection).await
     }
 
-    /// Notes one step as applied or as not applied, without running it. Returns whether that
-    /// changed the history. A step that this build doesn't know can be noted as not applied.
+    /// Returns whether [`Runner::resolve`] would change the history.
     ///
     /// # Errors
     ///
     /// [`Error::UnknownStep`] when neither this build nor the history has a step of this
     /// name.
+    pub async fn resolves<C: ConnectionTrait>(
+        &self,
+        connection: &C,
+        name: &str,
+        resolution: Resolution,
+    ) -> Result<bool, Error> {
+        let applied = self.applied_names(connection).await?;
+        let is_applied = applied.iter().any(|other| other == name);
+        let is_known = self.migrations().iter().any(|step| step.name() == name);
+        match resolution {
+            Resolution::Applied if is_applied => Ok(false),
+            Resolution::NotApplied if is_applied => Ok(true),
+            _ if is_known => Ok(resolution == Resolution::Applied),
+            _ => Err(self.unknown(name)),
+        }
+    }
+
+    /// Notes one step as applied or as not applied, without running it. Returns whether that
+    /// changed the history. A step that this build doesn't know can be noted as not applied.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Runner::resolves`].
     pub async fn resolve(
         &self,
         config: &Config,
@@ -106,15 +128,12 @@ impl Runner {
         let connection = connection::connect_exclusive(config).await?;
         let noted = async {
             let transaction = lock::begin(&connection, &mut on_event).await?;
-            let applied = self.applied_names(&transaction).await?;
-            let is_applied = applied.iter().any(|other| other == name);
-            let is_known = self.migrations().iter().any(|step| step.name() == name);
+            if !self.resolves(&transaction, name, resolution).await? {
+                return Ok(false);
+            }
             let direction = match resolution {
-                Resolution::Applied if is_applied => return Ok(false),
-                Resolution::Applied if is_known => Direction::Up,
-                Resolution::NotApplied if is_applied => Direction::Down,
-                Resolution::NotApplied if is_known => return Ok(false),
-                _ => return Err(self.unknown(name)),
+                Resolution::Applied => Direction::Up,
+                Resolution::NotApplied => Direction::Down,
             };
             self.note(&transaction, name, direction).await?;
             self.commit(transaction).await?;

@@ -92,6 +92,14 @@ impl Runner {
             .collect()
     }
 
+    /// Returns the tool whose steps make a table: this one, or one before it.
+    pub(super) fn owner(&self, table: &str) -> Option<&'static str> {
+        if self.tables().contains(&table) {
+            return Some(self.tool());
+        }
+        self.base().and_then(|base| base.owner(table))
+    }
+
     /// Reads how the schema of a database relates to these steps.
     ///
     /// # Errors

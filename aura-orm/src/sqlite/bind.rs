@@ -4,7 +4,9 @@ use chrono::SecondsFormat;
 #[cfg(feature = "with-time")]
 use chrono::Timelike;
 use rusqlite::ToSql;
-use rusqlite::ffi::{SQLITE_CONSTRAINT_CHECK, SQLITE_CONSTRAINT_UNIQUE};
+use rusqlite::ffi::{
+    SQLITE_CONSTRAINT_CHECK, SQLITE_CONSTRAINT_FOREIGNKEY, SQLITE_CONSTRAINT_UNIQUE,
+};
 use rusqlite::types::{Null, ToSqlOutput, Value as Owned, ValueRef};
 use sea_orm::Value;
 use sea_orm::sea_query::OptionEnum;
@@ -47,11 +49,13 @@ pub(super) fn execute(
         .map_err(|error| refused(connection, &statement.sql, error))
 }
 
-/// Adds the table to the violation of a constraint, where SQLite names none: of a CHECK,
-/// and of a unique index of expressions.
+/// Adds the table to the violation of a constraint, where SQLite names none: of a CHECK, of
+/// a foreign key, and of a unique index of expressions.
 fn refused(connection: &rusqlite::Connection, sql: &str, error: rusqlite::Error) -> Error {
     let table = match extended_code(&error) {
         Some(SQLITE_CONSTRAINT_CHECK) => written_table(sql),
+        // A DELETE breaks the keys of another table.
+        Some(SQLITE_CONSTRAINT_FOREIGNKEY) if !is_delete(sql) => written_table(sql),
         Some(SQLITE_CONSTRAINT_UNIQUE) => expression_index(&error.to_string()).and_then(|index| {
             let table = "SELECT tbl_name FROM sqlite_schema WHERE type = 'index' AND name = ?";
             connection.query_row(table, [index], |row| row.get(0)).ok()
@@ -65,6 +69,11 @@ fn refused(connection: &rusqlite::Connection, sql: &str, error: rusqlite::Error)
         },
         None => error.into(),
     }
+}
+
+fn is_delete(sql: &str) -> bool {
+    let word = sql.split_whitespace().next();
+    word.is_some_and(|word| word.eq_ignore_ascii_case("DELETE"))
 }
 
 fn prepare<'c>(

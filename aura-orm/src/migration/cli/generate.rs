@@ -1,32 +1,107 @@
-//! Writes a new, empty migration and lists it.
+//! Writes a new migration and lists it.
 
 use std::path::{Path, PathBuf};
 
-use super::output::Output;
-use crate::migration::{Error, Runner};
+use terminal::{BAD, WARN};
 
-pub(super) fn run(runner: &Runner, name: &str, output: &Output) -> Result<(), Error> {
-    let package = runner.settings.path("")?;
-    let now = chrono::DateTime::<chrono::Utc>::from(std::time::SystemTime::now());
-    let module = format!("m{}_{name}", now.format("%Y%m%d_%H%M%S"));
-    let path = write(&package, name, &module)?;
-    output.line(format_args!("Wrote {}", path.display()));
-    output.line(format_args!(
-        "Next: fill in `up` and `down`, then run `{0} up` and `{0} snapshot`.",
-        runner.tool()
-    ));
-    output.object(&serde_json::json!({ "path": path, "name": module }));
-    Ok(())
+use super::output::Output;
+use super::template::step;
+use crate::migration::{EntityChange, Error, Runner};
+
+/// Prints what of the schema that the steps make is not as the entities declare it. Returns
+/// the exit code: 1 when there is something.
+pub(super) async fn check(runner: &Runner, output: &Output) -> Result<u8, Error> {
+    let changes = runner.entity_changes().await?;
+    for change in &changes {
+        output.line(format_args!("  {BAD}{}{BAD:#}", change.difference));
+    }
+    output.line(match changes.len() {
+        0 => "The steps make what the entities declare.".to_owned(),
+        1 => "One difference.".to_owned(),
+        more => format!("{more} differences."),
+    });
+    output.object(&serde_json::json!({ "changes": changes }));
+    Ok(u8::from(!changes.is_empty()))
 }
 
-fn write(package: &Path, name: &str, module: &str) -> Result<PathBuf, Error> {
+/// The step to write.
+pub(super) struct Target<'a> {
+    pub(super) runner: &'a Runner,
+    /// The folder of the package.
+    pub(super) package: &'a Path,
+    pub(super) name: &'a str,
+}
+
+impl Target<'_> {
+    /// Writes a step that brings the schema to what the entities declare. What it would
+    /// delete stands there as a comment unless `drop` is set.
+    pub(super) async fn from_entities(&self, drop: bool, output: &Output) -> Result<(), Error> {
+        check_name(self.name)?;
+        let mut changes = self.runner.entity_changes().await?;
+        if changes.is_empty() {
+            output.line("Nothing to do: the steps make what the entities declare.");
+            output.object(&serde_json::json!({ "path": null, "changes": [] }));
+            return Ok(());
+        }
+        if drop {
+            for change in &mut changes {
+                change.drops = false;
+            }
+        }
+        self.write(Some(&changes), output)
+    }
+
+    /// Writes a step: an empty one, or one of these changes.
+    pub(super) fn write(
+        &self,
+        changes: Option<&[EntityChange]>,
+        output: &Output,
+    ) -> Result<(), Error> {
+        check_name(self.name)?;
+        let now = chrono::DateTime::<chrono::Utc>::from(std::time::SystemTime::now());
+        let module = format!("m{}_{}", now.format("%Y%m%d_%H%M%S"), self.name);
+        let path = write(self.package, self.name, &module, changes)?;
+        output.line(format_args!("Wrote {}", path.display()));
+        let mut object = serde_json::json!({ "path": path, "name": module });
+        let verb = if let Some(changes) = changes {
+            for change in changes {
+                output.line(format_args!("  {}", change.difference));
+                if let Some(decide) = &change.decide {
+                    output.line(format_args!("  {WARN}decide{WARN:#}     {decide}"));
+                }
+            }
+            object["changes"] = serde_json::json!(changes);
+            "look at"
+        } else {
+            "fill in"
+        };
+        output.line(format_args!(
+            "Next: {verb} `up` and `down`, then run `{0} up` and `{0} snapshot`.",
+            self.runner.tool()
+        ));
+        output.object(&object);
+        Ok(())
+    }
+}
+
+fn check_name(name: &str) -> Result<(), Error> {
     let usable = name.starts_with(|first: char| first.is_ascii_lowercase())
         && name.chars().all(|character| {
             character.is_ascii_lowercase() || character.is_ascii_digit() || character == '_'
         });
-    if !usable {
-        return Err(Error::Name(name.to_owned()));
+    if usable {
+        Ok(())
+    } else {
+        Err(Error::Name(name.to_owned()))
     }
+}
+
+fn write(
+    package: &Path,
+    name: &str,
+    module: &str,
+    changes: Option<&[EntityChange]>,
+) -> Result<PathBuf, Error> {
     let failed = |path: &Path| {
         let path = path.display().to_string();
         move |source| Error::Generate { path, source }
@@ -44,7 +119,7 @@ fn write(package: &Path, name: &str, module: &str) -> Result<PathBuf, Error> {
     let listed = listed(&text, name, module);
     let path = folder.join(format!("{module}.rs"));
     let mut file = std::fs::File::create_new(&path).map_err(failed(&path))?;
-    std::io::Write::write_all(&mut file, template(&library, name, module).as_bytes())
+    std::io::Write::write_all(&mut file, step(&library, name, module, changes).as_bytes())
         .map_err(failed(&path))?;
     std::fs::write(&list, listed).map_err(failed(&list))?;
     Ok(path)
@@ -90,113 +165,14 @@ fn listed(text: &str, name: &str, module: &str) -> String {
     if let Some(end) = lines.iter().rposition(|line| line.trim() == "]") {
         lines.insert(
             end,
-            format!("        Box::new({module}::{}),", type_name(name)),
+            format!(
+                "        Box::new({module}::{}),",
+                super::template::type_name(name)
+            ),
         );
     }
     lines.join("\n") + "\n"
 }
 
-/// `AddTags` of `add_tags`.
-fn type_name(name: &str) -> String {
-    let words = name.split('_').filter(|word| !word.is_empty());
-    words
-        .map(|word| word[..1].to_uppercase() + &word[1..])
-        .collect()
-}
-
-fn template(library: &str, name: &str, module: &str) -> String {
-    let title = name.replace('_', " ");
-    let step = type_name(name);
-    format!(
-        r#"//! To {title}: why?
-
-use {library}::migration::{{DbBackend, Migration}};
-
-pub(super) struct {step};
-
-impl Migration for {step} {{
-    fn name(&self) -> &'static str {{
-        "{module}"
-    }}
-
-    // A step that creates tables lists them, so that `fresh` and `check` know them, and
-    // that `down` asks before it drops their rows:
-    //     fn tables(&self) -> &'static [&'static str]
-    // and one whose `down` drops columns lists their tables in
-    //     fn destroys(&self) -> &'static [&'static str]
-
-    fn up(&self, backend: DbBackend) -> Vec<String> {{
-        // `{library}::migration::columns::Columns::of(backend)` spells columns, indexes and
-        // foreign keys the same on both backends.
-        let _ = backend;
-        Vec::new()
-    }}
-
-    fn down(&self, backend: DbBackend) -> Vec<String> {{
-        let _ = backend;
-        Vec::new()
-    }}
-}}
-"#
-    )
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn package(dependency: &str) -> tempfile::TempDir {
-        let folder = tempfile::tempdir().expect("a folder");
-        let manifest = format!("[dependencies]\n{dependency} = \"1\"\n");
-        std::fs::write(folder.path().join("Cargo.toml"), manifest).expect("a manifest");
-        std::fs::create_dir_all(folder.path().join("src")).expect("a folder");
-        folder
-    }
-
-    fn list(folder: &Path) -> String {
-        std::fs::read_to_string(folder.join("src/migrations/mod.rs")).expect("a list")
-    }
-
-    #[test]
-    fn a_new_step_is_written_and_listed_last() {
-        let folder = package("aura-orm");
-        let migrations = folder.path().join("src/migrations");
-        std::fs::create_dir(&migrations).expect("a folder");
-        let before = "mod m1_old;\n\npub(crate) fn all() {\n    vec![\n        Box::new(m1_old::Old),\n    ]\n}\n";
-        std::fs::write(migrations.join("mod.rs"), before).expect("a list");
-        let path = write(folder.path(), "add_tags", "m2_add_tags").expect("written");
-        let step = std::fs::read_to_string(path).expect("a step");
-        assert!(step.contains("\"m2_add_tags\""), "{step}");
-        assert!(step.contains("use aura_orm::migration::"), "{step}");
-        assert!(step.contains("impl Migration for AddTags {"), "{step}");
-        assert_eq!(
-            list(folder.path()),
-            "mod m1_old;\nmod m2_add_tags;\n\npub(crate) fn all() {\n    vec![\n        Box::new(m1_old::Old),\n        Box::new(m2_add_tags::AddTags),\n    ]\n}\n"
-        );
-    }
-
-    #[test]
-    fn the_first_step_makes_the_list() {
-        let folder = package("aura-db");
-        write(folder.path(), "create_notes", "m1_create_notes").expect("written");
-        write(folder.path(), "add_tags", "m2_add_tags").expect("written");
-        let list = list(folder.path());
-        let name = "aura-db".replace('-', "_");
-        let middle = format!(
-            "use {name}::migration::Migration;\n\nmod m1_create_notes;\nmod m2_add_tags;\n\n"
-        );
-        assert!(list.contains(&middle), "{list}");
-        let end = "    vec![\n        Box::new(m1_create_notes::CreateNotes),\n        Box::new(m2_add_tags::AddTags),\n    ]\n}\n";
-        assert!(list.ends_with(end), "{list}");
-    }
-
-    #[test]
-    fn names_that_are_no_identifiers_are_refused() {
-        let folder = package("aura-db");
-        for name in ["Add", "1st", "add-tags", "../escape", ""] {
-            let error = write(folder.path(), name, name).expect_err(name);
-            assert!(matches!(error, Error::Name(_)), "{name}: {error}");
-        }
-        assert!(!folder.path().join("src/migrations").exists());
-    }
-}
+mod tests;

@@ -16,6 +16,7 @@ mod dry_run;
 mod generate;
 mod output;
 mod repair;
+mod template;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -80,7 +81,21 @@ enum Command {
     /// Write a new migration and list it
     Generate {
         /// What it does, for example `add_tags_to_notes`
-        name: String,
+        #[arg(required_unless_present = "check")]
+        name: Option<String>,
+        /// With the statements that bring the schema of all migrations to the entities; needs
+        /// no database
+        #[arg(long)]
+        from_entities: bool,
+        /// Drop the columns that no entity has, which are a comment otherwise
+        #[arg(long, requires = "from_entities")]
+        drop: bool,
+        /// Write nothing: exit code 0 is no difference, 1 is some, 2 could not look
+        #[arg(long, requires = "from_entities", conflicts_with_all = ["name", "drop", "folder"])]
+        check: bool,
+        /// The folder of the package; default: the one that this was built in
+        #[arg(long)]
+        folder: Option<std::path::PathBuf>,
     },
     /// Note pending migrations as applied without running them, for a schema that exists
     Baseline {
@@ -181,10 +196,9 @@ pub fn main(runner: Runner) -> ExitCode {
     let matches = command(&runner).get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let output = Output::new(cli.json);
-    let on_error = if matches!(cli.command, Command::Check) {
-        2
-    } else {
-        1
+    let on_error = match cli.command {
+        Command::Check | Command::Generate { check: true, .. } => 2,
+        _ => 1,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -228,8 +242,31 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 async fn run(cli: Cli, runner: Runner, output: &Output) -> Result<u8, Failure> {
     runner.settings.validate()?;
-    if let Command::Generate { name } = &cli.command {
-        generate::run(&runner, name, output)?;
+    if let Command::Generate {
+        name,
+        from_entities,
+        drop,
+        folder,
+        ..
+    } = &cli.command
+    {
+        let Some(name) = name else {
+            return Ok(generate::check(&runner, output).await?);
+        };
+        let package = match folder {
+            Some(folder) => folder.clone(),
+            None => runner.settings.path("")?,
+        };
+        let target = generate::Target {
+            runner: &runner,
+            package: &package,
+            name,
+        };
+        if *from_entities {
+            target.from_entities(*drop, output).await?;
+        } else {
+            target.write(None, output)?;
+        }
         return Ok(0);
     }
     let config = Config::from_env()?;

@@ -57,20 +57,24 @@ pub(super) async fn resolve(
     output: &Output,
 ) -> Result<u8, Failure> {
     terminal::refuse_production(config, "do this", consent.force)?;
-    if config.is_missing_file() {
+    let Some(connection) = connection::connect_read_only(config).await? else {
         return Err(missing(runner, config));
-    }
+    };
     let (resolution, words) = if flags.applied {
         (Resolution::Applied, "applied")
     } else {
         (Resolution::NotApplied, "not applied")
     };
-    terminal::aside(format_args!(
-        "{WARN}This notes {name} in {} as {words}, and runs nothing.{WARN:#}",
-        runner.history()
-    ));
-    if !consent::is_given(consent)? {
-        return Ok(1);
+    let changes = runner.resolves(&connection, name, resolution).await?;
+    let _ = connection.close().await;
+    if changes {
+        terminal::aside(format_args!(
+            "{WARN}This notes {name} in {} as {words}, and runs nothing.{WARN:#}",
+            runner.history()
+        ));
+        if !consent::is_given(consent)? {
+            return Ok(1);
+        }
     }
     let changed = runner
         .resolve(config, name, resolution, |event| {

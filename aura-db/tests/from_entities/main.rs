@@ -1,0 +1,6 @@
+//! Steps that are made of entities.
+
+mod columns;
+mod notes;
+mod support;
+mod tables;
