@@ -5,7 +5,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use aura_db::entity::users;
 use aura_db::sea_orm::{QueryFilter, Set, sea_query::Query};
 use aura_db::testing::{QueryCount, TestDatabase};
-use aura_db::{Error, NewWorkflow, PageRequest, Sort, WorkflowFilter, assert_queries};
+use aura_db::{
+    Error, NewWorkflow, PageRequest, RepositoryEntity, Sort, WorkflowFilter, assert_queries,
+};
 
 use crate::notes::{self, runner};
 

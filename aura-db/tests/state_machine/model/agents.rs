@@ -131,6 +131,11 @@ impl Model {
         if let Some(name) = &change.name {
             self.unused(owner, name, Some(id))?;
         }
+        let texts = change.name.is_some() || change.model.is_some();
+        if !(texts || change.description.is_set() || change.config.is_set()) {
+            // Of nothing, which is no change.
+            return Ok(json_of(self.agent(id)?));
+        }
         self.adapt(ctx, id, |row| {
             if let Some(name) = &change.name {
                 row.name.clone_from(name);

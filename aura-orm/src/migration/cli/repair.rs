@@ -76,18 +76,18 @@ pub(super) async fn resolve(
             return Ok(1);
         }
     }
-    let changed = runner
+    let was_noted = runner
         .resolve(config, name, resolution, |event| {
             commands::report(output, event);
         })
         .await?;
-    output.line(if changed {
+    output.line(if was_noted {
         format!("{name} is noted as {words}.")
     } else {
         format!("Nothing to do: {name} was noted as {words}.")
     });
     output.object(&json!({
-        "target": config.target_name(), "name": name, "noted_as": words, "changed": changed,
+        "target": config.target_name(), "name": name, "noted_as": words, "changed": was_noted,
     }));
     Ok(0)
 }
