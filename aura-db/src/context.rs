@@ -7,7 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use aura_orm::{Access, Batcher, CommitHook, Operation, RoleSource};
 use connection::Config;
-use entity::{Action, Resource, Role, Scope, UserId, users};
+use entity::{Action, Resource, Role, Scope, UserId, logs, users};
 use sea_orm::sea_query::LockType;
 use sea_orm::{ColumnTrait, Condition, DbBackend, EntityTrait, QueryFilter, QuerySelect};
 use tokio::sync::watch;
@@ -281,7 +281,10 @@ impl Context {
         Error::Forbidden {
             user: self.actor().unwrap_or(UserId(0)),
             action,
-            what: resource.as_str(),
+            what: match op.table {
+                "logs" => logs::Entity::name(),
+                _ => resource.as_str(),
+            },
         }
     }
 

@@ -109,7 +109,7 @@ async fn a_query_for_each_row_is_listed(db: TestDatabase) -> Result<(), Error> {
         assert!(message.starts_with(expected), "{message}");
         for line in [
             "    3 × SELECT ",
-            "    3 × users.find",
+            "    3 × users.get",
             "    1 × workflows.list",
         ] {
             assert!(message.contains(line), "{line}: {message}");

@@ -14,7 +14,7 @@ use crate::steps::logs::{Begin, Call, Query};
 
 impl Model {
     pub(super) fn logs(&mut self, ctx: Ctx, call: &Call) -> Answer {
-        let may = |action| self.enter(ctx, action, Resource::Execution);
+        let may = |action| of_log(self.enter(ctx, action, Resource::Execution));
         match call {
             Call::Append(new) => {
                 storable(new)?;
@@ -101,7 +101,7 @@ impl Model {
                 let Some((ctx, query, after)) = self.tail.clone() else {
                     return Err(Failed::Aborted);
                 };
-                let allowed = self.enter(ctx, Action::Read, Resource::Execution)?;
+                let allowed = of_log(self.enter(ctx, Action::Read, Resource::Execution))?;
                 let rows = self.logged(allowed, &query)?;
                 let rows = json_of(
                     rows.iter()
@@ -190,4 +190,16 @@ fn storable(new: &NewLog) -> Result<(), Failed> {
     check.optional("message", Some(&new.message), usize::MAX);
     check.json("metadata", new.metadata.as_ref());
     check.done()
+}
+
+/// A refusal about an entry, which names it.
+fn of_log<T>(result: Result<T, Failed>) -> Result<T, Failed> {
+    result.map_err(|failed| match failed {
+        Failed::Forbidden { user, action, .. } => Failed::Forbidden {
+            user,
+            action,
+            what: "log entry",
+        },
+        other => other,
+    })
 }
