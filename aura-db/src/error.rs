@@ -203,6 +203,17 @@ pub enum Error {
     /// else, or by a newer version.
     #[error(transparent)]
     Inconsistent(#[from] RowError),
+    /// The statement names a table or a column that the database lacks.
+    #[error(
+        "{context}: the database lacks a table or column; apply the migrations, or correct the \
+         statement"
+    )]
+    Undefined {
+        /// What was being done.
+        context: &'static str,
+        /// What the database said, which names it.
+        source: Cause,
+    },
     /// A statement failed for a reason that is none of the above.
     #[error("{context} failed")]
     Other {
@@ -278,6 +289,7 @@ impl From<aura_orm::Error> for Error {
             Orm::Busy { context, source } => Self::Busy { context, source },
             Orm::Timeout { context, source } => Self::Timeout { context, source },
             Orm::Row(error) => Self::Inconsistent(error),
+            Orm::Undefined { context, source } => Self::Undefined { context, source },
             Orm::Other { context, source } => Self::Other { context, source },
             error => Self::Other {
                 context: "running a statement",
