@@ -203,6 +203,17 @@ pub enum Error {
     /// else, or by a newer version.
     #[error(transparent)]
     Inconsistent(#[from] RowError),
+    /// The statement names a table or a column that the database lacks.
+    #[error(
+        "{context}: the database lacks a table or column; apply the migrations, or correct the \
+         statement"
+    )]
+    Undefined {
+        /// What was being done.
+        context: &'static str,
+        /// What the database said, which names it.
+        source: Cause,
+    },
     /// A statement failed for a reason that is none of the above.
     #[error("{context} failed")]
     Other {
@@ -283,6 +294,7 @@ impl From<aura_orm::Error> for Error {
                 Ok(error) => *error,
                 Err(source) => Self::Other { context, source },
             },
+            Orm::Undefined { context, source } => Self::Undefined { context, source },
             error => Self::Other {
                 context: "running a statement",
                 source: Box::new(error),

@@ -17,7 +17,6 @@ pub(crate) struct Model {
     pub(crate) payload: Secret,
     #[sea_orm(unique_key = "owner_name")]
     pub(crate) owner_id: UserId,
-    pub(crate) created_at: DateTimeUtc,
     pub(crate) deleted_at: Option<DateTimeUtc>,
 }
 
@@ -35,11 +34,8 @@ impl fmt::Debug for Secret {
 
 impl RepositoryEntity for Entity {
     fn policy(role: &str, _: Action) -> Option<Scope> {
-        Some(if role == "admin" {
-            Scope::Any
-        } else {
-            Scope::Own
-        })
+        let any = role == "admin";
+        Some(if any { Scope::Any } else { Scope::Own })
     }
 }
 
@@ -50,13 +46,10 @@ pub(crate) const CREATE: CreateTable =
             .col(columns.string("name", 120).not_null())
             .col(columns.text("payload").not_null())
             .col(columns.integer("owner_id").not_null())
-            .col(columns.created("created_at"))
             .col(columns.time("deleted_at"))
             .foreign_key(&mut columns.cascade("credentials", "owner_id", "users"));
-        columns.sql(
-            &table,
-            &[columns.unique("credentials", &["owner_id", "name"])],
-        )
+        let unique = columns.unique("credentials", &["owner_id", "name"]);
+        columns.sql(&table, &[unique])
     });
 
 pub(crate) fn new(name: &str, payload: &str) -> ActiveModel {
@@ -83,7 +76,6 @@ mod tests {
         assert_eq!(his.count(()).await?, 0);
         let refused = his.delete(own.id).await;
         assert!(matches!(refused, Err(Error::NotFound { .. })));
-
         db.users().set_role(bob.id, Role::Admin).await?;
         assert_eq!(his.find_by(()).await?, [own]);
         Ok(())

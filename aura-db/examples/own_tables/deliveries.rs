@@ -17,6 +17,7 @@ pub(crate) struct Model {
 }
 
 impl ActiveModelBehavior for ActiveModel {}
+impl RepositoryEntity for Entity {}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum)]
 #[sea_orm(rs_type = "String", db_type = "Text", rename_all = "snake_case")]
@@ -24,8 +25,6 @@ pub(crate) enum Status {
     Pending,
     Failed,
 }
-
-impl RepositoryEntity for Entity {}
 
 pub(crate) const CREATE: CreateTable =
     CreateTable::new("m20261203_deliveries", &["deliveries"], |columns| {
@@ -36,10 +35,8 @@ pub(crate) const CREATE: CreateTable =
             .col(columns.one_of("status", &["pending", "failed"]))
             .col(columns.integer("attempts").not_null().default(0))
             .foreign_key(&mut columns.cascade("deliveries", "workflow_id", "workflows"));
-        columns.sql(
-            &table,
-            &[columns.index("deliveries", &["workflow_id", "status"])],
-        )
+        let index = columns.index("deliveries", &["workflow_id", "status"]);
+        columns.sql(&table, &[index])
     });
 
 pub(crate) fn new(workflow: WorkflowId, url: &str) -> ActiveModel {
@@ -73,10 +70,8 @@ mod tests {
     async fn a_delivery_is_tried_three_times(db: TestDatabase) -> Result<(), Error> {
         let flows = db.acting_as(db.new_user().await?.id).workflows();
         let flow = flows.create(NewWorkflow::new("Greet")).await?;
-        let hook = db
-            .repository::<Entity>()
-            .insert(new(flow.id, "/hook"))
-            .await?;
+        let deliveries = db.repository::<Entity>();
+        let hook = deliveries.insert(new(flow.id, "/hook")).await?;
         for attempts in [1, 2] {
             let tried = assert_queries!(db, 1, async { failed(&db, hook.id).await })?;
             assert_eq!((tried.attempts, tried.status), (attempts, Status::Pending));

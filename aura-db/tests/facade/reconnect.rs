@@ -161,7 +161,7 @@ async fn a_transaction_begins_with_its_first_statement(test: TestDb) {
     let tx = db.begin().await.expect("begun");
     let nowhere = Statement::from_string(tx.backend(), "INSERT INTO nowhere VALUES (1)");
     let failed = tx.fetch_all(TypedQuery::<()>::sql(nowhere));
-    assert_error!(failed.await, Error::Other { .. });
+    assert_error!(failed.await, Error::Undefined { .. });
     assert_error!(tx.users().deactivate(ada).await, Error::Aborted);
     assert_error!(tx.commit().await, Error::Aborted);
     assert!(db.users().get(ada).await.expect("there").is_active);

@@ -172,6 +172,25 @@ fn without_a_server_a_test_fails_and_says_why() {
     }
 }
 
+#[aura_db::test]
+async fn without_its_migrations_a_table_is_missing(db: TestDatabase) {
+    let notes = db.repository::<notes::Entity>();
+    let error = notes.count(()).await.expect_err("no table");
+    assert!(matches!(error, Error::Undefined { .. }), "{error:?}");
+    let error = format!("{error:?}");
+    assert!(error.contains("apply the migrations"), "{error}");
+    assert!(error.contains("notes"), "{error}");
+
+    for sql in [
+        "SELECT colour FROM users",
+        "INSERT INTO users (colour) VALUES ('red')",
+    ] {
+        let statement = Statement::from_string(db.backend(), sql);
+        let failed = db.fetch_all(TypedQuery::<String>::sql(statement)).await;
+        assert!(matches!(failed, Err(Error::Undefined { .. })), "{failed:?}");
+    }
+}
+
 struct Broken;
 
 impl Migration for Broken {

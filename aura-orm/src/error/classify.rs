@@ -279,6 +279,15 @@ impl Error {
                 reason: "the server refuses the role or its password (see DB_USER, DB_PASS_FILE)",
                 source,
             },
+            // undefined_table, undefined_column
+            "42P01" | "42703" => Self::Undefined { context, source },
+            // SQLITE_ERROR has no other mark.
+            "1" if error.message.starts_with("no such table: ")
+                || error.message.starts_with("no such column: ")
+                || error.message.contains(" has no column named ") =>
+            {
+                Self::Undefined { context, source }
+            }
             // connection_exception, operator_intervention
             code if code.starts_with("08") || code.starts_with("57P") => {
                 Self::unavailable(context, source)

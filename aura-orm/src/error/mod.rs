@@ -168,6 +168,17 @@ pub enum Error {
     /// A row holds what can't be read as the type.
     #[error(transparent)]
     Row(#[from] RowError),
+    /// The statement names a table or a column that the database lacks.
+    #[error(
+        "{context}: the database lacks a table or column; apply the migrations, or correct the \
+         statement"
+    )]
+    Undefined {
+        /// What was being done.
+        context: &'static str,
+        /// What the database said, which names it.
+        source: Cause,
+    },
     /// A statement failed for a reason that is none of the above.
     #[error("{context} failed")]
     Other {
