@@ -95,12 +95,9 @@ async fn own_migrations_live_beside_ours(test: TestDb) {
 
     // Our tools look at our tables only, and ours don't disturb theirs.
     let reader = db.seaorm().reader().await.expect("open");
-    let differences = aura_db::migration::check(&*reader).await.expect("checked");
+    let differences = aura_db::migration::check(&reader).await.expect("checked");
     assert_eq!(differences, []);
-    assert_eq!(
-        app().state(&*reader).await.expect("a state"),
-        State::Current
-    );
+    assert_eq!(app().state(&reader).await.expect("a state"), State::Current);
     drop(reader);
     assert_eq!(app().entity_changes().await.expect("compared"), []);
     db.clone().close().await;
