@@ -36,5 +36,11 @@ export async function answers(peer) {
     own_page: [await peer.ownPage(1, 0), await peer.ownPage(hooks, deliveries / 2)],
     own_insert: inserted,
     transaction: await peer.transaction(1, [newDelivery(3, 1), newDelivery(4, 1)]),
+    repository_find: await peer.ownRow(1),
+    repository_insert: await peer.ownInsert(newDelivery(5, 2)),
+    repository_list: await peer.ownPage(1, 0),
+    repository_query: await peer.ownPage(1, 0),
+    // What not every peer does is compared between those that do.
+    ...(peer.related && { repository_related: (await peer.related(1, 0)).map(peer.attempted) }),
   };
 }

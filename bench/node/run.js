@@ -67,6 +67,7 @@ function caller(peer, run, task) {
     own_page: async () => full(await peer.ownPage(oneOf(shape.hooks), oneOf(shape.deliveries / 2))),
     own_insert: () => peer.ownInsert(delivery()),
     transaction: () => peer.transaction(oneOf(shape.deliveries), [delivery(), delivery()]),
+    repository_related: async () => full(await peer.related(oneOf(shape.hooks), oneOf(shape.deliveries / 2))),
     mixed: () => calls[mixed(Math.floor(random() * 100))](),
   };
   return calls[run.operation];

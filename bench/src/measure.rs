@@ -108,6 +108,11 @@ async fn on_backend(plan: &Plan<'_>, mut databases: Databases, report: &mut Repo
             backend.name(),
             workload.title(backend)
         ));
+        let does = |peer: &Name| peer.does(workload.operation);
+        let peers: Vec<Name> = peers.iter().copied().filter(does).collect();
+        if peers.is_empty() {
+            continue;
+        }
         let target = databases.copy().await?;
         let figures = match workload.operation {
             Operation::Start => starts(plan, backend, workload, &target, &peers).await?,

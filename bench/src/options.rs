@@ -22,7 +22,8 @@ pub(crate) struct Options {
 
     /// Only workloads whose name in the JSON file holds this text (authenticate-8,
     /// details, summaries, documents, logs, append, `append_many`, update, mixed,
-    /// own-row, own-row-cached, own-page, own-insert, transaction, start, …-normal);
+    /// own-row, own-row-cached, own-page, own-insert, transaction, repository-find,
+    /// built-in-find, start, …-normal);
     /// may be repeated
     #[arg(long, value_name = "TEXT")]
     pub only: Vec<String>,

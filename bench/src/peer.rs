@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use crate::Result;
 use crate::data::{Entry, Shape};
 use crate::deliveries::NewDelivery;
-use crate::rows::{Account, Delivery, Details, Log, Summary, Workflow};
-use crate::workload::{Backend, Durability};
+use crate::rows::{Account, Attempted, Delivery, Details, Log, Plugin, Summary, Workflow};
+use crate::workload::{Backend, Durability, Operation};
 
 /// Connections that a peer may open at the most; on SQLite, to read with.
 pub(crate) const CONNECTIONS: u32 = 10;
@@ -86,11 +86,27 @@ impl Name {
         }
     }
 
+    /// Returns whether it is measured in this. In what the repository of any entity does
+    /// only those that it is compared with are.
+    pub(crate) fn does(self, operation: Operation) -> bool {
+        let by_hand = matches!(self, Self::AuraDb | Self::Rusqlite | Self::TokioPostgres);
+        match operation {
+            Operation::RepositoryFind
+            | Operation::RepositoryInsert
+            | Operation::RepositoryList
+            | Operation::RepositoryQuery => by_hand,
+            Operation::RepositoryUpdate => by_hand || self == Self::SeaOrm,
+            Operation::RepositoryRelated => by_hand || matches!(self, Self::SeaOrm | Self::TypeOrm),
+            Operation::BuiltInFind | Operation::BuiltInRepositoryFind => self == Self::AuraDb,
+            _ => true,
+        }
+    }
+
     /// How it is used, for the reader of the figures.
     pub(crate) fn about(self) -> &'static str {
         match self {
             Self::AuraDb => {
-                "the repositories of this workspace, with all that they check; an update also writes the history; the own table by `fetch_optional`, `fetch_all`, `fetch_one` and `transaction`, and by `CachedSql` where the statement is built once"
+                "the repositories of this workspace, with all that they check; an update also writes the history; the own table by `fetch_optional`, `fetch_all`, `fetch_one` and `transaction`, and by `CachedSql` where the statement is built once; what is named \"repository\" by `Repository` of the application's own entity"
             }
             Self::SeaOrm => {
                 "entities, `find_also_related`, `find_related` and `ActiveModel` on its own pool, as the book shows them; documents are parsed; a transaction on SQLite begins with IMMEDIATE, without which it fails beside others"
@@ -225,4 +241,59 @@ pub(crate) trait Peer: Send + Sync + Sized + 'static {
         id: i64,
         new: [NewDelivery; 2],
     ) -> impl Future<Output = Result<(Delivery, [i64; 2])>> + Send;
+
+    /// Returns the delivery with this id, by a repository where there is one.
+    fn repository_find(&self, id: i64) -> impl Future<Output = Result<Option<Delivery>>> + Send {
+        self.own_row(id)
+    }
+
+    /// Writes one delivery by it and returns its id.
+    fn repository_insert(&self, new: NewDelivery) -> impl Future<Output = Result<i64>> + Send {
+        self.own_insert(new)
+    }
+
+    /// Notes that a delivery arrived after so many attempts, and returns it.
+    fn repository_update(
+        &self,
+        id: i64,
+        attempts: i64,
+    ) -> impl Future<Output = Result<Delivery>> + Send {
+        async move { Err(format!("no delivery {id} gets {attempts} attempts here").into()) }
+    }
+
+    /// Returns the workflow's 50 deliveries that follow this id.
+    fn repository_list(
+        &self,
+        workflow: i64,
+        after: i64,
+    ) -> impl Future<Output = Result<Vec<Delivery>>> + Send {
+        self.own_page(workflow, after)
+    }
+
+    /// Returns the same for a filter and an order that a client composed.
+    fn repository_query(
+        &self,
+        workflow: i64,
+        after: i64,
+    ) -> impl Future<Output = Result<Vec<Delivery>>> + Send {
+        self.own_page(workflow, after)
+    }
+
+    /// Returns the same with their attempts.
+    fn repository_related(
+        &self,
+        workflow: i64,
+        after: i64,
+    ) -> impl Future<Output = Result<Vec<Attempted>>> + Send {
+        async move { Err(format!("no attempts of {workflow} after {after} here").into()) }
+    }
+
+    /// Returns the plugin with this id, by a repository of this workspace or of any entity.
+    fn built_in_find(
+        &self,
+        id: i64,
+        any: bool,
+    ) -> impl Future<Output = Result<Option<Plugin>>> + Send {
+        async move { Err(format!("no plugin {id} here ({any})").into()) }
+    }
 }

@@ -2,6 +2,7 @@
 //! moves the fields; nothing is copied for the comparison's sake.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Serialize, Serializer};
@@ -208,6 +209,37 @@ pub(crate) struct Delivery {
     pub created_at: Time,
     #[serde(serialize_with = "maybe")]
     pub delivered_at: Option<Time>,
+}
+
+/// A try to deliver, in another own table.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Attempt {
+    pub id: i64,
+    pub delivery_id: i64,
+    pub response_code: i64,
+    pub ms: i64,
+}
+
+/// A delivery with its attempts by id.
+#[derive(Debug, Serialize)]
+pub(crate) struct Attempted {
+    pub delivery: Delivery,
+    pub attempts: Vec<Attempt>,
+}
+
+impl Attempted {
+    /// Puts attempts, sorted by id, to their deliveries.
+    pub(crate) fn of(deliveries: Vec<Delivery>, attempts: Vec<Attempt>) -> Vec<Self> {
+        let mut of: HashMap<i64, Vec<Attempt>> = HashMap::new();
+        for attempt in attempts {
+            of.entry(attempt.delivery_id).or_default().push(attempt);
+        }
+        let with = |delivery: Delivery| Self {
+            attempts: of.remove(&delivery.id).unwrap_or_default(),
+            delivery,
+        };
+        deliveries.into_iter().map(with).collect()
+    }
 }
 
 /// Turns the rows of a peer's own type into these.

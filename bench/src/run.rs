@@ -112,6 +112,12 @@ impl Caller {
         NewDelivery::new(self.number, self.one_of(self.shape.hooks))
     }
 
+    /// A workflow, and a delivery in the first half: what follows is enough for a page.
+    fn page(&mut self) -> (i64, i64) {
+        let workflow = self.one_of(self.shape.hooks);
+        (workflow, self.one_of(self.shape.deliveries / 2))
+    }
+
     async fn call<P: Peer>(&mut self, peer: &P, operation: Operation) -> Result<()> {
         let operation = match operation {
             Operation::Mixed => match self.dice.random_range(0..100) {
@@ -173,9 +179,7 @@ impl Caller {
                 black_box(row.ok_or(NO_DELIVERY)?);
             }
             Operation::OwnPage => {
-                let workflow = self.one_of(shape.hooks);
-                // What follows the first half is enough for a page.
-                let after = self.one_of(shape.deliveries / 2);
+                let (workflow, after) = self.page();
                 let rows = peer.own_page(workflow, after).await?;
                 full(black_box(rows).len())?;
             }
@@ -186,6 +190,41 @@ impl Caller {
             Operation::Transaction => {
                 let new = [self.delivery(), self.delivery()];
                 black_box(peer.transaction(self.one_of(shape.deliveries), new).await?);
+            }
+            Operation::RepositoryFind => {
+                let row = peer.repository_find(self.one_of(shape.deliveries)).await?;
+                black_box(row.ok_or(NO_DELIVERY)?);
+            }
+            Operation::RepositoryInsert => {
+                let new = self.delivery();
+                black_box(peer.repository_insert(new).await?);
+            }
+            Operation::RepositoryUpdate => {
+                self.number += 1;
+                let (id, attempts) = (self.one_of(shape.deliveries), self.number.cast_signed());
+                black_box(peer.repository_update(id, attempts).await?);
+            }
+            Operation::RepositoryList => {
+                let (workflow, after) = self.page();
+                let rows = peer.repository_list(workflow, after).await?;
+                full(black_box(rows).len())?;
+            }
+            Operation::RepositoryQuery => {
+                let (workflow, after) = self.page();
+                let rows = peer.repository_query(workflow, after).await?;
+                full(black_box(rows).len())?;
+            }
+            Operation::RepositoryRelated => {
+                let (workflow, after) = self.page();
+                let rows = peer.repository_related(workflow, after).await?;
+                full(black_box(rows).len())?;
+            }
+            Operation::BuiltInFind | Operation::BuiltInRepositoryFind => {
+                let (id, any) = (
+                    self.one_of(shape.plugins),
+                    operation != Operation::BuiltInFind,
+                );
+                black_box(peer.built_in_find(id, any).await?.ok_or("no such plugin")?);
             }
             Operation::Mixed | Operation::Start => {
                 return Err("this can't be called".into());

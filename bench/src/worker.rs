@@ -7,11 +7,12 @@ use std::sync::Arc;
 use ::sqlx::{Postgres, Sqlite};
 use serde_json::{Value, json};
 
-use crate::data::{self, Entry, Shape};
+use crate::data::{self, Entry};
 use crate::deliveries::NewDelivery;
 use crate::peer::{Name, Peer, Setup, Target};
 use crate::peers::{aura, diesel, diesel_async, postgres, seaorm, sqlite, sqlx};
 use crate::protocol::{Request, Response};
+use crate::workload::Operation;
 use crate::{Result, run};
 
 /// Serves until nobody asks any more.
@@ -75,13 +76,14 @@ async fn answer<P: Peer>(peer: &Arc<P>, setup: &Setup, request: Request) -> Resu
             peer.prepare().await?;
             Response::Prepared {}
         }
-        Request::Check {} => Response::Answers(answers(&**peer, setup.shape).await?),
+        Request::Check {} => Response::Answers(answers(&**peer, setup).await?),
         Request::Run(run) => Response::Measured(run::run(peer, run, setup.shape).await?),
     })
 }
 
 /// Every operation once, on rows from all over.
-async fn answers<P: Peer>(peer: &P, shape: Shape) -> Result<Value> {
+async fn answers<P: Peer>(peer: &P, setup: &Setup) -> Result<Value> {
+    let shape = setup.shape;
     peer.prepare().await?;
     let mut accounts = Vec::new();
     for session in [1, shape.sessions / 2, shape.sessions, shape.sessions + 1] {
@@ -102,7 +104,7 @@ async fn answers<P: Peer>(peer: &P, shape: Shape) -> Result<Value> {
     }
     let two = [3, 4].map(|number| NewDelivery::new(number, 1));
     let entries = (0..data::ENTRIES).map(|number| Entry::new(number, 2));
-    Ok(json!({
+    let mut answers = json!({
         "durability": peer.durability().await?,
         "authenticate": accounts,
         "details": details,
@@ -123,5 +125,24 @@ async fn answers<P: Peer>(peer: &P, shape: Shape) -> Result<Value> {
         ],
         "own_insert": inserted,
         "transaction": peer.transaction(1, two).await?,
-    }))
+        "repository_find": peer.repository_find(1).await?,
+        "repository_insert": peer.repository_insert(NewDelivery::new(5, 2)).await?,
+        "repository_list": peer.repository_list(1, 0).await?,
+        "repository_query": peer.repository_query(1, 0).await?,
+    });
+    // What not every peer does is compared between those that do.
+    if setup.peer.does(Operation::RepositoryRelated) {
+        answers["repository_related"] = json!(peer.repository_related(1, 0).await?);
+    }
+    if setup.peer.does(Operation::RepositoryUpdate) {
+        answers["repository_update"] = json!(peer.repository_update(2, 7).await?);
+    }
+    if setup.peer.does(Operation::BuiltInFind) {
+        let [one, other] = [false, true].map(|any| peer.built_in_find(1, any));
+        answers["built_in_find"] = json!(one.await?);
+        if answers["built_in_find"] != json!(other.await?) {
+            return Err("the repositories of a plugin don't give the same".into());
+        }
+    }
+    Ok(answers)
 }

@@ -87,13 +87,29 @@ pub(crate) enum Operation {
     OwnInsert,
     /// A row of an own table is read and two are inserted, in one transaction.
     Transaction,
+    /// A row of an own table by its key, from the repository of any entity.
+    RepositoryFind,
+    /// Inserts a row by it.
+    RepositoryInsert,
+    /// Changes two columns of a row by it, and returns the row.
+    RepositoryUpdate,
+    /// 50 rows that follow another, of one workflow, by its `list`.
+    RepositoryList,
+    /// The same by `query`, with names of columns and operators that a client sent.
+    RepositoryQuery,
+    /// The same with the three rows of another own table that each of them has.
+    RepositoryRelated,
+    /// A plugin by its key, from the repository of this workspace.
+    BuiltInFind,
+    /// The same from the repository of any entity.
+    BuiltInRepositoryFind,
     /// From the start of the process to the answer to an `Authenticate`.
     Start,
 }
 
 impl Operation {
     /// All of them, in the order of the report.
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 23] = [
         Self::Authenticate,
         Self::Details,
         Self::Summaries,
@@ -108,6 +124,14 @@ impl Operation {
         Self::OwnPage,
         Self::OwnInsert,
         Self::Transaction,
+        Self::RepositoryFind,
+        Self::RepositoryInsert,
+        Self::RepositoryUpdate,
+        Self::RepositoryList,
+        Self::RepositoryQuery,
+        Self::RepositoryRelated,
+        Self::BuiltInFind,
+        Self::BuiltInRepositoryFind,
         Self::Start,
     ];
 
@@ -126,6 +150,14 @@ impl Operation {
             | Self::Logs
             | Self::AppendMany
             | Self::Update
+            | Self::RepositoryFind
+            | Self::RepositoryInsert
+            | Self::RepositoryUpdate
+            | Self::RepositoryList
+            | Self::RepositoryQuery
+            | Self::RepositoryRelated
+            | Self::BuiltInFind
+            | Self::BuiltInRepositoryFind
             | Self::Start => &[1],
             Self::Mixed => &[8],
         }
@@ -148,6 +180,8 @@ impl Operation {
                 | Self::Mixed
                 | Self::OwnInsert
                 | Self::Transaction
+                | Self::RepositoryInsert
+                | Self::RepositoryUpdate
         )
     }
 
@@ -167,6 +201,14 @@ impl Operation {
             Self::OwnPage => "own table, 50 rows of a workflow",
             Self::OwnInsert => "own table, insert a row",
             Self::Transaction => "own table, read a row and insert two in a transaction",
+            Self::RepositoryFind => "repository, a row by its key",
+            Self::RepositoryInsert => "repository, insert a row",
+            Self::RepositoryUpdate => "repository, change a row",
+            Self::RepositoryList => "repository, 50 rows of a workflow",
+            Self::RepositoryQuery => "repository, 50 rows that a client filters",
+            Self::RepositoryRelated => "repository, 50 rows with three related ones each",
+            Self::BuiltInFind => "a plugin by its key",
+            Self::BuiltInRepositoryFind => "repository, a plugin by its key",
             Self::Start => "cold start to first answer",
         }
     }
@@ -187,6 +229,14 @@ impl Operation {
             Self::OwnPage => "own-page",
             Self::OwnInsert => "own-insert",
             Self::Transaction => "transaction",
+            Self::RepositoryFind => "repository-find",
+            Self::RepositoryInsert => "repository-insert",
+            Self::RepositoryUpdate => "repository-update",
+            Self::RepositoryList => "repository-list",
+            Self::RepositoryQuery => "repository-query",
+            Self::RepositoryRelated => "repository-related",
+            Self::BuiltInFind => "built-in-find",
+            Self::BuiltInRepositoryFind => "built-in-repository-find",
             Self::Start => "start",
         }
     }

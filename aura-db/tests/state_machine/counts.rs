@@ -52,6 +52,27 @@ const EXPECTED: &[(&str, &str)] = &[
     ("logs.prune", "ok"),
     ("logs.stats", "ok Validation"),
     ("logs.tail", "ok Validation"),
+    ("notes.count", "ok Forbidden"),
+    ("notes.delete", "none NotFound Forbidden"),
+    ("notes.delete_where", "ok Forbidden"),
+    ("notes.find", "ok none Forbidden"),
+    ("notes.find_many", "ok"),
+    ("notes.get", "ok NotFound"),
+    ("notes.increment", "ok NotFound Forbidden"),
+    (
+        "notes.insert",
+        "ok Validation Conflict ForeignKey NotNull Forbidden",
+    ),
+    (
+        "notes.insert_many",
+        "ok Validation Conflict ForeignKey NotNull",
+    ),
+    ("notes.list", "ok Validation"),
+    ("notes.purge", "none NotFound State"),
+    ("notes.restore", "ok NotFound"),
+    ("notes.update", "ok Validation NotFound Conflict Stale"),
+    ("notes.update_where", "ok Validation Conflict"),
+    ("notes.upsert", "ok Validation Conflict ForeignKey"),
     ("plugins.delete", "none NotFound"),
     ("plugins.disable", "ok NotFound"),
     ("plugins.enable", "ok NotFound"),
@@ -128,7 +149,11 @@ const EXPECTED: &[(&str, &str)] = &[
 const NOT_ALONE: &[(&str, &str)] = &[("plugins.validate_config", "Busy")];
 
 /// Operations that a method counts under another name.
-const INNER: &[&str] = &["users.login_lookup", "sessions.forget_expired"];
+const INNER: &[&str] = &[
+    "users.login_lookup",
+    "sessions.forget_expired",
+    "notes.find_by",
+];
 
 /// Calls by method and outcome.
 #[derive(Debug, Default)]

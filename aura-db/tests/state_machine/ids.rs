@@ -5,6 +5,8 @@ use std::collections::HashMap;
 
 use aura_db::{AgentId, Error, ExecutionId, LogId, PluginId, SessionId, Token, UserId, WorkflowId};
 
+use crate::notes::NoteId;
+
 /// The handles of one table's rows.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Table {
@@ -47,6 +49,7 @@ pub(crate) struct Ids {
     executions: Table,
     logs: Table,
     agents: Table,
+    notes: Table,
     tokens: Vec<Token>,
 }
 
@@ -87,7 +90,8 @@ known!(
     WorkflowId: workflows,
     ExecutionId: executions,
     LogId: logs,
-    AgentId: agents
+    AgentId: agents,
+    NoteId: notes
 );
 
 impl Ids {
@@ -141,6 +145,7 @@ impl Ids {
                 "execution" => self.executions.handle(id),
                 "log entry" => self.logs.handle(id),
                 "agent" => self.agents.handle(id),
+                "note" => self.notes.handle(id),
                 _ => id,
             }
             .to_string()
@@ -169,11 +174,26 @@ impl Ids {
                 deleted: *deleted,
             },
             Error::Stale {
-                key, read, found, ..
-            } => Failed::Stale {
-                workflow: self.handle(WorkflowId(number(key))),
-                read: *read,
-                found: *found,
+                what,
+                key,
+                read,
+                found,
+            } => {
+                let id = number(key);
+                Failed::Stale {
+                    what: (*what).to_owned(),
+                    id: match *what {
+                        "note" => self.notes.handle(id),
+                        _ => self.workflows.handle(id),
+                    },
+                    read: *read,
+                    found: *found,
+                }
+            }
+            Error::ForeignKey { table, .. } => Failed::ForeignKey(table.clone()),
+            Error::NotNull { table, column } => Failed::NotNull {
+                table: table.clone(),
+                column: column.clone(),
             },
             Error::Validation(errors) => {
                 let mut fields: Vec<String> = Vec::new();
@@ -194,6 +214,7 @@ impl Ids {
                         "workflow" => self.workflows.handle(id),
                         "execution" => self.executions.handle(id),
                         "agent" => self.agents.handle(id),
+                        "note" => self.notes.handle(id),
                         _ => id,
                     },
                 }

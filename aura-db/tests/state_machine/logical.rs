@@ -12,6 +12,7 @@ use aura_db::{
 use serde_json::Value;
 
 use crate::ids::Ids;
+use crate::notes::{self, NoteId};
 
 /// Something with ids in it.
 pub(crate) trait Logical {
@@ -78,6 +79,16 @@ macro_rules! common {
 }
 
 common!(plugins::Model, PluginSummary);
+
+impl Logical for notes::Model {
+    fn logical(mut self, ids: &Ids) -> Self {
+        self.id = ids.handle(NoteId(self.id)).0;
+        self.owner_id = ids.handle(self.owner_id);
+        self.created_by = of(self.created_by, ids);
+        self.updated_by = of(self.updated_by, ids);
+        self
+    }
+}
 
 impl Logical for WorkflowDetails {
     fn logical(mut self, ids: &Ids) -> Self {

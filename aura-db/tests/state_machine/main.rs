@@ -11,6 +11,7 @@ mod draw;
 mod ids;
 mod logical;
 mod model;
+mod notes;
 mod outcome;
 mod side;
 mod source;
@@ -188,7 +189,7 @@ async fn sequence(sides: &[Side; 2], raws: &[Raw], counts: &mut Counts) -> Resul
 }
 
 /// Lists of all that there is.
-fn everything() -> [Call; 6] {
+fn everything() -> [Call; 7] {
     [
         Call::Users(steps::users::Call::List(
             steps::users::Query::ALL,
@@ -209,6 +210,10 @@ fn everything() -> [Call; 6] {
         Call::Logs(steps::logs::Call::List(steps::logs::Query::ALL, Pages::ALL)),
         Call::Agents(steps::agents::Call::ListFull(
             steps::agents::Query::ALL,
+            Pages::ALL,
+        )),
+        Call::Notes(steps::notes::Call::List(
+            steps::notes::Query::ALL,
             Pages::ALL,
         )),
     ]

@@ -17,9 +17,16 @@ pub(crate) enum Failed {
         deleted: bool,
     },
     Stale {
-        workflow: WorkflowId,
+        what: String,
+        id: i64,
         read: i64,
         found: i64,
+    },
+    /// Of this table. The constraint has a name on PostgreSQL only.
+    ForeignKey(String),
+    NotNull {
+        table: String,
+        column: String,
     },
     /// The fields. What is wrong with them only the databases compare.
     Validation(Vec<String>),

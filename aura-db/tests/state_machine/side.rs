@@ -14,8 +14,8 @@ use aura_db::testing::TestClock;
 use aura_db::users::Users;
 use aura_db::workflows::Workflows;
 use aura_db::{
-    Clock, Database, Error, Isolation, NewUser, Page, PageRequest, Restricted, Transaction, User,
-    UserId,
+    Clock, Database, Error, Isolation, NewUser, Page, PageRequest, Repository, Restricted,
+    Transaction, User, UserId,
 };
 use futures_util::future::BoxFuture;
 use serde::Serialize;
@@ -25,6 +25,7 @@ use testdb::{Backend, TestDb};
 use crate::canary::{look, look_at};
 use crate::ids::{Ids, Known};
 use crate::logical::Logical;
+use crate::notes;
 use crate::outcome::{Failed, Outcome, json_of};
 use crate::steps::pages::{At, Pages, bad_cursor};
 use crate::steps::{Call, Step, What, Who};
@@ -65,6 +66,16 @@ repositories!(
     executions: Executions, logs: Logs, agents: Agents
 );
 
+impl Door {
+    pub(crate) fn notes(&self) -> Repository<notes::Entity> {
+        match self {
+            Self::Database(db) => db.repository(),
+            Self::Transaction(tx) => tx.repository(),
+            Self::Restricted(restricted) => restricted.repository(),
+        }
+    }
+}
+
 /// How a transaction's closure ends.
 enum Undone {
     Chosen,
@@ -80,6 +91,8 @@ impl From<Error> for Undone {
 impl Side {
     pub(crate) async fn open(backend: Backend) -> Self {
         let test = TestDb::migrated(backend).await;
+        let applied = notes::runner().up(&test.config()).await;
+        applied.expect("the table of notes");
         let clock = TestClock::default();
         let db = Database::connect(test.config()).await.expect("it connects");
         Self {
@@ -93,7 +106,7 @@ impl Side {
 
     /// Empties it for the next sequence.
     pub(crate) async fn empty(&self) {
-        for table in ["users", "plugins"] {
+        for table in ["notes", "users", "plugins"] {
             // The rest goes with them.
             self.test.execute(&format!("DELETE FROM {table}")).await;
         }
@@ -109,7 +122,8 @@ impl Side {
 
     /// Every row of every table.
     pub(crate) async fn rows(&self) -> String {
-        let tables = aura_db::migration::runner().tables();
+        let mut tables = aura_db::migration::runner().tables();
+        tables.push("notes");
         self.test.rows(&tables).await
     }
 
@@ -140,6 +154,14 @@ impl Side {
             self.ids().born(id(row));
         }
         self.told(result)
+    }
+
+    /// A row may be new, and gets a handle then.
+    pub(crate) fn born_once(&self, id: impl Known) {
+        let mut ids = self.ids();
+        if !ids.knows(id) {
+            ids.born(id);
+        }
     }
 
     /// The outcome of a call that may open a session, or give it a new token.
@@ -249,6 +271,7 @@ impl Side {
             Call::Logs(call) => call.run(self, door).await,
             Call::Plugins(call) => call.run(self, door).await,
             Call::Agents(call) => call.run(self, door).await,
+            Call::Notes(call) => call.run(self, door).await,
             Call::Broken(email) => {
                 let insert = Query::insert()
                     .into_table(users::Entity)

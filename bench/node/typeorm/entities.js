@@ -135,7 +135,24 @@ export function entities(backend) {
       created_at: time(),
       delivered_at: time({ nullable: true }),
     },
+    relations: {
+      tries: { type: "one-to-many", target: "Attempt", inverseSide: "delivery" },
+    },
   });
 
-  return { User, Session, Plugin, Workflow, Log, Delivery };
+  const Attempt = new EntitySchema({
+    name: "Attempt",
+    tableName: "delivery_attempts",
+    columns: { id: key, delivery_id: number, response_code: number, ms: number },
+    relations: {
+      delivery: {
+        type: "many-to-one",
+        target: "Delivery",
+        joinColumn: { name: "delivery_id" },
+        inverseSide: "tries",
+      },
+    },
+  });
+
+  return { User, Session, Plugin, Workflow, Log, Delivery, Attempt };
 }

@@ -143,6 +143,16 @@ export class Peer {
     });
   }
 
+  // Not in the order of the attempts too: `take` would count them, and not the deliveries.
+  related(workflow_id, after) {
+    return this.deliveries.find({
+      where: { workflow_id, id: MoreThan(after) },
+      relations: { tries: true },
+      order: { id: "ASC" },
+      take: PAGE,
+    });
+  }
+
   async ownInsert(row) {
     const { identifiers } = await this.deliveries.insert(row);
     return identifiers[0].id;
@@ -170,6 +180,11 @@ export class Peer {
   /** Returns an account in the form of the other peers. */
   account({ user, ...session }) {
     return { session, user };
+  }
+
+  /** Returns a delivery with its attempts in the form of the other peers. */
+  attempted({ tries, ...delivery }) {
+    return { delivery, attempts: tries.sort((one, other) => one.id - other.id) };
   }
 
   /** Returns the details of a workflow in the form of the other peers. */

@@ -3,19 +3,20 @@
 use std::borrow::Cow;
 
 use aura_db::{
-    CachedSql, Config, Cursor, Database, LogFilter, LogLevel, NewLog, PageRequest, Target as Place,
-    TlsMode, Token, UserId, WorkflowChange, WorkflowFilter, WorkflowId, WorkflowSort,
-    WorkflowSummary,
+    CachedSql, Config, Cursor, Database, LogFilter, LogLevel, NewLog, PageRequest, PluginId,
+    Repository, RepositoryEntity, Sort, Target as Place, TlsMode, Token, UserId, WorkflowChange,
+    WorkflowFilter, WorkflowId, WorkflowSort, WorkflowSummary,
 };
 use sea_orm::EntityTrait;
+use serde_json::json;
 use tokio::sync::OnceCell;
 
-use super::deliveries;
+use super::{attempts, deliveries, plugins};
 use crate::Result;
 use crate::data::{Entry, PAGE, PLACES, Shape};
 use crate::deliveries::NewDelivery;
 use crate::peer::{Setup, Target};
-use crate::rows::{Account, Delivery, Details, Log, Summary, Workflow, all};
+use crate::rows::{Account, Attempted, Delivery, Details, Log, Plugin, Summary, Workflow, all};
 use crate::workload::{Backend, Durability};
 
 /// aura-db.
@@ -76,6 +77,16 @@ impl From<WorkflowSummary> for Summary {
             created_by: summary.created_by.map(|id| id.0),
             updated_by: summary.updated_by.map(|id| id.0),
         }
+    }
+}
+
+impl RepositoryEntity for deliveries::Entity {}
+impl RepositoryEntity for attempts::Entity {}
+impl RepositoryEntity for plugins::Entity {}
+
+impl Peer {
+    fn deliveries(&self) -> Repository<deliveries::Entity> {
+        self.db.repository()
     }
 }
 
@@ -223,5 +234,54 @@ impl crate::peer::Peer for Peer {
         });
         let (read, ids) = done.await?;
         Ok((read.into(), ids))
+    }
+
+    async fn repository_find(&self, id: i64) -> Result<Option<Delivery>> {
+        Ok(self.deliveries().find(id).await?.map(Into::into))
+    }
+
+    async fn repository_insert(&self, new: NewDelivery) -> Result<i64> {
+        Ok(self.deliveries().insert(new.into()).await?.id)
+    }
+
+    async fn repository_update(&self, id: i64, attempts: i64) -> Result<Delivery> {
+        let change = deliveries::change(id, attempts);
+        Ok(self.deliveries().update(change).await?.into())
+    }
+
+    async fn repository_list(&self, workflow: i64, after: i64) -> Result<Vec<Delivery>> {
+        let filter = deliveries::after(workflow, after);
+        let page = PageRequest::first(PAGE);
+        let repository = self.deliveries();
+        let rows = repository.list(filter, &Sort::default(), page).await?;
+        Ok(all(rows.items))
+    }
+
+    async fn repository_query(&self, workflow: i64, after: i64) -> Result<Vec<Delivery>> {
+        use deliveries::Column::{Id, WorkflowId};
+        let repository = self.deliveries();
+        let query = repository
+            .query([Id, WorkflowId])
+            .filter(&json!({ "workflow_id": workflow, "id": { "gt": after } }))
+            .sort("id");
+        Ok(all(query.list(PageRequest::first(PAGE)).await?.items))
+    }
+
+    async fn repository_related(&self, workflow: i64, after: i64) -> Result<Vec<Attempted>> {
+        let repository = self.deliveries();
+        let filter = deliveries::after(workflow, after);
+        let page = PageRequest::first(PAGE);
+        let rows = repository.list(filter, &Sort::default(), page).await?.items;
+        let attempts = repository.load_many::<attempts::Entity>(&rows).await?;
+        Ok(attempts::with(rows, attempts))
+    }
+
+    async fn built_in_find(&self, id: i64, any: bool) -> Result<Option<Plugin>> {
+        if any {
+            let found = self.db.repository::<plugins::Entity>().find(id).await?;
+            return Ok(found.map(Into::into));
+        }
+        let found = self.db.plugins().find(PluginId(id)).await?;
+        Ok(found.map(Into::into))
     }
 }

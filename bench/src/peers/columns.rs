@@ -7,7 +7,9 @@ use sqlx::postgres::PgRow;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Decode, Postgres, Row, Sqlite, Type};
 
-use crate::rows::{Account, Delivery, Json, Log, Plugin, Session, Summary, Time, User, Workflow};
+use crate::rows::{
+    Account, Attempt, Delivery, Json, Log, Plugin, Session, Summary, Time, User, Workflow,
+};
 
 use super::sql;
 
@@ -210,5 +212,14 @@ pub(super) fn delivery<R: Columns>(row: &R) -> Read<R, Delivery> {
         payload: row.value(8)?,
         created_at: row.value(9)?,
         delivered_at: row.value(10)?,
+    })
+}
+
+pub(super) fn attempt<R: Columns>(row: &R) -> Read<R, Attempt> {
+    Ok(Attempt {
+        id: row.value(0)?,
+        delivery_id: row.value(1)?,
+        response_code: row.value(2)?,
+        ms: row.value(3)?,
     })
 }

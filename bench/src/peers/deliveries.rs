@@ -1,7 +1,7 @@
 //! The application's own table as an entity, for the two peers that have entities.
 
 use sea_orm::entity::prelude::*;
-use sea_orm::{NotSet, QueryOrder, QuerySelect, Set};
+use sea_orm::{Condition, NotSet, QueryOrder, QuerySelect, Set, Unchanged};
 
 use crate::data::PAGE;
 use crate::deliveries::NewDelivery;
@@ -28,6 +28,8 @@ pub(crate) struct Model {
     pub(crate) payload: String,
     pub(crate) created_at: Time,
     pub(crate) delivered_at: Option<Time>,
+    #[sea_orm(has_many)]
+    pub(crate) tries: HasMany<super::attempts::Entity>,
 }
 
 impl ActiveModelBehavior for ActiveModel {}
@@ -35,10 +37,26 @@ impl ActiveModelBehavior for ActiveModel {}
 /// Returns the query for the workflow's deliveries that follow an id.
 pub(super) fn page(workflow: i64, after: i64) -> Select<Entity> {
     Entity::find()
-        .filter(Column::WorkflowId.eq(workflow))
-        .filter(Column::Id.gt(after))
+        .filter(self::after(workflow, after))
         .order_by_asc(Column::Id)
         .limit(PAGE)
+}
+
+/// Returns the condition of the workflow's deliveries that follow an id.
+pub(super) fn after(workflow: i64, after: i64) -> Condition {
+    Condition::all()
+        .add(Column::WorkflowId.eq(workflow))
+        .add(Column::Id.gt(after))
+}
+
+/// Returns the change of a delivery that arrived after so many attempts.
+pub(super) fn change(id: i64, attempts: i64) -> ActiveModel {
+    ActiveModel {
+        id: Unchanged(id),
+        status: Set("delivered".to_owned()),
+        attempts: Set(attempts),
+        ..Default::default()
+    }
 }
 
 impl From<NewDelivery> for ActiveModel {

@@ -1,5 +1,6 @@
 //! The peers, one module each.
 
+mod attempts;
 pub(crate) mod aura;
 mod columns;
 mod deliveries;
@@ -10,6 +11,7 @@ mod diesel_rows;
 mod diesel_schema;
 mod json;
 mod models;
+mod plugins;
 pub(crate) mod postgres;
 pub(crate) mod seaorm;
 mod sql;

@@ -9,13 +9,15 @@ use tokio_postgres::config::SslMode;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Config, NoTls, Row, Statement};
 
-use super::columns::{account, all, delivery, log, plugin, summary, workflow, workflow_and_owner};
+use super::columns::{
+    account, all, attempt, delivery, log, plugin, summary, workflow, workflow_and_owner,
+};
 use super::sql;
 use crate::Result;
 use crate::data::{self, Entry, Shape};
 use crate::deliveries::NewDelivery;
 use crate::peer::{NO_DELIVERY, Setup, Target};
-use crate::rows::{Account, Delivery, Details, Json, Log, Summary, Workflow};
+use crate::rows::{Account, Attempted, Delivery, Details, Json, Log, Summary, Workflow};
 
 /// tokio-postgres.
 pub(crate) struct Peer {
@@ -299,5 +301,20 @@ impl crate::peer::Peer for Peer {
             lent.connection = None;
         }
         done
+    }
+
+    async fn repository_update(&self, id: i64, attempts: i64) -> Result<Delivery> {
+        let mut lent = self.lend().await?;
+        let row = lent.row(sql::UPDATE_DELIVERY, &[&attempts, &id]).await?;
+        Ok(delivery(&row.ok_or(NO_DELIVERY)?)?)
+    }
+
+    async fn repository_related(&self, workflow: i64, after: i64) -> Result<Vec<Attempted>> {
+        let mut lent = self.lend().await?;
+        let values: [&(dyn ToSql + Sync); 2] = [&workflow, &after];
+        let rows = all(&lent.rows(sql::DELIVERIES, &values).await?, delivery)?;
+        let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
+        let attempts = lent.rows(sql::ATTEMPTS_POSTGRES, &[&ids]).await?;
+        Ok(Attempted::of(rows, all(&attempts, attempt)?))
     }
 }

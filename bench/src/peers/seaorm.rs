@@ -3,17 +3,19 @@
 use entity::{Document, LogLevel, UserId, WorkflowId, logs, plugins, sessions, users, workflows};
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, ConnectOptions, ConnectionTrait, DatabaseConnection, DbBackend,
-    EntityTrait, FromQueryResult, ModelTrait, QueryFilter, QueryOrder, QuerySelect, Set,
-    SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait,
+    EntityTrait, FromQueryResult, LoaderTrait, ModelTrait, QueryFilter, QueryOrder, QuerySelect,
+    Set, SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait,
 };
 
-use super::deliveries;
 use super::sqlx::{postgres_options, sqlite_options};
+use super::{attempts, deliveries};
 use crate::Result;
 use crate::data::{self, Entry, PAGE, Shape};
 use crate::deliveries::NewDelivery;
 use crate::peer::{NO_DELIVERY, Setup, Target};
-use crate::rows::{Account, Delivery, Details, Json, Log, Plugin, Summary, Time, Workflow, all};
+use crate::rows::{
+    Account, Attempted, Delivery, Details, Json, Log, Plugin, Summary, Time, Workflow, all,
+};
 use crate::workload::Backend;
 
 /// Plain SeaORM.
@@ -303,5 +305,18 @@ impl crate::peer::Peer for Peer {
         let other = other.insert(&transaction).await?;
         transaction.commit().await?;
         Ok((read.into(), [one.id, other.id]))
+    }
+
+    async fn repository_update(&self, id: i64, attempts: i64) -> Result<Delivery> {
+        Ok(deliveries::change(id, attempts)
+            .update(&self.db)
+            .await?
+            .into())
+    }
+
+    async fn repository_related(&self, workflow: i64, after: i64) -> Result<Vec<Attempted>> {
+        let rows = deliveries::page(workflow, after).all(&self.db).await?;
+        let attempts = rows.load_many(attempts::Entity, &self.db).await?;
+        Ok(attempts::with(rows, attempts))
     }
 }

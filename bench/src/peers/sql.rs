@@ -131,6 +131,19 @@ pub(super) const DELIVERIES: &str = concat!(
     " WHERE workflow_id = $1 AND id > $2 ORDER BY id LIMIT 50"
 );
 
+/// Attempts and id.
+pub(super) const UPDATE_DELIVERY: &str = "UPDATE deliveries SET status = 'delivered', \
+     attempts = $1 WHERE id = $2 RETURNING id, workflow_id, url, event, status, attempts, \
+     response_code, error, payload, created_at, delivered_at";
+
+/// By the ids of deliveries: an array.
+pub(super) const ATTEMPTS_POSTGRES: &str = "SELECT id, delivery_id, response_code, ms \
+     FROM delivery_attempts WHERE delivery_id = ANY ($1) ORDER BY id";
+
+/// By the ids of deliveries: a list in JSON.
+pub(super) const ATTEMPTS_SQLITE: &str = "SELECT id, delivery_id, response_code, ms \
+     FROM delivery_attempts WHERE delivery_id IN (SELECT value FROM json_each($1)) ORDER BY id";
+
 /// All columns but the id, in their order.
 pub(super) const INSERT_DELIVERY: &str = "INSERT INTO deliveries (workflow_id, url, event, status, \
      attempts, response_code, error, payload, created_at, delivered_at) \

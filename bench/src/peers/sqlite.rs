@@ -8,13 +8,15 @@ use rusqlite::{
     Connection, OpenFlags, OptionalExtension, Params, Row, TransactionBehavior, params,
 };
 
-use super::columns::{account, delivery, log, plugin, summary, workflow, workflow_and_owner};
+use super::columns::{
+    account, attempt, delivery, log, plugin, summary, workflow, workflow_and_owner,
+};
 use super::sql;
 use crate::Result;
 use crate::data::{self, Entry, Shape, sqlite_time};
 use crate::deliveries::NewDelivery;
-use crate::peer::{BUSY, Setup};
-use crate::rows::{Account, Delivery, Details, Log, Summary, Workflow};
+use crate::peer::{BUSY, NO_DELIVERY, Setup};
+use crate::rows::{Account, Attempted, Delivery, Details, Log, Summary, Workflow};
 use crate::workload::Durability;
 
 /// rusqlite.
@@ -229,5 +231,22 @@ impl crate::peer::Peer for Peer {
         ];
         transaction.commit()?;
         Ok((read, ids))
+    }
+
+    async fn repository_update(&self, id: i64, attempts: i64) -> Result<Delivery> {
+        let writer = lock(&self.writer);
+        let mut statement = writer.prepare_cached(sql::UPDATE_DELIVERY)?;
+        let mut rows = statement.query(params![attempts, id])?;
+        let updated = delivery(rows.next()?.ok_or(NO_DELIVERY)?)?;
+        while rows.next()?.is_some() {}
+        Ok(updated)
+    }
+
+    async fn repository_related(&self, workflow: i64, after: i64) -> Result<Vec<Attempted>> {
+        let rows = self.own_page(workflow, after).await?;
+        let ids: Vec<_> = rows.iter().map(|row| row.id.to_string()).collect();
+        let ids = format!("[{}]", ids.join(","));
+        let attempts = self.list(sql::ATTEMPTS_SQLITE, [ids], |row| attempt(row))?;
+        Ok(Attempted::of(rows, attempts))
     }
 }

@@ -150,8 +150,10 @@ impl Model {
         let old = rows.filter(|row| {
             ENDED.contains(&row.status) && row.finished_at.is_some_and(|at| at < before)
         });
-        let old = old.take(usize::try_from(limit).unwrap_or(usize::MAX));
-        let old: Vec<_> = old.map(|row| row.id).collect();
+        let mut old: Vec<_> = old.map(|row| (row.finished_at, row.id)).collect();
+        old.sort_by_key(|(finished_at, id)| (*finished_at, id.0));
+        old.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        let old: Vec<_> = old.into_iter().map(|(_, id)| id).collect();
         for id in &old {
             self.executions.rows.remove(&id.0);
             self.logs

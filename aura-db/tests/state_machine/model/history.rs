@@ -117,7 +117,8 @@ fn stale(workflow: WorkflowId, read: i64, found: i64) -> Result<(), Failed> {
         return Ok(());
     }
     Err(Failed::Stale {
-        workflow,
+        what: "workflow".to_owned(),
+        id: workflow.0,
         read,
         found,
     })

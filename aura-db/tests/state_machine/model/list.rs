@@ -16,15 +16,19 @@ pub(super) fn page<T, K: Ord>(
     pages: Pages,
     tell: impl Fn(&T) -> Value,
 ) -> Answer {
-    if !(1..=1_000).contains(&pages.size) {
-        return Err(Failed::validation(&["page.size"]));
-    }
     rows.sort_by_key(|row| key(row));
     if descending {
         rows.reverse();
     }
+    part(&rows.into_iter().map(tell).collect::<Vec<_>>(), pages)
+}
+
+/// The part of rows that are in order.
+pub(super) fn part(rows: &[Value], pages: Pages) -> Answer {
+    if !(1..=1_000).contains(&pages.size) {
+        return Err(Failed::validation(&["page.size"]));
+    }
     let size = usize::try_from(pages.size).unwrap_or(usize::MAX);
-    let rows: Vec<Value> = rows.into_iter().map(tell).collect();
     let part = |skip: usize, total: Option<usize>| {
         let items: Vec<&Value> = rows.iter().skip(skip).take(size).collect();
         let more = rows.len() > skip.saturating_add(size);

@@ -26,9 +26,7 @@ impl Model {
                 for entry in entries {
                     storable(entry)?;
                 }
-                if !(entries.is_empty() && self.broken && !ctx.restricted) {
-                    may(Action::Update)?;
-                }
+                may(Action::Update)?;
                 self.appendable(entries)?;
                 for entry in entries {
                     self.append(entry);

@@ -7,6 +7,7 @@ mod executions;
 mod history;
 mod list;
 mod logs;
+mod notes;
 mod plugins;
 mod sessions;
 mod users;
@@ -72,6 +73,7 @@ pub(crate) struct Model {
     pub(crate) executions: Rows<Execution>,
     pub(crate) logs: Rows<Log>,
     pub(crate) agents: Rows<Agent>,
+    pub(crate) notes: Rows<crate::notes::Model>,
     /// How many tokens were given out.
     pub(crate) tokens: usize,
     /// The open follower of the logs: who, what, and behind which entry.
@@ -94,6 +96,7 @@ impl Default for Model {
             executions: Rows::default(),
             logs: Rows::default(),
             agents: Rows::default(),
+            notes: Rows::default(),
             tokens: 0,
             tail: None,
             in_transaction: false,
@@ -180,6 +183,7 @@ impl Model {
             Call::Logs(call) => self.logs(ctx, call),
             Call::Plugins(call) => self.plugins(ctx, call),
             Call::Agents(call) => self.agents(ctx, call),
+            Call::Notes(call) => self.notes(ctx, call),
             Call::Broken(_) if self.broken => Err(Failed::Aborted),
             Call::Broken(_) => {
                 self.broken = true;

@@ -166,6 +166,7 @@ impl Model {
         };
         self.end_sessions(id);
         self.agents.rows.retain(|_, row| row.owner_id != id);
+        self.notes.rows.retain(|_, row| row.owner_id != id);
         let workflows = self.workflows.rows.values();
         let theirs: Vec<_> = workflows.filter(|row| row.owner_id == id).collect();
         for workflow in theirs.iter().map(|row| row.id.0).collect::<Vec<_>>() {

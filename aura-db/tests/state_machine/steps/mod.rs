@@ -4,6 +4,7 @@ pub(crate) mod agents;
 pub(crate) mod executions;
 pub(crate) mod history;
 pub(crate) mod logs;
+pub(crate) mod notes;
 pub(crate) mod pages;
 pub(crate) mod plugins;
 pub(crate) mod sessions;
@@ -57,6 +58,7 @@ pub(crate) enum Call {
     Logs(logs::Call),
     Plugins(plugins::Call),
     Agents(agents::Call),
+    Notes(notes::Call),
     /// A statement of our own that fails: it inserts a user with this address,
     /// which is taken.
     Broken(String),
@@ -84,7 +86,7 @@ impl Call {
                 use agents::Call::{List, ListFull};
                 matches!(call, List(..) | ListFull(..))
             }
-            Self::Sessions(_) | Self::History(_) | Self::Broken(_) => false,
+            Self::Sessions(_) | Self::History(_) | Self::Notes(_) | Self::Broken(_) => false,
         }
     }
 
@@ -99,6 +101,7 @@ impl Call {
             Self::Logs(call) => ("logs", format!("{call:?}")),
             Self::Plugins(call) => ("plugins", format!("{call:?}")),
             Self::Agents(call) => ("agents", format!("{call:?}")),
+            Self::Notes(call) => ("notes", format!("{call:?}")),
             Self::Broken(_) => ("", "execute".to_owned()),
         };
         let end = debug.find(|c: char| !c.is_alphanumeric());
@@ -125,6 +128,7 @@ const REPOSITORIES: &[Kinds] = &[
     logs::KINDS,
     plugins::KINDS,
     agents::KINDS,
+    notes::KINDS,
 ];
 
 /// A sequence is about everything, and more about one of these, so that it gets
@@ -140,6 +144,8 @@ const THEMES: &[&[Kinds]] = &[
     &[plugins::KINDS, workflows::KINDS],
     &[agents::KINDS],
     &[plugins::KINDS],
+    &[notes::KINDS],
+    &[users::KINDS, agents::KINDS],
 ];
 
 /// Of so many steps one is a transaction around the next few.

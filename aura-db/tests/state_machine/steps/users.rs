@@ -141,17 +141,23 @@ pub(crate) fn create(draw: &mut Draw<'_>, _: &Model) -> super::Call {
     })
 }
 
-/// Two users, now and then two who have agents of the same name.
+/// Two users, half of the time two who have agents of the same name.
 fn heirs(draw: &mut Draw<'_>, model: &Model) -> (UserId, UserId) {
-    let agents = || model.agents.rows.values();
+    let is_live = &|id: UserId| {
+        let owner = model.users.rows.get(&id.0);
+        owner.is_some_and(|owner| owner.deleted_at.is_none())
+    };
+    let agents = || {
+        let rows = model.agents.rows.values();
+        rows.filter(move |row| row.deleted_at.is_none() && is_live(row.owner_id))
+    };
     let same = agents().flat_map(|mine| {
         let others = agents().filter(|other| other.name == mine.name);
         let others = others.filter(|other| other.owner_id != mine.owner_id);
         others.map(|other| (mine.owner_id, other.owner_id))
     });
     let any = (user(draw, model), user(draw, model));
-    let rather = draw.rather(same, any);
-    draw.rather(std::iter::once(any), rather)
+    draw.rather(same, any)
 }
 
 /// One that is deleted, most of the time.

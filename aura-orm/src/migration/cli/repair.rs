@@ -65,9 +65,9 @@ pub(super) async fn resolve(
     } else {
         (Resolution::NotApplied, "not applied")
     };
-    let changes = runner.resolves(&connection, name, resolution).await?;
+    let is_needed = runner.resolves(&connection, name, resolution).await?;
     let _ = connection.close().await;
-    if changes {
+    if is_needed {
         terminal::aside(format_args!(
             "{WARN}This notes {name} in {} as {words}, and runs nothing.{WARN:#}",
             runner.history()
