@@ -118,6 +118,7 @@ impl Caller {
         (workflow, self.one_of(self.shape.deliveries / 2))
     }
 
+    #[expect(clippy::too_many_lines, reason = "one arm for each operation")]
     async fn call<P: Peer>(&mut self, peer: &P, operation: Operation) -> Result<()> {
         let operation = match operation {
             Operation::Mixed => match self.dice.random_range(0..100) {

@@ -225,8 +225,7 @@ impl Config {
         let Some((url, _)) = environment.get(variable) else {
             return Ok(None);
         };
-        let url = Environment::from_pairs([("DATABASE_URL", url)]);
-        match Self::from_environment(&url) {
+        match Self::from_url(url) {
             Err(Error::Config(mut problems)) => {
                 for problem in &mut problems {
                     variable.clone_into(&mut problem.variable);

@@ -14,6 +14,7 @@ use crate::outcome::{Failed, json_of};
 use crate::steps::notes::{Call, Change, New, Order, Query, Which};
 
 impl Model {
+    #[expect(clippy::too_many_lines, reason = "one arm for each call")]
     pub(super) fn notes(&mut self, ctx: Ctx, call: &Call) -> Answer {
         let own = self.enter_notes(ctx, call.action())?;
         let shows = |row: &Note| own.is_none_or(|own| own == row.owner_id);
@@ -28,7 +29,7 @@ impl Model {
             Call::InsertMany(new) => {
                 let checked = new.iter().try_for_each(|new| {
                     storable(&new.title)?;
-                    self.owned_by(ctx, own, new.owner, Action::Create)
+                    owned_by(ctx, own, new.owner, Action::Create)
                 });
                 checked?;
                 self.whole()?;
@@ -163,19 +164,6 @@ impl Model {
         failed
     }
 
-    fn owned_by(
-        &self,
-        ctx: Ctx,
-        own: Option<UserId>,
-        owner: Option<UserId>,
-        action: Action,
-    ) -> Result<(), Failed> {
-        match (own, owner) {
-            (Some(user), Some(owner)) if user != owner => Err(forbidden(ctx, action)),
-            _ => Ok(()),
-        }
-    }
-
     /// The owner of a row that may be inserted, as far as that is known without the others.
     fn insertable(
         &mut self,
@@ -185,7 +173,7 @@ impl Model {
         action: Action,
     ) -> Result<UserId, Failed> {
         storable(&new.title)?;
-        self.owned_by(ctx, own, new.owner, action)?;
+        owned_by(ctx, own, new.owner, action)?;
         self.whole()?;
         match new.owner.or(ctx.actor) {
             Some(owner) => Ok(owner),
@@ -263,7 +251,7 @@ impl Model {
         change: &Change,
     ) -> Answer {
         changeable(change)?;
-        self.owned_by(ctx, own, change.owner, Action::Update)?;
+        owned_by(ctx, own, change.owner, Action::Update)?;
         self.whole()?;
         if change.is_empty() {
             return self.own_note(own, id).map(json_of);
@@ -294,7 +282,7 @@ impl Model {
         change: &Change,
     ) -> Answer {
         changeable(change)?;
-        self.owned_by(ctx, own, change.owner, Action::Update)?;
+        owned_by(ctx, own, change.owner, Action::Update)?;
         if change.is_empty() {
             return Ok(json!(0));
         }
@@ -436,4 +424,17 @@ fn compare(left: &Note, right: &Note, query: &Query) -> Ordering {
         _ => left.id.cmp(&right.id),
     };
     by.then(turn(ids))
+}
+
+/// Refuses a row for another owner.
+fn owned_by(
+    ctx: Ctx,
+    own: Option<UserId>,
+    owner: Option<UserId>,
+    action: Action,
+) -> Result<(), Failed> {
+    match (own, owner) {
+        (Some(user), Some(owner)) if user != owner => Err(forbidden(ctx, action)),
+        _ => Ok(()),
+    }
 }
