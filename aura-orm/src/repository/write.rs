@@ -169,7 +169,14 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
         };
         // What comes in between the database refuses.
         if let Some(conflict) = self.conflict(&row, Some(&key), is_changed).await? {
-            return Err(conflict.into());
+            // A row that isn't there conflicts with none.
+            let there = E::find().filter(key.condition(plan));
+            let there = self.executor.exists(there.filter(self.writable())).await?;
+            return Err(if there {
+                conflict.into()
+            } else {
+                self.missed(&key, read).await?.into()
+            });
         }
         let mut update = self.stamped(changes);
         update

@@ -256,12 +256,12 @@ impl Model {
         if change.is_empty() {
             return self.own_note(own, id).map(json_of);
         }
+        let row = self.own_note(own, id)?;
         if let Set(slug) = &change.slug
             && let Some(taken) = self.taken(slug.as_ref(), Some(id))
         {
             return Err(taken);
         }
-        let row = self.own_note(own, id)?;
         if row.version != version {
             return Err(Failed::Stale {
                 what: "note".to_owned(),
