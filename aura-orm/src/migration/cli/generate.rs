@@ -35,7 +35,11 @@ pub(super) struct Target<'a> {
 impl Target<'_> {
     /// Writes a step that brings the schema to what the entities declare. What it would
     /// delete stands there as a comment unless `drop` is set.
-    pub(super) async fn from_entities(&self, drop: bool, output: &Output) -> Result<(), Error> {
+    pub(super) async fn write_from_entities(
+        &self,
+        drop: bool,
+        output: &Output,
+    ) -> Result<(), Error> {
         check_name(self.name)?;
         let mut changes = self.runner.entity_changes().await?;
         if changes.is_empty() {

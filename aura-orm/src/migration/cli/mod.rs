@@ -263,7 +263,7 @@ async fn run(cli: Cli, runner: Runner, output: &Output) -> Result<u8, Failure> {
             name,
         };
         if *from_entities {
-            target.from_entities(*drop, output).await?;
+            target.write_from_entities(*drop, output).await?;
         } else {
             target.write(None, output)?;
         }

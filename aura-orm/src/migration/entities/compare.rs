@@ -409,7 +409,6 @@ fn on_lines(sql: &str) -> String {
         match (quote, character) {
             (None, '\'' | '"') => quote = Some(character),
             (Some(open), close) if open == close => quote = None,
-            (Some(_), _) => {}
             (None, '(') => depth += 1,
             (None, ')') => {
                 depth = depth.saturating_sub(1);

@@ -1,6 +1,8 @@
 //! What an entity declares of its table, in the terms of a step: the types of the entity
 //! with the conventions of [`Columns`].
 
+use std::fmt::Write;
+
 use sea_orm::sea_query::extension::postgres::Type;
 use sea_orm::sea_query::{
     ColumnDef, ColumnType, DynIden, Expr, ForeignKey, ForeignKeyAction, ForeignKeyCreateStatement,
@@ -215,7 +217,7 @@ impl Reference {
         );
         for (when, action) in [("DELETE", self.on_delete), ("UPDATE", self.on_update)] {
             if let Some(action) = action {
-                sql += &format!(" ON {when} {}", words(action));
+                let _ = write!(sql, " ON {when} {}", words(action));
             }
         }
         sql
