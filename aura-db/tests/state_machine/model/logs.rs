@@ -167,11 +167,10 @@ impl Model {
             workflow(row).is_some_and(|workflow| allowed.shows(workflow.owner_id))
                 && query.workflow.is_none_or(|id| row.workflow_id == id)
                 && execution.is_none_or(|id| row.execution_id == Some(id))
-                && match (query.level, query.at_least) {
-                    (_, Some(least)) => row.level as u8 >= least as u8,
-                    (Some(level), None) => row.level == level,
-                    (None, None) => true,
-                }
+                && query.level.is_none_or(|level| row.level == level)
+                && query
+                    .at_least
+                    .is_none_or(|least| row.level as u8 >= least as u8)
                 && query.from.is_none_or(|from| row.created_at >= from)
                 && query.until.is_none_or(|until| row.created_at < until)
                 && query

@@ -262,7 +262,7 @@ impl Model {
                 && query.status.is_none_or(|status| row.status == status)
                 && query.plugin.is_none_or(|plugin| uses(row, plugin))
                 && query.name.as_ref().is_none_or(|name| row.name == *name)
-                && (!query.scheduled || scheduled(row, query.status.is_some()))
+                && (!query.scheduled || scheduled(row))
                 && query.text.as_ref().is_none_or(|text| {
                     let description = row.description.as_ref();
                     holds(&row.name, text)
@@ -309,10 +309,9 @@ fn graph(row: &Workflow) -> WorkflowGraph {
     WorkflowGraph::read(row.nodes.as_ref(), row.connections.as_ref())
 }
 
-/// Active, unless another status is asked for, with a member `schedule` that is
-/// not null in its settings, or a node whose `type` speaks of a schedule or of
-/// cron.
-fn scheduled(row: &Workflow, any_status: bool) -> bool {
+/// Active, with a member `schedule` that is not null in its settings, or a node whose
+/// `type` speaks of a schedule or of cron.
+fn scheduled(row: &Workflow) -> bool {
     let json = |document: &Document| document.json().expect("JSON");
     let settings = row.settings.as_ref().map(json);
     let schedule = settings.as_ref().and_then(|json| json.get("schedule"));
@@ -329,6 +328,6 @@ fn scheduled(row: &Workflow, any_status: bool) -> bool {
         Some(Value::Object(nodes)) => nodes.values().any(speaks),
         _ => false,
     };
-    (any_status || row.status == WorkflowStatus::Active)
+    row.status == WorkflowStatus::Active
         && (nodes || schedule.is_some_and(|schedule| !schedule.is_null()))
 }
