@@ -16,7 +16,6 @@ use crate::steps::notes::{Call, Change, New, Order, Query, Which};
 impl Model {
     pub(super) fn notes(&mut self, ctx: Ctx, call: &Call) -> Answer {
         let own = self.enter_notes(ctx, call.action())?;
-        let shows = |row: &Note| own.is_none_or(|own| own == row.owner_id);
         match call {
             Call::Insert(new) => {
                 let owner = self.insertable(ctx, own, new, Action::Create)?;
@@ -28,7 +27,7 @@ impl Model {
             Call::InsertMany(new) => {
                 let checked = new.iter().try_for_each(|new| {
                     storable(&new.title)?;
-                    self.owned_by(ctx, own, new.owner, Action::Create)
+                    owned_by(ctx, own, new.owner, Action::Create)
                 });
                 checked?;
                 self.whole()?;
@@ -45,45 +44,6 @@ impl Model {
                 Ok(json!(new.len()))
             }
             Call::Upsert(new) => self.upsert_note(ctx, own, new),
-            Call::Find(id) => {
-                self.whole()?;
-                Ok(self.own_note(own, *id).map_or(Value::Null, json_of))
-            }
-            Call::Get(id) => {
-                self.whole()?;
-                self.own_note(own, *id).map(json_of)
-            }
-            Call::FindMany(ids) => {
-                self.whole()?;
-                let mut found: Vec<&Note> = Vec::new();
-                for id in ids {
-                    if let Ok(row) = self.own_note(own, *id)
-                        && found.iter().all(|other| other.id != row.id)
-                    {
-                        found.push(row);
-                    }
-                }
-                Ok(json_of(found))
-            }
-            Call::List(query, pages) => {
-                let rows = self.notes.rows.values().filter(|row| {
-                    shows(row)
-                        && fits(row, &query.which)
-                        && visible(query.deleted, row.deleted_at.is_some())
-                });
-                let mut rows: Vec<&Note> = rows.collect();
-                rows.sort_by(|left, right| compare(left, right, query));
-                let parts = part(&rows.into_iter().map(json_of).collect::<Vec<_>>(), *pages)?;
-                self.whole()?;
-                Ok(parts)
-            }
-            Call::Count(which, deleted) => {
-                self.whole()?;
-                let rows = self.notes.rows.values().filter(|row| {
-                    shows(row) && fits(row, which) && visible(*deleted, row.deleted_at.is_some())
-                });
-                Ok(json!(rows.count()))
-            }
             Call::Update(id, version, change) => self.update_note(ctx, own, *id, *version, change),
             Call::UpdateWhere(which, change) => self.update_notes(ctx, own, which, change),
             Call::Increment(id, by) => {
@@ -126,6 +86,53 @@ impl Model {
                 self.notes.rows.remove(&id.0);
                 Ok(Value::Null)
             }
+            read => self.read_notes(own, read),
+        }
+    }
+
+    fn read_notes(&self, own: Option<UserId>, call: &Call) -> Answer {
+        let shows = |row: &Note| own.is_none_or(|own| own == row.owner_id);
+        match call {
+            Call::Find(id) => {
+                self.whole()?;
+                Ok(self.own_note(own, *id).map_or(Value::Null, json_of))
+            }
+            Call::Get(id) => {
+                self.whole()?;
+                self.own_note(own, *id).map(json_of)
+            }
+            Call::FindMany(ids) => {
+                self.whole()?;
+                let mut found: Vec<&Note> = Vec::new();
+                for id in ids {
+                    if let Ok(row) = self.own_note(own, *id)
+                        && found.iter().all(|other| other.id != row.id)
+                    {
+                        found.push(row);
+                    }
+                }
+                Ok(json_of(found))
+            }
+            Call::List(query, pages) => {
+                let rows = self.notes.rows.values().filter(|row| {
+                    shows(row)
+                        && fits(row, &query.which)
+                        && visible(query.deleted, row.deleted_at.is_some())
+                });
+                let mut rows: Vec<&Note> = rows.collect();
+                rows.sort_by(|left, right| compare(left, right, query));
+                let parts = part(&rows.into_iter().map(json_of).collect::<Vec<_>>(), *pages)?;
+                self.whole()?;
+                Ok(parts)
+            }
+            Call::Count(which, deleted) => {
+                self.whole()?;
+                let rows = self.notes.rows.values().filter(|row| {
+                    shows(row) && fits(row, which) && visible(*deleted, row.deleted_at.is_some())
+                });
+                Ok(json!(rows.count()))
+            }
+            _ => unreachable!("it writes"),
         }
     }
 
@@ -163,19 +170,6 @@ impl Model {
         failed
     }
 
-    fn owned_by(
-        &self,
-        ctx: Ctx,
-        own: Option<UserId>,
-        owner: Option<UserId>,
-        action: Action,
-    ) -> Result<(), Failed> {
-        match (own, owner) {
-            (Some(user), Some(owner)) if user != owner => Err(forbidden(ctx, action)),
-            _ => Ok(()),
-        }
-    }
-
     /// The owner of a row that may be inserted, as far as that is known without the others.
     fn insertable(
         &mut self,
@@ -185,7 +179,7 @@ impl Model {
         action: Action,
     ) -> Result<UserId, Failed> {
         storable(&new.title)?;
-        self.owned_by(ctx, own, new.owner, action)?;
+        owned_by(ctx, own, new.owner, action)?;
         self.whole()?;
         match new.owner.or(ctx.actor) {
             Some(owner) => Ok(owner),
@@ -263,7 +257,7 @@ impl Model {
         change: &Change,
     ) -> Answer {
         changeable(change)?;
-        self.owned_by(ctx, own, change.owner, Action::Update)?;
+        owned_by(ctx, own, change.owner, Action::Update)?;
         self.whole()?;
         if change.is_empty() {
             return self.own_note(own, id).map(json_of);
@@ -294,7 +288,7 @@ impl Model {
         change: &Change,
     ) -> Answer {
         changeable(change)?;
-        self.owned_by(ctx, own, change.owner, Action::Update)?;
+        owned_by(ctx, own, change.owner, Action::Update)?;
         if change.is_empty() {
             return Ok(json!(0));
         }
@@ -365,6 +359,18 @@ fn forbidden(ctx: Ctx, action: Action) -> Failed {
         user: ctx.actor.unwrap_or(UserId(0)),
         action,
         what: "note",
+    }
+}
+
+fn owned_by(
+    ctx: Ctx,
+    own: Option<UserId>,
+    owner: Option<UserId>,
+    action: Action,
+) -> Result<(), Failed> {
+    match (own, owner) {
+        (Some(user), Some(owner)) if user != owner => Err(forbidden(ctx, action)),
+        _ => Ok(()),
     }
 }
 
