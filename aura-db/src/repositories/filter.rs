@@ -291,9 +291,9 @@ macro_rules! reads {
 }
 pub(super) use reads;
 
-/// The deletes that every table with soft deletes has.
+/// The delete of a table with soft deletes.
 macro_rules! deletes {
-    ($repository:ident of $table:ident: $id:ty, $delete:literal, $purge:literal) => {
+    ($repository:ident of $table:ident: $id:ty, $delete:literal) => {
         impl $repository {
             #[doc = $delete]
             ///
@@ -303,7 +303,36 @@ macro_rules! deletes {
             pub async fn delete(&self, id: $id) -> Result<(), Error> {
                 self.0.rows::<$table::Entity>().delete(id).await
             }
+        }
+    };
+}
+pub(super) use deletes;
 
+/// The delete of a table whose rows belong to users.
+macro_rules! owned_deletes {
+    ($repository:ident of $table:ident: $id:ty, $delete:literal) => {
+        impl $repository {
+            #[doc = $delete]
+            ///
+            /// # Errors
+            ///
+            /// [`Error::NotFound`].
+            pub async fn delete(&self, id: $id) -> Result<(), Error> {
+                self.0
+                    .atomic(op("delete", Action::Delete), |h| async move {
+                        crate::repositories::owned::delete::<$table::Entity>(&h, id.0).await
+                    })
+                    .await
+            }
+        }
+    };
+}
+pub(super) use owned_deletes;
+
+/// The end of a soft-deleted row.
+macro_rules! purges {
+    ($repository:ident of $table:ident: $id:ty, $purge:literal) => {
+        impl $repository {
             #[doc = $purge]
             ///
             /// # Errors
@@ -315,7 +344,7 @@ macro_rules! deletes {
         }
     };
 }
-pub(super) use deletes;
+pub(super) use purges;
 
 /// The switch of the tables whose rows workflows use.
 macro_rules! switches {

@@ -106,6 +106,18 @@ pub(crate) async fn insert<E: Owned>(
     h.rows::<E>().insert(row).await
 }
 
+/// Deletes a row, not with its owner.
+pub(crate) async fn delete<E: Owned>(h: &Context, id: i64) -> Result<(), Error> {
+    lock::<E>(h, id).await?;
+    let now = h.now();
+    let mut update = h.audited_update::<E>(now);
+    update
+        .value(E::DELETED_AT, now)
+        .value(E::DELETED_WITH_OWNER, false)
+        .and_where(E::ID.eq(id));
+    h.update(&update).await.map(|_| ())
+}
+
 /// Restores a row, unless its owner is deleted. One that isn't deleted stays as it is.
 pub(crate) async fn restore<E: Owned>(
     h: &Context,

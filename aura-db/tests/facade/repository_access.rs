@@ -1,7 +1,10 @@
 //! What the roles of users allow with an application's own entity.
 
 use aura_db::sea_orm::entity::prelude::*;
-use aura_db::sea_orm::{ActiveValue::Set, Condition, IntoActiveModel};
+use aura_db::sea_orm::{
+    ActiveValue::{NotSet, Set},
+    Condition, IntoActiveModel,
+};
 use aura_db::{
     Action, Database, Deleted, Error, PageRequest, Repository, RepositoryEntity, Role, Scope, Sort,
     User, UserId,
@@ -283,6 +286,28 @@ async fn new_rows_belong_to_the_user(test: TestDb) {
         "forbidden"
     );
     let mine = secrets.insert(secret("a")).await.expect("inserted");
+    // What a row that was read has unchanged is inserted too.
+    let copy = || {
+        let theirs = secret::Model {
+            owner_id: ada,
+            name: "copy".to_owned(),
+            ..mine.clone()
+        };
+        secret::ActiveModel {
+            id: NotSet,
+            ..theirs.into_active_model()
+        }
+    };
+    assert_eq!(outcome(secrets.insert(copy()).await), "forbidden");
+    assert_eq!(outcome(secrets.save(copy()).await), "forbidden");
+    assert_eq!(outcome(secrets.insert_many([copy()]).await), "forbidden");
+    assert_eq!(outcome(secrets.upsert(copy(), &unique).await), "forbidden");
+    // An owner is no number to add to.
+    let moved = secrets.increment(mine.id, secret::Column::OwnerId, 1).await;
+    assert_error!(moved, Error::Validation(_));
+    // Without a user no row is one's own.
+    let rows = db.repository::<secret::Entity>().with_role("editor");
+    assert_eq!(outcome(rows.count(()).await), "forbidden");
     let give_away = secret::ActiveModel {
         owner_id: Set(ada),
         ..mine.clone().into_active_model()

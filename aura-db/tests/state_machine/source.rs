@@ -67,7 +67,7 @@ fn scan(source: &str, methods: &mut BTreeMap<String, BTreeSet<String>>) {
             repository = all.contains(&name).then(|| name.to_lowercase());
         }
         if let Some((name, arguments)) = line.split_once("!(")
-            && ["reads", "deletes", "switches"].contains(&name)
+            && ["reads", "deletes", "owned_deletes", "purges", "switches"].contains(&name)
             && let Some((repository, _)) = arguments.split_once(" of ")
         {
             for (method, errors) in of_macro(name, arguments.contains("Filter")) {

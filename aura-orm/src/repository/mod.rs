@@ -165,7 +165,7 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
     }
 
     /// Returns the repository as a role may use it, for code that has asked for the actor's
-    /// role already, in the same transaction.
+    /// role already, in the same transaction. Without an actor the rows of no user are own.
     #[must_use]
     pub fn with_role(&self, role: &str) -> Self {
         Self {
@@ -204,6 +204,12 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
         };
         let Some(roles) = &self.roles else {
             let own = self.scope(action)?;
+            let access = if own.is_some() && access.writes() {
+                // For what is checked behind the write.
+                access.in_transaction()
+            } else {
+                access
+            };
             let run = |executor| run(with(executor, own));
             return self.executor.operate(operation, access, run).await;
         };
@@ -261,7 +267,10 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
         let own = match E::policy(role, action) {
             None => return Err(self.forbidden(action)),
             Some(Scope::Any) => None,
-            Some(Scope::Own) => self.executor.actor(),
+            Some(Scope::Own) => match self.executor.actor() {
+                None => return Err(self.forbidden(action)),
+                actor => actor,
+            },
         };
         if let Some(user) = own
             && self.own_rows(user).is_none()

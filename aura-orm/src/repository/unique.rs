@@ -67,8 +67,12 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
                 Some(deleted_at) => deleted_at.is_not_null(),
                 None => Expr::val(false),
             };
+            let reachable = other.clone().filter(self.reachable());
             let other = other.select_only().expr(is_deleted);
             if let Some(deleted) = self.executor.scalar::<bool, _>(other).await? {
+                // Of a row that the user may not see no more is said than that it is there.
+                let deleted =
+                    deleted && (self.own.is_none() || self.executor.exists(reachable).await?);
                 return Ok(Some(conflict_of::<E>(columns, deleted)));
             }
         }

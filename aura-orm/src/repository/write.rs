@@ -50,7 +50,9 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
         .await
     }
 
-    async fn insert_row(&self, mut row: E::ActiveModel) -> Result<E::Model, X> {
+    async fn insert_row(&self, row: E::ActiveModel) -> Result<E::Model, X> {
+        // An insert writes what is unchanged, too.
+        let mut row = row.reset_all();
         self.fill(&mut row)?;
         if let Some(hooks) = E::hooks() {
             hooks.before_insert(&self.tx(), &mut row).await?;
@@ -113,7 +115,7 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
             repository.ensure_bulk(action)?;
             let mut filled = Vec::with_capacity(rows.len());
             for row in rows {
-                let mut row = row.clone();
+                let mut row = row.clone().reset_all();
                 repository.fill(&mut row)?;
                 repository.check(&row)?;
                 repository.ensure_own(action, &row)?;
@@ -282,7 +284,7 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
             |repository| async move {
                 let conventions = &repository.plan.conventions;
                 repository.ensure_bulk(Action::Update)?;
-                repository.check(row)?;
+                repository.check(&row.clone().reset_all())?;
                 let mut conflict = OnConflict::columns(unique.iter().copied());
                 let kept = [
                     conventions.created_at,
@@ -316,10 +318,11 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
                 if !writable.is_empty() {
                     conflict.action_cond_where(writable);
                 }
-                let mut row = row.clone();
+                let mut row = row.clone().reset_all();
                 repository.fill(&mut row)?;
                 repository.ensure_own(Action::Update, &row)?;
                 let creates = repository.allowed(Action::Create)?;
+                creates.ensure_bulk(Action::Create)?;
                 creates.ensure_own(Action::Create, &row)?;
                 let written = repository.executor.insert_or(row, conflict).await?;
                 // The other row is hidden, because it is deleted or another user's.
@@ -335,7 +338,8 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`]; as [`Repository::insert`].
+    /// [`Error::NotFound`]; [`Error::Validation`] for a column of the key, the owner or the
+    /// lock; as [`Repository::insert`].
     pub async fn increment(
         &self,
         key: impl Into<KeyOf<E>> + Send,
@@ -343,6 +347,21 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
         by: i64,
     ) -> Result<E::Model, X> {
         let key = &Key::of::<E>(key);
+        let conventions = &self.plan.conventions;
+        let fixed = [conventions.owner_id, conventions.version];
+        let mut fixed = self
+            .plan
+            .key
+            .iter()
+            .copied()
+            .chain(fixed.into_iter().flatten());
+        if fixed.any(|fixed| fixed.as_str() == column.as_str()) {
+            let problem = format!(
+                "must not be {}, which is no number to add to",
+                column.as_str()
+            );
+            return Err(Error::field("column", problem).into());
+        }
         self.operate(
             "increment",
             Action::Update,
@@ -358,6 +377,9 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
                 let Some(updated) = updated.into_iter().next() else {
                     return Err(repository.out_of_reach(Action::Update, key).await?.into());
                 };
+                repository
+                    .ensure_own_by_relation(Action::Update, &updated)
+                    .await?;
                 if let Some(hooks) = E::hooks() {
                     hooks.after_update(&repository.tx(), &updated).await?;
                 }

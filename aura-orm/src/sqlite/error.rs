@@ -109,7 +109,9 @@ impl Error {
 /// Returns SQLite's extended result code of an error.
 pub(super) fn extended_code(error: &rusqlite::Error) -> Option<i32> {
     match error {
-        rusqlite::Error::SqliteFailure(error, _) => Some(error.extended_code),
+        rusqlite::Error::SqliteFailure(error, _) | rusqlite::Error::SqlInputError { error, .. } => {
+            Some(error.extended_code)
+        }
         _ => None,
     }
 }

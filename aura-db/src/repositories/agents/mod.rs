@@ -23,7 +23,7 @@ use sea_orm::ActiveValue::{Set, Unchanged};
 
 use crate::context::{Context, Op};
 use crate::error::Error;
-use crate::repositories::filter::{deletes, reads, switches};
+use crate::repositories::filter::{owned_deletes, purges, reads, switches};
 use crate::repositories::owned;
 
 use self::change::check;
@@ -45,10 +45,8 @@ const fn op(name: &'static str, action: Action) -> Op {
 
 reads!(Agents of agents: AgentId, Agent, AgentFilter, AgentSummary);
 switches!(Agents of agents: AgentId, Agent);
-deletes!(Agents of agents: AgentId,
-    "Deletes the agent, which can be restored.",
-    "Deletes a deleted agent for good."
-);
+owned_deletes!(Agents of agents: AgentId, "Deletes the agent, which can be restored.");
+purges!(Agents of agents: AgentId, "Deletes a deleted agent for good.");
 
 impl Agents {
     /// Creates an agent for its owner, or for the actor.

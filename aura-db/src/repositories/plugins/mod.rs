@@ -27,7 +27,7 @@ use sea_orm::sea_query::OnConflict;
 use crate::config_schema::{self, AnyDepth, ConfigProblem, SchemaProblem};
 use crate::context::{Context, Op};
 use crate::error::Error;
-use crate::repositories::filter::{deletes, reads, setters, switches};
+use crate::repositories::filter::{deletes, purges, reads, setters, switches};
 use crate::repositories::parsed;
 use crate::validate::{Check, is_set};
 use crate::{IntoDocument, IntoText};
@@ -90,11 +90,9 @@ const fn op(name: &'static str, action: Action) -> Op {
 
 reads!(Plugins of plugins: PluginId, Plugin, PluginFilter, PluginSummary);
 switches!(Plugins of plugins: PluginId, Plugin);
-deletes!(Plugins of plugins: PluginId,
-    "Deletes the plugin, which can be restored. It stays attached to workflows, and is not \
-     listed with them.",
-    "Deletes a deleted plugin for good, also from its workflows."
-);
+deletes!(Plugins of plugins: PluginId, "Deletes the plugin, which can be restored. It stays attached to workflows, and is not \
+     listed with them.");
+purges!(Plugins of plugins: PluginId, "Deletes a deleted plugin for good, also from its workflows.");
 
 impl Plugins {
     /// Inserts a plugin, or brings the one of this name up to date: its

@@ -1,14 +1,18 @@
 //! Deleting users, and what becomes of what they own.
 
+use aura_orm::TypedQuery;
+use chrono::{DateTime, Utc};
 use entity::{Action, UserId, agents, users, workflows};
 use sea_orm::sea_query::LockType;
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait};
+use sea_orm::{
+    ColumnTrait, DbBackend, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait,
+};
 
 use super::{User, Users, end_sessions, op};
+use crate::RepositoryEntity;
 use crate::context::Context;
 use crate::error::Error;
 use crate::repositories::owned::{self, hold, hold_owner};
-use crate::{Deleted, RepositoryEntity};
 
 /// What becomes of the workflows and agents of a user who is deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -91,13 +95,19 @@ impl Users {
     pub async fn restore(&self, id: UserId) -> Result<User, Error> {
         self.0
             .atomic(op("restore", Action::Delete), |h| async move {
-                let rows = h.rows::<users::Entity>();
-                let deleted = rows
-                    .deleted(Deleted::Only)
-                    .exists(users::COLUMN.id.eq(id))
-                    .await?;
-                let user = rows.restore(id).await?;
-                if deleted {
+                // Locked, so that the user isn't deleted between the question and the answer.
+                let mut user = users::Entity::find()
+                    .select_only()
+                    .column(users::Column::DeletedAt)
+                    .filter(users::COLUMN.id.eq(id));
+                if h.backend() == DbBackend::Postgres {
+                    user = user.lock(LockType::Update);
+                }
+                let user = TypedQuery::<(Option<DateTime<Utc>>,)>::of(user.into_query());
+                let user = h.fetch_optional(user).await?;
+                let was_deleted = user.is_some_and(|(deleted_at,)| deleted_at.is_some());
+                let user = h.rows::<users::Entity>().restore(id).await?;
+                if was_deleted {
                     owned::restore_all::<workflows::Entity>(&h, id).await?;
                     owned::restore_all::<agents::Entity>(&h, id).await?;
                 }

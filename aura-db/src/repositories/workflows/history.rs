@@ -172,12 +172,18 @@ async fn known(h: &Context, id: WorkflowId) -> Result<(), Error> {
     Err(Error::not_found("workflow", id))
 }
 
-/// As [`known`], where the handle is limited to own workflows.
+/// Fails for another user's workflow, where the handle is limited to own ones.
 async fn guard(h: &Context, id: WorkflowId) -> Result<(), Error> {
-    match h.limited_to() {
-        Some(_) => known(h, id).await,
-        None => Ok(()),
+    let Some(owner) = h.limited_to() else {
+        return Ok(());
+    };
+    let own = workflows::Entity::not_deleted()
+        .filter(workflows::COLUMN.id.eq(id))
+        .filter(workflows::COLUMN.owner_id.eq(owner));
+    if h.exists(own).await? {
+        return Ok(());
     }
+    Err(Error::not_found("workflow", id))
 }
 
 /// Returns the version that the workflow is at.

@@ -53,7 +53,7 @@ pub use entity::workflows::Model as Workflow;
 
 use crate::context::{Context, Op};
 use crate::error::Error;
-use crate::repositories::filter::{deletes, reads};
+use crate::repositories::filter::{owned_deletes, purges, reads};
 use crate::repositories::owned::{self, hold_owner, lock, owner_of};
 use crate::repositories::plugins::Plugin;
 use crate::repositories::users::User;
@@ -84,10 +84,8 @@ const fn op(name: &'static str, action: Action) -> Op {
 }
 
 reads!(Workflows of workflows: WorkflowId, Workflow, WorkflowFilter, WorkflowSummary);
-deletes!(Workflows of workflows: WorkflowId,
-    "Deletes the workflow, which can be restored. Its executions and logs stay.",
-    "Deletes a deleted workflow for good, with its history, executions and logs."
-);
+owned_deletes!(Workflows of workflows: WorkflowId, "Deletes the workflow, which can be restored. Its executions and logs stay.");
+purges!(Workflows of workflows: WorkflowId, "Deletes a deleted workflow for good, with its history, executions and logs.");
 
 impl Workflows {
     /// Creates a workflow, which is a draft unless its status is set, for its owner, or for
