@@ -188,8 +188,8 @@ impl Check {
         self.container(field, is_set(value));
     }
 
-    /// Fails with everything that was refused, also without an owner, who is the actor
-    /// unless it is set.
+    /// Returns the owner, or else the actor. Fails with everything that was refused, also
+    /// when there is neither.
     pub(crate) fn owner(
         mut self,
         owner: &ActiveValue<UserId>,

@@ -252,7 +252,7 @@ pub(crate) trait Peer: Send + Sync + Sized + 'static {
         self.own_insert(new)
     }
 
-    /// Notes that a delivery arrived after so many attempts, and returns it.
+    /// Notes that a delivery arrived after this number of attempts, and returns it.
     fn repository_update(
         &self,
         id: i64,

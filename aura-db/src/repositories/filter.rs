@@ -57,7 +57,7 @@ impl<E: EntityTrait> ListFilter<E> {
         self
     }
 
-    /// Adds a condition about a text, which may have at most so many characters.
+    /// Adds a condition about a text, which may have at most `max` characters.
     #[must_use]
     pub(super) fn and_text(
         mut self,

@@ -40,7 +40,11 @@ async fn operations_are_counted(db: TestDb) {
     assert_eq!(counts("users", "create"), (2, 1));
     assert_eq!(counts("users", "login_lookup"), (2, 0));
     assert_eq!(counts("users", "login"), (1, 0));
-    assert_eq!(counts("users", "get"), (2, 1), "nobody is there");
+    assert_eq!(
+        counts("users", "get"),
+        (2, 1),
+        "a missing one counts as an error"
+    );
     assert_eq!(counts("sessions", "authenticate"), (1, 0));
     assert!(of(&stats, "users", "create").total_micros > 0);
     assert!(

@@ -49,7 +49,7 @@ pub(super) fn after(workflow: i64, after: i64) -> Condition {
         .add(Column::Id.gt(after))
 }
 
-/// Returns the change of a delivery that arrived after so many attempts.
+/// Returns the change of a delivery that arrived after this number of attempts.
 pub(super) fn change(id: i64, attempts: i64) -> ActiveModel {
     ActiveModel {
         id: Unchanged(id),
