@@ -304,7 +304,7 @@ async fn a_lock_that_is_not_granted_is_tried_again(db: TestDb) {
 
 async fn a_lock_that_is_never_granted_is_an_error(db: TestDb) {
     let other = begun(&db, "LOCK TABLE logs IN ACCESS SHARE MODE").await;
-    let runner = app(&[&TABLE, &LOCKED]).with_lock_limit(Some(Duration::from_millis(400)), Some(2));
+    let runner = app(&[&TABLE, &LOCKED]).with_lock_limit(Some(Duration::from_secs(2)), Some(2));
     let error = refused(&runner, &db, Plan::Up(None)).await;
     assert!(
         matches!(error, Error::LockTimeout { attempts: 2, .. }),

@@ -1,5 +1,6 @@
 //! A small but complete HTTP API on aura-db: logins, workflows with versions,
-//! executions that a worker runs, and their logs as they are written.
+//! executions that a worker runs, and their logs as they are written. Credentials and
+//! API keys are tables of its own, those of the example `own_tables`.
 //!
 //! ```sh
 //! cargo run -p seed -- --migrate      # demo users; prints their passwords
@@ -10,6 +11,8 @@
 //! curl -H "authorization: Bearer $TOKEN" localhost:8080/workflows
 //! curl -H "authorization: Bearer $TOKEN" -X POST localhost:8080/workflows/1/executions
 //! curl -H "authorization: Bearer $TOKEN" -N localhost:8080/executions/1/logs
+//! curl -H "authorization: Bearer $TOKEN" -X POST localhost:8080/api-keys
+//! curl -H "x-api-key: $KEY" localhost:8080/credentials
 //! ```
 //!
 //! It speaks plain HTTP and limits nobody's rate: put a reverse proxy in front.
@@ -45,9 +48,10 @@ async fn run() -> Result<(), Box<dyn Error>> {
     let stop = stop_signal()?;
     let environment = Environment::load()?;
     let listen = environment.get("LISTEN").map(|(address, _)| address);
-    // The schema must be there (`cargo run -p migration -- up`), unless
-    // DB_SYNCHRONIZE=true.
-    let db = Database::connect(Config::from_environment(&environment)?).await?;
+    // Of several processes that start at once, one migrates and the others wait.
+    let config = Config::from_environment(&environment)?;
+    app::runner().up(&config).await?;
+    let db = Database::connect(config).await?;
     let listener = TcpListener::bind(listen.unwrap_or("127.0.0.1:8080")).await?;
     tracing::info!("listening on http://{}", listener.local_addr()?);
     app::serve(listener, db, stop).await?;

@@ -6,26 +6,16 @@
 //! ./scripts/test -p aura-db --example own_tables         # on SQLite and PostgreSQL
 //! ```
 
-mod api_keys;
-mod credentials;
-mod deliveries;
+mod tables;
+#[cfg(test)]
+mod tests;
 
 use std::process::ExitCode;
 
-use aura_db::migration::{Runner, cli};
+use aura_db::migration::cli;
 use aura_db::{Config, Database, NewUser, NewWorkflow};
 
-fn runner() -> Runner {
-    Runner::builder()
-        .history("own_tables_migrations")
-        .after(aura_db::migration::runner())
-        .steps(vec![
-            Box::new(credentials::CREATE),
-            Box::new(api_keys::CREATE),
-            Box::new(deliveries::CREATE),
-        ])
-        .build()
-}
+use self::tables::{api_keys, credentials, deliveries, runner};
 
 fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
     if std::env::args().len() > 1 {
@@ -44,7 +34,6 @@ async fn show() -> Result<(), aura_db::Error> {
         Some(ada) => ada,
         None => db.users().create(new).await?,
     };
-
     let mine = db.restricted_to(&ada).repository::<credentials::Entity>();
     let name = format!("GitHub {}", mine.count(()).await? + 1);
     let github = mine.insert(credentials::new(&name, "ghp_16C7e42F")).await?;

@@ -4,6 +4,7 @@
 #[path = "../../examples/api/app/mod.rs"]
 mod app;
 
+mod credentials;
 mod executions;
 mod process;
 mod requests;

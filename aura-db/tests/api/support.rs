@@ -45,6 +45,8 @@ impl std::ops::Deref for Service {
 
 impl Service {
     pub(crate) async fn start(test: &TestDb) -> Self {
+        let applied = app::runner().up(&test.config()).await;
+        applied.expect("its own tables are there");
         let db = Database::connect(test.config()).await.expect("it connects");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
@@ -162,12 +164,24 @@ impl Client {
     }
 
     async fn ask(&self, method: Method, path: &str, token: &str, body: Option<String>) -> Answer {
+        let bearer = format!("Bearer {token}");
+        let header = (!token.is_empty()).then_some(("authorization", &*bearer));
+        self.ask_with(method, path, header, body).await
+    }
+
+    async fn ask_with(
+        &self,
+        method: Method,
+        path: &str,
+        header: Option<(&str, &str)>,
+        body: Option<String>,
+    ) -> Answer {
         let mut request = Request::builder()
             .method(method)
             .uri(path)
             .header("host", "localhost");
-        if !token.is_empty() {
-            request = request.header("authorization", format!("Bearer {token}"));
+        if let Some((name, value)) = header {
+            request = request.header(name, value);
         }
         if body.is_some() {
             request = request.header("content-type", "application/json");
@@ -178,7 +192,7 @@ impl Client {
         let body = timeout(PATIENCE, body.collect()).await.expect("in time");
         let bytes = body.expect("a body").to_bytes();
         let text = String::from_utf8(bytes.to_vec()).expect("text");
-        if !(path == "/login" && head.status == StatusCode::OK) {
+        if !(["/login", "/api-keys"].contains(&path) && head.status.is_success()) {
             self.hear(&format!("{:?}\n{text}\n", head.headers));
         }
         Answer {
@@ -195,6 +209,12 @@ impl Client {
 
     pub(crate) async fn get(&self, path: &str, token: &str) -> Answer {
         self.ask(Method::GET, path, token, None).await
+    }
+
+    /// Asks with an API key instead of the token of a session.
+    pub(crate) async fn get_by_key(&self, path: &str, key: &str) -> Answer {
+        let header = Some(("x-api-key", key));
+        self.ask_with(Method::GET, path, header, None).await
     }
 
     pub(crate) async fn delete(&self, path: &str, token: &str) -> Answer {
@@ -218,9 +238,14 @@ impl Client {
         assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
         assert_eq!(answer.header("cache-control"), Some("no-store"));
         let token = answer.json()["token"].as_str().expect("a token").to_owned();
-        let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
-        tokens.push(token.clone());
+        self.keep_secret(&token);
         token
+    }
+
+    /// Notes what no answer may have in it from now on.
+    pub(crate) fn keep_secret(&self, secret: &str) {
+        let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        tokens.push(secret.to_owned());
     }
 
     /// Follows the log of an execution, from its start or after an event.

@@ -71,7 +71,7 @@ macro_rules! projection {
             type Row = Self;
 
             fn decode(cells: &mut $crate::RowReader<'_>) -> Result<Self, $crate::sea_orm::DbErr> {
-                cells.begin_table(stringify!($table));
+                cells.begin_table($crate::sea_orm::EntityName::table_name(&$table::Entity));
                 Ok(Self { $($field: cells.next_value()?,)+ })
             }
         }

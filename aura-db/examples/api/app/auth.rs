@@ -13,36 +13,51 @@ use axum::response::IntoResponse;
 use serde::Deserialize;
 use serde_json::json;
 
+use super::tables::api_keys;
 use super::{ApiError, App};
 
 /// A session that nobody uses for so long is over.
 const IDLE: Duration = Duration::from_hours(24);
 
-/// Who sent a request with a valid token. A handler that takes it is closed to
+/// The user of a request with the token of a session or an API key. A handler that takes it is closed to
 /// everybody else; put it first, before the body.
 pub(crate) struct Caller {
     /// The database as the caller's role may use it: handlers of callers use no
     /// other.
     pub(crate) db: Restricted,
-    user: User,
-    session: SessionId,
+    pub(crate) user: User,
+    /// None with an API key.
+    session: Option<SessionId>,
 }
 
 impl FromRequestParts<App> for Caller {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
-        let token = bearer(&parts.headers).ok_or_else(ApiError::unauthorized)?;
-        let sessions = app.db.sessions();
-        let who = sessions.authenticate_within(&token, IDLE).await?;
-        let who = who.ok_or_else(ApiError::unauthorized)?;
-        sessions.touch(who.session.id).await?; // writes at most once a minute
+        let (user, session) = if let Some(key) = api_key(&parts.headers) {
+            let key = api_keys::authenticate(&app.db, &key).await?;
+            let owner = key.ok_or_else(ApiError::unauthorized)?.owner_id;
+            (app.db.users().find(owner).await?, None)
+        } else {
+            let token = bearer(&parts.headers).ok_or_else(ApiError::unauthorized)?;
+            let sessions = app.db.sessions();
+            let who = sessions.authenticate_within(&token, IDLE).await?;
+            let who = who.ok_or_else(ApiError::unauthorized)?;
+            sessions.touch(who.session.id).await?; // writes at most once a minute
+            (Some(who.user), Some(who.session.id))
+        };
+        let user = user.filter(|user| user.is_active);
+        let user = user.ok_or_else(ApiError::unauthorized)?;
         Ok(Self {
-            db: app.db.restricted_to(&who.user),
-            session: who.session.id,
-            user: who.user,
+            db: app.db.restricted_to(&user),
+            user,
+            session,
         })
     }
+}
+
+fn api_key(headers: &HeaderMap) -> Option<Token> {
+    headers.get("x-api-key")?.to_str().ok().map(Token::new)
 }
 
 fn bearer(headers: &HeaderMap) -> Option<Token> {
@@ -85,7 +100,11 @@ pub(crate) async fn login(
 }
 
 pub(crate) async fn logout(State(app): State<App>, caller: Caller) -> Result<StatusCode, ApiError> {
-    app.db.sessions().revoke(caller.session).await?;
+    let session = caller.session.ok_or_else(|| {
+        let what = "an API key has no session to end";
+        ApiError::new(StatusCode::CONFLICT, what)
+    })?;
+    app.db.sessions().revoke(session).await?;
     tracing::info!(user = %caller.user.id, "logged out");
     Ok(StatusCode::NO_CONTENT)
 }

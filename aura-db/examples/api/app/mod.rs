@@ -1,9 +1,13 @@
 //! The routes, and how the service starts and stops.
 
 mod auth;
+mod credentials;
 mod error;
 mod executions;
 mod operation;
+#[path = "../../own_tables/tables/mod.rs"]
+#[allow(dead_code, reason = "it uses two of the three")]
+mod tables;
 mod worker;
 mod workflows;
 
@@ -19,6 +23,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 pub(crate) use self::error::{ApiError, chain};
+pub(crate) use self::tables::runner;
 
 /// How long requests and the worker have to come to an end; container
 /// runtimes kill after ten seconds or more.
@@ -43,6 +48,12 @@ fn router(app: App) -> Router {
         .layer(DefaultBodyLimit::max(MAX_DOCUMENT_BYTES))
         .route("/workflows/{id}/executions", post(executions::start))
         .route("/executions/{id}/logs", get(executions::follow))
+        .route(
+            "/credentials",
+            get(credentials::list).post(credentials::create),
+        )
+        .route("/credentials/{id}", delete(credentials::remove))
+        .route("/api-keys", post(credentials::issue_key))
         .route("/login", post(auth::login))
         .route("/session", delete(auth::logout))
         .route("/health", get(operation::health))

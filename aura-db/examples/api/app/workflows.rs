@@ -21,18 +21,24 @@ pub(crate) struct Part {
     size: Option<u64>,
 }
 
+impl From<Part> for PageRequest {
+    fn from(part: Part) -> Self {
+        let size = part.size.unwrap_or(50);
+        match part.after {
+            Some(cursor) => Self::after(cursor, size),
+            None => Self::first(size),
+        }
+    }
+}
+
 /// `{"items": […], "next": "…"}`; the next page is `?after=` with `next`.
 pub(crate) async fn list(
     caller: Caller,
     Query(part): Query<Part>,
 ) -> Result<Json<Page<WorkflowSummary>>, ApiError> {
-    let size = part.size.unwrap_or(50);
-    let page = match part.after {
-        Some(cursor) => PageRequest::after(cursor, size),
-        None => PageRequest::first(size),
-    };
     let workflows = caller.db.workflows();
-    Ok(Json(workflows.list(WorkflowFilter::new(), page).await?))
+    let page = workflows.list(WorkflowFilter::new(), part.into()).await?;
+    Ok(Json(page))
 }
 
 pub(crate) async fn read(

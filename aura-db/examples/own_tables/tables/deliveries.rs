@@ -59,24 +59,3 @@ pub(crate) async fn failed(db: &Database, id: i64) -> Result<Model, Error> {
     given_up.status = Set(Status::Failed);
     deliveries.update(given_up).await
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use aura_db::testing::TestDatabase;
-    use aura_db::{NewWorkflow, assert_queries};
-
-    #[aura_db::test(migrations = crate::runner)]
-    async fn a_delivery_is_tried_three_times(db: TestDatabase) -> Result<(), Error> {
-        let flows = db.acting_as(db.new_user().await?.id).workflows();
-        let flow = flows.create(NewWorkflow::new("Greet")).await?;
-        let deliveries = db.repository::<Entity>();
-        let hook = deliveries.insert(new(flow.id, "/hook")).await?;
-        for attempts in [1, 2] {
-            let tried = assert_queries!(db, 1, async { failed(&db, hook.id).await })?;
-            assert_eq!((tried.attempts, tried.status), (attempts, Status::Pending));
-        }
-        assert_eq!(failed(&db, hook.id).await?.status, Status::Failed);
-        Ok(())
-    }
-}

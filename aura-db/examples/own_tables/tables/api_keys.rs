@@ -53,22 +53,3 @@ pub(crate) async fn authenticate(db: &Database, token: &Token) -> Result<Option<
     used.last_used_at = Set(Some(db.now()));
     Ok(Some(keys.update(used).await?))
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use aura_db::assert_queries;
-    use aura_db::testing::{TestClock, TestDatabase};
-
-    #[aura_db::test(migrations = crate::runner)]
-    async fn a_key_is_found_by_its_token(db: TestDatabase) -> Result<(), Error> {
-        let db = db.with_clock(&TestClock::default());
-        let ada = db.user("ada").await?;
-        let (token, key) = issue(&db.acting_as(ada.id)).await?;
-        assert_eq!((key.owner_id, key.last_used_at), (ada.id, None));
-        let used = assert_queries!(db, 2, async { authenticate(&db, &token).await })?;
-        assert_eq!(used.and_then(|key| key.last_used_at), Some(db.now()));
-        assert_eq!(authenticate(&db, &Token::random()?).await?, None);
-        Ok(())
-    }
-}

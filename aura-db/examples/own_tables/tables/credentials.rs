@@ -59,25 +59,3 @@ pub(crate) fn new(name: &str, payload: &str) -> ActiveModel {
         ..Default::default()
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use aura_db::testing::TestDatabase;
-    use aura_db::{Error, Role};
-
-    #[aura_db::test(migrations = crate::runner)]
-    async fn a_user_has_own_ones_and_an_admin_all(db: TestDatabase) -> Result<(), Error> {
-        let (ada, bob) = (db.user("ada").await?, db.user("bob").await?);
-        let hers = db.restricted_to(&ada).repository::<Entity>();
-        let his = db.restricted_to(&bob).repository::<Entity>();
-        let own = hers.insert(new("GitHub", "hunter2")).await?;
-        assert!(!format!("{own:?}").contains("hunter2"));
-        assert_eq!(his.count(()).await?, 0);
-        let refused = his.delete(own.id).await;
-        assert!(matches!(refused, Err(Error::NotFound { .. })));
-        db.users().set_role(bob.id, Role::Admin).await?;
-        assert_eq!(his.find_by(()).await?, [own]);
-        Ok(())
-    }
-}
