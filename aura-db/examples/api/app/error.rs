@@ -43,7 +43,11 @@ impl ApiError {
 impl From<Error> for ApiError {
     fn from(error: Error) -> Self {
         let status = match &error {
-            Error::Validation(_) | Error::Unsound { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+            Error::Validation(_)
+            | Error::Unsound { .. }
+            | Error::TooLong { .. }
+            | Error::NotNull { .. }
+            | Error::Check { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             Error::Password(PasswordError::Empty | PasswordError::TooLong) => {
                 StatusCode::UNPROCESSABLE_ENTITY
             }
@@ -53,6 +57,7 @@ impl From<Error> for ApiError {
             Error::Conflict { .. }
             | Error::Stale { .. }
             | Error::State { .. }
+            | Error::ForeignKey { .. }
             | Error::OwnsRows { .. } => StatusCode::CONFLICT,
             Error::Busy { .. } | Error::Timeout { .. } | Error::Unavailable { .. } => {
                 tracing::warn!("{}", chain(&error));
