@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aura_db::testing::TestClock;
-use aura_db::users::OwnedRows;
+use aura_db::users::{NewOwner, OwnedRows};
 use aura_db::{Database, Error, NewUser, Role, User, UserChange, UserId};
 use testdb::TestDb;
 
@@ -111,9 +111,15 @@ async fn what_is_owned(db: TestDb) {
     };
     let (acting, alone) = (db.acting_as(admin), db.users());
     let acting = acting.users();
-    acting.transfer(ada, bob).await.expect("transferred");
+    acting
+        .transfer(ada, NewOwner(bob))
+        .await
+        .expect("transferred");
     noted(Some(admin), "transfer").await;
-    alone.transfer(bob, ada).await.expect("transferred");
+    alone
+        .transfer(bob, NewOwner(ada))
+        .await
+        .expect("transferred");
     noted(None, "transfer by nobody").await;
     let deleted = acting.delete(ada, OwnedRows::Delete).await;
     deleted.expect("deleted");

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use aura_db::sea_orm::Statement;
-use aura_db::users::OwnedRows;
+use aura_db::users::{NewOwner, OwnedRows};
 use aura_db::{Database, Error, TypedQuery, UserChange, UserId};
 use testdb::{Backend, TestDb};
 
@@ -21,7 +21,10 @@ async fn opposite_transfers_run_once(test: TestDb) {
         let db = db.clone();
         tokio::spawn(async move {
             for _ in 0..50 {
-                db.users().transfer(from, to).await.expect("transferred");
+                db.users()
+                    .transfer(from, NewOwner(to))
+                    .await
+                    .expect("transferred");
             }
         })
     });

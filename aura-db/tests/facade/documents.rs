@@ -8,6 +8,7 @@ use aura_db::sea_orm::{
     ActiveModelTrait, ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, ExprTrait,
     IntoActiveModel, QueryFilter, QueryResult, Statement,
 };
+use aura_db::workflows::EarlierVersion;
 use aura_db::{
     AgentChange, Database, Document, Error, ExecutionMode, GraphProblem, LogFilter, LogLevel,
     NewAgent, NewExecution, NewLog, NewPlugin, NewWorkflow, Outcome, PageRequest, RowError, UserId,
@@ -84,7 +85,7 @@ async fn workflows_keep_their_text(db: TestDb) {
             assert_eq!(text(kept.as_ref()), *one);
         }
         let back = workflows
-            .restore_version(made.id, 2, 1)
+            .restore_version(made.id, 2, EarlierVersion(1))
             .await
             .expect("back");
         assert_eq!(all(&back), [*one, *one, *one, *other]);

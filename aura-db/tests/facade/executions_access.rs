@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use aura_db::users::NewOwner;
 use aura_db::{
     Database, Error, Execution, ExecutionFilter, ExecutionMode, ExecutionStatus, NewExecution,
     NewWorkflow, Outcome, PageRequest, Restricted, Role, User, WorkflowId,
@@ -208,7 +209,10 @@ async fn a_transfer_moves_the_executions(db: TestDb) {
     let (ada, flow) = owner(&db, "ada", Role::User).await;
     let (bob, _) = owner(&db, "bob", Role::User).await;
     let id = db.executions().enqueue(new(flow)).await.expect("queued").id;
-    db.users().transfer(ada.id, bob.id).await.expect("given");
+    db.users()
+        .transfer(ada.id, NewOwner(bob.id))
+        .await
+        .expect("given");
     let (ada, bob) = (db.restricted_to(&ada), db.restricted_to(&bob));
     assert!(seen(&ada, ExecutionFilter::new()).await.is_empty());
     assert_error!(ada.executions().cancel(id).await, Error::NotFound { .. });

@@ -3,6 +3,7 @@
 
 use aura_db::sea_orm::entity::prelude::*;
 use aura_db::sea_orm::{ActiveValue::Set, Condition, IntoActiveModel, QuerySelect, QueryTrait};
+use aura_db::workflows::EarlierVersion;
 use aura_db::{
     Action, Database, Error, NewWorkflow, PageRequest, Repository, RepositoryEntity, Role, Scope,
     Sort, User, WorkflowId,
@@ -292,7 +293,10 @@ async fn aura_tables_are_hidden_alike(test: TestDb) {
         workflows.get(theirs).await.map(|_| ()),
         workflows.get_details(theirs).await.map(|_| ()),
         workflows.update(theirs, 1, change).await.map(|_| ()),
-        workflows.restore_version(theirs, 1, 1).await.map(|_| ()),
+        workflows
+            .restore_version(theirs, 1, EarlierVersion(1))
+            .await
+            .map(|_| ()),
         workflows.history(theirs, page).await.map(|_| ()),
         workflows.activate(theirs).await.map(|_| ()),
         workflows.duplicate(theirs, None).await.map(|_| ()),

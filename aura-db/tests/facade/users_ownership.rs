@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use aura_db::users::OwnedRows;
+use aura_db::users::{NewOwner, OwnedRows};
 use aura_db::{Database, Error, UserId};
 use testdb::TestDb;
 
@@ -134,7 +134,7 @@ async fn the_heir_has_an_agent_of_that_name(test: TestDb) {
         }
         for result in [
             delete(&db, ada, OwnedRows::TransferTo(bob)).await,
-            db.users().transfer(ada, bob).await.map(|_| ()),
+            db.users().transfer(ada, NewOwner(bob)).await.map(|_| ()),
         ] {
             match result {
                 Err(Error::Conflict {
@@ -156,7 +156,11 @@ async fn the_heir_has_an_agent_of_that_name(test: TestDb) {
         .await;
     delete_agent(&test, buried).await;
     agent(&db, bob, "buried").await;
-    let given = db.users().transfer(ada, bob).await.expect("transferred");
+    let given = db
+        .users()
+        .transfer(ada, NewOwner(bob))
+        .await
+        .expect("transferred");
     assert_eq!((given.workflows, given.agents), (1, 1));
 }
 
@@ -168,8 +172,8 @@ async fn who_can_inherit(test: TestDb) {
     for heir in [gone, 4711.into()] {
         for result in [
             delete(&db, ada, OwnedRows::TransferTo(heir)).await,
-            db.users().transfer(ada, heir).await.map(|_| ()),
-            db.users().transfer(heir, ada).await.map(|_| ()),
+            db.users().transfer(ada, NewOwner(heir)).await.map(|_| ()),
+            db.users().transfer(heir, NewOwner(ada)).await.map(|_| ()),
         ] {
             match result {
                 Err(Error::NotFound { what: "user", key }) => assert_eq!(key, heir.to_string()),
@@ -182,7 +186,10 @@ async fn who_can_inherit(test: TestDb) {
         refused(delete(&db, ada, OwnedRows::TransferTo(ada)).await),
         ["heir"]
     );
-    assert_eq!(refused(db.users().transfer(ada, ada).await), ["heir"]);
+    assert_eq!(
+        refused(db.users().transfer(ada, NewOwner(ada)).await),
+        ["heir"]
+    );
     assert!(db.users().find(ada).await.expect("rows").is_some());
     assert_eq!(workflow_row(&db, one).await.owner_id, ada);
 }
@@ -290,14 +297,22 @@ async fn transferring(test: TestDb) {
     let before = workflow_row(&db, theirs).await;
     clock.advance(Duration::from_secs(1));
 
-    let given = db.users().transfer(ada.id, bob.id).await.expect("given");
+    let given = db
+        .users()
+        .transfer(ada.id, NewOwner(bob.id))
+        .await
+        .expect("given");
     assert_eq!((given.workflows, given.agents), (2, 1));
     assert_eq!(workflow_row(&db, flows[0]).await.owner_id, bob.id);
     assert_eq!(workflow_row(&db, flows[2]).await.owner_id, ada.id);
     assert_eq!(workflow_row(&db, theirs).await, before, "untouched");
     assert_eq!(db.users().get(ada.id).await.expect("there"), ada);
     assert!(opens(&db, &issued).await, "the giver stays");
-    let nothing = db.users().transfer(ada.id, bob.id).await.expect("given");
+    let nothing = db
+        .users()
+        .transfer(ada.id, NewOwner(bob.id))
+        .await
+        .expect("given");
     assert_eq!((nothing.workflows, nothing.agents), (0, 0));
 }
 

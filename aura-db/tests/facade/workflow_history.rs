@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use aura_db::workflows::EarlierVersion;
 use aura_db::{
     Database, Error, NewWorkflow, PageRequest, Workflow, WorkflowChange, WorkflowStatus,
 };
@@ -252,7 +253,7 @@ async fn a_version_is_restored(db: TestDb) {
         .expect("changed");
     let third = db
         .workflows()
-        .restore_version(first.id, 2, 1)
+        .restore_version(first.id, 2, EarlierVersion(1))
         .await
         .expect("restored");
     assert_eq!((third.version, third.name.as_str()), (3, "one"));
@@ -261,7 +262,9 @@ async fn a_version_is_restored(db: TestDb) {
     let second = db.workflows().version(first.id, 2).await.expect("kept");
     assert_eq!(second.name, "two");
     assert_error!(
-        db.workflows().restore_version(first.id, 2, 1).await,
+        db.workflows()
+            .restore_version(first.id, 2, EarlierVersion(1))
+            .await,
         Error::Stale {
             read: 2,
             found: 3,
@@ -269,14 +272,18 @@ async fn a_version_is_restored(db: TestDb) {
         }
     );
     assert_error!(
-        db.workflows().restore_version(first.id, 3, 7).await,
+        db.workflows()
+            .restore_version(first.id, 3, EarlierVersion(7))
+            .await,
         Error::NotFound {
             what: "earlier version",
             ..
         }
     );
     assert_error!(
-        db.workflows().restore_version(4711.into(), 3, 7).await,
+        db.workflows()
+            .restore_version(4711.into(), 3, EarlierVersion(7))
+            .await,
         Error::NotFound {
             what: "workflow",
             ..

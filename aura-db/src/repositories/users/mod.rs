@@ -35,7 +35,7 @@ use sea_orm::{
 
 pub use entity::users::Model as User;
 pub use filter::{UserFilter, UserSort};
-pub use ownership::{OwnedRows, Transferred};
+pub use ownership::{NewOwner, OwnedRows, Transferred};
 
 /// A user to be created.
 #[derive(Debug, Clone)]

@@ -26,6 +26,11 @@ pub enum OwnedRows {
     Delete,
 }
 
+/// Who gets the rows of another user in [`Users::transfer`]: a type of its own, because two
+/// ids next to each other are easily swapped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NewOwner(pub UserId);
+
 /// How many rows changed their owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -75,7 +80,8 @@ impl Users {
     /// Fails with [`Error::NotFound`] when one of them doesn't exist, with
     /// [`Error::Conflict`] when both have an agent of the same name, and with
     /// [`Error::Validation`] when they are the same.
-    pub async fn transfer(&self, from: UserId, to: UserId) -> Result<Transferred, Error> {
+    pub async fn transfer(&self, from: UserId, to: NewOwner) -> Result<Transferred, Error> {
+        let NewOwner(to) = to;
         another(from, to)?;
         self.0
             .atomic(op("transfer", Action::Update), |h| async move {

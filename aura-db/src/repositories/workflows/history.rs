@@ -24,6 +24,11 @@ use serde::Serialize;
 /// So many earlier versions are kept of each workflow; the oldest go first.
 pub const HISTORY: i64 = 100;
 
+/// The version that [`Workflows::restore_version`] goes back to: a type of its own, because
+/// two numbers next to each other are easily swapped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EarlierVersion(pub i64);
+
 projection! {
     /// An earlier version, without its documents.
     #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -115,7 +120,7 @@ impl Workflows {
         &self,
         id: WorkflowId,
         read: i64,
-        version: i64,
+        version: EarlierVersion,
     ) -> Result<Workflow, Error> {
         let op = op("restore_version", Action::Update);
         self.0
@@ -126,7 +131,7 @@ impl Workflows {
                 if read != found {
                     return Err(stale(id, read, found));
                 }
-                let earlier = find_version(&h, id, version).await?;
+                let earlier = find_version(&h, id, version.0).await?;
                 let change = WorkflowChange::new()
                     .name(earlier.name)
                     .description(earlier.description)

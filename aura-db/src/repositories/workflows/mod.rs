@@ -5,6 +5,7 @@
 //! into the history.
 //!
 //! ```
+//! # use aura_db::workflows::EarlierVersion;
 //! # use aura_db::{Error, NewWorkflow, PageRequest, WorkflowChange, WorkflowFilter, testing::TestDatabase};
 //! # use serde_json::json;
 //! # #[tokio::main] async fn main() -> Result<(), Error> {
@@ -23,7 +24,7 @@
 //!     workflows.update(flow.id, 1, change).await,
 //!     Err(Error::Stale { read: 1, found: 2, .. })
 //! ));
-//! workflows.restore_version(flow.id, flow.version, 1).await?;
+//! workflows.restore_version(flow.id, flow.version, EarlierVersion(1)).await?;
 //!
 //! let mine = workflows.list(WorkflowFilter::owner(ada.id), PageRequest::first(50)).await?;
 //! assert_eq!(mine.items[0].name, "Greet");
@@ -46,7 +47,7 @@ use self::change::check;
 pub use self::change::{NewWorkflow, WorkflowChange};
 use self::details::{Detail, details};
 pub use self::filter::{WorkflowFilter, WorkflowSort, WorkflowSummary};
-pub use self::history::{HISTORY, WorkflowVersionSummary};
+pub use self::history::{EarlierVersion, HISTORY, WorkflowVersionSummary};
 pub use self::status::StatusChange;
 pub use entity::workflow_versions::Model as WorkflowVersion;
 pub use entity::workflows::Model as Workflow;

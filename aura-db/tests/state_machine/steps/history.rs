@@ -1,6 +1,7 @@
 //! Calls about the versions of workflows.
 
 use aura_db::sea_orm::ActiveValue::{self, Set};
+use aura_db::workflows::EarlierVersion;
 use aura_db::{Document, WorkflowChange, WorkflowId};
 
 use super::Kinds;
@@ -133,9 +134,11 @@ impl Call {
                     .await
             }
             Self::Version(id, version) => side.told(workflows.version(real(id), *version).await),
-            Self::RestoreVersion(id, found, version) => {
-                side.told(workflows.restore_version(real(id), *found, *version).await)
-            }
+            Self::RestoreVersion(id, found, version) => side.told(
+                workflows
+                    .restore_version(real(id), *found, EarlierVersion(*version))
+                    .await,
+            ),
             Self::PruneHistory(id, keep) => {
                 side.told(workflows.prune_history(real(id), *keep).await)
             }

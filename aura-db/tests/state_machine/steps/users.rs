@@ -1,6 +1,6 @@
 //! Calls about users.
 
-use aura_db::users::OwnedRows;
+use aura_db::users::{NewOwner, OwnedRows};
 use aura_db::{Deleted, NewUser, Role, SessionRequest, UserChange, UserFilter, UserId, UserSort};
 
 use super::Kinds;
@@ -293,7 +293,7 @@ impl Call {
                 side.told(users.delete(real(id), owned).await)
             }
             Self::Transfer(from, to) => {
-                let moved = users.transfer(real(from), real(to)).await;
+                let moved = users.transfer(real(from), NewOwner(real(to))).await;
                 side.told(moved.map(|moved| (moved.workflows, moved.agents)))
             }
             Self::Restore(id) => side.told(users.restore(real(id)).await),
