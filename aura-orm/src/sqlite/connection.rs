@@ -126,15 +126,6 @@ impl CancelOnDrop {
     }
 }
 
-impl CancelOnDrop {
-    /// Lets the statement run to its end, or its timeout.
-    pub(super) fn forget(mut self) -> Option<Self> {
-        // No statement has this number.
-        self.1 = 0;
-        None
-    }
-}
-
 impl Drop for CancelOnDrop {
     fn drop(&mut self) {
         self.0.cancelled.store(self.1, Ordering::Relaxed);

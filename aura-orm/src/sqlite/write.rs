@@ -9,14 +9,18 @@ use sea_orm::Value;
 use tokio::sync::oneshot;
 
 use super::bind;
-use super::connection::{CancelOnDrop, INLINE_BUDGET};
+use super::connection::{CancelOnDrop, INLINE_BUDGET, Options};
 use super::error::{AsSqliteError, Error};
-use super::writer::WriterGuard;
+use super::writer::{LOOK, WriterGuard};
 use crate::{Statement, StatementKind};
 
 /// How long a write that may share its commit may run no statement while others wait.
 /// It is long for a closure that only calls the database, and short for those that wait.
 const SHARED_IDLE: Duration = Duration::from_millis(5);
+
+/// How long a write that got the connection may take to begin while others wait. Nothing
+/// is lost when it is too slow, as on a busy machine: it waits once more.
+const HANDED_IDLE: Duration = Duration::from_millis(100);
 
 /// Statements that are committed together or not at all. Dropped before
 /// [`Write::commit`], they are rolled back.
@@ -69,6 +73,10 @@ fn this_thread() -> u64 {
 
 #[derive(Debug)]
 enum State {
+    /// In the queue for the connection.
+    Waiting,
+    /// It was handed the connection at this moment, and hasn't begun.
+    Handed(WriterGuard, Instant),
     /// Since this moment.
     Parked(WriterGuard, Instant),
     /// A statement is under way.
@@ -79,6 +87,37 @@ enum State {
 }
 
 impl Parked {
+    /// Creates the place for the connection of a write that waits for it.
+    pub(super) fn new(exclusive: bool, options: &Options) -> Arc<Self> {
+        let limit = if exclusive {
+            // Less than what the others wait.
+            options.acquire_timeout.mul_f32(0.75)
+        } else {
+            SHARED_IDLE
+        };
+        Arc::new(Self {
+            state: Mutex::new(State::Waiting),
+            limit,
+            polled_on: AtomicU64::new(0),
+        })
+    }
+
+    /// Puts the connection there for the write that waits.
+    pub(super) fn hand(&self, guard: WriterGuard) {
+        *self.state() = State::Handed(guard, Instant::now());
+    }
+
+    /// Takes what was handed, unless it was reclaimed.
+    pub(super) fn take_handed(&self) -> Option<WriterGuard> {
+        let mut state = self.state();
+        match std::mem::replace(&mut *state, State::InUse) {
+            State::Handed(guard, _) => Some(guard),
+            _ => {
+                *state = State::Waiting;
+                None
+            }
+        }
+    }
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -96,7 +135,7 @@ impl Parked {
                     Error::IdleTimeout(self.limit)
                 })
             }
-            State::InUse | State::Ended => {
+            State::Waiting | State::Handed(..) | State::InUse | State::Ended => {
                 *state = State::Ended;
                 Err(Error::Ended)
             }
@@ -114,30 +153,25 @@ impl Parked {
             return;
         }
         let mut state = self.state();
-        if matches!(&*state, State::Parked(_, since) if since.elapsed() >= self.limit) {
-            let parked = std::mem::replace(&mut *state, State::Reclaimed);
-            drop(state);
-            drop(parked);
-        }
+        let next = match &*state {
+            State::Parked(_, since) if since.elapsed() >= self.limit => State::Reclaimed,
+            State::Handed(_, since) if since.elapsed() >= HANDED_IDLE => State::Waiting,
+            _ => return,
+        };
+        let parked = std::mem::replace(&mut *state, next);
+        drop(state);
+        drop(parked);
     }
 }
 
 impl Write {
-    pub(super) async fn begin(guard: WriterGuard, exclusive: bool) -> Result<Self, Error> {
-        let guard = begin(guard).await?;
-        let limit = if exclusive {
-            // Less than what the others wait.
-            guard.shared.options.acquire_timeout.mul_f32(0.75)
-        } else {
-            SHARED_IDLE
-        };
-        let shared = guard.shared.clone();
-        let parked = Arc::new(Parked {
-            state: Mutex::new(State::Parked(guard, Instant::now())),
-            limit,
-            polled_on: AtomicU64::new(0),
-        });
-        shared.set_holder(&parked);
+    pub(super) async fn begin(
+        parked: Arc<Parked>,
+        guard: WriterGuard,
+        exclusive: bool,
+    ) -> Result<Self, Error> {
+        let guard = begin(&parked, guard).await?;
+        parked.park(guard);
         Ok(Self {
             parked,
             exclusive,
@@ -249,22 +283,16 @@ impl Write {
             }
             if !reads {
                 guard.rollback();
-                guard = begin(guard).await?;
+                guard = begin(&self.parked, guard).await?;
             }
         }
         if kind == StatementKind::BulkWrite {
             guard.set_bulk();
         }
-        // Interrupting a write rolls back the whole transaction, so when its caller
-        // goes it runs to its end, unless it has the transaction to itself.
-        let cancels = reads || guard.is_alone();
+        // Ends with its caller. Interrupting a write rolls back the whole transaction; the
+        // others of its batch run again.
         let (_, deadline) = guard.connection()?;
         let cancel = CancelOnDrop::new(deadline, timeout);
-        let cancel = if cancels {
-            Some(cancel)
-        } else {
-            cancel.forget()
-        };
         let parked = self.parked.clone();
         // In the closure, so that the connection can be reclaimed from a future that is
         // no longer polled.
@@ -290,9 +318,16 @@ impl Write {
     /// will be lost, and after [`Error::Unanswered`] the outcome isn't known.
     pub async fn commit(self) -> Result<(), Error> {
         let guard = self.parked.take(State::Ended)?;
-        let (acknowledgement, committed) = oneshot::channel();
+        let shared = guard.shared.clone();
+        let (acknowledgement, mut committed) = oneshot::channel();
         guard.finish(self.exclusive, acknowledgement)?;
-        committed.await.unwrap_or(Err(Error::Unanswered))
+        loop {
+            match tokio::time::timeout(LOOK, &mut committed).await {
+                Ok(done) => return done.unwrap_or(Err(Error::Unanswered)),
+                // The next write of the batch may do nothing, and no other may wait.
+                Err(_) => shared.reclaim_idle(),
+            }
+        }
     }
 }
 
@@ -310,30 +345,31 @@ fn within<T, E: From<Error> + AsSqliteError>(
 }
 
 /// Begins a write, and waits where it may block when another process holds the file's lock.
-async fn begin(mut guard: WriterGuard) -> Result<WriterGuard, Error> {
+/// Meanwhile the connection can be reclaimed from a future that is no longer polled.
+async fn begin(parked: &Arc<Parked>, mut guard: WriterGuard) -> Result<WriterGuard, Error> {
     match guard.begin() {
-        Err(error) if error.is_busy() => blocking(guard, begin_waiting).await?,
+        Err(error) if error.is_busy() => {
+            let waits = parked.clone();
+            let begun = tokio::task::spawn_blocking(move || {
+                let begun = begin_waiting(&mut guard);
+                waits.park(guard);
+                begun
+            });
+            let begun = begun.await.map_err(|_| Error::Panicked)?;
+            let guard = parked.take(State::InUse)?;
+            begun.map(|()| guard)
+        }
         begun => begun.map(|()| guard),
     }
 }
 
 /// Begins once other processes release the file's lock.
-fn begin_waiting(mut guard: WriterGuard) -> Result<WriterGuard, Error> {
+fn begin_waiting(guard: &mut WriterGuard) -> Result<(), Error> {
     let timeout = guard.shared.options.busy_timeout;
     guard.connection()?.0.busy_timeout(timeout)?;
     let begun = guard.begin();
     guard.connection()?.0.busy_timeout(Duration::ZERO)?;
-    begun.map(|()| guard)
-}
-
-/// Runs a closure with the connection where it may block. It runs to its end also
-/// when the caller is gone, and is then rolled back.
-async fn blocking<T: Send + 'static>(
-    guard: WriterGuard,
-    run: impl FnOnce(WriterGuard) -> T + Send + 'static,
-) -> Result<T, Error> {
-    let done = tokio::task::spawn_blocking(move || run(guard));
-    done.await.map_err(|_| Error::Panicked)
+    begun
 }
 
 fn run_within<T, E: From<Error>>(

@@ -19,7 +19,7 @@ use super::write::{Parked, Write};
 use super::writer_connection::{Acknowledgement, Committed, WriterConnection};
 
 /// How often a waiting write looks whether the connection is used.
-const LOOK: Duration = Duration::from_millis(5);
+pub(super) const LOOK: Duration = Duration::from_millis(5);
 
 /// The connection that writes. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -64,7 +64,7 @@ impl DiskWait {
 struct Queue {
     slot: WriterSlot,
     waiters: VecDeque<Waiter>,
-    /// The last write that began.
+    /// The write that has the connection, or had it last.
     holder: Weak<Parked>,
 }
 
@@ -82,7 +82,10 @@ enum WriterSlot {
 struct Waiter {
     /// Shares its commit with no other write.
     exclusive: bool,
-    grant: oneshot::Sender<WriterGuard>,
+    /// Where the connection is put, which a future that is no longer polled doesn't
+    /// take: from there it can be reclaimed.
+    parked: Weak<Parked>,
+    wake: oneshot::Sender<()>,
 }
 
 /// Exclusive use of the connection. Dropping it rolls back the write that is
@@ -120,7 +123,8 @@ impl Writer {
     /// [`Options::acquire_timeout`]; [`Error::Refused`], [`Error::Moved`] and
     /// [`Error::Closed`].
     pub async fn begin(&self, exclusive: bool) -> Result<Write, Error> {
-        Write::begin(self.acquire(exclusive).await?, exclusive).await
+        let (parked, guard) = self.acquire(exclusive).await?;
+        Write::begin(parked, guard, exclusive).await
     }
 
     /// Keeps all others from writing, for statements that another connection to
@@ -130,7 +134,7 @@ impl Writer {
     ///
     /// As [`Writer::begin`].
     pub async fn lock(&self) -> Result<WriteLock, Error> {
-        let mut guard = self.acquire(true).await?;
+        let (_, mut guard) = self.acquire(true).await?;
         guard.connection()?;
         Ok(WriteLock(Mutex::new(guard)))
     }
@@ -165,43 +169,43 @@ impl Writer {
         let _ = done.await;
     }
 
-    async fn acquire(&self, exclusive: bool) -> Result<WriterGuard, Error> {
-        if self.0.options.file.is_moved() {
-            return Err(Error::Moved);
-        }
-        let granted = {
-            let mut queue = self.0.queue();
-            match std::mem::replace(&mut queue.slot, WriterSlot::InUse) {
-                WriterSlot::Free(writer) => return Ok(WriterGuard::new(self.0.clone(), writer)),
-                WriterSlot::InUse => {}
-                closed => {
-                    queue.slot = closed;
-                    return Err(Error::Closed);
-                }
-            }
-            let (grant, granted) = oneshot::channel();
-            queue.waiters.push_back(Waiter { exclusive, grant });
-            granted
-        };
-        self.wait(granted).await
-    }
-
-    /// Waits for the connection, and reclaims it from a write that does nothing.
-    async fn wait(
-        &self,
-        mut granted: oneshot::Receiver<WriterGuard>,
-    ) -> Result<WriterGuard, Error> {
+    /// Waits for the connection. What has it now is the holder, from which it can be
+    /// reclaimed.
+    async fn acquire(&self, exclusive: bool) -> Result<(Arc<Parked>, WriterGuard), Error> {
         let timeout = self.0.options.acquire_timeout;
         let started = Instant::now();
+        let parked = Parked::new(exclusive, &self.0.options);
         loop {
-            let left = timeout.saturating_sub(started.elapsed());
-            match tokio::time::timeout(left.min(LOOK), &mut granted).await {
-                Ok(guard) => return guard.map_err(|_| Error::Closed),
-                Err(_) if left.is_zero() => return Err(Error::WriterBusy(timeout)),
-                Err(_) => self.0.reclaim_idle(),
+            if self.0.options.file.is_moved() {
+                return Err(Error::Moved);
+            }
+            let mut woken = match self.0.enqueue(exclusive, &parked)? {
+                Turn::Now(guard) => return Ok((parked, guard)),
+                Turn::Later(woken) => woken,
+            };
+            // Reclaims it from a write that does nothing.
+            loop {
+                let left = timeout.saturating_sub(started.elapsed());
+                match tokio::time::timeout(left.min(LOOK), &mut woken).await {
+                    Ok(Ok(())) => break,
+                    Ok(Err(_)) => return Err(Error::Closed),
+                    Err(_) if left.is_zero() => return Err(Error::WriterBusy(timeout)),
+                    Err(_) => self.0.reclaim_idle(),
+                }
+            }
+            // None when it was reclaimed before this future was polled again. Nothing
+            // has run, so it waits once more.
+            if let Some(guard) = parked.take_handed() {
+                return Ok((parked, guard));
             }
         }
     }
+}
+
+/// When a write gets the connection.
+enum Turn {
+    Now(WriterGuard),
+    Later(oneshot::Receiver<()>),
 }
 
 /// Keeps all others from writing while it lives. See [`Writer::lock`].
@@ -226,12 +230,29 @@ impl WriteLock {
 }
 
 impl Shared {
-    /// Notes the write that has the connection.
-    pub(super) fn set_holder(&self, holder: &Arc<Parked>) {
-        self.queue().holder = Arc::downgrade(holder);
+    fn enqueue(self: &Arc<Self>, exclusive: bool, parked: &Arc<Parked>) -> Result<Turn, Error> {
+        let mut queue = self.queue();
+        match std::mem::replace(&mut queue.slot, WriterSlot::InUse) {
+            WriterSlot::Free(writer) => {
+                queue.holder = Arc::downgrade(parked);
+                return Ok(Turn::Now(WriterGuard::new(self.clone(), writer)));
+            }
+            WriterSlot::InUse => {}
+            closed => {
+                queue.slot = closed;
+                return Err(Error::Closed);
+            }
+        }
+        let (wake, woken) = oneshot::channel();
+        queue.waiters.push_back(Waiter {
+            exclusive,
+            parked: Arc::downgrade(parked),
+            wake,
+        });
+        Ok(Turn::Later(woken))
     }
 
-    fn reclaim_idle(&self) {
+    pub(super) fn reclaim_idle(&self) {
         let holder = self.queue().holder.upgrade();
         if let Some(holder) = holder {
             holder.reclaim();
@@ -244,26 +265,29 @@ impl Shared {
 
     /// Hands the connection to the next in the queue; commits first, unless the
     /// next may join the batch.
-    fn hand_over(self: Arc<Self>, mut writer: Box<WriterConnection>) {
+    fn hand_over(self: Arc<Self>, writer: Box<WriterConnection>) {
         loop {
-            let next = {
+            let (next, parked) = {
                 let mut queue = self.queue();
                 let exclusive = queue.waiters.front().map(|next| next.exclusive);
                 if writer.open && (writer.is_full() || exclusive != Some(false)) {
                     drop(queue);
                     return self.commit(writer);
                 }
-                match queue.waiters.pop_front() {
-                    Some(next) => next,
-                    None => return queue.release(writer),
-                }
+                let Some(next) = queue.waiters.pop_front() else {
+                    return queue.release(writer);
+                };
+                let Some(parked) = next.parked.upgrade() else {
+                    continue; // it no longer waits
+                };
+                queue.holder = Arc::downgrade(&parked);
+                (next, parked)
             };
-            let guard = WriterGuard::new(self.clone(), writer);
-            match next.grant.send(guard) {
-                Ok(()) => return,
-                // It no longer waits.
-                Err(mut guard) => writer = guard.writer.take().unwrap_or_default(),
-            }
+            parked.hand(WriterGuard::new(self, writer));
+            // An error means that it has just gone: then `parked` is the last to have
+            // the connection, and hands it over when it is dropped.
+            let _ = next.wake.send(());
+            return;
         }
     }
 

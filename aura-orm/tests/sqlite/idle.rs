@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aura_orm::sqlite::Error;
+use aura_orm::{Statement, StatementKind};
+use futures_util::future::poll_immediate;
 
 use crate::{engine, engine_with, insert, put};
 
@@ -72,4 +74,74 @@ async fn the_batch_of_an_idle_write_is_committed() {
     third.await.expect("it ends").expect("inserted");
     assert_eq!(engine.list().await, ["first", "third"]);
     idle.abort();
+}
+
+/// The connection is handed to a future that isn't polled any more, as in a `select!` whose
+/// other branch writes too.
+async fn who_gets_the_connection_and_is_not_polled(exclusive: bool) {
+    let engine = engine();
+    let holder = engine.begin().await;
+    let mut unpolled = std::pin::pin!(engine.writer.begin(exclusive));
+    assert!(poll_immediate(unpolled.as_mut()).await.is_none());
+    holder.commit().await.expect("committed");
+    engine.insert("other").await.expect("it needn't wait long");
+    let late = insert(unpolled.await.expect("it begins"), "late").await;
+    late.expect("inserted");
+    assert_eq!(engine.list().await, ["other", "late"]);
+}
+
+#[tokio::test]
+async fn the_connection_of_an_unpolled_future_goes_to_the_next() {
+    who_gets_the_connection_and_is_not_polled(false).await;
+    who_gets_the_connection_and_is_not_polled(true).await;
+}
+
+/// A write that has finished commits although the next of its batch does nothing, and
+/// although no other waits.
+#[tokio::test]
+async fn a_finished_write_waits_for_no_idle_one() {
+    let engine = Arc::new(engine());
+    let mut first = engine.begin().await;
+    put(&mut first, "first").await.expect("inserted");
+    let mut unpolled = std::pin::pin!(engine.writer.begin(false));
+    assert!(poll_immediate(unpolled.as_mut()).await.is_none());
+    first.commit().await.expect("committed");
+    let mut second = unpolled.await.expect("it begins");
+    put(&mut second, "second").await.expect("inserted");
+    let idle = engine.queued(|mut write| async move {
+        put(&mut write, "idle").await?;
+        std::future::pending().await
+    });
+    let idle = idle.await;
+    second.commit().await.expect("committed");
+    assert_eq!(engine.list().await, ["first", "second"]);
+    idle.abort();
+}
+
+/// Its batch is run again, and the connection is free.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_write_in_a_batch_ends_with_its_caller() {
+    let engine = Arc::new(engine_with(|options| options.statement_timeout = None));
+    let mut first = engine.begin().await;
+    put(&mut first, "first").await.expect("inserted");
+    let endless = {
+        let engine = engine.clone();
+        tokio::spawn(async move {
+            let mut write = engine.begin().await;
+            let endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)
+                INSERT INTO t (x) SELECT 'endless' FROM n WHERE i < 0";
+            let endless = Statement::new(StatementKind::BulkWrite, endless, Vec::new());
+            write.execute(endless).await
+        })
+    };
+    tokio::task::yield_now().await;
+    let committing = tokio::spawn(first.commit());
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    endless.abort();
+    let first = committing.await.expect("it ends");
+    assert!(
+        matches!(first, Ok(()) | Err(Error::BatchRolledBack)),
+        "{first:?}"
+    );
+    engine.insert("free").await.expect("it needn't wait long");
 }
