@@ -17,6 +17,8 @@ testdb::both!(
     a_read_that_is_dropped_leaves_the_pool_whole,
     own_statements_end_in_their_time,
     own_statements_end_with_their_callers,
+    many_callers_that_go_at_once_keep_no_connection,
+    a_statement_given_up_ends_inside_its_transaction,
 );
 
 /// Statements of an application that take years, for each way to run one.
@@ -71,16 +73,71 @@ async fn own_statements_end_with_their_callers(test: TestDb) {
     let reading = db.fetch_one(TypedQuery::<i64>::sql(own(READS)));
     let given_up = tokio::time::timeout(Duration::from_millis(50), reading).await;
     assert!(given_up.is_err());
-    if test.backend() == Backend::Postgres {
-        let running = "SELECT pid::text AS line FROM pg_stat_activity WHERE datname = \
-             current_database() AND pid <> pg_backend_pid() AND state = 'active'";
-        let mut looks = 0;
-        while !test.lines(running).await.is_empty() {
-            looks += 1;
-            assert!(looks < 100, "a statement runs on without its caller");
-            tokio::time::sleep(Duration::from_millis(50)).await;
+    nothing_runs(&test).await;
+    db.close().await;
+}
+
+/// Waits until the server runs no statement of the test.
+async fn nothing_runs(test: &TestDb) {
+    if test.backend() == Backend::Sqlite {
+        return;
+    }
+    let running = "SELECT pid::text AS line FROM pg_stat_activity WHERE datname = \
+         current_database() AND pid <> pg_backend_pid() AND state = 'active'";
+    let mut looks = 0;
+    while !test.lines(running).await.is_empty() {
+        looks += 1;
+        assert!(looks < 200, "a statement runs on without its caller");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// More than there may be cancel requests at once, and again and again: the server never
+/// works for more than the pool has connections.
+async fn many_callers_that_go_at_once_keep_no_connection(test: TestDb) {
+    const CONNECTIONS: u32 = 8;
+    let mut config = test.plain_config();
+    (config.pool.max, config.statement_timeout) = (CONNECTIONS, None);
+    let db = Database::connect(config).await.expect("it connects");
+    let ada = user(&db, "ada").await;
+    for _ in 0..4 {
+        let reads = (0..CONNECTIONS).map(|_| {
+            let reading = db.fetch_one(TypedQuery::<i64>::sql(own(READS)));
+            tokio::time::timeout(Duration::from_millis(100), reading)
+        });
+        for given_up in futures_util::future::join_all(reads).await {
+            assert!(!matches!(given_up, Ok(Ok(_))));
+        }
+        if test.backend() == Backend::Postgres {
+            let open = "SELECT pid::text AS line FROM pg_stat_activity WHERE datname = \
+                 current_database() AND pid <> pg_backend_pid() \
+                 AND backend_type = 'client backend'";
+            let open = test.lines(open).await.len();
+            assert!(open <= CONNECTIONS as usize, "{open} connections");
         }
     }
+    assert_eq!(db.users().get(ada.id).await.expect("there").name, "ada");
+    nothing_runs(&test).await;
+    db.close().await;
+}
+
+/// The transaction goes on living, in a closure that does something else.
+async fn a_statement_given_up_ends_inside_its_transaction(test: TestDb) {
+    let mut config = test.plain_config();
+    config.statement_timeout = None;
+    let db = Database::connect(config).await.expect("it connects");
+    let done = db.transaction(|tx| {
+        let test = &test;
+        async move {
+            let reading = tx.fetch_one(TypedQuery::<i64>::sql(own(READS)));
+            let given_up = tokio::time::timeout(Duration::from_millis(100), reading).await;
+            assert!(given_up.is_err());
+            nothing_runs(test).await;
+            Ok::<_, Error>(())
+        }
+    });
+    assert_error!(done.await, Error::Aborted);
+    user(&db, "ada").await;
     db.close().await;
 }
 

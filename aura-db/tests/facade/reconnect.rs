@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aura_db::entity::users;
-use aura_db::sea_orm::{EntityTrait, Statement};
+use aura_db::sea_orm::{DbBackend, EntityTrait, Statement};
 use aura_db::{Config, Database, Error, Target, TypedQuery, UserChange, UserId, WorkflowId};
 use testdb::TestDb;
 use tokio::sync::Barrier;
@@ -16,7 +16,7 @@ use crate::support::{assert_error, user};
 
 testdb::postgres!(migrated:
     a_changed_column_fails_no_statement, a_read_only_server_is_left,
-    an_idle_transaction_is_ended, a_rotated_password_is_read_again,
+    a_lost_statement_is_prepared_again, an_idle_transaction_is_ended, a_rotated_password_is_read_again,
     a_transaction_begins_with_its_first_statement, an_ended_connection_begins_no_transaction,
 );
 
@@ -41,6 +41,12 @@ async fn work(db: &Database, id: UserId, flow: WorkflowId) {
         .map(|task| {
             let (db, barrier) = (db.clone(), barrier.clone());
             tokio::spawn(async move {
+                // It can't be run again as a closure can.
+                let begun = db.begin().await?;
+                begun.users().get(id).await?;
+                let all = tokio::time::timeout(Duration::from_secs(1), barrier.wait());
+                let _ = all.await;
+                begun.commit().await?;
                 db.transaction(|tx| {
                     let barrier = barrier.clone();
                     async move {
@@ -82,6 +88,30 @@ async fn a_changed_column_fails_no_statement(test: TestDb) {
     ] {
         test.execute(change).await;
         work(&db, ada, flow).await;
+    }
+    db.close().await;
+}
+
+async fn lose(db: &Database) {
+    let lose = Statement::from_string(DbBackend::Postgres, "DEALLOCATE ALL");
+    let lost = db.fetch_all(TypedQuery::<()>::sql(lose)).await;
+    lost.expect("lost");
+}
+
+/// As by an application's own SQL, or a pooler that hands a session on.
+async fn a_lost_statement_is_prepared_again(test: TestDb) {
+    let mut config = test.plain_config();
+    config.pool.max = 1;
+    let db = Database::connect(config).await.expect("it connects");
+    let ada = user(&db, "ada").await.id;
+    for _ in 0..2 {
+        db.users().get(ada).await.expect("there");
+        lose(&db).await;
+        db.users().get(ada).await.expect("there");
+        lose(&db).await;
+        let begun = db.begin().await.expect("begun");
+        begun.users().get(ada).await.expect("there");
+        begun.commit().await.expect("committed");
     }
     db.close().await;
 }

@@ -30,8 +30,8 @@ impl<X> Executor<X> {
     ) -> Result<T, Error> {
         let reads = kind == StatementKind::Read;
         let context = if reads { "reading" } else { "writing" };
-        let _permit = self.acquire_permit(postgres.permits()).await?;
-        let mut connection = postgres.acquire().await.context(context)?;
+        let permit = self.acquire_permit(postgres.permits()).await?;
+        let mut connection = postgres.acquire(permit).await.context(context)?;
         run(&mut connection).await.map_err(|error| {
             if reads {
                 Error::of_postgres(context, error)
@@ -69,15 +69,14 @@ impl<X> Executor<X> {
         begin: Begin,
         alone: bool,
     ) -> Result<Arc<TransactionState>, Error> {
-        let (connection, permit) = match &self.shared.backend {
-            Backend::Sqlite(sqlite) => (self.begin_on_sqlite(sqlite, begin, alone).await?, None),
+        Ok(TransactionState::new(match &self.shared.backend {
+            Backend::Sqlite(sqlite) => self.begin_on_sqlite(sqlite, begin, alone).await?,
             Backend::Postgres(postgres) => {
                 let permit = self.acquire_permit(postgres.permits()).await?;
-                let connection = postgres.begin(begin.isolation).await.context(BEGINNING)?;
-                (TxConnection::Postgres(connection.into()), Some(permit))
+                let connection = postgres.begin(begin.isolation, permit).await;
+                TxConnection::Postgres(connection.context(BEGINNING)?.into())
             }
-        };
-        Ok(TransactionState::new(connection, permit))
+        }))
     }
 
     async fn begin_on_sqlite(

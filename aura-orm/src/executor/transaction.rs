@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rand::RngExt;
-use tokio::sync::{OwnedSemaphorePermit, RwLock};
+use tokio::sync::RwLock;
 
 use crate::error::Error;
 use crate::executor::context::{CommitHook, Executor};
@@ -79,7 +79,6 @@ struct State {
     changed: u64,
     /// Run after the commit.
     hooks: Vec<CommitHook>,
-    permit: Option<OwnedSemaphorePermit>,
 }
 
 /// Why a transaction can't be committed.
@@ -116,7 +115,7 @@ impl Drop for StatementGuard<'_> {
 }
 
 impl TransactionState {
-    pub(super) fn new(connection: TxConnection, permit: Option<OwnedSemaphorePermit>) -> Arc<Self> {
+    pub(super) fn new(connection: TxConnection) -> Arc<Self> {
         Arc::new(Self {
             owner: connection.owner(),
             connection: RwLock::new(Some(connection)),
@@ -126,7 +125,6 @@ impl TransactionState {
                 failed: None,
                 changed: 0,
                 hooks: Vec::new(),
-                permit,
             }),
         })
     }
@@ -170,14 +168,13 @@ impl TransactionState {
             return Err(Error::Ended);
         };
         // Only now: another task's statement may have failed during the wait.
-        let (permit, spoilt) = {
+        let spoilt = {
             let mut state = self.state();
             state.levels.clear();
-            (state.permit.take(), state.failed.is_some())
+            state.failed.is_some()
         };
         let (wanted, commit) = (commit, commit && !spoilt);
         let ended = connection.end(commit).await;
-        drop(permit);
         if wanted && spoilt {
             return Err(Error::Aborted);
         }

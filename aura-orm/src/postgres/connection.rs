@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use scopeguard::ScopeGuard;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_postgres::Row;
 
 use super::error::Error;
@@ -40,8 +42,8 @@ pub enum Isolation {
 pub struct PooledConnection {
     pool: Arc<PoolInner>,
     session: Option<Box<Session>>,
-    /// A statement is under way.
-    in_flight: bool,
+    /// Released when the session is back in the pool, or its statement has ended.
+    permit: Option<OwnedSemaphorePermit>,
     /// Begins a transaction, together with its first statement.
     begin: Option<String>,
     /// A transaction was begun, and its end is not known.
@@ -84,11 +86,15 @@ impl<D: RowDecoder> Rows<D> {
 }
 
 impl PooledConnection {
-    pub(super) fn new(pool: Arc<PoolInner>, session: Box<Session>) -> Self {
+    pub(super) fn new(
+        pool: Arc<PoolInner>,
+        session: Box<Session>,
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> Self {
         Self {
             pool,
             session: Some(session),
-            in_flight: false,
+            permit,
             begin: None,
             in_transaction: false,
             discard: false,
@@ -111,7 +117,7 @@ impl PooledConnection {
                 Ok(Err(_)) => return false,
                 Err(_) => {
                     // The others are silent too; to ask each would take as long again.
-                    self.pool.discard_idle();
+                    self.pool.discard_all();
                     return false;
                 }
             }
@@ -151,6 +157,11 @@ impl PooledConnection {
         }
     }
 
+    /// Closes the connection, for another one with its permit.
+    pub(super) fn into_permit(mut self) -> Option<OwnedSemaphorePermit> {
+        self.permit.take()
+    }
+
     pub(super) fn pool(&self) -> &Arc<PoolInner> {
         &self.pool
     }
@@ -186,7 +197,8 @@ impl PooledConnection {
 
     /// Replaces a connection that has ended before anything was committed on it.
     async fn replace(&mut self) -> Result<(), Error> {
-        *self = Box::pin(self.pool.acquire()).await?;
+        let permit = self.permit.take();
+        *self = Box::pin(self.pool.acquire(permit)).await?;
         self.in_transaction = true;
         Ok(())
     }
@@ -202,18 +214,13 @@ impl PooledConnection {
         if let Some(begin) = self.begin.take() {
             return self.run_first(begin, statement, arrived).await;
         }
-        let prepare = self.pool.prepares() && !statement.once;
         match self.run_once(None, statement, arrived).await {
-            Err(error) if error.is_outdated_plan() && self.in_transaction => {
-                self.discard = true;
-                Err(error)
-            }
             Err(error) if error.is_outdated_plan() => {
-                self.watched(async move |session: &mut Session| {
-                    session.clear_prepared();
-                    session.run(None, statement, prepare, arrived).await
-                })
-                .await
+                self.pool.note_changed_schema();
+                if self.in_transaction {
+                    return Err(error);
+                }
+                self.run_once(None, statement, arrived).await
             }
             done => done,
         }
@@ -226,7 +233,9 @@ impl PooledConnection {
         arrived: &mut (impl FnMut(&Row) + Send),
     ) -> Result<u64, Error> {
         let prepare = self.pool.prepares() && !statement.once;
+        let schema = self.pool.schema();
         self.watched(async move |session: &mut Session| {
+            session.prepare_for(schema);
             session.run(begin, statement, prepare, arrived).await
         })
         .await
@@ -251,10 +260,10 @@ impl PooledConnection {
                 self.replace().await?;
                 self.run_once(Some(&begin), statement, arrived).await
             }
-            Err(error) => {
-                // Outdated statements would be refused again.
-                self.discard |= error.is_outdated_plan();
-                Err(error)
+            Err(error) if error.is_outdated_plan() && !any => {
+                self.pool.note_changed_schema();
+                self.send("ROLLBACK").await?;
+                self.run_once(Some(&begin), statement, arrived).await
             }
             done => done,
         }
@@ -278,9 +287,6 @@ impl PooledConnection {
     ///
     /// As [`PooledConnection::query`].
     pub async fn end(&mut self, commit: bool) -> Result<(), Error> {
-        if self.in_flight {
-            self.abandon();
-        }
         if self.begin.take().is_some() || self.session.is_none() && !commit {
             // Nothing was sent; or it is closed, which rolls back.
             return Ok(());
@@ -297,13 +303,12 @@ impl PooledConnection {
         &mut self,
         run: impl AsyncFnOnce(&mut Session) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        if self.in_flight {
-            // The statement before was dropped, and may run for ever.
-            self.abandon();
-        }
-        let session = self.session.as_mut().ok_or(Error::Closed)?;
-        self.in_flight = true;
-        let done = session.within_limit(run).await.unwrap_or_else(|| {
+        // Dropped in between, the statement may run for ever.
+        let mut in_flight = scopeguard::guard(&mut *self, Self::abandon);
+        let session = in_flight.session.as_mut().ok_or(Error::Closed)?;
+        let done = session.within_limit(run).await;
+        ScopeGuard::into_inner(in_flight);
+        let done = done.unwrap_or_else(|| {
             let limit = self.pool.response_timeout().unwrap_or_default();
             Err(if self.pool.prepares() {
                 Error::TimedOut(limit)
@@ -312,14 +317,13 @@ impl PooledConnection {
             })
         });
         match &done {
-            Ok(_) => self.in_flight = false,
+            Ok(_) => {}
             Err(Error::TimedOut(_) | Error::StatementTimedOut(_)) => {
                 // Cancels the statement. The others may have ended too.
                 self.pool.check_idle();
                 self.abandon();
             }
             Err(error) => {
-                self.in_flight = false;
                 if error.ends_connection() {
                     self.discard = true;
                     self.pool.check_idle();
@@ -327,7 +331,7 @@ impl PooledConnection {
                     // read_only_sql_transaction: the others lead to the same server, which
                     // answers pings.
                     self.discard = true;
-                    self.pool.discard_idle();
+                    self.pool.discard_all();
                 }
             }
         }
@@ -336,18 +340,14 @@ impl PooledConnection {
 
     /// Gives the session up while its statement runs.
     fn abandon(&mut self) {
-        self.in_flight = false;
         if let Some(session) = self.session.take() {
-            self.pool.cancel(session);
+            self.pool.cancel(session, self.permit.take());
         }
     }
 }
 
 impl Drop for PooledConnection {
     fn drop(&mut self) {
-        if self.in_flight {
-            return self.abandon();
-        }
         let Some(session) = self.session.take() else {
             return;
         };

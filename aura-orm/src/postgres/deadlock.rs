@@ -56,8 +56,7 @@ impl DeadlockTimeout {
 }
 
 async fn ask(pool: &Arc<PoolInner>) -> Option<bool> {
-    let _permit = pool.permits().try_acquire_owned().ok()?;
-    let mut connection = pool.acquire().await.ok()?;
+    let mut connection = pool.acquire_spare().await?;
     let ask = Statement::new(StatementKind::Read, ASK, Vec::new());
     let mut rows = Rows::<bool>::new(1);
     let mut arrived = |row: &Row| rows.arrived(row);

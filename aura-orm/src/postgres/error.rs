@@ -151,12 +151,14 @@ impl Error {
     }
 
     /// Returns whether a prepared statement was refused because its rows have changed since
-    /// ("cached plan must not change result type"). Nothing was done.
+    /// ("cached plan must not change result type"), or because the session has lost it, as
+    /// after DEALLOCATE. Nothing was done.
     #[must_use]
     pub fn is_outdated_plan(&self) -> bool {
         self.refusal().is_some_and(|refused| {
-            *refused.code() == SqlState::FEATURE_NOT_SUPPORTED
-                && refused.routine() == Some("RevalidateCachedQuery")
+            *refused.code() == SqlState::INVALID_SQL_STATEMENT_NAME
+                || *refused.code() == SqlState::FEATURE_NOT_SUPPORTED
+                    && refused.routine() == Some("RevalidateCachedQuery")
         })
     }
 

@@ -74,8 +74,7 @@ impl PooledConnection {
         let values = vec![name.0.as_str().into(), name.1.as_str().into()];
         let query = Statement::new(StatementKind::Read, COLUMNS, values);
         let names = if self.in_transaction() {
-            let _permit = pool.permits().try_acquire_owned().ok()?;
-            let mut other = pool.acquire().await.ok()?;
+            let mut other = pool.acquire_spare().await?;
             other.names(&query).await?
         } else {
             self.names(&query).await?

@@ -1,5 +1,6 @@
 //! The pool.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -33,6 +34,9 @@ const END_TIMEOUT: Duration = Duration::from_millis(20);
 /// How long a cancel request may take.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long to wait for the turn of a cancel request.
+const CANCEL_TURN: Duration = Duration::from_secs(5);
+
 /// Cancel requests at the same time; each is a connection with a handshake of its own.
 const MAX_CANCELS: usize = 4;
 
@@ -58,6 +62,10 @@ pub(super) struct PoolInner {
     /// Where connections are closed, also from outside of it.
     runtime: tokio::runtime::Handle,
     idle: Mutex<Idle>,
+    /// Counts changes of the schema that were noticed.
+    schema: AtomicU64,
+    /// Counts how often all connections were found to lead to a server that is no use.
+    server: AtomicU64,
     pipelines: Pipelines,
     keys: Keys,
     deadlock_timeout: DeadlockTimeout,
@@ -92,10 +100,22 @@ impl PoolInner {
         self.prepares
     }
 
+    /// Returns the number of changes of the schema that were noticed.
+    pub(super) fn schema(&self) -> u64 {
+        self.schema.load(Ordering::Relaxed)
+    }
+
+    /// Has each connection prepare its statements anew: those of the others are refused
+    /// like the one that was.
+    pub(super) fn note_changed_schema(&self) {
+        self.schema.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Returns a session to the pool.
     pub(super) fn put(self: &Arc<Self>, session: Box<Session>) {
         let mut idle = self.idle();
-        if idle.closed || session.age() > MAX_LIFETIME {
+        let is_old = session.age() > MAX_LIFETIME || session.server != self.server();
+        if idle.closed || is_old {
             drop(idle);
             return self.close_session(session);
         }
@@ -113,8 +133,13 @@ impl PoolInner {
         self.runtime.spawn(session.close());
     }
 
-    /// Closes all idle connections, and those that are shared when they are idle.
-    pub(super) fn discard_idle(&self) {
+    fn server(&self) -> u64 {
+        self.server.load(Ordering::Relaxed)
+    }
+
+    /// Closes all idle connections, and those that are shared or in use when they are idle.
+    pub(super) fn discard_all(&self) {
+        self.server.fetch_add(1, Ordering::Relaxed);
         self.pipelines.replace();
         let connections = std::mem::take(&mut self.idle().connections);
         for (session, _) in connections {
@@ -133,9 +158,14 @@ impl PoolInner {
     }
 
     /// Ends a session whose statement still runs: cancels it, unless it ends by itself.
-    pub(super) fn cancel(self: &Arc<Self>, mut session: Box<Session>) {
+    /// Until then it counts as open, and keeps its permit: otherwise callers that go one
+    /// after the other would keep more of the server than `DB_POOL_MAX`.
+    pub(super) fn cancel(
+        self: &Arc<Self>,
+        mut session: Box<Session>,
+        permit: Option<OwnedSemaphorePermit>,
+    ) {
         let pool = self.clone();
-        pool.idle().open -= 1;
         self.runtime.spawn(async move {
             // Answered after all that is under way.
             let ended = tokio::time::timeout(END_TIMEOUT, session.ping()).await;
@@ -144,17 +174,21 @@ impl PoolInner {
                 let _ = tokio::time::timeout(CANCEL_TIMEOUT, session.ping()).await;
             }
             session.close().await;
+            pool.idle().open -= 1;
+            drop(permit);
         });
     }
 
-    /// Asks the server to cancel a statement. Returns whether it was asked.
+    /// Asks the server to cancel a statement, when it is this one's turn. Returns whether it
+    /// was asked.
     async fn request_cancel(&self, token: CancelToken) -> bool {
-        let Ok(_permit) = self.cancels.try_acquire() else {
+        let turn = tokio::time::timeout(CANCEL_TURN, self.cancels.acquire()).await;
+        let Ok(Ok(_turn)) = turn else {
             return false;
         };
         let request = self.connector.cancel(token);
-        let _ = tokio::time::timeout(CANCEL_TIMEOUT, request).await;
-        true
+        let asked = tokio::time::timeout(CANCEL_TIMEOUT, request).await;
+        asked.is_ok()
     }
 
     pub(super) fn pipelines(&self) -> &Pipelines {
@@ -167,10 +201,6 @@ impl PoolInner {
 
     pub(super) fn deadlock_timeout(&self) -> &DeadlockTimeout {
         &self.deadlock_timeout
-    }
-
-    pub(super) fn permits(&self) -> Arc<Semaphore> {
-        self.permits.clone()
     }
 
     /// Runs a task in the pool's runtime.
@@ -232,7 +262,10 @@ impl PoolInner {
     }
 
     /// Takes the session that was used last and is alive.
-    async fn take(self: &Arc<Self>) -> Result<Option<PooledConnection>, Error> {
+    async fn take(
+        self: &Arc<Self>,
+        permit: &mut Option<OwnedSemaphorePermit>,
+    ) -> Result<Option<PooledConnection>, Error> {
         loop {
             let next = {
                 let mut idle = self.idle();
@@ -245,22 +278,28 @@ impl PoolInner {
                 return Ok(None);
             };
             let quiet = since.elapsed() >= PING_AFTER;
-            let mut connection = PooledConnection::new(self.clone(), session);
+            let mut connection = PooledConnection::new(self.clone(), session, permit.take());
             if connection.is_alive(quiet.then_some(PING_TIMEOUT)).await {
                 return Ok(Some(connection));
             }
+            *permit = connection.into_permit();
         }
     }
 
-    /// Opens a session. A server that is starting is tried again until the timeout.
-    async fn open(self: &Arc<Self>) -> Result<PooledConnection, Error> {
+    /// Opens a session. A server that is starting is tried again until the timeout. What
+    /// was begun before a call of [`PoolInner::discard_all`] counts as discarded.
+    async fn open(
+        self: &Arc<Self>,
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> Result<PooledConnection, Error> {
         let timeout = self.connector.config().pool.connection_timeout;
         let started = Instant::now();
         let mut pause = FIRST_PAUSE;
         loop {
+            let server = self.server();
             let left = timeout.saturating_sub(started.elapsed());
             let error = match self.connector.connect(left).await {
-                Ok(opened) => return Ok(self.opened(opened)),
+                Ok(opened) => return Ok(self.opened(opened, server, permit)),
                 Err(error) => error,
             };
             let silent = matches!(error, ConnectError::Silent(_));
@@ -272,17 +311,31 @@ impl PoolInner {
         }
     }
 
-    pub(super) async fn acquire(self: &Arc<Self>) -> Result<PooledConnection, Error> {
-        match self.take().await? {
+    pub(super) async fn acquire(
+        self: &Arc<Self>,
+        mut permit: Option<OwnedSemaphorePermit>,
+    ) -> Result<PooledConnection, Error> {
+        match self.take(&mut permit).await? {
             Some(connection) => Ok(connection),
-            None => Box::pin(self.open()).await,
+            None => Box::pin(self.open(permit)).await,
         }
     }
 
-    fn opened(self: &Arc<Self>, opened: Opened) -> PooledConnection {
+    /// Acquires a connection unless each has a user. Waits for none.
+    pub(super) async fn acquire_spare(self: &Arc<Self>) -> Option<PooledConnection> {
+        let permit = self.permits.clone().try_acquire_owned().ok()?;
+        self.acquire(Some(permit)).await.ok()
+    }
+
+    fn opened(
+        self: &Arc<Self>,
+        opened: Opened,
+        server: u64,
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> PooledConnection {
         self.idle().open += 1;
-        let session = Session::new(opened, self.response_timeout);
-        PooledConnection::new(self.clone(), session)
+        let session = Session::new(opened, self.response_timeout, server);
+        PooledConnection::new(self.clone(), session, permit)
     }
 }
 
@@ -360,29 +413,30 @@ impl Pool {
             cancels: Arc::new(Semaphore::new(MAX_CANCELS)),
             runtime: tokio::runtime::Handle::current(),
             idle: Mutex::default(),
+            schema: AtomicU64::new(0),
+            server: AtomicU64::new(0),
             pipelines: Pipelines::default(),
             keys: Keys::default(),
             deadlock_timeout: DeadlockTimeout::default(),
             connector,
         }));
-        drop(pool.0.opened(first));
+        drop(pool.0.opened(first, 0, None));
         Ok(pool)
     }
 
-    /// Returns the semaphore with a permit for each connection. Hold one while a
-    /// connection is in use.
+    /// Returns the semaphore with a permit for each connection.
     #[must_use]
     pub fn permits(&self) -> &Arc<Semaphore> {
         &self.0.permits
     }
 
-    /// Acquires a connection, or opens one. The caller holds a permit.
+    /// Acquires a connection, or opens one, which keeps the permit.
     ///
     /// # Errors
     ///
     /// [`Error::Connect`] and [`Error::Closed`].
-    pub async fn acquire(&self) -> Result<PooledConnection, Error> {
-        self.0.acquire().await
+    pub async fn acquire(&self, permit: OwnedSemaphorePermit) -> Result<PooledConnection, Error> {
+        self.0.acquire(Some(permit)).await
     }
 
     /// Acquires a connection for a transaction, which begins together with its first
@@ -392,8 +446,12 @@ impl Pool {
     /// # Errors
     ///
     /// As [`Pool::acquire`].
-    pub async fn begin(&self, isolation: Isolation) -> Result<PooledConnection, Error> {
-        let mut connection = self.acquire().await?;
+    pub async fn begin(
+        &self,
+        isolation: Isolation,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<PooledConnection, Error> {
+        let mut connection = self.acquire(permit).await?;
         connection.begin(isolation);
         Ok(connection)
     }

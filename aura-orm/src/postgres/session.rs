@@ -32,6 +32,10 @@ pub(super) struct Session {
     driver: Driver,
     timer: Option<Timer>,
     prepared: PreparedStatements,
+    /// The schema that they were prepared for. See [`Session::prepare_for`].
+    schema: u64,
+    /// Which of the servers that the pool was led to, one after the other, it is on.
+    pub(super) server: u64,
     opened: Instant,
 }
 
@@ -126,7 +130,11 @@ impl Driver {
 
 impl Session {
     /// `limit` is how long to wait for the answer to a statement.
-    pub(super) fn new((client, connection): Opened, limit: Option<Duration>) -> Box<Self> {
+    pub(super) fn new(
+        (client, connection): Opened,
+        limit: Option<Duration>,
+        server: u64,
+    ) -> Box<Self> {
         Box::new(Self {
             client,
             driver: Driver {
@@ -135,6 +143,8 @@ impl Session {
             },
             timer: limit.map(Timer::new),
             prepared: PreparedStatements::default(),
+            schema: 0,
+            server,
             opened: Instant::now(),
         })
     }
@@ -174,9 +184,12 @@ impl Session {
         self.client.cancel_token()
     }
 
-    /// Forgets the prepared statements.
-    pub(super) fn clear_prepared(&mut self) {
-        self.prepared = PreparedStatements::default();
+    /// Forgets the prepared statements when the schema has changed since, by the pool's count
+    /// of its changes.
+    pub(super) fn prepare_for(&mut self, schema: u64) {
+        if std::mem::replace(&mut self.schema, schema) != schema {
+            self.prepared = PreparedStatements::default();
+        }
     }
 
     /// Runs SQL without values or rows.

@@ -110,13 +110,11 @@ impl Parked {
     /// Takes what was handed, unless it was reclaimed.
     pub(super) fn take_handed(&self) -> Option<WriterGuard> {
         let mut state = self.state();
-        match std::mem::replace(&mut *state, State::InUse) {
-            State::Handed(guard, _) => Some(guard),
-            _ => {
-                *state = State::Waiting;
-                None
-            }
+        if let State::Handed(guard, _) = std::mem::replace(&mut *state, State::InUse) {
+            return Some(guard);
         }
+        *state = State::Waiting;
+        None
     }
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
