@@ -21,6 +21,7 @@ mod extremes;
 mod given_up;
 mod injection;
 mod logs;
+mod logs_bounds;
 mod logs_follow;
 mod logs_own;
 mod logs_prune;

@@ -18,6 +18,7 @@
 
 mod append_batch;
 mod filter;
+mod gap_queries;
 mod gap_tracker;
 #[cfg(test)]
 mod plans;
