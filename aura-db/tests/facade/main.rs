@@ -5,6 +5,7 @@ mod access;
 mod agents;
 mod app_migrations;
 mod audit;
+mod batches;
 mod budget;
 mod clock_steps;
 mod connections;
