@@ -5,6 +5,8 @@ use aura_orm::{Cause, RowError, at_most};
 use entity::{Action, ExecutionId, UserId, WorkflowId};
 use sea_orm::DbErr;
 
+use crate::password::PasswordError;
+
 /// An operation that failed.
 ///
 /// `Display` says what happened and what to do; what the database or the driver
@@ -174,15 +176,14 @@ pub enum Error {
         source: Cause,
     },
     /// No connection was free, or somebody else held a lock, for too long; or
-    /// transactions kept colliding. Worth another try.
-    #[error(
-        "{context}: the database is busy (see DB_POOL_MAX and DB_POOL_CONNECTION_TIMEOUT; inside a \
-         transaction use its own handle); try again"
-    )]
+    /// transactions kept colliding; or too many passwords are being hashed. Worth
+    /// another try.
+    #[error("{context}: {}", busy(source.as_ref()))]
     Busy {
         /// What was being done.
         context: &'static str,
-        /// What the database said.
+        /// What the database said; a [`PasswordError`] when too many passwords are being
+        /// hashed.
         source: Option<Cause>,
     },
     /// A statement was cancelled by `DB_STATEMENT_TIMEOUT`.
@@ -198,7 +199,7 @@ pub enum Error {
     Schema(migration::Error),
     /// A password that can't be hashed.
     #[error(transparent)]
-    Password(#[from] crate::password::PasswordError),
+    Password(PasswordError),
     /// A row holds what this build can't read: it was written by something
     /// else, or by a newer version.
     #[error(transparent)]
@@ -310,6 +311,28 @@ impl From<Error> for aura_orm::Error {
             context: "running a hook",
             source: Box::new(error),
         }
+    }
+}
+
+impl From<PasswordError> for Error {
+    fn from(error: PasswordError) -> Self {
+        match error {
+            PasswordError::Busy => Self::Busy {
+                context: "hashing a password",
+                source: Some(Box::new(error)),
+            },
+            error => Self::Password(error),
+        }
+    }
+}
+
+/// Says what is busy, and what to do.
+fn busy(source: Option<&Cause>) -> String {
+    match source.and_then(|source| source.downcast_ref::<PasswordError>()) {
+        Some(error) => error.to_string(),
+        None => "the database is busy (see DB_POOL_MAX and DB_POOL_CONNECTION_TIMEOUT; inside a \
+                 transaction use its own handle); try again"
+            .to_owned(),
     }
 }
 

@@ -1,16 +1,17 @@
 //! Password hashes: Argon2id, made on blocking threads, a bounded number at a
 //! time.
 
+mod queue;
+
 use std::sync::{LazyLock, Mutex, PoisonError};
 
+pub(crate) use self::queue::Caller;
+use crate::validate::Check;
 use argon2::password_hash::phc::{Output, ParamsString, PasswordHash as Phc, Salt};
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 use entity::PasswordHash;
 use rand::TryRng;
 use secrecy::{ExposeSecret, SecretString};
-use tokio::sync::Semaphore;
-
-use crate::validate::Check;
 
 /// The longest password, in bytes. Hashing takes time that grows with the
 /// length, so that an unlimited one would be an attack.
@@ -21,11 +22,6 @@ pub const MAX_BYTES: usize = 1024;
 const MEMORY_KIB: u32 = 19_456;
 const PASSES: u32 = 2;
 const LANES: u32 = 1;
-
-/// So many hashes are made at once at the most, which bounds their memory to
-/// 76 MiB (older hashes with parameters of their own may take up to 16 times
-/// as much); the others wait.
-static SLOTS: Semaphore = Semaphore::const_new(4);
 
 /// A hash that no password has: for accounts that nobody may log in to.
 #[must_use]
@@ -43,30 +39,50 @@ pub enum PasswordError {
     /// It is too long to hash.
     #[error("the password is longer than {MAX_BYTES} bytes")]
     TooLong,
+    /// Too many others are being hashed.
+    #[error(
+        "too many passwords are being hashed; try again, and hash that of a transaction before it \
+         begins (NewUser::hashed)"
+    )]
+    Busy,
     /// The system gives no random salt or no thread.
     #[error("the password could not be hashed: the system has no randomness or is shutting down")]
     System,
 }
 
-/// Hashes a password with a salt of its own.
+/// Hashes a password with a salt of its own. Four are hashed at once; up to a thousand
+/// others wait, for 10 s each.
 ///
-/// Fails when it is empty or longer than [`MAX_BYTES`].
+/// # Errors
+///
+/// [`PasswordError::Empty`]; [`PasswordError::TooLong`] when it is longer than
+/// [`MAX_BYTES`]; [`PasswordError::Busy`] when too many others wait, or for too long;
+/// [`PasswordError::System`].
 pub async fn hash(password: &SecretString) -> Result<PasswordHash, PasswordError> {
+    hash_for(password, Caller::Outside).await
+}
+
+/// As [`hash`], for a caller that may be in a transaction.
+pub(crate) async fn hash_for(
+    password: &SecretString,
+    caller: Caller,
+) -> Result<PasswordHash, PasswordError> {
     match password.expose_secret().len() {
         0 => return Err(PasswordError::Empty),
         length if length > MAX_BYTES => return Err(PasswordError::TooLong),
         _ => {}
     }
     let password = password.clone();
-    work(move || make(password.expose_secret())).await?
+    queue::run(caller, move || make(password.expose_secret())).await?
 }
 
 /// A password to be stored: as it was typed, or hashed already.
 ///
 /// Hashing takes tens of milliseconds. In a transaction it keeps the connection, and on
 /// SQLite all other writers, waiting: give it a [`hash`] that was made before, or
-/// [`NewUser::hashed`](crate::NewUser::hashed). A hash may also come from another system
-/// (bcrypt), or be [`unusable`].
+/// [`NewUser::hashed`](crate::NewUser::hashed). (A transaction waits at most 1 s for its
+/// turn, and then gets [`Error::Busy`](crate::Error::Busy).) A hash may also come from
+/// another system (bcrypt), or be [`unusable`].
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum NewPassword {
@@ -86,9 +102,9 @@ impl NewPassword {
     }
 
     /// Returns its hash.
-    pub(crate) async fn into_hash(self) -> Result<PasswordHash, PasswordError> {
+    pub(crate) async fn into_hash(self, caller: Caller) -> Result<PasswordHash, PasswordError> {
         match self {
-            Self::Plain(password) => hash(&password).await,
+            Self::Plain(password) => hash_for(&password, caller).await,
             Self::Hashed(hash) => Ok(hash),
         }
     }
@@ -116,20 +132,6 @@ impl From<PasswordHash> for NewPassword {
     fn from(hash: PasswordHash) -> Self {
         Self::Hashed(hash)
     }
-}
-
-/// Does the slow work on a blocking thread, when one of the slots is free.
-async fn work<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, PasswordError> {
-    let slot = SLOTS.acquire().await.map_err(|_| PasswordError::System)?;
-    tokio::task::spawn_blocking(move || {
-        // Held by the work and not by the caller, who may hang up.
-        let _slot = slot;
-        work()
-    })
-    .await
-    .map_err(|_| PasswordError::System)
 }
 
 /// What hashes are made in, for the next ones: no more than there are slots.
@@ -213,17 +215,28 @@ impl Verified {
 /// would take far more memory or time than ours, matches nothing, and takes as
 /// long as one that is; so does a password longer than [`MAX_BYTES`].
 ///
-/// Fails when the system is shutting down.
+/// # Errors
+///
+/// [`PasswordError::Busy`] as for [`hash()`]; [`PasswordError::System`].
 pub async fn verify(
     password: &SecretString,
     hash: &PasswordHash,
+) -> Result<Verified, PasswordError> {
+    verify_for(password, hash, Caller::Outside).await
+}
+
+/// As [`verify`], for a caller that may be in a transaction.
+pub(crate) async fn verify_for(
+    password: &SecretString,
+    hash: &PasswordHash,
+    caller: Caller,
 ) -> Result<Verified, PasswordError> {
     let (password, hash) = if password.expose_secret().len() > MAX_BYTES {
         (SecretString::default(), unusable())
     } else {
         (password.clone(), hash.clone())
     };
-    work(move || compare(password.expose_secret(), &hash.0)).await
+    queue::run(caller, move || compare(password.expose_secret(), &hash.0)).await
 }
 
 /// What a password is compared with where there is no such hash.

@@ -10,6 +10,7 @@ use crate::context::Context;
 use crate::error::Error;
 
 pub mod agents;
+mod batches;
 pub mod executions;
 pub(crate) mod filter;
 pub mod logs;

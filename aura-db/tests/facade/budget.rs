@@ -14,6 +14,7 @@ use crate::support::{assert_error, open, user};
 testdb::both!(
     migrated: a_read_ends_in_its_time,
     a_long_read_leaves_others_alone,
+    long_reads_leave_room_for_others,
     a_read_that_is_dropped_leaves_the_pool_whole,
     own_statements_end_in_their_time,
     own_statements_end_with_their_callers,
@@ -222,6 +223,41 @@ async fn a_long_read_leaves_others_alone(test: TestDb) {
     };
     let ((), lookups) = tokio::join!(scans, lookups);
     assert!(lookups >= 10, "only {lookups} lookups beside ten scans");
+}
+
+/// More of them than there are processors.
+async fn long_reads_leave_room_for_others(test: TestDb) {
+    filled(&test).await.close().await;
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let cores = u32::try_from(cores).expect("a few");
+    let mut config = test.plain_config();
+    config.pool.max = cores + 3;
+    config.pool.connection_timeout = Duration::from_secs(5);
+    config.statement_timeout = None;
+    let db = Database::connect(config).await.expect("it connects");
+    let long: Vec<_> = (0..=cores)
+        .map(|_| {
+            let db = db.clone();
+            tokio::spawn(async move { db.fetch_one(TypedQuery::<i64>::sql(own(READS))).await })
+        })
+        .collect();
+    let started = Instant::now();
+    loop {
+        let reader = db.health().await.expect("it is well").reader;
+        if reader.size - reader.idle > cores {
+            break;
+        }
+        assert!(started.elapsed() < Duration::from_secs(20), "{reader:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    for _ in 0..5 {
+        assert_eq!(count(&db).await.expect("numbers").total, 0);
+    }
+    for read in long {
+        read.abort();
+        assert!(read.await.expect_err("it is dropped").is_cancelled());
+    }
+    db.close().await;
 }
 
 async fn a_read_that_is_dropped_leaves_the_pool_whole(test: TestDb) {

@@ -20,26 +20,26 @@ testdb::both!(migrated:
 );
 testdb::postgres!(migrated: an_open_writer_costs_little);
 
-fn info(flow: WorkflowId, message: impl Into<String>) -> NewLog {
+pub(crate) fn info(flow: WorkflowId, message: impl Into<String>) -> NewLog {
     NewLog::new(flow, LogLevel::Info, message)
 }
 
-fn many(flow: WorkflowId, count: usize) -> Vec<NewLog> {
+pub(crate) fn many(flow: WorkflowId, count: usize) -> Vec<NewLog> {
     (0..count).map(|n| info(flow, n.to_string())).collect()
 }
 
-async fn tail(db: &Database, from: TailFrom) -> Tail {
+pub(crate) async fn tail(db: &Database, from: TailFrom) -> Tail {
     let tail = db.logs().tail(LogFilter::new(), from).await;
     tail.expect("it follows")
 }
 
-async fn look(tail: &mut Tail) -> Vec<String> {
+pub(crate) async fn look(tail: &mut Tail) -> Vec<String> {
     let entries = tail.poll().await.expect("entries");
     entries.into_iter().map(|log| log.message).collect()
 }
 
 /// All that is there.
-async fn drain(tail: &mut Tail) -> Vec<String> {
+pub(crate) async fn drain(tail: &mut Tail) -> Vec<String> {
     let mut heard = Vec::new();
     loop {
         let entries = look(tail).await;
@@ -51,7 +51,7 @@ async fn drain(tail: &mut Tail) -> Vec<String> {
 }
 
 /// A transaction that has appended these, and waits to be told to commit.
-async fn writing(
+pub(crate) async fn writing(
     db: &Database,
     entries: Vec<NewLog>,
 ) -> (oneshot::Sender<()>, tokio::task::JoinHandle<()>) {

@@ -7,7 +7,7 @@ use std::time::Instant;
 use aura_db::entity::{sessions, users};
 use aura_db::sea_orm::sea_query::Query;
 use aura_db::sea_orm::{ColumnTrait, ConnectionTrait};
-use aura_db::{Database, Error, SessionRequest, UserId, password};
+use aura_db::{Database, Error, NewUser, SessionRequest, UserId, password};
 use testdb::TestDb;
 
 use crate::people::{login, opens, pause, plant, session, until_waiting};
@@ -17,6 +17,7 @@ testdb::both!(migrated:
     a_password_changed_in_between_wins, an_old_hash_changed_in_between_wins,
     a_lock_out_in_between_wins, an_undone_change_is_none, a_login_first_ends_with_the_change,
     no_session_survives_a_change, one_of_many_rotations,
+    a_transaction_passes_logins_that_wait,
 );
 
 /// How often a repository's operation has ended.
@@ -266,4 +267,29 @@ async fn one_of_many_rotations(test: TestDb) {
     assert!(opens(&db, &winners[0]).await);
     assert!(!opens(&db, &issued).await);
     assert_eq!(db.sessions().list(ada).await.expect("rows").len(), 1);
+}
+
+/// It keeps a connection, and on SQLite the writer, so its password is hashed beside
+/// theirs.
+async fn a_transaction_passes_logins_that_wait(test: TestDb) {
+    const LOGINS: usize = 40;
+    let db = open(&test).await;
+    user(&db, "ada").await;
+    let before = ended(&db, "login_lookup");
+    let logins = (0..LOGINS).map(|_| {
+        let db = db.clone();
+        tokio::spawn(async move { login(&db, "ada", PASSWORD).await })
+    });
+    let logins: Vec<_> = logins.collect();
+    until_ended(&db, "login_lookup", before + LOGINS as u64 - 1).await;
+    let created = db.transaction(|tx| async move {
+        let bob = NewUser::new("Bob", "bob@example.org", PASSWORD);
+        tx.users().create(bob).await
+    });
+    created.await.expect("created");
+    let waiting = logins.iter().filter(|login| !login.is_finished()).count();
+    assert!(waiting > LOGINS / 2, "only {waiting} wait");
+    for login in logins {
+        login.await.expect("no panic").expect("a session");
+    }
 }

@@ -80,7 +80,6 @@ impl SqliteExecutor {
     }
 
     fn new(config: &Config, file: DatabaseFile) -> Self {
-        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let options = Options {
             file: file.clone(),
             durable: config.durability == Durability::Full,
@@ -89,8 +88,9 @@ impl SqliteExecutor {
             max_readers: config.pool.max as usize,
             min_readers: config.pool.min as usize,
             idle_timeout: config.pool.idle_timeout,
-            // They are bound by the processor.
-            blocking_reads: cores.min(config.pool.max as usize),
+            // The operating system divides the processors among them, as a server's
+            // does. One connection is left for quick reads.
+            blocking_reads: config.pool.max.saturating_sub(1).max(1) as usize,
             acquire_timeout: config.pool.connection_timeout,
         };
         Self {

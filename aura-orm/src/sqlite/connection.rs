@@ -29,7 +29,7 @@ pub struct Options {
     pub min_readers: usize,
     /// How long a connection may be idle before it is closed; `None` is for ever.
     pub idle_timeout: Option<Duration>,
-    /// The most reads that block at the same time.
+    /// The most reads outside of snapshots that block at the same time.
     pub blocking_reads: usize,
     /// How long to wait for a connection that others use.
     pub acquire_timeout: Duration,

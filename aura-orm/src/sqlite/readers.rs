@@ -142,10 +142,9 @@ impl ReaderGuard {
         bind::query(statement, connection, limit, read)
     }
 
-    /// Acquires a permit to block, and this connection or another. A read that waits
-    /// for the permit returns its connection, so that quick reads go on; and none
-    /// holds the permit while it waits for a connection, which would be a deadlock with
-    /// the snapshots that hold a connection and wait for the permit.
+    /// Acquires a permit to block, and this connection or another. A read that waits for
+    /// the permit returns its connection, so that quick reads go on, and those that hold a
+    /// permit never wait for one that waits for it.
     async fn with_blocking_permit(self) -> Result<(Self, OwnedSemaphorePermit), Error> {
         if let Ok(permit) = self.shared.blocking.clone().try_acquire_owned() {
             return Ok((self, permit));
@@ -153,20 +152,14 @@ impl ReaderGuard {
         let shared = self.shared.clone();
         drop(self);
         let blocking = shared.acquire(&shared.blocking).await?;
-        if let Ok(permit) = shared.connections.clone().try_acquire_owned() {
-            return Ok((Self::with(&shared, permit)?, blocking));
-        }
-        drop(blocking);
-        let guard = Self::acquire(&shared).await?;
-        let blocking = shared.acquire(&shared.blocking).await?;
-        Ok((guard, blocking))
+        Ok((Self::acquire(&shared).await?, blocking))
     }
 
     /// Runs a statement where it may block, and returns the connection with the
     /// rows. The statement ends when its caller goes.
     async fn query_blocking<T, E, R>(
         self,
-        permit: OwnedSemaphorePermit,
+        permit: Option<OwnedSemaphorePermit>,
         statement: Statement,
         limit: usize,
         read: R,
@@ -283,7 +276,7 @@ impl Readers {
                 Box::pin(async {
                     let (guard, permit) = guard.with_blocking_permit().await?;
                     guard
-                        .query_blocking(permit, statement, limit, read)
+                        .query_blocking(Some(permit), statement, limit, read)
                         .await?
                         .1
                 })
@@ -354,8 +347,8 @@ impl Snapshot {
             done => return done,
         }
         let guard = self.0.take().ok_or(Error::Ended)?;
-        let permit = guard.shared.acquire(&guard.shared.blocking).await?;
-        let (guard, rows) = Box::pin(guard.query_blocking(permit, statement, limit, read)).await?;
+        // Without a permit: it keeps its connection meanwhile, of which there is a number.
+        let (guard, rows) = Box::pin(guard.query_blocking(None, statement, limit, read)).await?;
         self.0 = Some(guard);
         rows
     }

@@ -6,7 +6,7 @@ use aura_orm::sqlite::{Error, Readers, Snapshot};
 use aura_orm::{Statement, StatementKind};
 use tokio::task::JoinSet;
 
-use crate::{Engine, engine_with};
+use crate::{Engine, endless, engine_with};
 
 /// It counts for some milliseconds, so that it goes where it may block.
 fn slow() -> Statement {
@@ -69,6 +69,31 @@ async fn readers_keep_to_their_number() {
         assert!(open <= 3, "{open} connections");
     }
     assert!((1..=3).contains(&engine.readers.size().0));
+}
+
+/// A snapshot has a connection, which is all that it needs.
+#[tokio::test(flavor = "multi_thread")]
+async fn snapshots_wait_for_no_other_read() {
+    let engine = engine_with(|options| {
+        options.blocking_reads = 1;
+        options.acquire_timeout = Duration::from_secs(1);
+    });
+    let readers = engine.readers.clone();
+    let long = tokio::spawn(async move { read(&readers, endless()).await });
+    // It has the one permit once another can't get it.
+    let started = Instant::now();
+    while read(&engine.readers, slow()).await.is_ok() {
+        assert!(started.elapsed() < Duration::from_secs(20), "it runs");
+    }
+    let mut snapshot = engine.readers.snapshot().await.expect("it begins");
+    let rows = read_within(&mut snapshot).await;
+    assert_eq!(rows.expect("a number"), [50_000]);
+    long.abort();
+    assert!(long.await.expect_err("it is dropped").is_cancelled());
+    assert_eq!(
+        read(&engine.readers, slow()).await.expect("its permit"),
+        [50_000]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

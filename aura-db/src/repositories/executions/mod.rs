@@ -24,6 +24,7 @@ mod filter;
 mod lease;
 #[cfg(test)]
 pub(super) mod plans;
+mod prune;
 mod stats;
 
 use chrono::{DateTime, Utc};
@@ -31,10 +32,8 @@ use entity::{
     Action, Document, ExecutionId, ExecutionMode, ExecutionStatus, Resource, WorkflowId,
     executions, logs, workflows,
 };
-use sea_orm::sea_query::{DeleteStatement, Expr, LockBehavior, LockType, Query, SimpleExpr};
-use sea_orm::{
-    ColumnTrait, DbBackend, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait,
-};
+use sea_orm::sea_query::{Expr, Query};
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 
 pub use self::filter::{ExecutionFilter, ExecutionSummary};
 pub use self::lease::Outcome;
@@ -45,7 +44,7 @@ use crate::IntoDocument;
 use crate::context::{Context, Op};
 use crate::error::Error;
 use crate::repositories::filter::{reads, setters};
-use crate::repositories::{clamp_timestamp, json_expr};
+use crate::repositories::json_expr;
 use crate::validate::Check;
 use aura_orm::page::{MAX_PAGE, Page, PageRequest};
 use aura_orm::repository::Projection;
@@ -229,39 +228,12 @@ impl Executions {
     /// Removes at most `limit` executions that ended before this time, those
     /// that ended first before others, with their logs, and says how many. Of
     /// several who do this at once each removes others. Call it until it says 0.
+    ///
+    /// Outside of a transaction they are removed in batches that commit by themselves, of
+    /// each the entries first: what is removed before a failure stays removed.
     pub async fn prune(&self, before: DateTime<Utc>, limit: u64) -> Result<u64, Error> {
-        self.0
-            .write(op("prune", Action::Delete), |h| async move {
-                h.delete_many(&ended(h.backend(), before, limit)).await
-            })
-            .await
+        prune::prune(&self.0, before, limit).await
     }
-}
-
-/// Deletes what ended before this time.
-fn ended(backend: DbBackend, before: DateTime<Utc>, limit: u64) -> DeleteStatement {
-    // Not `IN (ENDED)`: SQLite would look for all of these, and sort them, for
-    // each batch.
-    let mut old = executions::Entity::find()
-        .select_only()
-        .column(executions::Column::Id)
-        .filter(executions::COLUMN.finished_at.lt(clamp_timestamp(before)))
-        .filter(executions::COLUMN.status.is_not_in(OPEN))
-        .order_by_asc(executions::Column::FinishedAt)
-        .order_by_asc(executions::Column::Id)
-        .limit(limit.min(i64::MAX as u64));
-    let these = if backend == DbBackend::Postgres {
-        // Nobody waits for another, and an array is made once.
-        old = old.lock_with_behavior(LockType::Update, LockBehavior::SkipLocked);
-        let old = SimpleExpr::SubQuery(None, Box::new(old.into_query().into()));
-        Expr::cust_with_exprs("\"executions\".\"id\" = ANY (ARRAY $1)", [old])
-    } else {
-        executions::COLUMN.id.in_subquery(old.into_query())
-    };
-    Query::delete()
-        .from_table(executions::Entity)
-        .and_where(these)
-        .take()
 }
 
 /// What has not ended.

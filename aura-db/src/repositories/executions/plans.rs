@@ -4,8 +4,8 @@
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, Statement, StatementBuilder, Value};
 use testdb::{Backend, TestDb};
 
-use super::ended;
 use super::lease::{CLAIM_POSTGRES, CLAIM_SQLITE, RECOVER_POSTGRES, RECOVER_SQLITE};
+use super::prune::{delete, ended};
 
 testdb::both!(migrated: rows_are_found_by_index);
 
@@ -75,7 +75,7 @@ async fn rows_are_found_by_index(db: TestDb) {
     let values = ["w".into(), time.clone(), time.clone(), 10_i64.into()];
     let claim = Statement::from_sql_and_values(backend, claim, values);
     let recover = Statement::from_sql_and_values(backend, recover, [time, 10_i64.into()]);
-    let prune = StatementBuilder::build(&ended(backend, now, 1_000), &backend);
+    let prune = StatementBuilder::build(&delete(backend, ended(now, 1_000)), &backend);
     for (statement, indexes) in [
         (claim, ["idx_executions_waiting", queue].as_slice()),
         (recover, &["idx_executions_status_id"]),

@@ -19,81 +19,78 @@
 //!
 //! SQLite has one writer and `AUTOINCREMENT`: ids are in the order of commits,
 //! and there are no gaps to wait for.
+//!
+//! The cost of a look is bounded by the entries that it reads, not by those that it
+//! finds: a filter that matches nothing in a long log moves on by [`WINDOW`] entries at
+//! each look, and a look that runs into the statement timeout is followed by one at a
+//! quarter of them. Gaps are looked at in rounds, [`GAPS_AT_ONCE`] in each look.
 
-use aura_orm::{RowDecoder, RowReader, TypedQuery};
 use std::collections::BTreeSet;
+use std::time::Duration;
 
-use entity::logs;
-use sea_orm::{
-    ColumnTrait, Condition, DbBackend, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
-    Select, Statement,
-};
-use serde::{Deserialize, Serialize};
+use entity::{Action, logs};
+use sea_orm::sea_query::Expr;
+use sea_orm::{ColumnTrait, DbBackend, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 
+use super::gap_queries::{IdGap, SeenEntry, appeared, array, gaps, newest, seen_entries, writers};
 use super::tail::TailPosition;
-use super::{Log, LogFilter};
+use super::{Log, LogFilter, op};
 use crate::context::Context;
 use crate::error::Error;
-use crate::repositories::report;
 
-/// Entries that are given at once at the most.
+/// The most entries that are given out at once.
 const BATCH: usize = 500;
-/// So many gaps a [`TailPosition`] remembers.
+/// The most gaps of a [`TailPosition`].
 const REMEMBERED: usize = 1_000;
+/// The most gaps of a follower: 320 kB.
+const MAX_GAPS: usize = 20_000;
 /// So far below the newest id, entries that are not committed yet when a
 /// follower starts are waited for: many times what one call appends.
 const LOOK_BACK: i64 = 1_000_000;
-/// Among so many entries, gaps are looked for at once.
-const WINDOW: u64 = 5_000;
-/// In so many gaps one statement looks.
-const GAPS_AT_ONCE: usize = 200;
-
-/// Who inserts into the log, in this database.
-const WRITERS: &str = "SELECT virtualtransaction AS writer FROM pg_locks \
-    WHERE locktype = 'relation' AND relation = 'logs'::regclass AND granted \
-    AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
-    AND mode = 'RowExclusiveLock'";
-
-/// The ids after `$1` and up to `$2` that no visible entry has. The one after
-/// them ends the last gap.
-const GAPS: &str = "SELECT before + 1 AS first, id - 1 AS last FROM (\
-    SELECT id, lag(id, 1, $1) OVER (ORDER BY id) AS before FROM (\
-    SELECT id FROM logs WHERE id > $1 AND id <= $2 UNION ALL SELECT $2 + 1) AS ids\
-    ) AS pairs WHERE id > before + 1 ORDER BY id";
+/// How many ids one statement looks at for the gaps that are there at the start.
+const LOOK_BACK_AT_ONCE: i64 = 100_000;
+/// How many entries one look reads, whether they match the filter or not.
+const WINDOW: u64 = 10_000;
+/// How many gaps one look reads.
+const GAPS_AT_ONCE: usize = 1_000;
+/// The pauses in which a new follower waits for those who write at its start. Most
+/// transactions end within some milliseconds; to find the gaps below them takes half a
+/// second for a million entries.
+const PAUSES: [u64; 7] = [2, 5, 10, 20, 40, 80, 100];
 
 /// What a follower knows of the log.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct GapTracker {
     /// Up to here it has looked.
     high: i64,
     /// At or below `high`, and may still appear; in order, apart.
     gaps: Vec<IdGap>,
+    /// Where the look at the gaps goes on, when there were too many for one.
+    gaps_from: Option<i64>,
+    /// How many entries the next look reads.
+    window: u64,
     /// Up to here whoever was writing has ended.
     settled: i64,
     /// Who was writing when this id was the highest.
     mark: Option<(i64, BTreeSet<String>)>,
 }
 
-/// Ids that were not to be seen, from the first to the last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct IdGap {
-    first: i64,
-    last: i64,
-}
-
-impl RowDecoder for IdGap {
-    type Row = Self;
-
-    fn decode(cells: &mut RowReader<'_>) -> Result<Self, DbErr> {
-        Ok(Self {
-            first: cells.next_value()?,
-            last: cells.next_value()?,
-        })
+impl Default for GapTracker {
+    fn default() -> Self {
+        Self {
+            high: 0,
+            gaps: Vec::new(),
+            gaps_from: None,
+            window: WINDOW,
+            settled: 0,
+            mark: None,
+        }
     }
 }
 
 impl GapTracker {
-    /// Everything that is visible now counts as given out.
+    /// Everything that is visible now counts as given out. What isn't, below the highest
+    /// id, is known after [`GapTracker::wait_for_writers`].
     pub(super) async fn now(h: &Context) -> Result<Self, Error> {
         let high = newest(h).await?;
         let writers = writers(h).await?;
@@ -102,16 +99,43 @@ impl GapTracker {
             ..Self::default()
         };
         seen.settle(high, writers);
-        if seen.settled < high {
-            seen.gaps = gaps(h, (high - LOOK_BACK).max(0), high).await?;
-        }
         Ok(seen)
+    }
+
+    /// Waits briefly until those who were writing at the start have ended: then nothing
+    /// is missing. Where one of them goes on, looks for what is missing.
+    pub(super) async fn wait_for_writers(&mut self, logs: &Context) -> Result<(), Error> {
+        for pause in PAUSES {
+            if self.settled >= self.high {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+            let look = |h: Context| async move { writers(&h).await };
+            let writers = logs.read_committed(op("tail", Action::Read), look).await?;
+            self.settle(self.high, writers);
+        }
+        let lowest = (self.high - LOOK_BACK).max(self.settled);
+        let mut to = self.high;
+        while lowest < to && self.gaps.len() < MAX_GAPS {
+            let from = (to - LOOK_BACK_AT_ONCE).max(lowest);
+            let look = |h: Context| async move { gaps(&h, from, to).await };
+            let mut older = logs.read_committed(op("tail", Action::Read), look).await?;
+            older.append(&mut self.gaps);
+            self.gaps = older;
+            to = from;
+        }
+        let surplus = self.gaps.len().saturating_sub(MAX_GAPS);
+        self.gaps.drain(..surplus);
+        Ok(())
     }
 
     /// Where another was. The position comes from outside, so anything may
     /// stand in it.
-    pub(super) fn after(position: &TailPosition) -> Self {
-        let mut gaps = position.gaps.clone();
+    pub(super) fn after(position: &TailPosition, backend: DbBackend) -> Self {
+        let mut gaps = match backend {
+            DbBackend::Postgres => position.gaps.clone(),
+            _ => Vec::new(),
+        };
         gaps.retain(|gap| gap.first <= gap.last && gap.last <= position.high);
         gaps.sort_by_key(|gap| gap.first);
         gaps.dedup_by(|next, gap| {
@@ -121,6 +145,7 @@ impl GapTracker {
             }
             overlap
         });
+        join_oldest(&mut gaps, REMEMBERED);
         Self {
             high: position.high,
             gaps,
@@ -130,13 +155,7 @@ impl GapTracker {
 
     pub(super) fn position(&self) -> TailPosition {
         let mut gaps = self.gaps.clone();
-        if let Some(surplus) = gaps.len().checked_sub(REMEMBERED)
-            && surplus > 0
-        {
-            let first = gaps[0].first;
-            gaps.drain(..surplus);
-            gaps[0].first = first;
-        }
+        join_oldest(&mut gaps, REMEMBERED);
         TailPosition {
             high: self.high,
             gaps,
@@ -154,17 +173,20 @@ impl GapTracker {
         let writers = writers(h).await?;
         self.settle(newest, writers);
         let mut entries = self.late(h, filter).await?;
-        let all_late = entries.len() < BATCH;
-        if all_late && self.high < newest {
-            entries.extend(self.next(h, filter, newest, BATCH - entries.len()).await?);
+        if entries.len() < BATCH && self.high < newest {
+            let next = self.next(h, filter, newest, BATCH - entries.len()).await?;
+            self.fill(next.iter().map(|(id, _)| *id));
+            entries.extend(next);
         }
-        self.fill(&entries);
-        if all_late {
-            // All of them were looked at after their writers had ended.
-            self.forget();
-        }
+        self.window = (self.window * 2).min(WINDOW);
         let entries = entries.into_iter().filter_map(|(_, log)| log);
-        Ok((entries.collect(), self.high < newest))
+        let more = self.high < newest || self.gaps_from.is_some();
+        Ok((entries.collect(), more))
+    }
+
+    /// Has the next look read fewer entries, because this one took too long.
+    pub(super) fn narrow(&mut self) {
+        self.window = (self.window / 4).max(1);
     }
 
     /// Moves `settled` as far as whoever was writing has ended.
@@ -185,25 +207,42 @@ impl GapTracker {
         }
     }
 
-    /// What has appeared in the gaps since.
-    async fn late(&self, h: &Context, filter: &LogFilter) -> Result<Vec<SeenEntry>, Error> {
-        let mut late = Vec::new();
-        for gaps in self.gaps.chunks(GAPS_AT_ONCE) {
-            let within = gaps.iter().fold(Condition::any(), |any, gap| {
-                any.add(logs::COLUMN.id.between(gap.first, gap.last))
-            });
-            let found = filter
-                .0
-                .select(h)?
-                .filter(within)
-                .order_by_asc(logs::Column::Id)
-                .limit((BATCH - late.len()) as u64);
-            late.extend(seen_entries(h, found).await?);
-            if late.len() == BATCH {
-                break;
-            }
+    /// What has appeared in the next gaps of the round.
+    async fn late(&mut self, h: &Context, filter: &LogFilter) -> Result<Vec<SeenEntry>, Error> {
+        let start = self.gaps_from.take().unwrap_or(i64::MIN);
+        let at = self.gaps.partition_point(|gap| gap.last < start);
+        let gaps = self.gaps.iter().skip(at).take(GAPS_AT_ONCE);
+        let gaps: Vec<_> = gaps
+            .map(|gap| IdGap {
+                first: gap.first.max(start),
+                last: gap.last,
+            })
+            .collect();
+        let Some(last) = gaps.last() else {
+            return Ok(Vec::new());
+        };
+        let most = self.window.min(BATCH as u64);
+        let appeared = appeared(h, &gaps, most).await?;
+        let end = match appeared.last() {
+            Some(id) if appeared.len() as u64 == most => *id,
+            _ => last.last,
+        };
+        if self.gaps.last().is_some_and(|gap| gap.last > end) {
+            self.gaps_from = Some(end + 1);
         }
-        Ok(late)
+        let entries = if appeared.is_empty() {
+            Vec::new()
+        } else {
+            let these = Expr::cust_with_values(
+                r#""logs"."id" = ANY (CAST($1 AS bigint[]))"#,
+                [array(appeared.iter().copied())],
+            );
+            let these = filter.0.select(h)?.filter(these);
+            seen_entries(h, these.order_by_asc(logs::Column::Id)).await?
+        };
+        self.fill(appeared);
+        self.forget(start, end.min(self.settled));
+        Ok(entries)
     }
 
     /// What is above `high`, which moves.
@@ -214,19 +253,19 @@ impl GapTracker {
         newest: i64,
         room: usize,
     ) -> Result<Vec<SeenEntry>, Error> {
-        let from = self.high.max(self.settled);
         let mut to = newest;
-        if from < newest {
+        if newest.saturating_sub(self.high).unsigned_abs() > self.window {
             // Counted in entries: pruned ones leave long stretches of ids.
             let end = logs::Entity::find()
                 .select_only()
                 .column(logs::Column::Id)
-                .filter(logs::COLUMN.id.gt(from))
+                .filter(logs::COLUMN.id.gt(self.high))
                 .order_by_asc(logs::Column::Id)
-                .offset(WINDOW)
+                .offset(self.window - 1)
                 .limit(1);
             to = newest.min(h.scalar(end).await?.unwrap_or(newest));
         }
+        let from = self.high.max(self.settled);
         let mut missing = if from < to {
             // Before the entries, so that what appears in between is in both
             // and not in neither.
@@ -251,12 +290,13 @@ impl GapTracker {
             gap.first <= gap.last
         });
         self.gaps.append(&mut missing);
+        join_oldest(&mut self.gaps, MAX_GAPS);
         Ok(next)
     }
 
-    /// What is given out is missing no more.
-    fn fill(&mut self, entries: &[SeenEntry]) {
-        for &(id, _) in entries {
+    /// What was seen is missing no more.
+    fn fill(&mut self, ids: impl IntoIterator<Item = i64>) {
+        for id in ids {
             let at = self.gaps.partition_point(|gap| gap.last < id);
             let Some(gap) = self.gaps.get_mut(at).filter(|gap| gap.first <= id) else {
                 continue;
@@ -278,60 +318,29 @@ impl GapTracker {
         }
     }
 
-    /// Gives up the gaps in which nothing appears any more.
-    fn forget(&mut self) {
-        let settled = self.settled;
-        self.gaps.retain_mut(|gap| {
-            gap.first = gap.first.max(settled.saturating_add(1));
-            gap.first <= gap.last
-        });
+    /// Gives up these ids, of which none appears any more.
+    fn forget(&mut self, first: i64, last: i64) {
+        if last < first {
+            return;
+        }
+        for gap in std::mem::take(&mut self.gaps) {
+            let before = (gap.first, gap.last.min(first.saturating_sub(1)));
+            let after = (gap.first.max(last.saturating_add(1)), gap.last);
+            let left = [(before, gap.first < first), (after, gap.last > last)];
+            let left = left.into_iter().filter(|(_, is_left)| *is_left);
+            let left = left.map(|((first, last), _)| IdGap { first, last });
+            self.gaps.extend(left);
+        }
     }
 }
 
-/// The id of an entry, and the entry when this build can read it.
-type SeenEntry = (i64, Option<Log>);
-
-/// The entries of a query. One that can't be read is reported, and passed over
-/// once and for all: a follower would never get any further.
-async fn seen_entries(h: &Context, query: Select<logs::Entity>) -> Result<Vec<SeenEntry>, Error> {
-    let rows = h.fetch_results(query).await?.into_iter();
-    rows.map(|row| match row {
-        Ok(log) => Ok((log.id.0, Some(log))),
-        Err(error) => match error.id {
-            Some(id) => {
-                report(&error.into());
-                Ok((id, None))
-            }
-            // Without its key nothing could go on behind it.
-            None => Err(error.into()),
-        },
-    })
-    .collect()
-}
-
-async fn newest(h: &Context) -> Result<i64, Error> {
-    let newest = logs::Entity::find()
-        .select_only()
-        .column(logs::Column::Id)
-        .order_by_desc(logs::Column::Id)
-        .limit(1);
-    Ok(h.scalar(newest).await?.unwrap_or(0))
-}
-
-async fn writers(h: &Context) -> Result<BTreeSet<String>, Error> {
-    if h.backend() != DbBackend::Postgres {
-        return Ok(BTreeSet::new());
+/// Joins the oldest gaps to one, so that there are at most so many.
+fn join_oldest(gaps: &mut Vec<IdGap>, most: usize) {
+    let surplus = gaps.len().saturating_sub(most);
+    if let Some(&IdGap { first, .. }) = gaps.first().filter(|_| surplus > 0) {
+        gaps.drain(..surplus);
+        if let Some(oldest) = gaps.first_mut() {
+            oldest.first = first;
+        }
     }
-    let writers = Statement::from_string(DbBackend::Postgres, WRITERS);
-    Ok(h.fetch_all(TypedQuery::<String>::sql(writers))
-        .await?
-        .into_iter()
-        .collect())
-}
-
-/// Only where there are writers beside each other, so on PostgreSQL.
-async fn gaps(h: &Context, after: i64, to: i64) -> Result<Vec<IdGap>, Error> {
-    let values = [after.into(), to.into()];
-    let gaps = Statement::from_sql_and_values(DbBackend::Postgres, GAPS, values);
-    h.fetch_all(TypedQuery::<IdGap>::sql(gaps)).await
 }

@@ -18,6 +18,7 @@
 
 mod append_batch;
 mod filter;
+mod gap_queries;
 mod gap_tracker;
 #[cfg(test)]
 mod plans;
@@ -46,6 +47,7 @@ pub use entity::logs::Model as Log;
 use crate::IntoDocument;
 use crate::context::{Context, Op};
 use crate::error::Error;
+use crate::repositories::batches::Deleted;
 use crate::repositories::filter::{reads, setters};
 use crate::repositories::{clamp_timestamp, json_expr};
 use crate::validate::Check;
@@ -217,16 +219,19 @@ impl Logs {
     /// Removes at most `limit` entries that were written before this time, oldest
     /// first, and says how many. Of several who do this at once each removes
     /// others. Call it until it says 0.
+    ///
+    /// Outside of a transaction they are removed in batches that commit by themselves:
+    /// what is removed before a failure stays removed.
     pub async fn prune(&self, before: DateTime<Utc>, limit: u64) -> Result<u64, Error> {
+        let before = clamp_timestamp(before);
         self.0
-            .write(op("prune", Action::Delete), |h| async move {
+            .in_batches(op("prune", Action::Delete), limit, |h, batch| async move {
                 let sql = match h.backend() {
                     DbBackend::Postgres => PRUNE_POSTGRES,
                     _ => PRUNE_SQLITE,
                 };
-                let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-                h.sql(sql, vec![clamp_timestamp(before).into(), limit.into()])
-                    .await
+                let values = vec![before.into(), batch.limit().into()];
+                h.sql(sql, values).await.map(Deleted::rows)
             })
             .await
     }

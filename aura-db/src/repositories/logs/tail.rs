@@ -8,7 +8,8 @@ use futures_util::Stream;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::gap_tracker::{GapTracker, IdGap};
+use super::gap_queries::IdGap;
+use super::gap_tracker::GapTracker;
 use super::{Log, LogFilter, Logs, op};
 use crate::context::Context;
 use crate::error::Error;
@@ -23,7 +24,9 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 /// Where a follower begins.
 #[derive(Debug, Clone, Default)]
 pub enum TailFrom {
-    /// With what is committed from now on.
+    /// With what is committed once [`Logs::tail`] has returned, and with some of what is
+    /// committed while it runs: on PostgreSQL it waits up to 257 ms for those who are
+    /// writing.
     #[default]
     Now,
     /// With the oldest entry.
@@ -66,8 +69,10 @@ impl Logs {
     /// Not waited for are entries with ids of their own choosing (restored from
     /// elsewhere), those of a prepared transaction (`PREPARE TRANSACTION`), and
     /// with [`TailFrom::Now`] those of transactions that were open at the start
-    /// and whose ids are more than a million behind. Read from the primary: a
-    /// standby doesn't know who writes.
+    /// and whose ids are more than a million, or 20,000 missing ids, behind. Read from
+    /// the primary: a standby doesn't know who writes. While a transaction that writes
+    /// to the log stays open and more than 20,000 others are undone, what was given out
+    /// between the oldest of these comes again.
     ///
     /// Fails with [`Error::Validation`] when the text can't be used, or inside
     /// a transaction, which might never see a new one.
@@ -79,17 +84,21 @@ impl Logs {
         let (filter_, from) = (&filter, &from);
         // Before the first look, so that nothing falls in between.
         let news = self.0.log_changes();
-        let seen = self
+        let mut seen = self
             .0
             .read_committed(op("tail", Action::Read), |h| async move {
                 filter_.0.select(&h)?;
                 match from {
                     TailFrom::Start => Ok(GapTracker::default()),
-                    TailFrom::After(position) => Ok(GapTracker::after(position)),
+                    TailFrom::After(position) => Ok(GapTracker::after(position, h.backend())),
                     TailFrom::Now => GapTracker::now(&h).await,
                 }
             })
             .await?;
+        if let TailFrom::Now = from {
+            // No connection is held between its looks.
+            seen.wait_for_writers(&self.0).await?;
+        }
         Ok(Tail {
             executor: self.0.clone(),
             filter,
@@ -110,10 +119,11 @@ impl Tail {
     }
 
     /// Waits for the next entries, one at least and 500 at most. Nothing is
-    /// lost when the future is dropped before it is done.
+    /// lost when the future is dropped before it is done: a look reads at most 10,000
+    /// entries, and [`Tail::position`] moves with each.
     ///
     /// Fails when the database does; the next call goes on where this one
-    /// began.
+    /// was, and after [`Error::Timeout`] with looks at fewer entries.
     pub async fn next(&mut self) -> Result<Vec<Log>, Error> {
         let mut pause = PAUSE.min(self.longest_pause);
         loop {
@@ -132,19 +142,22 @@ impl Tail {
 
     /// The entries that have come since, without waiting; up to 500.
     ///
-    /// Fails when the database does; the next call goes on where this one
-    /// began.
+    /// Fails as [`Tail::next`] does.
     pub async fn poll(&mut self) -> Result<Vec<Log>, Error> {
         loop {
             let (filter, before) = (&self.filter, &self.seen);
-            let (seen, entries, more) = self
+            let looked = self
                 .executor
                 .read_committed(op("tail", Action::Read), |h| async move {
                     let mut seen = before.clone();
                     let (entries, more) = seen.poll(&h, filter).await?;
                     Ok((seen, entries, more))
                 })
-                .await?;
+                .await;
+            if let Err(Error::Timeout { .. }) = looked {
+                self.seen.narrow();
+            }
+            let (seen, entries, more) = looked?;
             // Only now, in one step.
             self.seen = seen;
             if !entries.is_empty() || !more {

@@ -25,13 +25,14 @@ use chrono::{DateTime, TimeDelta, Utc};
 use entity::{Action, Resource, SessionId, TokenHash, UserId, sessions, users};
 use sea_orm::sea_query::{Query, UpdateStatement};
 use sea_orm::{
-    ColumnTrait, Condition, DbErr, EntityTrait, Iterable, JoinType, QueryFilter, QueryOrder,
-    QuerySelect, QueryTrait, RelationTrait,
+    ColumnTrait, Condition, DbBackend, DbErr, EntityTrait, Iterable, JoinType, QueryFilter,
+    QueryOrder, QuerySelect, QueryTrait, RelationTrait,
 };
 use serde::Serialize;
 
 use crate::context::{Context, Op};
 use crate::error::Error;
+use crate::repositories::batches::Deleted;
 use crate::repositories::clamp_timestamp;
 use crate::repositories::users::User;
 
@@ -325,19 +326,32 @@ impl Sessions {
         Ok(issued)
     }
 
-    /// Removes the sessions that have expired, and says how many.
+    /// Removes the sessions that have expired, those that expired first before others, and
+    /// says how many. Outside of a transaction they are removed in batches that commit by
+    /// themselves: what is removed before a failure stays removed.
     pub async fn delete_expired(&self) -> Result<u64, Error> {
+        let (op, now) = (op("delete_expired", Action::Delete), self.0.now());
         self.0
-            .write(op("delete_expired", Action::Delete), |h| async move {
-                let delete = Query::delete()
-                    .from_table(sessions::Entity)
-                    .and_where(sessions::COLUMN.expires_at.lte(h.now()))
-                    .take();
-                h.delete_many(&delete).await
+            .in_batches(op, u64::MAX, |h, batch| async move {
+                let sql = match h.backend() {
+                    DbBackend::Postgres => EXPIRED_POSTGRES,
+                    _ => EXPIRED_SQLITE,
+                };
+                let values = vec![now.into(), batch.limit().into()];
+                h.sql(sql, values).await.map(Deleted::rows)
             })
             .await
     }
 }
+
+const EXPIRED_POSTGRES: &str = r"
+DELETE FROM sessions WHERE id = ANY (ARRAY (
+    SELECT id FROM sessions WHERE expires_at <= $1
+    ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED))";
+
+const EXPIRED_SQLITE: &str = r"
+DELETE FROM sessions WHERE id IN (
+    SELECT id FROM sessions WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2)";
 
 /// Users who may log in.
 pub(crate) fn is_active() -> Condition {

@@ -8,7 +8,7 @@ use secrecy::SecretString;
 use super::{Users, op, sought};
 use crate::context::Context;
 use crate::error::Error;
-use crate::password;
+use crate::password::{self, Caller};
 use crate::repositories::sessions::{Issued, Ready, SessionRequest, is_active};
 
 /// An older hash that another login replaces at the same moment is looked up
@@ -23,8 +23,9 @@ impl Users {
     /// A hash of an older kind (bcrypt, other parameters) is replaced.
     ///
     /// Fails with [`Error::Credentials`] when the address or the password is
-    /// wrong, or the user is deleted or not active, and with
-    /// [`Error::Validation`].
+    /// wrong, or the user is deleted or not active, with
+    /// [`Error::Validation`], and with [`Error::Busy`] when too many passwords are being
+    /// hashed, whatever the account.
     pub async fn login(
         &self,
         email: &str,
@@ -32,13 +33,13 @@ impl Users {
         request: SessionRequest,
     ) -> Result<Issued, Error> {
         let password = password.into();
-        let ready = Ready::new(request)?;
+        let (ready, caller) = (Ready::new(request)?, Caller::of(&self.0));
         for _ in 0..ATTEMPTS {
             let known = self.known(email).await?;
             let hash = known
                 .as_ref()
                 .map_or_else(password::unusable, |(_, hash)| hash.clone());
-            let verified = password::verify(&password, &hash).await?;
+            let verified = password::verify_for(&password, &hash, caller).await?;
             let (Some((id, _)), true) = (known, verified.matches()) else {
                 return Err(Error::Credentials);
             };
@@ -46,7 +47,7 @@ impl Users {
                 let issued = self.open(id, &hash, &ready).await?;
                 return issued.ok_or(Error::Credentials);
             }
-            let fresh = password::hash(&password).await?;
+            let fresh = password::hash_for(&password, caller).await?;
             if let Some(issued) = self.renew(id, &hash, &fresh, &ready).await? {
                 return Ok(issued);
             }

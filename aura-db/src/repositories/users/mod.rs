@@ -21,7 +21,7 @@ mod passwords;
 use crate::Repository;
 use crate::context::{Context, Op};
 use crate::error::Error;
-use crate::password::NewPassword;
+use crate::password::{Caller, NewPassword};
 use crate::repositories::filter::{reads, setters};
 use crate::validate::{Check, MAX_EMAIL, normal_email};
 use aura_orm::page::{Page, PageRequest};
@@ -83,12 +83,13 @@ impl NewUser {
     ///
     /// # Errors
     ///
-    /// [`Error::Validation`] for a password that is empty or too long.
+    /// [`Error::Validation`] for a password that is empty or too long; [`Error::Busy`] when
+    /// too many passwords are being hashed.
     pub async fn hashed(self) -> Result<Self, Error> {
         let mut check = Check::default();
         self.password.check(&mut check);
         check.done()?;
-        let password = self.password.into_hash().await?.into();
+        let password = self.password.into_hash(Caller::Outside).await?.into();
         Ok(Self { password, ..self })
     }
 
@@ -147,7 +148,7 @@ impl Users {
     /// # Errors
     ///
     /// [`Error::Validation`]; [`Error::Conflict`] when another user, or a deleted one, has
-    /// the address.
+    /// the address; [`Error::Busy`] when too many passwords are being hashed.
     pub async fn create(&self, new: NewUser) -> Result<User, Error> {
         let mut check = Check::default();
         check.name("name", &new.name, 120);
@@ -157,7 +158,7 @@ impl Users {
         let row = users::ActiveModel {
             name: Set(new.name),
             email: Set(email),
-            hashed_password: Set(new.password.into_hash().await?),
+            hashed_password: Set(new.password.into_hash(Caller::of(&self.0)).await?),
             role: Set(new.role),
             is_active: Set(true),
             ..Default::default()

@@ -2,7 +2,7 @@
 
 use aura_orm::TypedQuery;
 use chrono::{DateTime, Utc};
-use entity::{Action, UserId, agents, users, workflows};
+use entity::{Action, UserId, WorkflowId, agents, users, workflows};
 use sea_orm::sea_query::LockType;
 use sea_orm::{
     ColumnTrait, DbBackend, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait,
@@ -13,6 +13,7 @@ use crate::RepositoryEntity;
 use crate::context::Context;
 use crate::error::Error;
 use crate::repositories::owned::{self, hold, hold_owner};
+use crate::repositories::workflows::{Doomed, delete_children};
 
 /// What becomes of the workflows and agents of a user who is deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -123,11 +124,32 @@ impl Users {
     }
 
     /// Removes a deleted user for good, with everything that the user owned:
-    /// workflows with their history, executions and logs, and agents.
+    /// workflows with their history, executions and logs, and agents. Outside of a
+    /// transaction what belongs to the workflows is deleted first, as by
+    /// [`Workflows::purge`](crate::workflows::Workflows::purge).
     ///
     /// Fails with [`Error::NotFound`], and with [`Error::State`] when the user
     /// isn't deleted.
     pub async fn purge(&self, id: UserId) -> Result<(), Error> {
+        if !self.0.in_transaction() {
+            let op = op("purge", Action::Delete);
+            let owned = |h: Context| async move {
+                let deleted = users::Entity::find()
+                    .select_only()
+                    .column(users::Column::Id)
+                    .filter(users::COLUMN.id.eq(id))
+                    .filter(users::COLUMN.deleted_at.is_not_null());
+                let owned = workflows::Entity::find()
+                    .select_only()
+                    .column(workflows::Column::Id)
+                    .filter(workflows::COLUMN.owner_id.in_subquery(deleted.into_query()))
+                    .order_by_asc(workflows::Column::Id);
+                h.fetch_all(TypedQuery::<i64>::of(owned.into_query())).await
+            };
+            for workflow in self.0.read(op, owned).await? {
+                delete_children(&self.0, op, WorkflowId(workflow), Doomed::WithOwner).await?;
+            }
+        }
         self.0.rows::<users::Entity>().purge(id).await
     }
 }

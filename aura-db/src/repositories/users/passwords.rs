@@ -7,21 +7,24 @@ use secrecy::SecretString;
 use super::login::ATTEMPTS;
 use super::{Users, end_sessions, op};
 use crate::error::Error;
-use crate::password::{self, NewPassword};
+use crate::password::{self, Caller, NewPassword};
 use crate::validate::Check;
 
 impl Users {
     /// Whether this is the user's password. For a login use
     /// [`Users::login`], which also opens the session.
     ///
-    /// Fails with [`Error::NotFound`].
+    /// Fails with [`Error::NotFound`], and with [`Error::Busy`] when too many passwords are
+    /// being hashed.
     pub async fn verify_password(
         &self,
         id: UserId,
         password: impl Into<SecretString>,
     ) -> Result<bool, Error> {
         let hash = self.hash_of("verify_password", id).await?;
-        Ok(password::verify(&password.into(), &hash).await?.matches())
+        let (password, caller) = (password.into(), Caller::of(&self.0));
+        let verified = password::verify_for(&password, &hash, caller).await?;
+        Ok(verified.matches())
     }
 
     /// Changes the password of somebody who knows the old one; all the user's
@@ -29,7 +32,8 @@ impl Users {
     /// keep others waiting meanwhile.
     ///
     /// Fails with [`Error::Credentials`] when the old one is wrong, or was
-    /// changed in between; with [`Error::Validation`] and [`Error::NotFound`].
+    /// changed in between; with [`Error::Validation`] and [`Error::NotFound`]; with
+    /// [`Error::Busy`] when too many passwords are being hashed.
     pub async fn change_password(
         &self,
         id: UserId,
@@ -40,13 +44,14 @@ impl Users {
         let mut check = Check::default();
         check.password("password", &new);
         check.done()?;
-        let old = old.into();
+        let (old, caller) = (old.into(), Caller::of(&self.0));
         for _ in 0..ATTEMPTS {
             let verified = self.hash_of("change_password", id).await?;
-            if !password::verify(&old, &verified).await?.matches() {
+            let old = password::verify_for(&old, &verified, caller);
+            if !old.await?.matches() {
                 return Err(Error::Credentials);
             }
-            let hash = password::hash(&new).await?;
+            let hash = password::hash_for(&new, caller).await?;
             let stored = self.store_hash("change_password", id, &hash, Some(&verified));
             if stored.await? {
                 return Ok(());
@@ -59,7 +64,8 @@ impl Users {
     /// Gives the user a new password, whatever the old one was; all the user's
     /// sessions end. In a transaction give it a [`password::hash`] that was made before.
     ///
-    /// Fails with [`Error::Validation`] and [`Error::NotFound`].
+    /// Fails with [`Error::Validation`] and [`Error::NotFound`]; with [`Error::Busy`] when
+    /// too many passwords are being hashed.
     pub async fn reset_password(
         &self,
         id: UserId,
@@ -69,7 +75,7 @@ impl Users {
         let mut check = Check::default();
         new.check(&mut check);
         check.done()?;
-        let hash = new.into_hash().await?;
+        let hash = new.into_hash(Caller::of(&self.0)).await?;
         if self.store_hash("reset_password", id, &hash, None).await? {
             Ok(())
         } else {

@@ -32,6 +32,7 @@
 //! ```
 
 mod change;
+mod children;
 mod details;
 mod filter;
 mod history;
@@ -45,6 +46,7 @@ use serde::Serialize;
 
 use self::change::check;
 pub use self::change::{NewWorkflow, WorkflowChange};
+pub(crate) use self::children::{Doomed, delete_children};
 use self::details::{Detail, details};
 pub use self::filter::{WorkflowFilter, WorkflowSort, WorkflowSummary};
 pub use self::history::{EarlierVersion, HISTORY, WorkflowVersionSummary};
@@ -54,7 +56,7 @@ pub use entity::workflows::Model as Workflow;
 
 use crate::context::{Context, Op};
 use crate::error::Error;
-use crate::repositories::filter::{owned_deletes, purges, reads};
+use crate::repositories::filter::{owned_deletes, reads};
 use crate::repositories::owned::{self, hold_owner, lock, owner_of};
 use crate::repositories::plugins::Plugin;
 use crate::repositories::users::User;
@@ -86,9 +88,24 @@ const fn op(name: &'static str, action: Action) -> Op {
 
 reads!(Workflows of workflows: WorkflowId, Workflow, WorkflowFilter, WorkflowSummary);
 owned_deletes!(Workflows of workflows: WorkflowId, "Deletes the workflow, which can be restored. Its executions and logs stay.");
-purges!(Workflows of workflows: WorkflowId, "Deletes a deleted workflow for good, with its history, executions and logs.");
 
 impl Workflows {
+    /// Deletes a deleted workflow for good, with its history, executions and logs. Outside
+    /// of a transaction these are deleted first, in batches that commit by themselves:
+    /// after a failure the next call goes on with what is left, and a workflow that is
+    /// restored meanwhile has lost what was deleted before.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`]; [`Error::State`] when it isn't deleted.
+    pub async fn purge(&self, id: WorkflowId) -> Result<(), Error> {
+        if !self.0.in_transaction() {
+            let op = op("purge", Action::Delete);
+            delete_children(&self.0, op, id, Doomed::Alone).await?;
+        }
+        self.0.rows::<workflows::Entity>().purge(id).await
+    }
+
     /// Creates a workflow, which is a draft unless its status is set, for its owner, or for
     /// the actor.
     ///
