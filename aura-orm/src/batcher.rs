@@ -21,8 +21,23 @@ pub struct Batcher<T, R>(Mutex<Queue<T, R>>);
 
 #[derive(Debug)]
 struct Queue<T, R> {
-    waiting: Vec<(T, oneshot::Sender<Option<R>>)>,
+    waiting: Vec<Waiting<T, R>>,
     in_flight: usize,
+}
+
+/// A request with its caller.
+type Waiting<T, R> = (T, oneshot::Sender<Option<R>>);
+
+/// Requests that were not sent. Dropped, it has each caller send its own.
+struct Unsent<T, R>(Vec<Waiting<T, R>>);
+
+impl<T, R> Drop for Unsent<T, R> {
+    fn drop(&mut self) {
+        for (_, caller) in self.0.drain(..) {
+            // A caller that has gone needs no result.
+            let _ = caller.send(None);
+        }
+    }
 }
 
 /// How a request goes on.
@@ -32,6 +47,9 @@ pub enum Slot<T: Send + 'static, R: Send + 'static, B: Batch<T, R>> {
     /// The result of the batch that it was sent with; `None` when the caller is to
     /// send it alone after all.
     Follower(Option<R>),
+    /// The batch was sent and its task ended without a result, as with its runtime: the
+    /// request may have been done.
+    Lost,
 }
 
 /// Sends several requests.
@@ -79,7 +97,8 @@ impl<T: Send + 'static, R: Send + 'static> Batcher<T, R> {
             queue.waiting.push((request(), sender));
             result
         };
-        Slot::Follower(result.await.unwrap_or(None))
+        // A caller's sender is dropped without a result only after its request was sent.
+        result.await.map_or(Slot::Lost, Slot::Follower)
     }
 }
 
@@ -87,12 +106,14 @@ impl<T: Send + 'static, R: Send + 'static, B: Batch<T, R>> Drop for Leader<T, R,
     fn drop(&mut self) {
         let mut queue = self.batcher.queue();
         let count = queue.waiting.len().min(MAX_BATCH);
-        let next: Vec<_> = queue.waiting.drain(..count).collect();
+        let mut next = Unsent(queue.waiting.drain(..count).collect());
         let runtime = tokio::runtime::Handle::try_current();
-        let (false, Ok(runtime)) = (next.is_empty(), runtime) else {
-            // Without a runtime no caller waits any more.
-            queue.waiting.clear();
+        let (false, Ok(runtime)) = (next.0.is_empty(), runtime) else {
+            // Without a runtime there is no task to send them in.
+            let unsent = Unsent(std::mem::take(&mut queue.waiting));
             queue.in_flight -= 1;
+            drop(queue);
+            drop(unsent);
             return;
         };
         drop(queue);
@@ -102,11 +123,11 @@ impl<T: Send + 'static, R: Send + 'static, B: Batch<T, R>> Drop for Leader<T, R,
         };
         // In a task of its own, because the caller may be dropped.
         runtime.spawn(async move {
-            let (requests, waiting): (Vec<_>, Vec<_>) = next.into_iter().unzip();
+            let unsent = std::mem::take(&mut next.0);
+            let (requests, callers): (Vec<_>, Vec<_>) = unsent.into_iter().unzip();
             let results = in_flight.batch.clone().send(requests).await;
-            for (waiting, result) in waiting.into_iter().zip(results) {
-                // A caller that has gone needs no result.
-                let _ = waiting.send(result);
+            for (caller, result) in callers.into_iter().zip(results) {
+                let _ = caller.send(result);
             }
         });
     }
@@ -115,6 +136,10 @@ impl<T: Send + 'static, R: Send + 'static, B: Batch<T, R>> Drop for Leader<T, R,
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures_util::FutureExt;
+    use tokio::runtime::Builder;
+    use tokio::sync::Notify;
 
     use super::*;
 
@@ -135,8 +160,9 @@ mod tests {
     }
 
     /// Sends requests while the in-flight limit is reached, and drops the callers at
-    /// the odd places. Returns the number of sent and the results of the others.
-    async fn send_behind_others(requests: &[u64]) -> (usize, Vec<Option<u64>>) {
+    /// the odd places. Returns the number of sent and the results of the others: none for
+    /// one that is lost.
+    async fn send_behind_others(requests: &[u64]) -> (usize, Vec<Option<Option<u64>>>) {
         let batcher = Arc::new(Batcher::default());
         let sent = Arc::<AtomicUsize>::default();
         let mut leaders = Vec::new();
@@ -148,7 +174,8 @@ mod tests {
             let waiting = tokio::spawn(async move {
                 match batcher.join(|| number, Double(sent)).await {
                     Slot::Leader(_) => panic!("the limit is reached"),
-                    Slot::Follower(result) => result,
+                    Slot::Follower(result) => Some(result),
+                    Slot::Lost => None,
                 }
             });
             (place, waiting)
@@ -178,7 +205,8 @@ mod tests {
     #[tokio::test]
     async fn each_request_of_a_batch_gets_its_own_result() {
         let (sent, results) = send_behind_others(&[2, 0, 13, 0, 4]).await;
-        assert_eq!((sent, results), (1, vec![Some(4), None, Some(8)]));
+        let expected = vec![Some(Some(4)), Some(None), Some(Some(8))];
+        assert_eq!((sent, results), (1, expected));
     }
 
     #[tokio::test]
@@ -186,13 +214,55 @@ mod tests {
         let many: Vec<u64> = (0..300).collect();
         let (sent, results) = send_behind_others(&many).await;
         assert_eq!(sent, 3);
-        let doubled = (0..300).step_by(2).map(|n| (n != 13).then_some(n * 2));
+        let doubled = (0..300)
+            .step_by(2)
+            .map(|n| Some((n != 13).then_some(n * 2)));
         assert_eq!(results, doubled.collect::<Vec<_>>());
     }
 
     #[tokio::test]
-    async fn after_a_panic_each_request_is_sent_alone() {
+    async fn requests_of_a_batch_that_panics_are_lost() {
         let (sent, results) = send_behind_others(&[2, 0, 666]).await;
         assert_eq!((sent, results), (1, vec![None, None]));
+    }
+
+    /// Says that it was sent, and never ends.
+    #[derive(Clone)]
+    struct Endless(Arc<Notify>);
+
+    impl Batch<u64, u64> for Endless {
+        async fn send(self, _: Vec<u64>) -> Vec<Option<u64>> {
+            self.0.notify_one();
+            std::future::pending().await
+        }
+    }
+
+    /// Ends the runtime of the leaders, before or after it has sent the request of a
+    /// follower in another, and returns how the follower goes on.
+    fn end_of_runtime(sent: bool) -> Slot<u64, u64, Endless> {
+        let runtime = || Builder::new_current_thread().build().expect("a runtime");
+        let (leaders, followers) = (runtime(), runtime());
+        let batcher = Arc::new(Batcher::default());
+        let begun = Arc::new(Notify::new());
+        let join = || batcher.join(|| 1, Endless(begun.clone()));
+        let mut follower = Box::pin(join());
+        leaders.block_on(async {
+            let places = (join().await, join().await);
+            assert!(follower.as_mut().now_or_never().is_none());
+            drop(places);
+            if sent {
+                begun.notified().await;
+            }
+        });
+        drop(leaders);
+        let slot = followers.block_on(follower);
+        assert_eq!(batcher.queue().in_flight, 0);
+        slot
+    }
+
+    #[test]
+    fn a_request_is_lost_with_the_runtime_that_sent_it() {
+        assert!(matches!(end_of_runtime(true), Slot::Lost));
+        assert!(matches!(end_of_runtime(false), Slot::Follower(None)));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use aura_db::sea_orm::ConnectionTrait;
 use aura_db::sea_orm::sea_query::Query;
 use aura_db::{Config, Database, Error, ExecutionMode, LogLevel, NewExecution, NewLog, NewUser};
 use testdb::TestDb;
@@ -10,7 +11,8 @@ use crate::executions::flow;
 use crate::support::{PASSWORD, assert_error, user};
 
 testdb::postgres!(migrated:
-    a_silent_server, a_connection_that_is_ended, what_the_server_refuses_was_not_done,
+    a_silent_server, a_connection_that_is_ended, a_statement_through_seaorm,
+    what_the_server_refuses_was_not_done,
 );
 
 const LIMIT: Duration = Duration::from_millis(200);
@@ -47,6 +49,16 @@ async fn rows(test: &TestDb, table: &str) -> usize {
     }
     let ids = format!("SELECT id::text AS line FROM {table}");
     test.lines(&ids).await.len()
+}
+
+/// Ends the connection of a statement that sleeps.
+async fn end_sleeping(test: &TestDb) {
+    let end = "SELECT pg_terminate_backend(pid)::text AS line FROM pg_stat_activity \
+         WHERE datname = current_database() AND pid <> pg_backend_pid() \
+         AND wait_event = 'PgSleep'";
+    while test.lines(end).await.is_empty() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// The server does it though it is asked to cancel, and the client has stopped to wait.
@@ -131,17 +143,33 @@ async fn a_connection_that_is_ended(test: TestDb) {
                 .await
         }
     });
-    let end = "SELECT pg_terminate_backend(pid)::text AS line FROM pg_stat_activity \
-         WHERE datname = current_database() AND pid <> pg_backend_pid() \
-         AND wait_event = 'PgSleep'";
-    while test.lines(end).await.is_empty() {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    end_sleeping(&test).await;
     assert_error!(
         writer.await.expect("no panic"),
         Error::OutcomeUnknown { .. }
     );
     assert_eq!(rows(&test, "executions").await, 0);
+    db.close().await;
+}
+
+/// An application's own statement, whose error is converted by `?`.
+async fn a_statement_through_seaorm(test: TestDb) {
+    let db = Database::connect(test.plain_config())
+        .await
+        .expect("it connects");
+    user(&db, "ada").await;
+    slow_commits(&test, 30.0, &["agents"]).await;
+    let insert = async |sql: &'static str| -> Result<(), Error> {
+        let writer = db.seaorm().writer().await?;
+        writer.execute_unprepared(sql).await?;
+        Ok(())
+    };
+    let sql = "INSERT INTO agents (name, model, owner_id) SELECT 'a', 'm', id FROM users";
+    let (inserted, ()) = futures_util::join!(insert(sql), end_sleeping(&test));
+    assert_error!(inserted, Error::OutcomeUnknown { .. });
+    // The server's answer is none of these.
+    let refused = insert("INSERT INTO agents (name, model, owner_id) VALUES ('a', 'm', 0)").await;
+    assert_error!(refused, Error::ForeignKey { .. });
     db.close().await;
 }
 

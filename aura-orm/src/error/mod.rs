@@ -263,10 +263,11 @@ impl From<connection::Error> for Error {
     }
 }
 
-/// For code that calls `SeaORM` itself.
+/// For code that calls `SeaORM` itself. It doesn't say whether the statement writes, so one
+/// whose answer was lost is [`Error::OutcomeUnknown`], a read too.
 impl From<DbErr> for Error {
     fn from(error: DbErr) -> Self {
-        Self::of("running a statement", error)
+        Self::of_sent("running a statement", error)
     }
 }
 

@@ -33,9 +33,10 @@ use entity::{
     Action, Document, ExecutionId, LogId, LogLevel, Resource, WorkflowId, executions, logs,
     workflows,
 };
-use sea_orm::sea_query::{Expr, LockType, Query};
+use sea_orm::sea_query::{Expr, LockBehavior, LockType, Query};
 use sea_orm::{
-    ColumnTrait, DbBackend, EntityTrait, QueryFilter, QuerySelect, QueryTrait, Statement, Value,
+    ColumnTrait, DbBackend, EntityTrait, ExprTrait, QueryFilter, QuerySelect, QueryTrait,
+    Statement, Value,
 };
 
 pub(crate) use self::append_batch::{Appended, LogEntry};
@@ -241,7 +242,7 @@ impl Logs {
 async fn appending(h: &Context, new: &NewLog) -> Result<Option<Log>, Error> {
     let now = h.now();
     if h.backend() == DbBackend::Sqlite || h.in_transaction() {
-        return appending_alone(h, new, now).await;
+        return appending_alone(h, new, now, Locked::Wait).await;
     }
     let entry = || LogEntry::of(new, now);
     match h.appends().join(entry, AppendBatch(h.clone())).await {
@@ -249,28 +250,52 @@ async fn appending(h: &Context, new: &NewLog) -> Result<Option<Log>, Error> {
             h.count_rows(1);
             appended.map(Some)
         }
-        // A leader counts as in flight until its end.
-        _leader_or_alone => appending_alone(h, new, now).await,
+        Slot::Follower(None) => appending_alone(h, new, now, Locked::Wait).await,
+        Slot::Lost => Err(Error::OutcomeUnknown {
+            context: "writing",
+            source: "the task that sent it has ended".into(),
+        }),
+        Slot::Leader(leader) => {
+            // Counts as in flight until its end, so it doesn't wait for a lock.
+            let appended = appending_alone(h, new, now, Locked::Skip).await?;
+            drop(leader);
+            match appended {
+                None => appending_alone(h, new, now, Locked::Wait).await,
+                appended => Ok(appended),
+            }
+        }
     }
+}
+
+/// What to do when the workflow or the execution is locked on PostgreSQL, as while it is
+/// purged.
+#[derive(Clone, Copy)]
+enum Locked {
+    Wait,
+    /// Append nothing, as if it didn't exist.
+    Skip,
 }
 
 async fn appending_alone(
     h: &Context,
     new: &NewLog,
     now: DateTime<Utc>,
+    locked: Locked,
 ) -> Result<Option<Log>, Error> {
     static APPEND: CachedSql = CachedSql::new();
     static OF_EXECUTION: CachedSql = CachedSql::new();
+    static APPEND_UNLOCKED: CachedSql = CachedSql::new();
+    static OF_EXECUTION_UNLOCKED: CachedSql = CachedSql::new();
     let mut values = new.row(now);
     // The workflow's is the one that is found.
     let workflow = values.remove(2);
-    values.push(workflow.clone());
-    let fixed = match new.execution {
-        None => &APPEND,
-        Some(execution) => {
-            values.extend([1.into(), execution.into(), workflow]);
-            &OF_EXECUTION
-        }
+    values.extend(new.execution.map(Value::from));
+    values.push(workflow);
+    let fixed = match (new.execution, locked) {
+        (None, Locked::Wait) => &APPEND,
+        (Some(_), Locked::Wait) => &OF_EXECUTION,
+        (None, Locked::Skip) => &APPEND_UNLOCKED,
+        (Some(_), Locked::Skip) => &OF_EXECUTION_UNLOCKED,
     };
     let insert = || {
         let mut from = Query::select();
@@ -282,14 +307,22 @@ async fn appending_alone(
             .expr(json_expr(logs::Column::Metadata, new.metadata.as_ref()))
             .from(workflows::Entity)
             .and_where(workflows::COLUMN.id.eq(new.workflow));
+        if let Some(execution) = new.execution {
+            let of_workflow = Expr::col((executions::Entity, executions::Column::WorkflowId))
+                .equals((workflows::Entity, workflows::Column::Id));
+            let on = executions::COLUMN.id.eq(execution).and(of_workflow);
+            from.inner_join(executions::Entity, on);
+        }
         if h.backend() == DbBackend::Postgres {
             // Waits for who is purging it, so that it is missing and not a
             // broken reference, which would spoil the caller's transaction.
             // The entry holds it all the same.
-            from.lock(LockType::KeyShare);
-        }
-        if let Some(execution) = new.execution {
-            from.and_where(Expr::exists(its_execution(new.workflow, execution)));
+            match locked {
+                Locked::Wait => from.lock(LockType::KeyShare),
+                Locked::Skip => {
+                    from.lock_with_behavior(LockType::KeyShare, LockBehavior::SkipLocked)
+                }
+            };
         }
         let mut insert = Query::insert();
         insert
@@ -313,18 +346,6 @@ DELETE FROM logs WHERE id = ANY (ARRAY (
 const PRUNE_SQLITE: &str = r"
 DELETE FROM logs WHERE id IN (
     SELECT id FROM logs WHERE created_at < ?1 ORDER BY created_at, id LIMIT ?2)";
-
-fn its_execution(
-    workflow: WorkflowId,
-    execution: ExecutionId,
-) -> sea_orm::sea_query::SelectStatement {
-    Query::select()
-        .expr(Expr::val(1))
-        .from(executions::Entity)
-        .and_where(executions::COLUMN.id.eq(execution))
-        .and_where(executions::COLUMN.workflow_id.eq(workflow))
-        .take()
-}
 
 /// The error about the first of these workflows that doesn't exist. Those that
 /// do stay until the end of the transaction.
