@@ -260,7 +260,7 @@ impl Config {
         password: Option<SecretString>,
     ) -> Self {
         Self::new(Target::Postgres(Box::new(Postgres {
-            host: host.to_owned(),
+            host: plain_host(host).to_owned(),
             port: 5432,
             user: user.to_owned(),
             password,
@@ -401,9 +401,18 @@ impl Config {
 }
 
 fn is_this_machine(host: &str) -> bool {
+    let name = host.strip_suffix('.').unwrap_or(host);
     host.starts_with('/')
-        || host.eq_ignore_ascii_case("localhost")
+        || name.eq_ignore_ascii_case("localhost")
         || host
             .parse::<std::net::IpAddr>()
-            .is_ok_and(|address| address.is_loopback())
+            .is_ok_and(|address| address.to_canonical().is_loopback())
+}
+
+/// Takes the brackets off an IPv6 address, which belong to a URL.
+pub(crate) fn plain_host(host: &str) -> &str {
+    host.strip_prefix('[')
+        .and_then(|inside| inside.strip_suffix(']'))
+        .filter(|inside| inside.parse::<std::net::Ipv6Addr>().is_ok())
+        .unwrap_or(host)
 }

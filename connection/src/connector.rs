@@ -9,14 +9,15 @@ use secrecy::ExposeSecret;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::tls::MakeTlsConnect;
+use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{CancelToken, Client, Connection, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::config::{Config, Postgres, Target, TlsMode};
 use crate::error::Error;
-use crate::postgres::{self, FIRST_PAUSE, LONGEST_PAUSE, session_options};
+use crate::postgres::{FIRST_PAUSE, LONGEST_PAUSE, session_options};
 use crate::read::password_in;
-use crate::tls;
+use crate::{refusal, tls};
 
 /// A quiet connection is probed after this time, so that a dead one is noticed, also
 /// while a statement without a time limit runs.
@@ -95,8 +96,9 @@ impl Connector {
                 "Set DB_TYPE=postgres.",
             ));
         };
+        refusal::check_password(config, postgres)?;
         let tls = tls::client_config(&postgres.tls).map_err(|reason| {
-            let hint = postgres::tls_hint(&reason).unwrap_or(postgres::CLIENT_CERTIFICATE);
+            let hint = refusal::tls_hint(&reason).unwrap_or(refusal::CLIENT_CERTIFICATE);
             refused(reason, hint)
         })?;
         Ok(Self {
@@ -196,9 +198,10 @@ impl Connector {
 
     async fn checked(&self, (client, mut connection): Session) -> Result<Session, Error> {
         let timeout = self.config.pool.connection_timeout;
-        let sql = "SELECT current_schema()::text, current_setting('server_encoding')";
         let row = {
-            let asked = client.query_typed_one(sql, &[]);
+            let schema = refusal::schema_of(&self.config);
+            let values: [(&(dyn ToSql + Sync), Type); 1] = [(&schema, Type::TEXT)];
+            let asked = client.query_typed_one(refusal::SESSION, &values);
             tokio::pin!(asked);
             let polled = std::future::poll_fn(|context| {
                 if let std::task::Poll::Ready(row) = asked.as_mut().poll(context) {
@@ -214,12 +217,15 @@ impl Connector {
             Err(_) => Err(ConnectError::Silent(timeout)),
         };
         let row = row.map_err(|error| self.explain(error, 0))?;
-        let found: Result<(Option<&str>, &str), _> = row
-            .try_get(0)
-            .and_then(|schema| Ok((schema, row.try_get(1)?)));
-        let (schema, encoding) =
-            found.map_err(|error| self.explain(ConnectError::Failed(error), 0))?;
-        postgres::check_settings(&self.config, schema, encoding)?;
+        let found = (|| {
+            Ok(refusal::SessionSettings {
+                schema: row.try_get(0)?,
+                encoding: row.try_get(1)?,
+                schema_exists: row.try_get(2)?,
+            })
+        })();
+        let found = found.map_err(|error| self.explain(ConnectError::Failed(error), 0))?;
+        refusal::check_settings(&self.config, &found)?;
         Ok((client, connection))
     }
 
@@ -228,13 +234,13 @@ impl Connector {
     pub fn explain(&self, error: ConnectError, tries: u32) -> Error {
         let error = match error {
             ConnectError::Failed(error) => error,
-            ConnectError::Silent(_) => return postgres::silent(&self.config),
+            ConnectError::Silent(_) => return refusal::silent(&self.config),
         };
         let code = error.code().map(|code| code.code().to_owned());
         let reason = short(&error);
         let transient = may_pass(&error);
         let source = Some(Box::new(error) as _);
-        postgres::refusal(
+        refusal::refusal(
             &self.config,
             code.as_deref(),
             reason,
@@ -326,7 +332,7 @@ fn may_pass(error: &tokio_postgres::Error) -> bool {
     let mut cause = error.source();
     while let Some(source) = cause {
         if let Some(error) = source.downcast_ref::<std::io::Error>() {
-            return postgres::io_may_pass(error);
+            return refusal::io_may_pass(error);
         }
         cause = source.source();
     }

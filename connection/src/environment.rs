@@ -10,6 +10,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::dotenv;
 use crate::error::Error;
+use crate::variables::variable;
 
 /// Where a setting came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,7 +119,12 @@ impl Environment {
     /// An empty value counts as unset: Docker Compose passes unset variables
     /// on as empty ones, and no setting has a meaningful empty value. A real
     /// variable that is empty still hides the file's line, as with dotenv.
-    fn insert(&mut self, name: String, value: String, source: Source) {
+    ///
+    /// Secrets that are read from files end with line breaks, which belong to no setting.
+    fn insert(&mut self, name: String, mut value: String, source: Source) {
+        if variable(&name).is_some() {
+            value.truncate(value.trim_end_matches(['\r', '\n']).len());
+        }
         if value.is_empty() {
             self.values.remove(&name);
         } else {

@@ -111,16 +111,25 @@ pub fn causes(error: &(dyn std::error::Error + 'static)) -> Vec<String> {
         source = cause.source();
         // The driver puts its cause behind a title of its own.
         let text = cause.to_string();
-        let news = text
-            .rsplit("error returned from database: ")
-            .next()
-            .unwrap_or(&text);
+        let news = match text.rsplit_once("error returned from database: ") {
+            Some((_, message)) => without_source_line(message),
+            None => without_source_line(&text),
+        };
         if !told.contains(news) {
             told.push_str(news);
             causes.push(news.to_owned());
         }
     }
     causes
+}
+
+/// Cuts off the line of PostgreSQL's own source that sqlx appends, which says nothing about
+/// the statement.
+fn without_source_line(message: &str) -> &str {
+    match message.rsplit_once(" at line ") {
+        Some((message, line)) if line.bytes().all(|digit| digit.is_ascii_digit()) => message,
+        _ => message,
+    }
 }
 
 /// `Debug` for errors that `main` returns or a log records: what `Display` says
@@ -142,3 +151,30 @@ macro_rules! debug_as_display {
 }
 
 debug_as_display!(Error);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{0}")]
+    struct Cause(&'static str, #[source] Option<Box<Cause>>);
+
+    #[test]
+    fn a_line_of_the_servers_source_is_no_cause() {
+        for (text, told) in [
+            (
+                "Execution Error: error returned from database: permission denied for schema public at line 3655",
+                "permission denied for schema public",
+            ),
+            ("permission denied at line 12", "permission denied"),
+            (
+                "expected value at line 1 column 2",
+                "expected value at line 1 column 2",
+            ),
+        ] {
+            let error = Cause("it failed", Some(Box::new(Cause(text, None))));
+            assert_eq!(causes(&error), [told]);
+        }
+    }
+}

@@ -25,6 +25,7 @@ mod error;
 mod open;
 mod postgres;
 mod read;
+mod refusal;
 mod sqlite;
 mod tls;
 mod url;

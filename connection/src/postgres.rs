@@ -1,6 +1,5 @@
 //! Opening PostgreSQL.
 
-use std::io::ErrorKind;
 use std::time::Duration;
 
 use sea_orm::{DatabaseConnection, SqlxPostgresConnector};
@@ -9,9 +8,13 @@ use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgSslMode};
 use sqlx::{ConnectOptions as _, Connection as _};
 
-use crate::config::{Config, Postgres, Target, TlsMode};
+use crate::config::{Config, Postgres, TlsMode};
 use crate::error::Error;
 use crate::open::with_logging;
+use crate::refusal::{
+    CLIENT_CERTIFICATE, SESSION, SessionSettings, check_password, check_settings, io_may_pass,
+    refusal, schema_of, silent,
+};
 
 /// A connection that was idle for longer is tried before it is used.
 const PING_AFTER: Duration = Duration::from_secs(1);
@@ -121,6 +124,7 @@ async fn first(
 /// Every field is set, because sqlx fills what is left from `PGHOST`,
 /// `PGSSLMODE` and their kin, and they must not redirect the connection.
 fn options(config: &Config, postgres: &Postgres) -> Result<PgConnectOptions, Error> {
+    check_password(config, postgres)?;
     let tls = &postgres.tls;
     let mut options = PgConnectOptions::new_without_pgpass()
         .host(&postgres.host)
@@ -229,38 +233,12 @@ async fn outside_of_pool(
     }
 }
 
-pub(crate) fn silent(config: &Config) -> Error {
-    Error::Unavailable {
-        target: config.target_name(),
-        reason: format!("no answer within {} ms", config.pool.connection_timeout.as_millis()),
-        hint: "Check DB_HOST, DB_PORT and the firewall between; DB_POOL_CONNECTION_TIMEOUT is the limit.".to_owned(),
-        source: None,
-    }
-}
-
 fn short(error: &sqlx::Error) -> String {
     match error {
         sqlx::Error::Io(error) => error.to_string(),
         sqlx::Error::Database(error) => error.message().to_owned(),
         other => other.to_string(),
     }
-}
-
-/// In Docker Compose a name is unknown until its container has started. The
-/// standard library has no kind for it.
-fn is_unknown_host(error: &std::io::Error) -> bool {
-    error.to_string().contains("failed to lookup address")
-}
-
-/// A server that starts or restarts.
-pub(crate) fn io_may_pass(error: &std::io::Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::ConnectionRefused
-            | ErrorKind::ConnectionReset
-            | ErrorKind::NotFound
-            | ErrorKind::UnexpectedEof
-    ) || is_unknown_host(error)
 }
 
 /// A server that starts, restarts or is full for the moment.
@@ -283,9 +261,19 @@ fn explained(config: &Config, error: sqlx::Error, tries: u32) -> Error {
     };
     let reason = short(&error);
     let passing = may_pass(&error);
-    let is_certificate = matches!(error, sqlx::Error::Configuration(_));
+    let is_configuration = matches!(error, sqlx::Error::Configuration(_));
     let source = Some(Box::new(error) as _);
-    if is_certificate {
+    if is_configuration && reason.contains("saslprep username") {
+        return Error::Refused {
+            target: config.target_name(),
+            reason:
+                "DB_USER holds a character that the driver of the tools doesn't take (SASLprep)"
+                    .to_owned(),
+            hint: "Give them a role with another name.".to_owned(),
+            source: None,
+        };
+    }
+    if is_configuration {
         return Error::Refused {
             target: config.target_name(),
             reason,
@@ -296,139 +284,23 @@ fn explained(config: &Config, error: sqlx::Error, tries: u32) -> Error {
     refusal(config, code.as_deref(), reason, passing, tries, source)
 }
 
-/// Explains why there is no connection, by the server's SQLSTATE or the cause, with the
-/// setting that is wrong.
-pub(crate) fn refusal(
-    config: &Config,
-    code: Option<&str>,
-    reason: String,
-    passing: bool,
-    tries: u32,
-    source: Option<Box<dyn std::error::Error + Send + Sync>>,
-) -> Error {
-    let target = config.target_name();
-    let hint = match code {
-        Some(code) => match code {
-            "28P01" => "Check DB_USER and DB_PASS (or DB_PASS_FILE).".to_owned(),
-            "28000" => "The server's pg_hba.conf lets this user in only otherwise: check DB_USER, DB_NAME and DB_SSL.".to_owned(),
-            "3D000" => format!("Check DB_NAME, or create it: createdb --encoding=UTF8 {}", name_of(config)),
-            _ if passing => "The server is starting, stopping or full; try again in a moment.".to_owned(),
-            _ => "The server refused the connection; its log says more.".to_owned(),
-        },
-        None if passing => format!("Is the server running? Check DB_HOST and DB_PORT. Tried {} times.", tries + 1),
-        None => tls_hint(&reason).unwrap_or("Check DB_HOST and DB_PORT.").to_owned(),
-    };
-    if passing {
-        Error::Unavailable {
-            target,
-            reason,
-            hint,
-            source,
-        }
-    } else {
-        Error::Refused {
-            target,
-            reason,
-            hint,
-            source,
-        }
-    }
-}
-
-pub(crate) const CLIENT_CERTIFICATE: &str = "Check DB_SSL_CERT and DB_SSL_KEY: PEM files of the client certificate and of the key that belongs to it.";
-
-pub(crate) fn tls_hint(reason: &str) -> Option<&'static str> {
-    if reason.contains("does not support TLS") {
-        Some(
-            "The server speaks plain text only, and the settings demand TLS: switch `ssl` on at the server; or it is another kind of server: check DB_HOST and DB_PORT.",
-        )
-    } else if reason.contains("NotValidForName") || reason.contains("not valid for name") {
-        Some("DB_HOST must be a name that stands in the server's certificate.")
-    } else if reason.contains("UnknownIssuer") {
-        Some(
-            "The server's certificate is not signed by an authority that this machine trusts; set DB_SSL_CA to the file of the one that did.",
-        )
-    } else if reason.contains("KeyMismatch") {
-        Some(CLIENT_CERTIFICATE)
-    } else if reason.contains("Invalid certificate ") {
-        Some("DB_SSL_CA must be a PEM file of certificates and nothing else.")
-    } else if reason.contains("certificate") {
-        Some(
-            "The server's certificate was not accepted; look at it with `openssl s_client -starttls postgres -connect HOST:PORT`.",
-        )
-    } else {
-        None
-    }
-}
-
-fn name_of(config: &Config) -> &str {
-    match &config.target {
-        crate::config::Target::Postgres(postgres) => &postgres.database,
-        _ => "aura",
-    }
-}
-
 async fn check_session(
     config: &Config,
     mut connection: PoolConnection<sqlx::Postgres>,
 ) -> Result<(), Error> {
-    let found: Result<(Option<String>, String), _> =
-        sqlx::query_as("SELECT current_schema()::text, current_setting('server_encoding')")
-            .fetch_one(&mut *connection)
-            .await;
-    let (schema, encoding) = found.map_err(|error| explained(config, error, 0))?;
-    check_settings(config, schema.as_deref(), &encoding)?;
+    let found: Result<(Option<String>, String, bool), _> = sqlx::query_as(SESSION)
+        .bind(schema_of(config))
+        .fetch_one(&mut *connection)
+        .await;
+    let (schema, encoding, schema_exists) = found.map_err(|error| explained(config, error, 0))?;
+    let found = SessionSettings {
+        schema: schema.as_deref(),
+        encoding: encoding.as_str(),
+        schema_exists,
+    };
+    check_settings(config, &found)?;
     // Left to itself it would come back too late for the next statement, which
     // would log in again.
     connection.return_to_pool().await;
-    Ok(())
-}
-
-/// Refuses a session in another schema than the settings name, and an encoding that
-/// can't hold all text.
-pub(crate) fn check_settings(
-    config: &Config,
-    schema: Option<&str>,
-    encoding: &str,
-) -> Result<(), Error> {
-    let Target::Postgres(postgres) = &config.target else {
-        return Ok(());
-    };
-    let refused = |reason: String, hint: String| Error::Refused {
-        target: config.target_name(),
-        reason,
-        hint,
-        source: None,
-    };
-    if schema != Some(postgres.schema.as_str()) {
-        let wanted = &postgres.schema;
-        let (reason, hint) = if postgres.prepared_statements {
-            (
-                format!("there is no schema {wanted}, or this user may not use it"),
-                format!(
-                    "Create it: CREATE SCHEMA \"{wanted}\" AUTHORIZATION \"{}\"",
-                    postgres.user
-                ),
-            )
-        } else {
-            (
-                format!(
-                    "the session's schema is {}, not {wanted}",
-                    schema.unwrap_or("unset")
-                ),
-                format!(
-                    "With DB_PREPARED_STATEMENTS=false it can't be chosen per session: ALTER ROLE \"{}\" SET search_path = \"{wanted}\"",
-                    postgres.user
-                ),
-            )
-        };
-        return Err(refused(reason, hint));
-    }
-    if encoding != "UTF8" {
-        return Err(refused(
-            format!("the database's encoding is {encoding}"),
-            "Create it with ENCODING 'UTF8' TEMPLATE template0.".to_owned(),
-        ));
-    }
     Ok(())
 }

@@ -367,6 +367,9 @@ fn another_host_or_aura_env_looks_like_production() {
         "127.0.0.1",
         "127.8.9.1",
         "::1",
+        "[::1]",
+        "::ffff:127.0.0.1",
+        "localhost.",
         "/var/run/postgresql",
     ] {
         assert!(!on(host).looks_like_production(), "{host}");
@@ -378,9 +381,13 @@ fn another_host_or_aura_env_looks_like_production() {
         "localhost.example.org",
         "192.168.1.1",
         "2001:db8::1",
+        "[2001:db8::1]",
+        "localhost..",
     ] {
         assert!(on(host).looks_like_production(), "{host}");
     }
+    assert_eq!(on("[::1]").target_name(), "PostgreSQL aura@[::1]:5432/aura");
+    assert_eq!(postgres(&on("[::1]")).host, "::1");
     assert!(!accepted(&[]).looks_like_production());
     assert!(!accepted(&[("AURA_ENV", "development")]).looks_like_production());
     assert!(accepted(&[("AURA_ENV", "production")]).looks_like_production());

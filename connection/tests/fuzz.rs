@@ -24,6 +24,10 @@ const FITTING: &[(&str, &[&str])] = &[
             "db.example.org",
             " db.example.org ",
             "::1",
+            "[::1]",
+            "db.example.org\n",
+            "\"db.example.org\"",
+            "$HOST",
             "/var/run/postgresql",
         ],
     ),
@@ -39,9 +43,15 @@ const FITTING: &[(&str, &[&str])] = &[
             "verify-ca",
         ],
     ),
-    ("DB_PORT", &["5432", "65535", "65536", "-1"]),
+    (
+        "DB_PORT",
+        &["5432", "65535", "65536", "-1", "tcp://10.0.0.1:5432"],
+    ),
     ("DB_PASS", &[CANARY]),
-    ("DB_PATH", &[":memory:", "./data/aura.db", "~/aura.db"]),
+    (
+        "DB_PATH",
+        &[":memory:", "./data/aura.db", "~/aura.db", "$HOME/x.db"],
+    ),
     ("DB_POOL_MAX", &["1", "1000", "99999999999999999999"]),
     ("DB_STATEMENT_TIMEOUT", &["0", "60000", "1e3"]),
     (
@@ -116,7 +126,11 @@ fn look(environment: &Environment) -> Result<bool, TestCaseError> {
         return Ok(true);
     }
     let host = environment.get("DB_HOST").map(|(host, _)| host);
-    prop_assert_eq!(server.host.as_str(), host.unwrap_or("localhost"));
+    let host = match host {
+        Some("[::1]") => "::1",
+        host => host.unwrap_or("localhost"),
+    };
+    prop_assert_eq!(server.host.as_str(), host);
     let word = |name| written(name).map(str::to_ascii_lowercase);
     match (word("DB_SSL_MODE").as_deref(), word("DB_SSL").as_deref()) {
         (Some("verify-full"), _) | (None, Some("true" | "1" | "yes" | "on")) => {

@@ -64,7 +64,7 @@ by_each!(
 
 /// Who opens a connection.
 #[derive(Clone, Copy)]
-enum By {
+pub(crate) enum By {
     /// `SeaORM`'s pool.
     Pool,
     /// The connector of the executor.
@@ -72,7 +72,7 @@ enum By {
 }
 
 impl By {
-    async fn connect(self, config: &Config) -> Result<(), Error> {
+    pub(crate) async fn connect(self, config: &Config) -> Result<(), Error> {
         match self {
             Self::Pool => connect(config).await.map(drop),
             Self::Connector => Connector::new(config)?.connect_first().await.map(drop),
@@ -81,7 +81,7 @@ impl By {
 }
 
 /// What is said when these settings are refused.
-async fn refusal(by: By, more: &[(&str, &str)]) -> Error {
+pub(crate) async fn refusal(by: By, more: &[(&str, &str)]) -> Error {
     let config = server_with(more);
     let target = config.target_name();
     let error = by.connect(&config).await.err();
@@ -91,7 +91,7 @@ async fn refusal(by: By, more: &[(&str, &str)]) -> Error {
 }
 
 #[track_caller]
-fn assert_refused(error: &Error, words: &[&str]) {
+pub(crate) fn assert_refused(error: &Error, words: &[&str]) {
     assert!(matches!(error, Error::Refused { .. }), "{error:?}");
     for word in words {
         assert!(error.to_string().contains(word), "no {word:?} in: {error}");

@@ -24,13 +24,14 @@ fn assert_config_hides(config: &Config) {
 }
 
 #[test]
-fn a_password_file_loses_one_line_break_and_nothing_else() {
+fn a_password_file_loses_its_last_line_breaks_and_nothing_else() {
     for (content, expected) in [
         ("secret", "secret"),
         ("secret\n", "secret"),
         ("secret\r\n", "secret"),
         (" secret \n", " secret "),
-        ("secret\n\n", "secret\n"),
+        ("secret\n\n", "secret"),
+        ("secret\r\n\r\n", "secret"),
         ("sécret $x\"'", "sécret $x\"'"),
     ] {
         let (_folder, path) = file(content);
@@ -145,5 +146,47 @@ fn a_url_with_a_password_at_the_wrong_place_is_not_shown() {
         let found = problems(pairs);
         assert_eq!(found[0].variable, pairs[0].0, "{found:?}");
         assert_hides(&read(pairs).expect_err("a URL at the wrong place"));
+    }
+}
+
+/// sqlx shows the character that its rules refuse, and tokio-postgres sends the password
+/// as it is: a role of such a password was let in by one of them only.
+#[tokio::test]
+async fn a_password_that_a_driver_does_not_take_is_refused() {
+    for (character, escaped) in [
+        ("\u{7}", "%07"),
+        ("\u{378}", "%CD%B8"),
+        ("\u{e000}", "%EE%80%80"),
+        ("\u{5d0}", "%D7%90"),
+    ] {
+        let password = format!("{CANARY}{character}");
+        let (_folder, path) = file(&password);
+        let url = format!("postgres://aura:{CANARY}{escaped}@db/aura");
+        for pairs in [
+            &[("DB_TYPE", "postgres"), ("DB_PASS", &password)][..],
+            &[("DB_TYPE", "postgres"), ("DB_PASS_FILE", &path)],
+            &[("DATABASE_URL", &url)],
+        ] {
+            let found = problem(pairs);
+            assert_eq!(found.variable, pairs[pairs.len() - 1].0);
+            assert!(!found.to_string().contains(character), "{found}");
+            assert_hides(&read(pairs).expect_err("no such password"));
+        }
+        let config = Config::postgres("127.0.0.1", "aura", "ada", Some(password.into()));
+        for error in [
+            connection::connect(&config).await.map(drop),
+            connection::Connector::new(&config).map(drop),
+        ] {
+            let error = error.expect_err("no such password");
+            let text = error.to_string();
+            assert!(text.contains("the password holds"), "{text}");
+            assert!(text.contains("ALTER ROLE \"ada\""), "{text}");
+            assert!(!format!("{error:?}").contains(character), "{text}");
+            assert_hides(&error);
+        }
+    }
+    // What isn't ASCII is taken, in either form.
+    for password in ["é", "e\u{301}", "пароль", "密码", "שלום"] {
+        accepted(&[("DB_TYPE", "postgres"), ("DB_PASS", password)]);
     }
 }

@@ -89,13 +89,49 @@ fn every_sslmode_is_understood_or_refused() {
         "?sslmode=allow",
         "?sslmode=",
         "?sslmode=on",
-        "?ssl=true",
-        "?options=-c%20x%3Dy",
+        "?sslcert_file=x",
     ] {
         let problem = problem(&[("DATABASE_URL", &with(query))]);
         assert_eq!(problem.variable, "DATABASE_URL", "{query}");
         assert!(problem.expected.contains("none of"), "{query}: {problem}");
     }
+}
+
+#[test]
+fn a_parameter_of_another_driver_says_what_to_set() {
+    for (parameter, set) in [
+        ("schema", "set DB_SCHEMA"),
+        ("currentSchema", "set DB_SCHEMA"),
+        ("search_path", "set DB_SCHEMA"),
+        ("options", "ALTER ROLE"),
+        ("channel_binding", "verify-full"),
+        ("ssl", "sslmode=verify-full"),
+        ("application_name", "set DB_APPLICATION_NAME"),
+        ("connect_timeout", "set DB_POOL_CONNECTION_TIMEOUT"),
+        ("statement_timeout", "set DB_STATEMENT_TIMEOUT"),
+        ("connection_limit", "set DB_POOL_MAX"),
+        ("pgbouncer", "DB_PREPARED_STATEMENTS=false"),
+        ("host", "before the `?`"),
+        ("target_session_attrs", "takes writes"),
+        ("gssencmode", "leave it out"),
+    ] {
+        let url = format!("postgres://aura@localhost/aura?{parameter}={CANARY}");
+        let problem = problem(&[("DATABASE_URL", &url)]);
+        assert!(
+            problem
+                .expected
+                .starts_with(&format!("has the parameter {parameter}; "))
+                && problem.expected.contains(set),
+            "{problem}"
+        );
+        assert_hides(&read(&[("DATABASE_URL", &url)]).expect_err(parameter));
+    }
+    let misspelt = "postgres://aura@localhost/aura?sslmod=require";
+    let problem = problem(&[("DATABASE_URL", misspelt)]);
+    assert!(
+        problem.expected.ends_with("did you mean sslmode?"),
+        "{problem}"
+    );
 }
 
 #[test]
@@ -180,10 +216,21 @@ fn a_url_that_cannot_be_used_says_why_and_shows_nothing_of_itself() {
             format!("postgres://aura:{CANARY}%ff@localhost/aura"),
             "not UTF-8",
         ),
-        (format!("postgres://aura%00:{CANARY}@localhost/aura"), "NUL"),
+        (
+            format!("postgres://aura%00:{CANARY}@localhost/aura"),
+            "control character",
+        ),
         (
             format!("postgres://aura@localhost/aura?password={CANARY}"),
+            "has the parameter password; write it before the `?`",
+        ),
+        (
+            format!("postgres://aura@localhost/aura?{CANARY}={CANARY}"),
             "none of sslmode",
+        ),
+        (
+            format!("postgres://aura:x%0A{CANARY}@localhost/aura"),
+            "control character",
         ),
         (
             format!("sqlite:x.db?key={CANARY}"),

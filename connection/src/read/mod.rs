@@ -1,10 +1,13 @@
 //! Variables to [`Config`]: every value is checked, and every problem is
 //! collected, so that a person mends them in one go.
 
+mod oddity;
 mod target;
 
+pub(crate) use oddity::{not_expanded, password_refusal, unexpanded};
 pub(crate) use target::password_in;
 
+use std::borrow::Cow;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -14,7 +17,7 @@ use crate::config::{Config, Pool};
 use crate::describe::Setting;
 use crate::environment::{Environment, Source};
 use crate::error::{Error, Problem};
-use crate::variables::{meant, nearest, variable};
+use crate::variables::{VARIABLES, Variable, meant, nearest, variable};
 
 /// What the variables of the TypeORM package's query cache begin with.
 const OF_THE_CACHE: &str = "DB_CACHE_";
@@ -30,6 +33,7 @@ pub(crate) fn config(environment: &Environment) -> Result<Config, Error> {
         settings: Vec::new(),
     };
     reader.check_text();
+    reader.check_seed();
     let target = if environment.get("DATABASE_URL").is_some() {
         reader.url_target()
     } else {
@@ -89,11 +93,18 @@ struct Reader<'a> {
 /// A value as it may be shown. A `user:password@host` may stand where it doesn't
 /// belong, and somebody who takes `DB_PASS_FILE` for the password itself writes
 /// no path there.
-fn shown<'a>(name: &str, value: &'a str) -> &'a str {
+fn shown<'a>(name: &str, value: &'a str) -> Cow<'a, str> {
     let is_secret = variable(name).is_none_or(|variable| variable.secret)
         || (value.contains(':') && value.contains('@'))
         || (name == "DB_PASS_FILE" && !value.contains(['/', '\\', '.']));
-    if is_secret { "***" } else { value }
+    if is_secret {
+        Cow::Borrowed("***")
+    } else if value.chars().any(char::is_control) {
+        // They could move what a terminal shows.
+        Cow::Owned(value.escape_debug().to_string())
+    } else {
+        Cow::Borrowed(value)
+    }
 }
 
 impl Reader<'_> {
@@ -101,7 +112,7 @@ impl Reader<'_> {
         let value = self
             .environment
             .get(name)
-            .map(|(value, _)| shown(name, value).to_owned());
+            .map(|(value, _)| shown(name, value).into_owned());
         self.problems.push(Problem {
             variable: name.to_owned(),
             value,
@@ -122,12 +133,38 @@ impl Reader<'_> {
         }
     }
 
+    /// Checks the variables that `seed` reads, as far as any variable is checked.
+    fn check_seed(&mut self) {
+        for variable in VARIABLES.iter().filter(|one| one.name.starts_with("SEED_")) {
+            self.check_value(variable);
+        }
+    }
+
+    /// Refuses a value that no setting has. Returns whether it was refused.
+    fn check_value(&mut self, variable: &Variable) -> bool {
+        let Some((value, source)) = self.environment.get(variable.name) else {
+            return false;
+        };
+        let refusal = oddity::refusal(variable, value, source);
+        self.warnings
+            .extend(oddity::warning(variable, value, source));
+        let refused = refusal.is_some();
+        if let Some(refusal) = refusal {
+            self.problem(variable.name, refusal, None);
+        }
+        refused
+    }
+
     /// Names that look like ours and are not.
     fn misspelt(&self) -> Vec<Problem> {
+        let is_of_a_service = |name: &str| {
+            let value = self.environment.get(name);
+            value.is_some_and(|(value, _)| oddity::is_of_a_service(name, value))
+        };
         self.environment
             .names()
             .filter(|name| name.starts_with("DB_") && variable(name).is_none())
-            .filter(|name| !name.starts_with(OF_THE_CACHE))
+            .filter(|name| !name.starts_with(OF_THE_CACHE) && !is_of_a_service(name))
             .map(|name| Problem {
                 variable: name.to_owned(),
                 value: None,
@@ -149,31 +186,30 @@ impl Reader<'_> {
             })
     }
 
-    /// Notes the setting as it takes effect, and gives its raw value.
+    /// Notes the setting as it takes effect, and gives its raw value; `None` when it isn't
+    /// set, or was refused.
     fn raw(&mut self, name: &'static str, default: &str) -> Option<String> {
         let found = self.environment.get(name);
         let (shown, source) = match found {
             Some((value, source)) => (shown(name, value), source.clone()),
-            None => (default, Source::Default),
+            None => (Cow::Borrowed(default), Source::Default),
         };
         if !shown.is_empty() {
             self.settings.push(Setting {
                 name,
-                value: shown.to_owned(),
+                value: shown.into_owned(),
                 source,
             });
+        }
+        if variable(name).is_some_and(|variable| self.check_value(variable)) {
+            return None;
         }
         found.map(|(value, _)| value.to_owned())
     }
 
     fn text(&mut self, name: &'static str, default: &str) -> String {
-        let value = self
-            .raw(name, default)
-            .unwrap_or_else(|| default.to_owned());
-        if value.contains('\0') {
-            self.problem(name, "holds a NUL character", None);
-        }
-        value
+        self.raw(name, default)
+            .unwrap_or_else(|| default.to_owned())
     }
 
     fn number<N>(&mut self, name: &'static str, default: N, allowed: RangeInclusive<N>) -> N

@@ -2,14 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
-use super::{Reader, check_pem};
-use crate::config::{Config, Postgres, Target, Tls, TlsMode};
+use super::{Reader, check_pem, password_refusal, unexpanded};
+use crate::config::{Config, Postgres, Target, Tls, TlsMode, plain_host};
 use crate::describe::Setting;
 use crate::environment::Source;
 use crate::url;
 use crate::variables::VARIABLES;
+
+const ANOTHER_PASSWORD: &str = "choose another with ALTER ROLE … PASSWORD";
 
 impl Reader<'_> {
     pub(super) fn target(&mut self) -> Target {
@@ -61,13 +63,7 @@ impl Reader<'_> {
         if path == ":memory:" {
             return Target::Memory;
         }
-        if path.starts_with("~/") {
-            self.problem(
-                name,
-                "starts with `~`, which only a shell expands; write the whole path",
-                None,
-            );
-        } else if path.starts_with("file:") || path.starts_with("sqlite:") || path.contains("://") {
+        if path.starts_with("file:") || path.starts_with("sqlite:") || path.contains("://") {
             self.problem(name, "is a URL; write the path of a file", None);
         }
         Target::Sqlite {
@@ -96,7 +92,7 @@ impl Reader<'_> {
         let user = self.text("DB_USER", "aura");
         let (password, password_file) = self.password();
         Postgres {
-            host,
+            host: plain_host(&host).to_owned(),
             port,
             user,
             password,
@@ -129,7 +125,11 @@ impl Reader<'_> {
 
     /// The password, and the file that it stands in.
     fn password(&mut self) -> (Option<SecretString>, Option<PathBuf>) {
-        let direct = self.raw("DB_PASS", "").map(SecretString::from);
+        let direct = self.raw("DB_PASS", "");
+        if let Some(refusal) = direct.as_deref().and_then(password_refusal) {
+            self.problem("DB_PASS", format!("{refusal}; {ANOTHER_PASSWORD}"), None);
+        }
+        let direct = direct.map(SecretString::from);
         let Some(file) = self.raw("DB_PASS_FILE", "").map(PathBuf::from) else {
             return (direct, None);
         };
@@ -266,7 +266,10 @@ impl Reader<'_> {
     }
 
     fn pem(&mut self, name: &'static str) -> Option<PathBuf> {
-        let path = PathBuf::from(self.raw(name, "")?);
+        let Some(path) = self.raw(name, "").map(PathBuf::from) else {
+            // One that was refused isn't missed too.
+            return self.environment.get(name).map(|(path, _)| path.into());
+        };
         if let Err(expected) = check_pem(&path) {
             self.problem(name, expected, None);
         }
@@ -282,7 +285,7 @@ impl Reader<'_> {
             .map(|variable| variable.name)
             .filter(|name| self.environment.get(name).is_some())
             .collect();
-        let text = self.raw("DATABASE_URL", "").unwrap_or_default();
+        let text = self.raw("DATABASE_URL", "");
         if !beside.is_empty() {
             let expected = format!(
                 "is set beside {}; keep the URL or the variables, not both",
@@ -290,6 +293,10 @@ impl Reader<'_> {
             );
             self.problem("DATABASE_URL", expected, None);
         }
+        // What was refused has its problem.
+        let Some(text) = text else {
+            return Target::Memory;
+        };
         match url::parse(&text) {
             Ok(url::Url::Sqlite(path)) => self.sqlite("DATABASE_URL", &path),
             Ok(url::Url::Postgres(parts)) => {
@@ -309,6 +316,7 @@ impl Reader<'_> {
                 postgres.port = parts.port;
                 postgres.user = parts.user;
                 postgres.password = parts.password;
+                self.check_url_password(postgres.password.as_ref());
                 postgres.database = parts.database;
                 for (name, value) in [
                     ("DB_HOST", postgres.host.clone()),
@@ -331,21 +339,39 @@ impl Reader<'_> {
             }
         }
     }
+
+    fn check_url_password(&mut self, password: Option<&SecretString>) {
+        let Some(password) = password.map(ExposeSecret::expose_secret) else {
+            return;
+        };
+        if let Some(refusal) = password_refusal(password) {
+            let expected = format!("its password {refusal}; {ANOTHER_PASSWORD}");
+            self.problem("DATABASE_URL", expected, None);
+        } else if unexpanded(password, false) == Some(password) {
+            self.warnings.push(
+                "the password in DATABASE_URL looks like a variable that wasn't expanded, and is taken as it is written"
+                    .to_owned(),
+            );
+        }
+    }
 }
 
-/// Reads the password that a file holds. Editors and `echo` end it with a line
-/// break that is not part of the password.
+/// Reads the password that a file holds. Editors and `echo` end it with line breaks that
+/// are not part of the password.
 ///
 /// # Errors
 ///
 /// What is wrong with the file, as the rest of a sentence.
 pub(crate) fn password_in(file: &Path) -> Result<SecretString, String> {
     let text = std::fs::read_to_string(file).map_err(|error| format!("cannot be read: {error}"))?;
-    if text.trim_end_matches(['\r', '\n']).is_empty() {
+    let password = text.trim_end_matches(['\r', '\n']);
+    if password.is_empty() {
         return Err("names a file without a password in it".to_owned());
     }
-    let line = text
-        .strip_suffix('\n')
-        .map(|text| text.strip_suffix('\r').unwrap_or(text));
-    Ok(line.unwrap_or(&text).into())
+    match password_refusal(password) {
+        Some(refusal) => Err(format!(
+            "names a file whose password {refusal}; {ANOTHER_PASSWORD}"
+        )),
+        None => Ok(password.into()),
+    }
 }
