@@ -9,6 +9,7 @@ testdb::both!(
 empty: each_step_is_undone_without_a_trace,
     up_down_up_gives_the_snapshot,
     up_stops_after_the_number_of_steps,
+    an_index_that_is_gone_or_there_is_no_obstacle,
     a_step_that_fails_takes_the_whole_run_with_it;
 migrated: down_reverses_the_last_steps,
     down_on_nothing_does_nothing,
@@ -203,6 +204,24 @@ async fn dangling_rows_of_an_application_are_its_own(db: TestDb) {
     }
     run(&db, Plan::Refresh).await;
     assert_eq!(db.state().await, State::Current);
+}
+
+/// As after an administrator has dropped one that no query used, or built one before the
+/// deploy.
+async fn an_index_that_is_gone_or_there_is_no_obstacle(db: TestDb) {
+    run(&db, Plan::Up(Some(11))).await;
+    db.execute(
+        "DROP INDEX idx_logs_workflow_id_created_at; \
+         CREATE INDEX idx_logs_created_at_id ON logs (created_at, id)",
+    )
+    .await;
+    run(&db, Plan::Up(None)).await;
+    assert_eq!(check(&db).await, []);
+    db.execute("DROP INDEX idx_logs_created_at_id; DROP INDEX idx_executions_queued")
+        .await;
+    run(&db, Plan::Down(3)).await;
+    run(&db, Plan::Up(None)).await;
+    assert_eq!(check(&db).await, []);
 }
 
 async fn a_step_that_fails_takes_the_whole_run_with_it(db: TestDb) {

@@ -228,6 +228,19 @@ pub fn create_index(backend: DbBackend, index: &IndexCreateStatement) -> String 
     }
 }
 
+/// Returns the SQL that builds an index unless it exists, as after an administrator has built
+/// it before the deploy. `check` finds one that differs.
+#[must_use]
+pub fn create_index_if_missing(backend: DbBackend, index: &IndexCreateStatement) -> String {
+    create_index(backend, index.clone().if_not_exists())
+}
+
+/// Returns the SQL that drops an index, if it is there.
+#[must_use]
+pub fn drop_index(name: &str) -> String {
+    format!("DROP INDEX IF EXISTS \"{name}\"")
+}
+
 /// Returns the SQL that builds an index without keeping writers out, unless it exists. On
 /// PostgreSQL it belongs in a step that isn't [transactional](Migration::transactional); on
 /// SQLite it is an ordinary `CREATE INDEX`.

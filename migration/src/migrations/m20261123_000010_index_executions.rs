@@ -2,7 +2,7 @@
 //! is found as fast in a long table as in a short one.
 
 use aura_orm::migration::columns::Columns;
-use aura_orm::migration::{Migration, create_index};
+use aura_orm::migration::{Migration, create_index_if_missing, drop_index};
 use sea_orm::DbBackend;
 use sea_orm::sea_query::IndexCreateStatement;
 
@@ -15,7 +15,8 @@ impl Migration for IndexExecutions {
 
     fn up(&self, backend: DbBackend) -> Vec<String> {
         let indexes = indexes(Columns::of(backend));
-        let statements = indexes.iter().map(|index| create_index(backend, index));
+        let indexes = indexes.iter();
+        let statements = indexes.map(|index| create_index_if_missing(backend, index));
         statements.collect()
     }
 
@@ -25,7 +26,7 @@ impl Migration for IndexExecutions {
             .iter()
             .rev()
             .filter_map(|index| index.get_index_spec().get_name());
-        names.map(|name| format!("DROP INDEX \"{name}\"")).collect()
+        names.map(drop_index).collect()
     }
 }
 

@@ -5,7 +5,7 @@
 //! each workflow.
 
 use aura_orm::migration::columns::Columns;
-use aura_orm::migration::{Migration, create_index};
+use aura_orm::migration::{Migration, create_index_if_missing, drop_index};
 use sea_orm::DbBackend;
 use sea_orm::sea_query::IndexCreateStatement;
 
@@ -41,14 +41,15 @@ fn after(columns: Columns) -> [IndexCreateStatement; 2] {
 
 type Indexes = dyn Fn(Columns) -> [IndexCreateStatement; 2];
 
+/// Reads go on while the new ones are built: dropping one locks the table for them too, up to
+/// the commit.
 fn exchange(backend: DbBackend, old: &Indexes, new: &Indexes) -> Vec<String> {
     let columns = Columns::of(backend);
     let (old, new) = (old(columns), new(columns));
     let names = old
         .iter()
         .filter_map(|index| index.get_index_spec().get_name());
-    let dropped = names.map(|name| format!("DROP INDEX \"{name}\""));
-    dropped
-        .chain(new.iter().map(|index| create_index(backend, index)))
-        .collect()
+    let created = new.iter();
+    let created = created.map(|index| create_index_if_missing(backend, index));
+    created.chain(names.map(drop_index)).collect()
 }
