@@ -8,7 +8,7 @@
 //! each of these gives a page of ids at most. So a page of N rows reads one index entry for
 //! each workflow of the user, N × N more at most, and N rows.
 
-use aura_orm::page::PageRequest;
+use aura_orm::page::{MAX_PAGE, PageRequest, PageStart};
 use aura_orm::repository::RepositoryEntity;
 use entity::UserId;
 use sea_orm::sea_query::{Expr, SimpleExpr};
@@ -18,6 +18,9 @@ use super::filter::ListFilter;
 use crate::context::Context;
 use crate::error::Error;
 
+/// The most rows of each workflow that are looked at for a page.
+const MAX_ROWS: u64 = MAX_PAGE + 1;
+
 impl<E: RepositoryEntity> ListFilter<E> {
     /// Selects the rows within an operation, as far as the actor reaches them.
     pub(super) fn select(&self, h: &Context) -> Result<Select<E>, Error> {
@@ -25,13 +28,19 @@ impl<E: RepositoryEntity> ListFilter<E> {
         Ok(E::find().filter(h.own_rows::<E>()).filter(rows))
     }
 
-    /// Selects what [`ListFilter::select`] does, for one page. A user who reaches only own
-    /// rows gets them from the index of each workflow when nothing else is filtered.
+    /// Selects what [`ListFilter::select`] does, for one page, and maybe no rows of others.
+    /// A user who reaches only own rows gets them from the index of each workflow when
+    /// nothing else is filtered, and not too many are skipped.
     pub(super) fn select_page(&self, h: &Context, page: &PageRequest) -> Result<Select<E>, Error> {
-        match (h.limited_to(), page.start_id(&self.order())) {
-            (Some(owner), Some(cursor)) if self.is_empty() => {
-                let (table, rows) = (E::default().table_name(), page.limit());
-                let found = on_page(table, h.backend(), owner, cursor, self.descending, rows);
+        match (h.limited_to(), page.start(&self.order())) {
+            (Some(owner), Some(start)) if self.is_empty() && start.rows <= MAX_ROWS => {
+                let (table, backend) = (E::default().table_name(), h.backend());
+                let PageStart {
+                    beyond,
+                    descending,
+                    rows,
+                } = start;
+                let found = on_page(table, backend, owner, beyond, descending, rows);
                 Ok(E::find().filter(found))
             }
             _ => self.select(h),

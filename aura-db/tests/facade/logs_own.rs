@@ -24,6 +24,48 @@ async fn pages(own: &Restricted, filter: &LogFilter, size: u64) -> Vec<Log> {
     }
 }
 
+/// The same from the last page to the first.
+async fn pages_backwards(own: &Restricted, filter: &LogFilter, size: u64) -> Vec<Log> {
+    let entries = own.logs();
+    let everything = entries.list(filter.clone(), PageRequest::first(1_000));
+    let end = everything.await.expect("a page").items.pop();
+    let mut all: Vec<_> = end.into_iter().collect();
+    // The cursor of the last entry is in front of it.
+    let number = PageRequest::number(all_of(own, filter).await, 1);
+    let list = entries.list(filter.clone(), number).await;
+    let mut previous = list.expect("a page").previous;
+    while let Some(cursor) = previous {
+        let page = PageRequest::before(cursor, size);
+        let list = entries.list(filter.clone(), page).await.expect("a page");
+        previous = list.previous;
+        all.splice(0..0, list.items);
+    }
+    all
+}
+
+/// The same by numbers.
+async fn pages_by_number(own: &Restricted, filter: &LogFilter, size: u64) -> Vec<Log> {
+    let mut all = Vec::new();
+    for number in 1.. {
+        let page = PageRequest::number(number, size);
+        let list = own.logs().list(filter.clone(), page).await.expect("a page");
+        all.extend(list.items);
+        if list.next.is_none() {
+            assert_eq!(list.total, Some(all.len() as u64));
+            break;
+        }
+    }
+    all
+}
+
+/// The number of entries that the user may see.
+async fn all_of(own: &Restricted, filter: &LogFilter) -> u64 {
+    let entries = own.logs();
+    let list = entries.list(filter.clone(), PageRequest::number(1, 1));
+    let total = list.await.expect("a page").total.expect("a number");
+    total.max(1)
+}
+
 /// Entries of these workflows, in an order that looks random.
 async fn fill(db: &Database, users: &[(User, usize)]) -> Vec<Vec<aura_db::WorkflowId>> {
     let mut flows = Vec::new();
@@ -77,6 +119,12 @@ async fn pages_of_own_entries(test: TestDb) {
             let newest_first = pages(&own, &LogFilter::new(), size).await;
             assert_eq!(newest_first, expected, "{size} of {}", owner.name);
         }
+        for size in [7, 1_000] {
+            let backwards = pages_backwards(&own, &LogFilter::new(), size).await;
+            assert_eq!(backwards, expected, "{size} of {}", owner.name);
+            let numbered = pages_by_number(&own, &LogFilter::new(), size).await;
+            assert_eq!(numbered, expected, "{size} of {}", owner.name);
+        }
         let info = LogFilter::new().level(LogLevel::Info);
         assert_eq!(pages(&own, &info, 50).await, expected);
         let numbered = own
@@ -88,8 +136,15 @@ async fn pages_of_own_entries(test: TestDb) {
         assert_eq!(numbered.items, expected[..expected.len().min(50)]);
         expected.reverse();
         for size in [1, 7, 50, 1_000] {
-            let oldest_first = pages(&own, &LogFilter::new().oldest_first(), size).await;
+            let filter = LogFilter::new().oldest_first();
+            let oldest_first = pages(&own, &filter, size).await;
             assert_eq!(oldest_first, expected, "{size} of {}", owner.name);
+            if size > 1 {
+                let backwards = pages_backwards(&own, &filter, size).await;
+                assert_eq!(backwards, expected, "{size} of {}", owner.name);
+                let numbered = pages_by_number(&own, &filter, size).await;
+                assert_eq!(numbered, expected, "{size} of {}", owner.name);
+            }
         }
         // A cursor of another order is refused as ever.
         let all = db

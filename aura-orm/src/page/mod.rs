@@ -84,24 +84,46 @@ impl PageRequest {
         self.size.saturating_add(1)
     }
 
-    /// Returns the id after which the page begins, for a list that is sorted by a key that
-    /// is an integer; on the first page one that no row has. `None` for a page that begins
-    /// otherwise, and for one that will be refused.
+    /// Returns where the rows of the page begin, for a list that is sorted by a key that is
+    /// an integer; `None` for another list, and for a page that will be refused.
     #[must_use]
-    pub fn start_id<E: EntityTrait>(&self, sort: &Sort<E>) -> Option<i64> {
+    pub fn start<E: EntityTrait>(&self, sort: &Sort<E>) -> Option<PageStart> {
         if !(1..=MAX_PAGE).contains(&self.size) || !sort.is_by_key() {
             return None;
         }
-        match &self.at {
-            At::Start if sort.is_descending() => Some(i64::MAX),
-            At::Start => Some(i64::MIN),
-            At::After(cursor) => {
-                let place = cursor.decode().filter(|place| place.0 == sort.name())?;
-                place.1.first()?.as_i64()
+        let descending = sort.is_descending();
+        let first = if descending { i64::MAX } else { i64::MIN };
+        let place = |cursor: &Cursor| {
+            let place = cursor.decode().filter(|place| place.0 == sort.name())?;
+            place.1.first()?.as_i64()
+        };
+        let (beyond, descending, skipped) = match &self.at {
+            At::Start => (first, descending, 0),
+            At::After(cursor) => (place(cursor)?, descending, 0),
+            At::Before(cursor) => (place(cursor)?, !descending, 0),
+            At::Number(number) => {
+                let skipped = number.checked_sub(1)?.checked_mul(self.size)?;
+                (first, descending, skipped)
             }
-            At::Before(_) | At::Number(_) => None,
-        }
+        };
+        Some(PageStart {
+            beyond,
+            descending,
+            rows: skipped.saturating_add(self.limit()),
+        })
     }
+}
+
+/// Where the rows of a page begin. From [`PageRequest::start`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PageStart {
+    /// The id beyond which they begin; on a first page one that no row has.
+    pub beyond: i64,
+    /// Whether they are read from the highest id to the lowest: a page before another is
+    /// read against the order of its list.
+    pub descending: bool,
+    /// The most rows that the page's query reads, with those that a numbered page skips.
+    pub rows: u64,
 }
 
 /// A part of a list.
@@ -170,6 +192,26 @@ impl<X: From<Error> + Send + 'static> Executor<X> {
         E: EntityTrait,
         T: SortableRow<E::Column>,
     {
+        self.page_of(select.clone(), select, sort, page).await
+    }
+
+    /// Returns a page as [`Executor::page`] does, of a select that has the rows of this page
+    /// and maybe no others; `all` has all rows of the list, for its total.
+    ///
+    /// # Errors
+    ///
+    /// As [`Executor::page`].
+    pub async fn page_of<E, T>(
+        &self,
+        select: Select<E>,
+        all: Select<E>,
+        sort: &Sort<E>,
+        page: PageRequest,
+    ) -> Result<Page<T>, X>
+    where
+        E: EntityTrait,
+        T: SortableRow<E::Column>,
+    {
         if !(1..=MAX_PAGE).contains(&page.size) {
             let problem = format!("must be between 1 and {MAX_PAGE}, and is {}", page.size);
             return Err(Error::field("page.size", problem).into());
@@ -177,7 +219,7 @@ impl<X: From<Error> + Send + 'static> Executor<X> {
         let backend = self.backend();
         let backwards = matches!(page.at, At::Before(_));
         let plan = sort.plan(backwards)?;
-        let mut query = plan.order(select.clone()).limit(page.limit());
+        let mut query = plan.order(select).limit(page.limit());
         let mut total = None;
         let mut at_start = false;
         match &page.at {
@@ -205,7 +247,7 @@ impl<X: From<Error> + Send + 'static> Executor<X> {
                 };
                 at_start = before == 0;
                 query = query.offset(before);
-                total = Some(self.count(select).await?);
+                total = Some(self.count(all).await?);
             }
         }
         let (mut rows, more) = self.sorted_rows::<E, T>(query, &plan, page.size).await?;

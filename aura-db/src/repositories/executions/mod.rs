@@ -201,7 +201,8 @@ impl Executions {
             .read(op("list", Action::Read), |h| async move {
                 let select = filter.select_page(&h, page)?.select_only();
                 let select = select.columns(ExecutionSummary::columns());
-                h.page(select, &filter.order(), page.clone()).await
+                let all = filter.select(&h)?;
+                h.page_of(select, all, &filter.order(), page.clone()).await
             })
             .await
     }
@@ -219,8 +220,8 @@ impl Executions {
         let (filter, page) = (&filter.0, &page);
         self.0
             .read(op("list_full", Action::Read), |h| async move {
-                let select = filter.select_page(&h, page)?;
-                h.page(select, &filter.order(), page.clone()).await
+                let (select, all) = (filter.select_page(&h, page)?, filter.select(&h)?);
+                h.page_of(select, all, &filter.order(), page.clone()).await
             })
             .await
     }

@@ -37,12 +37,13 @@ pub(super) async fn prune(h: &Context, before: DateTime<Utc>, limit: u64) -> Res
         return h.write(op, at_once).await;
     }
     let (mut pruned, mut last) = (0, Vec::new());
-    while pruned < limit {
+    loop {
         let rows = (limit - pruned).min(AT_ONCE);
         let find = |h: Context| async move {
             let found = skip_locked(h.backend(), ended(before, rows));
             h.fetch_all(TypedQuery::<i64>::of(found.into_query())).await
         };
+        // Also with a limit of 0, so that the role is asked.
         let ids = h.write(op, find).await?;
         if ids.is_empty() {
             break;
@@ -62,10 +63,10 @@ pub(super) async fn prune(h: &Context, before: DateTime<Utc>, limit: u64) -> Res
                 Ok(Deleted::rows(deleted))
             })
             .await?;
-        if deleted == 0 && ids == last {
+        pruned += deleted;
+        if pruned >= limit || deleted == 0 && ids == last {
             break;
         }
-        pruned += deleted;
         last = ids;
     }
     Ok(pruned)

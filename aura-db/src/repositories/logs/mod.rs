@@ -211,8 +211,9 @@ impl Logs {
         let (filter, page) = (&filter, &page);
         self.0
             .read(op("list", Action::Read), |h| async move {
-                let select = filter.0.select_page(&h, page)?;
-                h.page(select, &filter.0.order(), page.clone()).await
+                let (select, all) = (filter.0.select_page(&h, page)?, filter.0.select(&h)?);
+                let order = filter.0.order();
+                h.page_of(select, all, &order, page.clone()).await
             })
             .await
     }

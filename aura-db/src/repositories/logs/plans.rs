@@ -7,11 +7,13 @@ use sea_orm::{DbBackend, QueryOrder, QuerySelect, QueryTrait, Statement, Stateme
 use testdb::{Backend, TestDb};
 
 use super::{LogFilter, Logs, PRUNE_POSTGRES, PRUNE_SQLITE};
-use crate::Database;
 use crate::repositories::executions::plans::plan;
 use crate::repositories::own_page::on_page;
+use crate::{Database, PageRequest};
 
-testdb::both!(migrated: entries_are_found_by_index, own_entries_are_found_by_index);
+testdb::both!(migrated:
+    entries_are_found_by_index, own_entries_are_found_by_index, own_pages_are_read_by_workflow,
+);
 
 /// Of a user with few workflows, or as many as there are.
 async fn own_entries_are_found_by_index(test: TestDb) {
@@ -55,6 +57,35 @@ async fn own_entries_are_found_by_index(test: TestDb) {
         }
     }
     connection.close().await.expect("it closes");
+}
+
+/// In both directions, and by number.
+async fn own_pages_are_read_by_workflow(test: TestDb) {
+    fill(&test).await;
+    let db = Database::connect(test.plain_config()).await.expect("open");
+    let ada = db.users().get(1.into()).await.expect("there");
+    let own = db.restricted_to(&ada).logs();
+    let page = async |page| own.list(LogFilter::new(), page).await.expect("a page");
+    let first = page(PageRequest::first(20)).await;
+    let second = page(PageRequest::after(first.next.clone().expect("more"), 20)).await;
+    let back = page(PageRequest::before(
+        second.previous.clone().expect("more"),
+        20,
+    ))
+    .await;
+    assert_eq!(back.items, first.items);
+    let numbered = page(PageRequest::number(2, 20)).await;
+    assert_eq!(
+        (numbered.items, numbered.total),
+        (second.items, Some(100_000))
+    );
+    let Logs(handle) = &own;
+    let statements = handle.statements();
+    let mut lists = statements
+        .keys()
+        .filter(|sql| sql.contains(r#"ORDER BY "logs""#));
+    assert!(lists.all(|sql| sql.contains("firsts")), "{statements:#?}");
+    db.close().await;
 }
 
 /// A hundred thousand, of a hundred workflows, one a second.
