@@ -341,11 +341,13 @@ async fn set_disk(test: &TestDb, db: &Database, full: bool) {
         (Backend::Sqlite, false) => "PRAGMA max_page_count = 1000000",
     };
     // On the writer's connection.
-    let limited = db.transaction(|tx| async move {
-        let pragma = Statement::from_string(DbBackend::Sqlite, sql);
-        tx.fetch_one(TypedQuery::<i64>::sql(pragma)).await
-    });
-    limited.await.map_err(|error: Error| error).expect("set");
+    let limited: Result<i64, Error> = db
+        .transaction(|tx| async move {
+            let pragma = Statement::from_string(DbBackend::Sqlite, sql);
+            tx.fetch_one(TypedQuery::<i64>::sql(pragma)).await
+        })
+        .await;
+    limited.expect("set");
 }
 
 /// Nothing was done, and the error says so, and what to do.
