@@ -10,6 +10,8 @@ pub struct Statement {
     pub(crate) kind: StatementKind,
     pub(crate) sql: Cow<'static, str>,
     pub(crate) values: Vec<Value>,
+    /// It writes, or calls a function that may.
+    pub(crate) may_write: bool,
     /// A read that is known to be short.
     pub(crate) short: bool,
     /// It isn't worth to be kept prepared, because none like it follows.
@@ -38,6 +40,7 @@ impl Statement {
             kind,
             sql: sql.into(),
             values,
+            may_write: kind != StatementKind::Read,
             short: false,
             once: false,
         }
@@ -51,11 +54,13 @@ impl Statement {
     }
 
     /// Converts a statement of `SeaORM`'s that may do anything: its first word says
-    /// whether it writes.
+    /// whether it writes. One that reads and calls a function that isn't known runs as a
+    /// read, and its outcome is unknown when its answer is lost.
     #[must_use]
     pub fn classify(statement: sea_orm::Statement) -> Self {
         let mut statement = Self::of(StatementKind::BulkWrite, statement);
         statement.kind = kind_of(&statement.sql, statement.values.len());
+        statement.may_write = statement.writes() || may_write(&statement.sql);
         statement
     }
 
@@ -149,6 +154,37 @@ fn kind_of(sql: &str, values: usize) -> StatementKind {
     }
 }
 
+/// What stands before a parenthesis in a statement that reads and does nothing else: words of
+/// SQL, types with a length, and functions that are often called.
+const HARMLESS: &str = "\
+    ABS ALL AND ANY ARRAY ARRAY_AGG AS AVG BETWEEN BY CASE CAST CEIL CHAR COALESCE COLLATE \
+    CONCAT COUNT CURRENT_DATABASE CURRENT_SCHEMA CURRENT_SETTING DATE DATE_PART DATE_TRUNC \
+    DECIMAL DENSE_RANK DISTINCT ELSE EXCEPT EXISTS EXTRACT FILTER FLOOR FROM GENERATE_SERIES \
+    GREATEST GROUP HAVING ILIKE IN INTERSECT JOIN JSONB_AGG JSONB_BUILD_OBJECT JSON_AGG \
+    JSON_BUILD_OBJECT LAG LATERAL LEAD LEAST LENGTH LIKE LIMIT LOWER MATERIALIZED MAX MIN \
+    NOT NOW NULLIF NUMERIC OFFSET ON OR OVER PG_SLEEP QUOTE_IDENT RANK REPLACE ROUND ROW \
+    ROW_NUMBER SELECT SOME STRING_AGG SUBSTR SUBSTRING SUM THEN TO_CHAR TO_REGCLASS TRIM UNION \
+    UNNEST UPPER USING VALUES VARCHAR VERSION WHERE";
+
+/// Returns whether SQL that reads by its first word may write all the same: it calls a
+/// function that isn't known, or explains a statement by running it.
+fn may_write(sql: &str) -> bool {
+    let is_word = |character: char| character.is_alphanumeric() || character == '_';
+    let words = sql.split(|character| !is_word(character));
+    let mut words = words.filter(|word| !word.is_empty());
+    let is = |word: &str, known: &str| word.eq_ignore_ascii_case(known);
+    if words.next().is_some_and(|first| is(first, "EXPLAIN")) {
+        return words.any(|word| is(word, "ANALYZE") || is(word, "ANALYSE"));
+    }
+    sql.match_indices('(').any(|(at, _)| {
+        let before = sql.get(..at).unwrap_or_default().trim_end();
+        let word = before.rsplit(|character| !is_word(character)).next();
+        let word = word.unwrap_or_default();
+        before.ends_with('"')
+            || !word.is_empty() && !HARMLESS.split(' ').any(|harmless| is(word, harmless))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,6 +212,45 @@ mod tests {
         let insert = r#"INSERT INTO "a" ("b") VALUES (?)"#;
         assert_eq!(kind_of(insert, 1), StatementKind::Write);
         assert_eq!(kind_of(insert, 1_000), StatementKind::BulkWrite);
+    }
+
+    #[test]
+    fn a_read_that_calls_a_function_may_write() {
+        for sql in [
+            "SELECT 1",
+            "SELECT count(*), coalesce(max(a), 0) FROM b WHERE c IN (1, 2) AND (d OR NOT (e))",
+            "WITH a AS MATERIALIZED (SELECT ROW_NUMBER() OVER (ORDER BY \"b\") FROM c) \
+             SELECT * FROM a",
+            "VALUES (1), (2)",
+            "SELECT CAST(a AS varchar(3)) FROM b JOIN c USING (d)",
+            "EXPLAIN SELECT f()",
+            "SELECT 1 FROM (SELECT pg_sleep(1)) AS s",
+        ] {
+            assert!(!may_write(sql), "{sql}");
+        }
+        for sql in [
+            "SELECT f()",
+            "SELECT public.f (1)",
+            "SELECT \"f\"(1)",
+            "SELECT * FROM größe(1)",
+            "SELECT nextval('a')",
+            "EXPLAIN ANALYZE DELETE FROM a",
+            "EXPLAIN (VERBOSE, ANALYZE) SELECT 1",
+        ] {
+            assert!(may_write(sql), "{sql}");
+        }
+        let classified = |sql: &str| {
+            let statement =
+                sea_orm::Statement::from_string(sea_orm::DbBackend::Postgres, sql.to_owned());
+            let statement = Statement::classify(statement);
+            (statement.kind, statement.may_write)
+        };
+        assert_eq!(classified("SELECT f()"), (StatementKind::Read, true));
+        assert_eq!(classified("SELECT 1"), (StatementKind::Read, false));
+        assert_eq!(
+            classified("DELETE FROM a"),
+            (StatementKind::BulkWrite, true)
+        );
     }
 
     #[test]

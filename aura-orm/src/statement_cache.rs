@@ -12,8 +12,16 @@ use crate::{Statement, StatementKind, TypedStatement};
 #[derive(Debug, Default)]
 pub struct CachedSql {
     short: bool,
-    sqlite: OnceLock<(StatementKind, String)>,
-    postgres: OnceLock<(StatementKind, String)>,
+    sqlite: OnceLock<Built>,
+    postgres: OnceLock<Built>,
+}
+
+/// A statement without its values.
+#[derive(Debug)]
+struct Built {
+    kind: StatementKind,
+    may_write: bool,
+    sql: String,
 }
 
 /// A fixed statement with its values.
@@ -75,16 +83,21 @@ impl<Q: TypedStatement, B: FnOnce() -> Result<Q, DbErr> + Send> TypedStatement
             DbBackend::Postgres => &self.fixed.postgres,
             _ => &self.fixed.sqlite,
         };
-        if let Some((kind, sql)) = cached.get() {
-            let mut statement = Statement::new(*kind, sql.as_str(), self.values);
-            statement.short = self.fixed.short && *kind == StatementKind::Read;
+        if let Some(built) = cached.get() {
+            let mut statement = Statement::new(built.kind, built.sql.as_str(), self.values);
+            statement.may_write = built.may_write;
+            statement.short = self.fixed.short && built.kind == StatementKind::Read;
             return Ok(statement);
         }
         let statement = (self.build)()?.build(backend)?;
         // In another order they would go to the wrong places.
         debug_assert_eq!(statement.values, self.values, "{}", statement.sql);
         if statement.values == self.values {
-            let _ = cached.set((statement.kind, statement.sql.clone().into_owned()));
+            let _ = cached.set(Built {
+                kind: statement.kind,
+                may_write: statement.may_write,
+                sql: statement.sql.clone().into_owned(),
+            });
         }
         Ok(statement)
     }

@@ -195,7 +195,6 @@ writes! {
 
 /// A statement with the columns that `D` reads.
 pub struct TypedQuery<D> {
-    kind: StatementKind,
     query: Source,
     decoder: PhantomData<fn() -> D>,
 }
@@ -204,13 +203,12 @@ enum Source {
     Select(Box<SelectStatement>),
     Insert(Box<InsertStatement>),
     With(Box<WithQuery>),
-    Sql(sea_orm::Statement),
+    Sql(Statement),
 }
 
 impl<D: RowDecoder> TypedQuery<D> {
-    fn new(kind: StatementKind, query: Source) -> Self {
+    fn new(query: Source) -> Self {
         Self {
-            kind,
             query,
             decoder: PhantomData,
         }
@@ -219,23 +217,19 @@ impl<D: RowDecoder> TypedQuery<D> {
     /// Wraps a select.
     #[must_use]
     pub fn of(select: SelectStatement) -> Self {
-        Self::new(StatementKind::Read, Source::Select(Box::new(select)))
+        Self::new(Source::Select(Box::new(select)))
     }
 
     /// Wraps an insert of a few rows, with its RETURNING.
     #[must_use]
     pub fn insert(insert: InsertStatement) -> Self {
-        Self::new(StatementKind::Write, Source::Insert(Box::new(insert)))
+        Self::new(Source::Insert(Box::new(insert)))
     }
 
     /// Wraps SQL: its first word says whether it writes.
     #[must_use]
     pub fn sql(statement: sea_orm::Statement) -> Self {
-        let Statement {
-            kind, sql, values, ..
-        } = Statement::classify(statement);
-        let statement = sea_orm::Statement::from_sql_and_values(DbBackend::Sqlite, sql, values);
-        Self::new(kind, Source::Sql(statement))
+        Self::new(Source::Sql(Statement::classify(statement)))
     }
 }
 
@@ -244,10 +238,7 @@ impl<E: EntityModel> TypedQuery<ModelOf<E>> {
     #[must_use]
     pub fn update(mut update: UpdateStatement, with: WithClause) -> Self {
         update.returning(returning::<E>(DbBackend::Postgres));
-        Self::new(
-            StatementKind::Write,
-            Source::With(Box::new(update.with(with))),
-        )
+        Self::new(Source::With(Box::new(update.with(with))))
     }
 }
 
@@ -259,9 +250,9 @@ impl<D: RowDecoder> TypedStatement for TypedQuery<D> {
             Source::Select(query) => return Ok(select(&query, backend)),
             Source::Insert(insert) => StatementBuilder::build(&*insert, &backend),
             Source::With(query) => StatementBuilder::build(&*query, &backend),
-            Source::Sql(statement) => statement,
+            Source::Sql(statement) => return Ok(statement),
         };
-        Ok(Statement::of(self.kind, statement))
+        Ok(Statement::of(StatementKind::Write, statement))
     }
 }
 

@@ -28,6 +28,7 @@ mod read;
 mod refusal;
 mod sqlite;
 mod tls;
+mod trouble;
 mod url;
 mod variables;
 
@@ -40,4 +41,5 @@ pub use open::{
     Connections, NO_TIME_LIMITS, connect, connect_exclusive, connect_memory, connect_read_only,
 };
 pub use sqlite::{LIKE_PRAGMA, busy_timeout, memory_name, prepare_sqlite};
+pub use trouble::{Trouble, trouble};
 pub use variables::{VARIABLES, Variable, variable};

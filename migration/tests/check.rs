@@ -20,6 +20,7 @@ testdb::both!(
         a_dropped_foreign_key,
         a_foreign_key_that_no_longer_cascades,
         a_trigger,
+        a_sequence_behind_its_rows,
         a_history_that_is_gone,
         tables_of_an_application,
 );
@@ -263,6 +264,40 @@ async fn edit(db: &TestDb, table: &str, from: &str, to: &str) {
     ))
     .await;
     assert_ne!(db.lines(&query).await, before, "{from} is not there");
+}
+
+/// As after rows were copied with their ids. SQLite counts on from the greatest.
+async fn a_sequence_behind_its_rows(db: TestDb) {
+    db.fill().await;
+    db.execute(
+        "INSERT INTO users (id, name, email, hashed_password) \
+             VALUES (1000, 'Z', 'z@example.org', '!'); \
+         INSERT INTO plugins (id, name, description, version) VALUES (1000, 'z', '', '1')",
+    )
+    .await;
+    if db.backend() == Backend::Sqlite {
+        return finds(&db, &[]).await;
+    }
+    let behind = |table| (Different, table, "sequence of id");
+    finds(&db, &[behind("plugins"), behind("users")]).await;
+    // What it says to do.
+    let found = migration::check(&db.outside().await)
+        .await
+        .expect("a check");
+    let mend = found[1].detail.split_once("run ").expect("what to run").1;
+    db.execute(mend).await;
+    finds(&db, &[behind("plugins")]).await;
+    db.execute(
+        "INSERT INTO users (name, email, hashed_password) VALUES ('Y', 'y@example.org', '!')",
+    )
+    .await;
+    // A sequence of which nothing was taken, and a role that may not read it.
+    db.execute("TRUNCATE plugins RESTART IDENTITY CASCADE")
+        .await;
+    finds(&db, &[]).await;
+    db.execute("INSERT INTO plugins (id, name, description, version) VALUES (1, 'z', '', '1')")
+        .await;
+    finds(&db, &[behind("plugins")]).await;
 }
 
 async fn finds(db: &TestDb, expected: &[(Kind, &str, &str)]) {

@@ -154,6 +154,46 @@ async fn killed_at(point: &Point) -> Option<State> {
     killed.then_some(state)
 }
 
+testdb::both!(migrated: a_full_disk_changes_nothing);
+
+/// No space is left for the COMMIT.
+async fn a_full_disk_changes_nothing(db: TestDb) {
+    let runner = migration::runner();
+    let down = runner.run(&db.config(), Plan::Down(1), |_| {}).await;
+    down.expect("reversed");
+    let before = db.dump(&runner.tables()).await;
+    let (ended, disk) = match db.backend() {
+        Backend::Sqlite => {
+            let wal = text(&db.folder().join("aura.db-wal"));
+            let inject = "inject=pwrite64:error=ENOSPC:when=1+";
+            let mut strace = traced(&db, &["-o", "/dev/null", "-e", inject, "-P", &wal]);
+            (Running::start(&mut strace).end(), "the disk is full")
+        }
+        Backend::Postgres => {
+            db.execute(&format!(
+                "CREATE FUNCTION no_space() RETURNS trigger LANGUAGE plpgsql AS \
+                 'BEGIN RAISE EXCEPTION ''no space'' USING ERRCODE = ''53100''; END'; \
+                 CREATE CONSTRAINT TRIGGER no_space AFTER INSERT ON {} \
+                     DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION no_space()",
+                migration::HISTORY
+            ))
+            .await;
+            (db.tool(TOOL, &["up"], &[]), "the server's disk is full")
+        }
+    };
+    assert!(!ended.status.success(), "{ended:?}");
+    let said = format!("the database refused to commit the run, because {disk} (free space ");
+    let left = "), and rolled it back; nothing was changed";
+    assert!(ended.stderr.contains(&said), "{ended:?}");
+    assert!(ended.stderr.contains(left), "{ended:?}");
+    assert_eq!(db.dump(&runner.tables()).await, before);
+    if db.backend() == Backend::Postgres {
+        db.execute("DROP FUNCTION no_space CASCADE").await;
+    }
+    let ended = db.tool(TOOL, &["up"], &[]);
+    assert!(ended.status.success(), "{ended:?}");
+}
+
 fn traced(db: &TestDb, options: &[&str]) -> std::process::Command {
     let mut strace = command("strace", &db.work(), &db.variables());
     strace.args(["-f", "-qq"]).args(options).args([TOOL, "up"]);

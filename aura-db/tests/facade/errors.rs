@@ -5,9 +5,10 @@ use std::fmt::Write;
 use aura_db::entity::users;
 use aura_db::sea_orm::{ConnectionTrait, DbBackend, EntityTrait, FromQueryResult, Statement};
 use aura_db::{
-    Database, Error, NewAgent, NewPlugin, NewUser, PageRequest, RowError, SessionRequest,
-    UserFilter,
+    Database, Error, ExecutionMode, LogLevel, NewAgent, NewExecution, NewLog, NewPlugin, NewUser,
+    NewWorkflow, PageRequest, RowError, SessionRequest, TypedQuery, UserFilter,
 };
+use futures_util::future::join_all;
 use testdb::{Backend, TestDb};
 
 use crate::people::session;
@@ -16,7 +17,7 @@ use crate::support::{PASSWORD, assert_error, open, user};
 testdb::both!(migrated:
     a_closed_database, a_word_that_nobody_knows,
     a_time_that_is_none, errors_show_no_secret, rows_that_were_imported,
-    a_conflict_of_own_columns,
+    a_conflict_of_own_columns, a_full_disk,
 );
 testdb::postgres!(migrated: a_connection_that_breaks, a_time_without_end);
 
@@ -250,7 +251,11 @@ async fn rows_that_were_imported(test: TestDb) {
         "INSERT INTO users (id, name, email, hashed_password) VALUES (1, 'Ada', 'ada@example.org', '!'), \
              (2, 'Cid', 'cid@example.org', '!'); \
          INSERT INTO plugins (id, name, description, version) VALUES (1, 'mail', '', '1'); \
-         INSERT INTO agents (id, name, model, owner_id) VALUES (1, 'Helper', 'm', 1), (2, 'Else', 'm', 1)",
+         INSERT INTO agents (id, name, model, owner_id) VALUES (1, 'Helper', 'm', 1), (2, 'Else', 'm', 1); \
+         INSERT INTO workflows (id, name, owner_id) VALUES (1, 'Old', 1); \
+         INSERT INTO executions (id, workflow_id, workflow_version, mode) VALUES (1, 1, 1, 'manual'); \
+         INSERT INTO logs (id, level, message, workflow_id) VALUES (1, 'info', 'old', 1); \
+         INSERT INTO sessions (id, token, expires_at, user_id) VALUES (1, 'x', '2030-01-01T00:00:00+00:00', 1)",
     )
     .await;
     let db = open(&test).await;
@@ -264,11 +269,31 @@ async fn rows_that_were_imported(test: TestDb) {
         let agent = NewAgent::new("Other", "m").owner(1.into());
         db.agents().create(agent).await.map(|_| ())
     };
+    let draw = async || {
+        let workflow = NewWorkflow::new("new").owner(1.into());
+        db.workflows().create(workflow).await.map(|_| ())
+    };
+    let enqueue = async || {
+        let execution = NewExecution::new(1.into(), ExecutionMode::Manual);
+        db.executions().enqueue(execution).await.map(|_| ())
+    };
+    let append = async || {
+        let entry = NewLog::new(1.into(), LogLevel::Info, "new");
+        db.logs().append(entry).await.map(|_| ())
+    };
+    let begin = async || {
+        let request = SessionRequest::default();
+        db.sessions().issue(1.into(), request).await.map(|_| ())
+    };
     if test.backend() == Backend::Postgres {
         for (result, table) in [
             (create().await, "users"),
             (register().await, "plugins"),
             (hire().await, "agents"),
+            (draw().await, "workflows"),
+            (enqueue().await, "executions"),
+            (append().await, "logs"),
+            (begin().await, "sessions"),
         ] {
             let Err(error) = result else {
                 panic!("{table}: its key was free");
@@ -287,8 +312,78 @@ async fn rows_that_were_imported(test: TestDb) {
     create().await.expect("the next key is free");
     register().await.expect("the next key is free");
     hire().await.expect("the next key is free");
+    draw().await.expect("the next key is free");
+    enqueue().await.expect("the next key is free");
+    append().await.expect("the next key is free");
+    begin().await.expect("the next key is free");
     assert_error!(create().await, Error::Conflict { columns, .. } if columns == ["email"]);
     assert_error!(hire().await, Error::Conflict { columns, .. } if columns == ["name", "owner_id"]);
+}
+
+/// Leaves no space for log entries: at the COMMIT on PostgreSQL, and in the statement on
+/// SQLite.
+async fn set_disk(test: &TestDb, db: &Database, full: bool) {
+    let sql = match (test.backend(), full) {
+        (Backend::Postgres, true) => {
+            return test
+                .execute(
+                    "CREATE FUNCTION no_space() RETURNS trigger LANGUAGE plpgsql AS \
+                     'BEGIN RAISE EXCEPTION ''no space'' USING ERRCODE = ''53100''; END'; \
+                     CREATE CONSTRAINT TRIGGER no_space AFTER INSERT ON logs \
+                         DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION no_space()",
+                )
+                .await;
+        }
+        (Backend::Postgres, false) => {
+            return test.execute("DROP FUNCTION no_space CASCADE").await;
+        }
+        (Backend::Sqlite, true) => "PRAGMA max_page_count = 1",
+        (Backend::Sqlite, false) => "PRAGMA max_page_count = 1000000",
+    };
+    // On the writer's connection.
+    let limited: Result<i64, Error> = db
+        .transaction(|tx| async move {
+            let pragma = Statement::from_string(DbBackend::Sqlite, sql);
+            tx.fetch_one(TypedQuery::<i64>::sql(pragma)).await
+        })
+        .await;
+    limited.expect("set");
+}
+
+/// Nothing was done, and the error says so, and what to do.
+async fn a_full_disk(test: TestDb) {
+    let db = &open(&test).await;
+    let owner = user(db, "ada").await.id;
+    let flow = NewWorkflow::new("x").owner(owner);
+    let flow = db.workflows().create(flow).await.expect("created").id;
+    let new = || NewLog::new(flow, LogLevel::Info, "x".repeat(5_000));
+    set_disk(&test, db, true).await;
+    // The pages that are there have space for some.
+    let mut count = 0;
+    let refused = loop {
+        match db.logs().append(new()).await {
+            Ok(_) => count += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(refused.to_string().contains("free space "), "{refused}");
+    let inside = db
+        .transaction(|tx| async move { tx.logs().append(new()).await })
+        .await;
+    let mut all = vec![Err(refused), inside];
+    let together = (0..20).map(|_| async { db.logs().append(new()).await });
+    all.extend(join_all(together).await);
+    for refused in all {
+        assert_error!(
+            refused,
+            Error::Unavailable { reason, .. } if reason.contains("disk is full and nothing was done")
+        );
+    }
+    let ids = "SELECT CAST(id AS text) AS line FROM logs";
+    assert_eq!(test.lines(ids).await.len(), count);
+    set_disk(&test, db, false).await;
+    db.logs().append(new()).await.expect("there is space again");
+    assert_eq!(test.lines(ids).await.len(), count + 1);
 }
 
 /// Named alike on both, whatever the index is called.

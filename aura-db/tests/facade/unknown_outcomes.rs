@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use aura_db::sea_orm::ConnectionTrait;
 use aura_db::sea_orm::sea_query::Query;
-use aura_db::{Config, Database, Error, ExecutionMode, LogLevel, NewExecution, NewLog, NewUser};
+use aura_db::sea_orm::{ConnectionTrait, DbBackend, Statement};
+use aura_db::{
+    Config, Database, Error, ExecutionMode, LogLevel, NewExecution, NewLog, NewUser, TypedQuery,
+};
 use testdb::TestDb;
 
 use crate::executions::flow;
@@ -12,6 +14,7 @@ use crate::support::{PASSWORD, assert_error, user};
 
 testdb::postgres!(migrated:
     a_silent_server, a_connection_that_is_ended, a_statement_through_seaorm,
+    a_function_that_writes, what_the_server_does_not_know,
     what_the_server_refuses_was_not_done,
 );
 
@@ -170,6 +173,54 @@ async fn a_statement_through_seaorm(test: TestDb) {
     // The server's answer is none of these.
     let refused = insert("INSERT INTO agents (name, model, owner_id) VALUES ('a', 'm', 0)").await;
     assert_error!(refused, Error::ForeignKey { .. });
+    db.close().await;
+}
+
+/// A statement that reads as far as it shows.
+async fn a_function_that_writes(test: TestDb) {
+    let db = Database::connect(test.plain_config())
+        .await
+        .expect("it connects");
+    user(&db, "ada").await;
+    slow_commits(&test, 30.0, &["agents"]).await;
+    test.execute(
+        "CREATE FUNCTION hire() RETURNS bigint LANGUAGE sql AS \
+         'INSERT INTO agents (name, model, owner_id) SELECT ''a'', ''m'', id FROM users \
+          RETURNING id'",
+    )
+    .await;
+    let hire = Statement::from_string(DbBackend::Postgres, "SELECT hire()");
+    let query = db.fetch_one(TypedQuery::<i64>::sql(hire));
+    let (hired, ()) = futures_util::join!(query, end_sleeping(&test));
+    assert_error!(hired, Error::OutcomeUnknown { .. });
+    db.close().await;
+}
+
+/// As a pooler says it, `statement_completion_unknown`.
+async fn what_the_server_does_not_know(test: TestDb) {
+    let db = Database::connect(test.plain_config())
+        .await
+        .expect("it connects");
+    test.execute(
+        "CREATE FUNCTION unknown() RETURNS trigger LANGUAGE plpgsql AS \
+         'BEGIN RAISE EXCEPTION ''lost'' USING ERRCODE = ''40003''; END'; \
+         CREATE CONSTRAINT TRIGGER unknown AFTER INSERT ON users \
+             DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION unknown()",
+    )
+    .await;
+    let new = || NewUser::new("Bob", "bob@example.org", PASSWORD);
+    let created = db.users().create(new()).await;
+    assert_error!(created, Error::OutcomeUnknown { .. });
+    let created = db
+        .transaction(|tx| async move { tx.users().create(new()).await })
+        .await;
+    assert_error!(created, Error::OutcomeUnknown { .. });
+    let sql = "INSERT INTO users (name, email, hashed_password) VALUES ('B', 'b@b.org', '!')";
+    let inserted = async || -> Result<(), Error> {
+        db.seaorm().writer().await?.execute_unprepared(sql).await?;
+        Ok(())
+    };
+    assert_error!(inserted().await, Error::OutcomeUnknown { .. });
     db.close().await;
 }
 

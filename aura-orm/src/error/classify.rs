@@ -189,6 +189,11 @@ impl Error {
                 context: CONTEXT,
                 source: Box::new(error),
             },
+            // What the disk has of it may be recovered when the file is opened the next time.
+            error if error.is_io() => Self::OutcomeUnknown {
+                context: CONTEXT,
+                source: Box::new(error),
+            },
             error => Self::of_sqlite(CONTEXT, error),
         }
     }
@@ -292,11 +297,19 @@ impl Error {
             code if code.starts_with("08") || code.starts_with("57P") => {
                 Self::unavailable(context, source)
             }
-            code if is_sqlite_busy(code) => Self::Busy {
+            // SQLITE_BUSY, SQLITE_LOCKED
+            code if is_sqlite_code(code, &[5, 6]) => Self::Busy {
                 context,
                 source: Some(Box::new(Collision(source))),
             },
-            _ => Self::Other { context, source },
+            code => match connection::trouble(code) {
+                Some(trouble) => Self::Unavailable {
+                    context,
+                    reason: trouble.refusal,
+                    source,
+                },
+                None => Self::Other { context, source },
+            },
         }
     }
 
@@ -308,8 +321,8 @@ impl Error {
 
 /// Whether a statement of `SeaORM`'s that was sent may have been done all the same: the
 /// server didn't say that it refused it, or said it about the connection and not about
-/// the statement.
-fn is_unanswered(error: &DbErr) -> bool {
+/// the statement; or SQLite's disk failed, which may have it.
+pub(crate) fn is_unanswered(error: &DbErr) -> bool {
     let (DbErr::Query(RuntimeErr::SqlxError(error)) | DbErr::Exec(RuntimeErr::SqlxError(error))) =
         error
     else {
@@ -317,9 +330,8 @@ fn is_unanswered(error: &DbErr) -> bool {
     };
     match &**error {
         sqlx::Error::Database(error) => {
-            // connection_exception, operator_intervention but for query_canceled
             let code = error.code().unwrap_or_default();
-            code.starts_with("08") || code.starts_with("57P")
+            postgres::is_unanswered(&code) || is_sqlite_code(&code, &[10])
         }
         sqlx::Error::Io(_)
         | sqlx::Error::Tls(_)
@@ -329,13 +341,13 @@ fn is_unanswered(error: &DbErr) -> bool {
     }
 }
 
-/// `SQLITE_BUSY` and `SQLITE_LOCKED`, with their extended codes; an SQLSTATE has
-/// five characters and these have at most three.
-fn is_sqlite_busy(code: &str) -> bool {
+/// Whether this is one of these result codes of SQLite, or an extended one of them. An
+/// SQLSTATE has five characters and these have fewer.
+fn is_sqlite_code(code: &str, primary: &[i32]) -> bool {
     code.len() < 5
         && code
             .parse::<i32>()
-            .is_ok_and(|code| matches!(code & 0xff, 5 | 6))
+            .is_ok_and(|code| primary.contains(&(code & 0xff)))
 }
 
 /// Attaches what was being done to a database error.

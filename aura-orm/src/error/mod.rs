@@ -6,7 +6,7 @@ mod violation;
 use sea_orm::DbErr;
 use serde::Serialize;
 
-pub(crate) use classify::Context;
+pub(crate) use classify::{Context, is_unanswered};
 pub(crate) use violation::expression_index;
 
 use crate::policy::Action;

@@ -18,6 +18,7 @@ const WAITING: &str = "waiting for a connection";
 
 impl<X> Executor<X> {
     /// Runs a statement on a connection to the server, outside of a transaction.
+    /// `may_write` is of a statement that reads as far as it shows, too.
     ///
     /// # Errors
     ///
@@ -26,6 +27,7 @@ impl<X> Executor<X> {
         &self,
         postgres: &Pool,
         kind: StatementKind,
+        may_write: bool,
         run: impl AsyncFnOnce(&mut PooledConnection) -> Result<T, postgres::Error>,
     ) -> Result<T, Error> {
         let reads = kind == StatementKind::Read;
@@ -33,10 +35,10 @@ impl<X> Executor<X> {
         let permit = self.acquire_permit(postgres.permits()).await?;
         let mut connection = postgres.acquire(permit).await.context(context)?;
         run(&mut connection).await.map_err(|error| {
-            if reads {
-                Error::of_postgres(context, error)
-            } else {
+            if may_write {
                 Error::of_postgres_sent(context, error)
+            } else {
+                Error::of_postgres(context, error)
             }
         })
     }

@@ -87,10 +87,10 @@ impl<X: From<Error> + Send + 'static> Executor<X> {
         statement: Statement,
         limit: usize,
     ) -> Result<Vec<D::Row>, Error> {
-        let kind = statement.kind();
+        let (kind, may_write) = (statement.kind(), statement.may_write);
         let run =
             async |connection: &mut PooledConnection| connection.query::<D>(statement, limit).await;
-        Ok(self.on_server(postgres, kind, run).await??)
+        Ok(self.on_server(postgres, kind, may_write, run).await??)
     }
 
     /// Runs a statement and returns the number of rows that it changed.
@@ -108,11 +108,11 @@ impl<X: From<Error> + Send + 'static> Executor<X> {
             match &self.shared.backend {
                 Backend::Sqlite(sqlite) => self.execute_write(sqlite, statement).await?,
                 Backend::Postgres(postgres) => {
-                    let kind = statement.kind();
+                    let (kind, may_write) = (statement.kind(), statement.may_write);
                     let run = async |connection: &mut PooledConnection| {
                         connection.execute(statement).await
                     };
-                    Box::pin(self.on_server(postgres, kind, run)).await?
+                    Box::pin(self.on_server(postgres, kind, may_write, run)).await?
                 }
             }
         };

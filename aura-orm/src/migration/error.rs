@@ -3,6 +3,7 @@
 use sea_orm::{DbErr, RuntimeErr};
 
 use super::{State, StepError};
+use crate::error::is_unanswered;
 
 /// A migration, or a look at the schema, that failed. Unless it says
 /// otherwise, the database is as it was before.
@@ -121,6 +122,14 @@ pub enum Error {
         /// The database's error.
         source: DbErr,
     },
+    /// The database refused to commit the run; it was rolled back.
+    #[error("{}", not_committed(source, *later))]
+    NotCommitted {
+        /// Others of the run were committed before.
+        later: bool,
+        /// The database's error.
+        source: DbErr,
+    },
     /// A statement around the steps failed.
     #[error("{context} failed")]
     Database {
@@ -184,10 +193,25 @@ pub enum Error {
 connection::debug_as_display!(Error);
 
 impl Error {
+    /// Maps the failure of a COMMIT.
+    pub(super) fn of_commit(tool: &'static str, source: DbErr) -> Self {
+        if code(&source).is_none() || is_unanswered(&source) {
+            return Self::Commit { tool, source };
+        }
+        Self::NotCommitted {
+            later: false,
+            source,
+        }
+    }
+
     /// Says of a failed step no longer that nothing was changed.
     pub(super) fn after_commit(self) -> Self {
         match self {
             Self::Step { name, source } => Self::LaterStep { name, source },
+            Self::NotCommitted { source, .. } => Self::NotCommitted {
+                later: true,
+                source,
+            },
             other => other,
         }
     }
@@ -208,6 +232,16 @@ impl Error {
         }
         false
     }
+}
+
+/// Describes why a COMMIT was refused, and what is left.
+fn not_committed(source: &DbErr, later: bool) -> String {
+    let reason = match code(source).and_then(|code| connection::trouble(&code)) {
+        Some(trouble) => format!(", because {} ({})", trouble.reason, trouble.action),
+        None => String::new(),
+    };
+    let left = if later { "" } else { "; nothing was changed" };
+    format!("the database refused to commit the run{reason}, and rolled it back{left}")
 }
 
 /// Returns the database's own code of an error.

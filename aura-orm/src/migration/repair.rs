@@ -152,7 +152,7 @@ impl Runner {
     pub(super) async fn commit(&self, transaction: DatabaseTransaction) -> Result<(), Error> {
         let tool = self.tool();
         let committed = transaction.commit().await;
-        committed.map_err(|source| Error::Commit { tool, source })
+        committed.map_err(|source| Error::of_commit(tool, source))
     }
 
     /// Notes in the history that a step was run in this direction.

@@ -39,8 +39,10 @@ impl Runner {
     ///
     /// [`Error::Schema`] when the schema is another one than these steps make,
     /// [`Error::Step`] when a step fails, [`Error::Referenced`], [`Error::DanglingRows`],
-    /// [`Error::LockTimeout`], and what the database says. [`Error::Stopped`] and
-    /// [`Error::StepOutside`] mean that a part of it is done.
+    /// [`Error::LockTimeout`], [`Error::NotCommitted`] when the database refuses the COMMIT,
+    /// as on a full disk, and what it says otherwise. [`Error::Stopped`] and
+    /// [`Error::StepOutside`] mean that a part of it is done, and [`Error::Commit`] that it
+    /// isn't known.
     pub async fn run(
         &self,
         config: &Config,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use sea_orm::{ConnectionTrait, DbBackend, Statement};
 
 use super::builder::{LockLimit, RunnerBuilder, Settings};
-use super::catalog::{Catalog, Difference, differences};
+use super::catalog::{Catalog, Difference, differences, sequences_behind};
 use super::error::{Context, Error};
 use super::history::{self, Applied, tables, tables_sql};
 use super::{Direction, Loss, Migration, Plan, State};
@@ -314,7 +314,8 @@ impl Runner {
     }
 
     /// Compares a live schema with the one that the steps make. It looks at the tables of
-    /// these steps only, and needs read rights only.
+    /// these steps only, and needs read rights only. It also finds sequences that stand behind
+    /// their columns, where it may read both.
     ///
     /// # Errors
     ///
@@ -324,6 +325,8 @@ impl Runner {
         connection: &C,
     ) -> Result<Vec<Difference>, Error> {
         let expected = self.snapshot(connection.get_database_backend())?;
-        Ok(differences(&self.catalog(connection).await?, &expected))
+        let mut found = differences(&self.catalog(connection).await?, &expected);
+        found.extend(sequences_behind(connection, &self.tables()).await?);
+        Ok(found)
     }
 }

@@ -25,8 +25,8 @@ pub enum Error {
     #[error("the statement took longer than {0:?}")]
     StatementTimedOut(Duration),
     /// The server refused to begin the transaction of a statement, and ran the statement
-    /// outside of it.
-    #[error("the server refused to begin a transaction, and ran its first statement")]
+    /// outside of it, or didn't say whether it did.
+    #[error("the server refused to begin a transaction, and may have run its first statement")]
     NotBegun(Failure),
     /// A value of this kind can't be sent. Nothing was sent.
     #[error("PostgreSQL has no {0}")]
@@ -145,7 +145,7 @@ impl Error {
     pub fn is_unanswered(&self) -> bool {
         match self {
             Self::TimedOut(_) | Self::StatementTimedOut(_) | Self::NotBegun(_) => true,
-            Self::Failed(_) => self.refusal().is_none() || ends_connection(self.code()),
+            Self::Failed(_) => self.refusal().is_none() || is_unanswered(self.code()),
             Self::Connect(_) | Self::Unsupported(_) | Self::Closed => false,
         }
     }
@@ -180,8 +180,14 @@ impl Error {
 
 /// Returns whether an SQLSTATE is about the connection: `connection_exception`, and
 /// `operator_intervention` but for `query_canceled`.
-fn ends_connection(code: &str) -> bool {
+pub(super) fn ends_connection(code: &str) -> bool {
     code.starts_with("08") || code.starts_with("57P")
+}
+
+/// Returns whether a refusal with this SQLSTATE leaves open whether the statement was done:
+/// one about the connection, and `statement_completion_unknown`.
+pub(crate) fn is_unanswered(code: &str) -> bool {
+    ends_connection(code) || code == "40003"
 }
 
 fn is_io(error: &tokio_postgres::Error) -> bool {

@@ -27,5 +27,6 @@ mod pool;
 mod session;
 
 pub use connection::{Isolation, PooledConnection};
+pub(crate) use error::is_unanswered;
 pub use error::{Error, Failure};
 pub use pool::Pool;

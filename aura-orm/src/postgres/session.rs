@@ -17,7 +17,7 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row, Statement as Prepared};
 
 use super::bind::{Bound, types};
-use super::error::Error;
+use super::error::{Error, ends_connection};
 use crate::Statement;
 
 /// The most statements that a session keeps prepared: more than the repositories have.
@@ -238,6 +238,10 @@ impl Session {
             match join(client.batch_execute(begin), run).await {
                 (Ok(()), done) => done.map(Ok),
                 (Err(refused), Ok(_)) => Ok(Err(refused)),
+                // The statement may have been run, and its answer was lost.
+                (Err(refused), Err(lost)) if is_refusal(&refused) && !is_refusal(&lost) => {
+                    Ok(Err(refused))
+                }
                 (Err(refused), Err(_)) => Err(refused),
             }
         };
@@ -264,6 +268,13 @@ impl Session {
         });
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, end).await;
     }
+}
+
+/// Returns whether the server refused a statement, and goes on with the session.
+fn is_refusal(error: &tokio_postgres::Error) -> bool {
+    error
+        .as_db_error()
+        .is_some_and(|refused| !ends_connection(refused.code().code()))
 }
 
 /// The statements that a session has prepared. The least recently used makes room.

@@ -79,6 +79,12 @@ impl Error {
         }
     }
 
+    /// Creates the error of a result code.
+    pub(super) fn refused(code: Option<i32>) -> Self {
+        let error = rusqlite::ffi::Error::new(code.unwrap_or_default());
+        Self::Refused(rusqlite::Error::SqliteFailure(error, None))
+    }
+
     /// Returns the table whose constraint refused the statement, where SQLite's own words
     /// don't name it.
     pub(crate) fn table(&self) -> Option<&str> {
@@ -98,6 +104,11 @@ impl Error {
             ),
             _ => false,
         }
+    }
+
+    /// Returns whether the disk failed.
+    pub(crate) fn is_io(&self) -> bool {
+        self.code().is_some_and(|code| code & 0xff == 10)
     }
 
     fn is_interrupt(&self) -> bool {

@@ -42,8 +42,8 @@ pub(super) struct Committed {
 
 impl Committed {
     /// Answers each write of the batch. After a failure a write that was alone gets
-    /// the error; of several it isn't known which is at fault. A caller that has
-    /// gone needs no answer.
+    /// the error; of several it isn't known which is at fault, so each is tried again,
+    /// unless it may be there all the same. A caller that has gone needs no answer.
     pub(super) fn acknowledge(mut self) {
         if self.batch.len() == 1 {
             let _ = self.batch.pop().map(|only| only.send(self.outcome));
@@ -53,6 +53,7 @@ impl Committed {
             let _ = acknowledgement.send(match self.outcome {
                 Ok(()) => Ok(()),
                 Err(Error::Moved) => Err(Error::Moved),
+                Err(ref error) if error.is_io() => Err(Error::refused(error.code())),
                 Err(_) => Err(Error::BatchRolledBack),
             });
         }

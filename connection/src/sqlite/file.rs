@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, OpenFlags};
 
 use crate::error::Error;
+use crate::trouble::{Trouble, trouble};
 
 /// SQLite before 3.51.3 can lose committed pages in WAL mode when two
 /// connections checkpoint at once (<https://sqlite.org/releaselog/3_51_3.html>).
@@ -163,7 +164,6 @@ pub(super) fn refused(
             "this user may not read and write it",
             "Check the permissions of the file, its -wal and -shm, and its folder.",
         ),
-        Some(13) => ("the disk is full", "Free some space and start again."),
         Some(5 | 6) => {
             return Error::Unavailable {
                 target,
@@ -172,10 +172,13 @@ pub(super) fn refused(
                 source: Some(Box::new(error)),
             };
         }
-        _ => (
-            "SQLite failed",
-            "The cause is below; check the file and its disk.",
-        ),
+        _ => match code.and_then(|code| trouble(&code.to_string())) {
+            Some(Trouble { reason, hint, .. }) => (reason, hint),
+            None => (
+                "SQLite failed",
+                "The cause is below; check the file and its disk.",
+            ),
+        },
     };
     Error::Refused {
         target,

@@ -6,6 +6,7 @@
 
 mod diff;
 mod postgres;
+mod sequences;
 mod sqlite;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,6 +15,8 @@ use sea_orm::{ConnectionTrait, DbBackend, QueryResult, Statement};
 use serde::{Deserialize, Serialize};
 
 pub use diff::{Difference, Kind, differences};
+
+pub(super) use sequences::behind as sequences_behind;
 
 use super::error::{Context, Error};
 
