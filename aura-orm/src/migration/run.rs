@@ -39,7 +39,8 @@ impl Runner {
     ///
     /// [`Error::Schema`] when the schema is another one than these steps make,
     /// [`Error::Step`] when a step fails, [`Error::Referenced`], [`Error::DanglingRows`],
-    /// [`Error::LockTimeout`], and what the database says. [`Error::Stopped`] and
+    /// [`Error::LockTimeout`], [`Error::MissingRight`], and what the database says.
+    /// [`Error::Stopped`] and
     /// [`Error::StepOutside`] mean that a part of it is done.
     pub async fn run(
         &self,
@@ -87,7 +88,12 @@ impl Runner {
         };
         let result = run.execute().await;
         let _ = connection.close().await;
-        result
+        match &config.target {
+            Target::Postgres(postgres) => {
+                result.map_err(|error| error.with_missing_right(&postgres.user))
+            }
+            _ => result,
+        }
     }
 
     /// Applies the pending steps on a pool of one connection: the only way for

@@ -228,6 +228,13 @@ pub fn create_index(backend: DbBackend, index: &IndexCreateStatement) -> String 
     }
 }
 
+/// Returns the SQL that drops an index, if it is there: one that was dropped by hand keeps
+/// no migration from running, and `check` reports it.
+#[must_use]
+pub fn drop_index(name: &str) -> String {
+    format!("DROP INDEX IF EXISTS \"{name}\"")
+}
+
 /// Returns the SQL that builds an index without keeping writers out, unless it exists. On
 /// PostgreSQL it belongs in a step that isn't [transactional](Migration::transactional); on
 /// SQLite it is an ordinary `CREATE INDEX`.

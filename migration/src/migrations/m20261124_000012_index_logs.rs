@@ -5,7 +5,7 @@
 //! each workflow.
 
 use aura_orm::migration::columns::Columns;
-use aura_orm::migration::{Migration, create_index};
+use aura_orm::migration::{Migration, create_index, drop_index};
 use sea_orm::DbBackend;
 use sea_orm::sea_query::IndexCreateStatement;
 
@@ -47,8 +47,10 @@ fn exchange(backend: DbBackend, old: &Indexes, new: &Indexes) -> Vec<String> {
     let names = old
         .iter()
         .filter_map(|index| index.get_index_spec().get_name());
-    let dropped = names.map(|name| format!("DROP INDEX \"{name}\""));
-    dropped
-        .chain(new.iter().map(|index| create_index(backend, index)))
-        .collect()
+    // One that was dropped or built by hand is no obstacle; `check` compares it.
+    let created = new.iter().map(|index| {
+        let mut index = index.clone();
+        create_index(backend, index.if_not_exists())
+    });
+    names.map(|name| drop_index(name)).chain(created).collect()
 }
