@@ -10,6 +10,7 @@ use rand::TryRng;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::Semaphore;
 
+use crate::unicode::{composed_secret, secret_forms};
 use crate::validate::Check;
 
 /// The longest password, in bytes. Hashing takes time that grows with the
@@ -48,7 +49,7 @@ pub enum PasswordError {
     System,
 }
 
-/// Hashes a password with a salt of its own.
+/// Hashes a password, in composed form (NFC), with a salt of its own.
 ///
 /// Fails when it is empty or longer than [`MAX_BYTES`].
 pub async fn hash(password: &SecretString) -> Result<PasswordHash, PasswordError> {
@@ -57,7 +58,7 @@ pub async fn hash(password: &SecretString) -> Result<PasswordHash, PasswordError
         length if length > MAX_BYTES => return Err(PasswordError::TooLong),
         _ => {}
     }
-    let password = password.clone();
+    let password = composed_secret(password);
     work(move || make(password.expose_secret())).await?
 }
 
@@ -223,7 +224,7 @@ pub async fn verify(
     } else {
         (password.clone(), hash.clone())
     };
-    work(move || compare(password.expose_secret(), &hash.0)).await
+    work(move || compare_forms(&password, &hash.0)).await
 }
 
 /// What a password is compared with where there is no such hash.
@@ -245,6 +246,20 @@ const OLDER_COST: u32 = 10;
 
 /// Where every hash that is computed for a comparison is told.
 const COMPUTED: &str = "aura_db::password";
+
+/// Compares each form of the password: a hash of another than the composed one is older.
+/// How many there are depends on the password alone.
+fn compare_forms(password: &SecretString, hash: &str) -> Verified {
+    let forms = secret_forms(password);
+    for (nth, form) in forms.iter().enumerate() {
+        match compare(form.expose_secret(), hash) {
+            Verified::No => {}
+            Verified::Yes if nth > 0 => return Verified::Outdated,
+            verified => return verified,
+        }
+    }
+    Verified::No
+}
 
 /// Who is refused has cost one hash of each kind: nobody learns from the time
 /// whether there is an account, or how old its hash is. (One of unusual

@@ -53,6 +53,7 @@ mod stats;
 mod support;
 mod times;
 mod transactions;
+mod unicode;
 mod unknown_outcomes;
 mod unreadable;
 mod users;
