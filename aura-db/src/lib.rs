@@ -129,6 +129,7 @@ mod repositories;
 mod schema;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod unicode;
 mod validate;
 
 pub use async_trait::async_trait;

@@ -12,6 +12,7 @@ use argon2::{Algorithm, Argon2, Block, Params, Version};
 use entity::PasswordHash;
 use rand::TryRng;
 use secrecy::{ExposeSecret, SecretString};
+use crate::unicode::{composed_secret, secret_forms};
 
 /// The longest password, in bytes. Hashing takes time that grows with the
 /// length, so that an unlimited one would be an attack.
@@ -50,8 +51,8 @@ pub enum PasswordError {
     System,
 }
 
-/// Hashes a password with a salt of its own. Four are hashed at once; up to a thousand
-/// others wait, for 10 s each.
+/// Hashes a password, in composed form (NFC), with a salt of its own. Four are hashed at
+/// once; up to a thousand others wait, for 10 s each.
 ///
 /// # Errors
 ///
@@ -72,7 +73,7 @@ pub(crate) async fn hash_for(
         length if length > MAX_BYTES => return Err(PasswordError::TooLong),
         _ => {}
     }
-    let password = password.clone();
+    let password = composed_secret(password);
     queue::run(caller, move || make(password.expose_secret())).await?
 }
 
@@ -236,7 +237,7 @@ pub(crate) async fn verify_for(
     } else {
         (password.clone(), hash.clone())
     };
-    queue::run(caller, move || compare(password.expose_secret(), &hash.0)).await
+    queue::run(caller, move || compare_forms(&password, &hash.0)).await
 }
 
 /// What a password is compared with where there is no such hash.
@@ -258,6 +259,20 @@ const OLDER_COST: u32 = 10;
 
 /// Where every hash that is computed for a comparison is told.
 const COMPUTED: &str = "aura_db::password";
+
+/// Compares each form of the password: a hash of another than the composed one is older.
+/// How many there are depends on the password alone.
+fn compare_forms(password: &SecretString, hash: &str) -> Verified {
+    let forms = secret_forms(password);
+    for (nth, form) in forms.iter().enumerate() {
+        match compare(form.expose_secret(), hash) {
+            Verified::No => {}
+            Verified::Yes if nth > 0 => return Verified::Outdated,
+            verified => return verified,
+        }
+    }
+    Verified::No
+}
 
 /// Who is refused has cost one hash of each kind: nobody learns from the time
 /// whether there is an account, or how old its hash is. (One of unusual

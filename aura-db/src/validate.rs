@@ -7,6 +7,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::error::{Error, FieldError};
 use crate::password;
+use crate::unicode::{composed, is_invisible};
 
 /// The largest JSON document, in bytes of its text.
 pub const MAX_DOCUMENT_BYTES: usize = 16 * 1024 * 1024;
@@ -95,7 +96,9 @@ impl Check {
                 && !domain.ends_with('.')
                 && !email.chars().any(|c| c.is_whitespace() || c.is_control())
         });
-        if !sound && self.0.len() == refused {
+        if email.contains(is_invisible) {
+            self.refuse(field, "must not hold an invisible character");
+        } else if !sound && self.0.len() == refused {
             self.refuse(field, "must be an e-mail address, such as ada@example.org");
         }
         email
@@ -223,5 +226,5 @@ where
 
 /// An e-mail address as it is stored and compared.
 pub(crate) fn normal_email(email: &str) -> String {
-    email.trim().to_ascii_lowercase()
+    composed(email.trim()).to_ascii_lowercase()
 }

@@ -109,12 +109,8 @@ pub fn causes(error: &(dyn std::error::Error + 'static)) -> Vec<String> {
     let mut source = error.source();
     while let Some(cause) = source {
         source = cause.source();
-        // The driver puts its cause behind a title of its own.
         let text = cause.to_string();
-        let news = match text.rsplit_once("error returned from database: ") {
-            Some((_, message)) => without_source_line(message),
-            None => without_source_line(&text),
-        };
+        let news = own_words(&text);
         if !told.contains(news) {
             told.push_str(news);
             causes.push(news.to_owned());
@@ -123,9 +119,23 @@ pub fn causes(error: &(dyn std::error::Error + 'static)) -> Vec<String> {
     causes
 }
 
-/// Cuts off the line of PostgreSQL's own source that sqlx appends, which says nothing about
-/// the statement.
-fn without_source_line(message: &str) -> &str {
+/// Returns the innermost cause of an error, or the error, in its own words.
+#[must_use]
+pub fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    own_words(&cause.to_string()).to_owned()
+}
+
+/// Cuts off the title that sqlx puts before its cause, and the line of PostgreSQL's own
+/// source that it appends: it says nothing about the statement.
+fn own_words(text: &str) -> &str {
+    let message = match text.rsplit_once("error returned from database: ") {
+        Some((_, message)) => message,
+        None => text,
+    };
     match message.rsplit_once(" at line ") {
         Some((message, line)) if line.bytes().all(|digit| digit.is_ascii_digit()) => message,
         _ => message,
@@ -175,6 +185,7 @@ mod tests {
         ] {
             let error = Cause("it failed", Some(Box::new(Cause(text, None))));
             assert_eq!(causes(&error), [told]);
+            assert_eq!(root_cause(&error), told);
         }
     }
 }

@@ -36,7 +36,7 @@ pub use config::{Config, Durability, Pool, Postgres, Target, Tls, TlsMode};
 pub use connector::{ConnectError, Connector, Session, SessionConnection};
 pub use describe::Setting;
 pub use environment::{Environment, Source};
-pub use error::{Error, Problem, causes};
+pub use error::{Error, Problem, causes, root_cause};
 pub use open::{
     Connections, NO_TIME_LIMITS, connect, connect_exclusive, connect_memory, connect_read_only,
 };

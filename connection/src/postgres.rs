@@ -58,7 +58,11 @@ pub(crate) async fn read_only(
 fn read_only_options(config: &Config, postgres: &Postgres) -> Result<PgConnectOptions, Error> {
     let options = options(config, postgres)?;
     Ok(if postgres.prepared_statements {
-        options.options([("default_transaction_read_only", "on")])
+        // As a schema is compared: a database may have it on.
+        options.options([
+            ("default_transaction_read_only", "on"),
+            ("quote_all_identifiers", "off"),
+        ])
     } else {
         options
     })

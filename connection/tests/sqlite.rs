@@ -8,7 +8,7 @@ use sea_orm::{
     ConnectionTrait, DatabaseConnection, DbBackend, Statement, TransactionTrait, TryGetable,
 };
 
-async fn one<T: TryGetable>(connection: &DatabaseConnection, sql: &str) -> T {
+pub(crate) async fn one<T: TryGetable>(connection: &DatabaseConnection, sql: &str) -> T {
     let statement = Statement::from_string(DbBackend::Sqlite, sql);
     let row = connection
         .query_one_raw(statement)

@@ -16,6 +16,8 @@ testdb::both!(
         an_index_of_the_same_name_on_something_else,
         a_unique_index_that_is_no_longer_unique,
         an_index_on_a_part_of_the_rows,
+        an_index_on_a_part_of_the_rows_in_lower_case,
+        a_second_foreign_key,
         a_changed_check,
         a_dropped_foreign_key,
         a_foreign_key_that_no_longer_cascades,
@@ -159,6 +161,160 @@ async fn an_index_on_a_part_of_the_rows(db: TestDb) {
         ],
     )
     .await;
+}
+
+async fn an_index_on_a_part_of_the_rows_in_lower_case(db: TestDb) {
+    for condition in ["where is_enabled", "\nWhere\tis_enabled"] {
+        db.execute("DROP INDEX uq_agents_owner_id_name").await;
+        let sql = "CREATE UNIQUE INDEX uq_agents_owner_id_name ON agents (owner_id, name)";
+        db.execute(&format!("{sql} {condition}")).await;
+        let index = (Different, "agents", "index uq_agents_owner_id_name");
+        finds(&db, &[index]).await;
+    }
+}
+
+/// Of two on a column the one hid the other.
+async fn a_second_foreign_key(db: TestDb) {
+    match db.backend() {
+        Backend::Sqlite => {
+            let key = "FOREIGN KEY (\"owner_id\") REFERENCES \"users\" (\"id\") ON DELETE CASCADE";
+            let second =
+                format!("{key}, FOREIGN KEY (\"owner_id\") REFERENCES \"plugins\" (\"id\")");
+            edit(&db, "agents", key, &second).await;
+        }
+        Backend::Postgres => {
+            db.execute("ALTER TABLE agents ADD CONSTRAINT zz FOREIGN KEY (owner_id) REFERENCES plugins (id) NOT VALID")
+                .await;
+        }
+    }
+    finds(&db, &[(Extra, "agents", "foreign key owner_id (2)")]).await;
+}
+
+/// What a server can do to a table whose columns stay as they are.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_keeps_rows_out_on_postgres() {
+    let replaced = "DROP INDEX uq_users_email; ";
+    for (sql, table, what) in [
+        (
+            "ALTER TABLE users ENABLE ROW LEVEL SECURITY",
+            "users",
+            "row-level security",
+        ),
+        (
+            "ALTER TABLE users ENABLE ROW LEVEL SECURITY; ALTER TABLE users FORCE ROW LEVEL SECURITY",
+            "users",
+            "row-level security, forced",
+        ),
+        (
+            "ALTER TABLE agents DISABLE TRIGGER ALL",
+            "agents",
+            "foreign key owner_id",
+        ),
+        (
+            "ALTER TABLE users ADD CONSTRAINT uq_users_email UNIQUE (email) DEFERRABLE",
+            "users",
+            "index uq_users_email",
+        ),
+        (
+            "CREATE UNIQUE INDEX uq_users_email ON users (email COLLATE \"POSIX\")",
+            "users",
+            "index uq_users_email",
+        ),
+        (
+            "CREATE UNIQUE INDEX uq_users_email ON users (email varchar_pattern_ops)",
+            "users",
+            "index uq_users_email",
+        ),
+        (
+            "CREATE UNIQUE INDEX uq_users_email ON users (email) NULLS NOT DISTINCT",
+            "users",
+            "index uq_users_email",
+        ),
+        (
+            "ALTER TABLE users ALTER COLUMN id SET GENERATED ALWAYS",
+            "users",
+            "column id",
+        ),
+        (
+            "CREATE RULE swallow AS ON INSERT TO logs DO INSTEAD NOTHING",
+            "logs",
+            "rule swallow",
+        ),
+        ("ALTER TABLE sessions SET UNLOGGED", "sessions", "unlogged"),
+        (
+            "ALTER TABLE users ADD CONSTRAINT one EXCLUDE (name WITH =)",
+            "users",
+            "exclusion constraint one",
+        ),
+        (
+            "CREATE SCHEMA other; CREATE TABLE other.users (id bigint PRIMARY KEY); \
+             ALTER TABLE agents DROP CONSTRAINT fk_agents_owner_id, \
+             ADD CONSTRAINT fk_agents_owner_id FOREIGN KEY (owner_id) REFERENCES other.users (id) ON DELETE CASCADE",
+            "agents",
+            "foreign key owner_id",
+        ),
+    ] {
+        let db = TestDb::migrated(Backend::Postgres).await;
+        let before = if what.contains("uq_users_email") {
+            replaced
+        } else {
+            ""
+        };
+        db.execute(&format!("{before}{sql}")).await;
+        let found = found(&db).await;
+        let found: Vec<_> = found
+            .iter()
+            .map(|(_, table, what)| (table.as_str(), what.as_str()))
+            .collect();
+        assert_eq!(found, [(table, what)], "{sql}");
+    }
+}
+
+/// PostgreSQL prints the conditions of a restored dump otherwise.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restored_dump_is_no_difference() {
+    let (from, to) = (
+        TestDb::migrated(Backend::Postgres).await,
+        TestDb::empty(Backend::Postgres).await,
+    );
+    let variable = |db: &TestDb, wanted| {
+        let found = db.variables().into_iter().find(|(name, _)| *name == wanted);
+        found.expect("a variable").1
+    };
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-euc", "pg_dump --no-owner --no-acl \"$FROM\" | psql --quiet --no-psqlrc -v ON_ERROR_STOP=1 \"$TO\""]);
+    for (theirs, ours) in [
+        ("PGHOST", "DB_HOST"),
+        ("PGPORT", "DB_PORT"),
+        ("PGUSER", "DB_USER"),
+        ("PGPASSWORD", "DB_PASS"),
+    ] {
+        shell.env(theirs, variable(&from, ours));
+    }
+    shell
+        .env("FROM", variable(&from, "DB_NAME"))
+        .env("TO", variable(&to, "DB_NAME"));
+    let ended = shell.output().expect("pg_dump and psql");
+    assert!(
+        ended.status.success(),
+        "{}",
+        String::from_utf8_lossy(&ended.stderr)
+    );
+    assert_eq!(found(&to).await, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn quoted_identifiers_are_no_difference() {
+    let db = TestDb::migrated(Backend::Postgres).await;
+    let name = db
+        .lines("SELECT current_database() AS line")
+        .await
+        .remove(0);
+    db.execute(&format!(
+        "ALTER DATABASE {name} SET quote_all_identifiers = on"
+    ))
+    .await;
+    assert_eq!(found(&db).await, []);
 }
 
 /// Puts another index in the place of the agents', and takes the users' away.

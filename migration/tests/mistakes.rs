@@ -134,6 +134,35 @@ fn are_told(db: &TestDb, mistakes: &[Mistake<'_>]) {
     }
 }
 
+/// Since PostgreSQL 15 a new role may not create tables in `public`.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_right_is_told_with_the_statement_that_grants_it() {
+    let db = TestDb::empty(Backend::Postgres).await;
+    let variables = db.variables();
+    let name = variables.iter().find(|(name, _)| *name == "DB_NAME");
+    let role = format!("{}_guest", name.expect("a name").1);
+    db.execute(&format!("CREATE ROLE {role} LOGIN PASSWORD 'x'"))
+        .await;
+    let mut variables = db.variables();
+    variables.extend([("DB_USER", role.clone()), ("DB_PASS", "x".to_owned())]);
+    let up = || {
+        let mut tool = command(env!("CARGO_BIN_EXE_migration"), db.folder(), &variables);
+        Running::start(tool.arg("up")).end()
+    };
+    let refused = up();
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    let statement = format!("GRANT USAGE, CREATE ON SCHEMA \"public\" TO \"{role}\"");
+    for word in [&statement, "permission denied for schema public"] {
+        assert!(refused.stderr.contains(word), "{word}: {refused:?}");
+    }
+    assert!(!refused.stderr.contains("at line"), "{refused:?}");
+    db.execute(&statement).await;
+    let done = up();
+    assert_eq!(done.status.code(), Some(0), "{done:?}");
+    db.execute(&format!("DROP OWNED BY {role}; DROP ROLE {role}"))
+        .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn read_rights_suffice_for_a_look() {
     let db = TestDb::migrated(Backend::Postgres).await;

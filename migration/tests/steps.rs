@@ -9,8 +9,8 @@ testdb::both!(
 empty: each_step_is_undone_without_a_trace,
     up_down_up_gives_the_snapshot,
     up_stops_after_the_number_of_steps,
-    an_index_that_is_gone_or_there_is_no_obstacle,
-    a_step_that_fails_takes_the_whole_run_with_it;
+    a_step_that_fails_takes_the_whole_run_with_it,
+    an_index_that_is_gone_or_there_is_no_obstacle;
 migrated: down_reverses_the_last_steps,
     down_on_nothing_does_nothing,
     reset_leaves_no_trace,
@@ -206,30 +206,14 @@ async fn dangling_rows_of_an_application_are_its_own(db: TestDb) {
     assert_eq!(db.state().await, State::Current);
 }
 
-/// As after an administrator has dropped one that no query used, or built one before the
-/// deploy.
-async fn an_index_that_is_gone_or_there_is_no_obstacle(db: TestDb) {
-    run(&db, Plan::Up(Some(11))).await;
-    db.execute(
-        "DROP INDEX idx_logs_workflow_id_created_at; \
-         CREATE INDEX idx_logs_created_at_id ON logs (created_at, id)",
-    )
-    .await;
-    run(&db, Plan::Up(None)).await;
-    assert_eq!(check(&db).await, []);
-    db.execute("DROP INDEX idx_logs_created_at_id; DROP INDEX idx_executions_queued")
-        .await;
-    run(&db, Plan::Down(3)).await;
-    run(&db, Plan::Up(None)).await;
-    assert_eq!(check(&db).await, []);
-}
-
 async fn a_step_that_fails_takes_the_whole_run_with_it(db: TestDb) {
     let error = refused(&with(&BAD), &db, Plan::Up(None)).await;
     let Error::Step { name, .. } = &error else {
         panic!("{error:?}")
     };
     assert_eq!(name, BAD.name);
+    // Also where a service logs the error without its causes.
+    assert!(error.to_string().contains("users"), "{error}");
     assert_eq!(ours(&db).await, Vec::<String>::new());
 
     run(&db, Plan::Up(None)).await;
@@ -237,6 +221,29 @@ async fn a_step_that_fails_takes_the_whole_run_with_it(db: TestDb) {
     refused(&with(&BAD), &db, Plan::Up(None)).await;
     refused(&with(&BAD), &db, Plan::Fresh).await;
     assert_eq!(dump(&db).await, before);
+}
+
+/// `up` and `down` failed for it, and for one that was built before the deploy.
+async fn an_index_that_is_gone_or_there_is_no_obstacle(db: TestDb) {
+    let steps = |number| Plan::Up(Some(number));
+    run(&db, steps(9)).await;
+    db.execute(
+        r#"CREATE INDEX idx_executions_queued ON executions (id) WHERE "status" = 'queued'"#,
+    )
+    .await;
+    run(&db, steps(2)).await;
+    db.execute("DROP INDEX idx_logs_workflow_id_created_at")
+        .await;
+    db.execute("CREATE INDEX idx_logs_created_at_id ON logs (created_at, id)")
+        .await;
+    run(&db, Plan::Up(None)).await;
+    assert_eq!(check(&db).await, []);
+
+    db.execute("DROP INDEX idx_executions_queued; DROP INDEX idx_logs_created_at_id")
+        .await;
+    run(&db, Plan::Down(3)).await;
+    run(&db, Plan::Up(None)).await;
+    assert_eq!(check(&db).await, []);
 }
 
 const BAD: Own = Own {

@@ -55,6 +55,7 @@ mod stats;
 mod support;
 mod times;
 mod transactions;
+mod unicode;
 mod unknown_outcomes;
 mod unreadable;
 mod users;

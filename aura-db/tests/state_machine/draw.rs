@@ -154,9 +154,20 @@ impl<'a> Draw<'a> {
             byte @ 0..26 => format!("u{}@example.org", byte % 13),
             26 => format!(" U{}@EXAMPLE.ORG\n", byte % 13),
             27 => "o'hara+%_\\@ex--ample.org".to_owned(),
-            28 => "İ@ß.de".to_owned(),
+            28 => ["İ@ß.de", "\u{e9}@ß.de", "E\u{301}@ß.de"][byte / 32 % 3].to_owned(),
             29 => format!("{}@example.org", "x".repeat(byte)),
-            30 => ["", "@", "a@b@c", "a b@c.org", "a@.org", "a@b."][byte / 32 % 6].to_owned(),
+            30 => {
+                let wrong = [
+                    "",
+                    "@",
+                    "a@b@c",
+                    "a b@c.org",
+                    "a@.org",
+                    "a@b.",
+                    "a\u{200b}@b.org",
+                ];
+                wrong[byte / 32 % 7].to_owned()
+            }
             _ => "n\0l@example.org".to_owned(),
         }
     }

@@ -1,5 +1,6 @@
 //! What can go wrong with a schema, and what to do about it.
 
+use connection::root_cause;
 use sea_orm::{DbErr, RuntimeErr};
 
 use super::{State, StepError};
@@ -25,7 +26,10 @@ pub enum Error {
     #[error("the migrations can't be used: {0}")]
     Invalid(String),
     /// A step failed; the transaction was rolled back.
-    #[error("migration {name} failed and the whole run was rolled back; nothing was changed")]
+    #[error(
+        "migration {name} failed: {}. The whole run was rolled back; nothing was changed",
+        root_cause(&**source)
+    )]
     Step {
         /// The step.
         name: String,
@@ -33,7 +37,7 @@ pub enum Error {
         source: StepError,
     },
     /// A step failed after others of the run were committed; its transaction was rolled back.
-    #[error("migration {name} failed, and its transaction was rolled back")]
+    #[error("migration {name} failed: {}. Its transaction was rolled back", root_cause(&**source))]
     LaterStep {
         /// The step.
         name: String,
@@ -42,7 +46,8 @@ pub enum Error {
     },
     /// A step failed that runs outside of a transaction; what it had done stays.
     #[error(
-        "migration {name} failed; it runs outside of a transaction, so what it had done stays. Mend the cause and run it again, or note it with `resolve`"
+        "migration {name} failed: {}. It runs outside of a transaction, so what it had done stays. Mend the cause and run it again, or note it with `resolve`",
+        root_cause(source)
     )]
     StepOutside {
         /// The step.
@@ -131,12 +136,20 @@ pub enum Error {
         source: DbErr,
     },
     /// A statement around the steps failed.
-    #[error("{context} failed")]
+    #[error("{context} failed: {}", root_cause(source))]
     Database {
         /// What was being done.
         context: &'static str,
         /// The database's error.
         source: DbErr,
+    },
+    /// The role lacks a right. The transaction was rolled back.
+    #[error("this user lacks a right: {hint}")]
+    MissingRight {
+        /// The statement that grants it, or who has it.
+        hint: String,
+        /// What failed for want of it.
+        source: Box<Error>,
     },
     /// There is nothing to look at.
     #[error("{target} does not exist yet; create it with `{tool} up`")]
@@ -219,19 +232,65 @@ impl Error {
     /// Whether PostgreSQL gave up waiting for a lock, or broke a deadlock: a transaction
     /// that is run again may succeed.
     pub(super) fn is_lock_timeout(&self) -> bool {
+        let code = self.database_error().map(|(code, _)| code);
+        matches!(code.as_deref(), Some("55P03" | "40P01"))
+    }
+
+    /// Returns the code and the message of the database's error, if one is the cause.
+    fn database_error(&self) -> Option<(String, String)> {
         let mut next: Option<&(dyn std::error::Error + 'static)> = Some(self);
         while let Some(error) = next {
-            let code = match error.downcast_ref::<DbErr>() {
-                Some(error) => code(error),
-                None => None,
-            };
-            if matches!(code.as_deref(), Some("55P03" | "40P01")) {
-                return true;
+            if let Some(error) = error.downcast_ref::<DbErr>()
+                && let Some(code) = code(error)
+            {
+                return Some((code, message(error)));
             }
             next = error.source();
         }
-        false
+        None
     }
+
+    /// Says which right is missing, if that is why it failed.
+    pub(super) fn with_missing_right(self, user: &str) -> Self {
+        let Some((code, message)) = self.database_error() else {
+            return self;
+        };
+        if code != INSUFFICIENT_PRIVILEGE {
+            return self;
+        }
+        let hint = match message.rsplit_once("permission denied for schema ") {
+            Some((_, schema)) => format!(
+                "its owner, or a superuser, grants it: GRANT USAGE, CREATE ON SCHEMA \"{schema}\" TO \"{user}\" \
+                 (since PostgreSQL 15 not everybody may create tables in public)"
+            ),
+            None if message.starts_with("must be owner of") => {
+                format!(
+                    "run it as the owner of the tables, or give them to \"{user}\": ALTER TABLE … OWNER TO \"{user}\""
+                )
+            }
+            None => {
+                format!("run it as the owner of the tables, or grant \"{user}\" what is missing")
+            }
+        };
+        Self::MissingRight {
+            hint,
+            source: Box::new(self),
+        }
+    }
+}
+
+const INSUFFICIENT_PRIVILEGE: &str = "42501";
+
+/// Returns what the database said of an error.
+fn message(error: &DbErr) -> String {
+    let (DbErr::Exec(cause) | DbErr::Query(cause) | DbErr::Conn(cause)) = error else {
+        return String::new();
+    };
+    let RuntimeErr::SqlxError(cause) = cause else {
+        return String::new();
+    };
+    let cause = cause.as_database_error();
+    cause.map_or_else(String::new, |cause| cause.message().to_owned())
 }
 
 /// Describes why a COMMIT was refused, and what is left.

@@ -87,6 +87,5 @@ pub use runner::{QueryNames, Runner};
 pub use state::State;
 pub use step::{
     CreateTable, DataMigration, Migration, SeaOrmMigration, StepError, create_index,
-    create_index_concurrently, create_index_if_missing, create_table, drop_index,
-    drop_index_concurrently,
+    create_index_concurrently, create_table, drop_index, drop_index_concurrently,
 };

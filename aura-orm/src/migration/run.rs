@@ -39,10 +39,10 @@ impl Runner {
     ///
     /// [`Error::Schema`] when the schema is another one than these steps make,
     /// [`Error::Step`] when a step fails, [`Error::Referenced`], [`Error::DanglingRows`],
-    /// [`Error::LockTimeout`], [`Error::NotCommitted`] when the database refuses the COMMIT,
-    /// as on a full disk, and what it says otherwise. [`Error::Stopped`] and
-    /// [`Error::StepOutside`] mean that a part of it is done, and [`Error::Commit`] that it
-    /// isn't known.
+    /// [`Error::LockTimeout`], [`Error::MissingRight`], [`Error::NotCommitted`] when the
+    /// database refuses the COMMIT, as on a full disk, and what it says otherwise.
+    /// [`Error::Stopped`] and [`Error::StepOutside`] mean that a part of it is done, and
+    /// [`Error::Commit`] that it isn't known.
     pub async fn run(
         &self,
         config: &Config,
@@ -89,7 +89,12 @@ impl Runner {
         };
         let result = run.execute().await;
         let _ = connection.close().await;
-        result
+        match &config.target {
+            Target::Postgres(postgres) => {
+                result.map_err(|error| error.with_missing_right(&postgres.user))
+            }
+            _ => result,
+        }
     }
 
     /// Applies the pending steps on a pool of one connection: the only way for

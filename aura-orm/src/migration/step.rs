@@ -228,14 +228,8 @@ pub fn create_index(backend: DbBackend, index: &IndexCreateStatement) -> String 
     }
 }
 
-/// Returns the SQL that builds an index unless it exists, as after an administrator has built
-/// it before the deploy. `check` finds one that differs.
-#[must_use]
-pub fn create_index_if_missing(backend: DbBackend, index: &IndexCreateStatement) -> String {
-    create_index(backend, index.clone().if_not_exists())
-}
-
-/// Returns the SQL that drops an index, if it is there.
+/// Returns the SQL that drops an index, if it is there: one that was dropped by hand keeps
+/// no migration from running, and `check` reports it.
 #[must_use]
 pub fn drop_index(name: &str) -> String {
     format!("DROP INDEX IF EXISTS \"{name}\"")

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags};
 
+use super::place::{check_link, check_names, check_temporary_folder, check_wal};
 use crate::error::Error;
 use crate::trouble::{Trouble, trouble};
 
@@ -29,6 +30,8 @@ pub(super) const RETRY: Duration = Duration::from_millis(20);
 pub async fn prepare_sqlite(path: &Path) -> Result<(), Error> {
     check_engine(rusqlite::version_number(), path)?;
     prepare_file(path)?;
+    check_place(path)?;
+    check_temporary_folder();
     let started = Instant::now();
     loop {
         let Err(error) = switch_to_wal(path) else {
@@ -40,6 +43,12 @@ pub async fn prepare_sqlite(path: &Path) -> Result<(), Error> {
         }
         tokio::time::sleep(RETRY).await;
     }
+}
+
+/// Refuses a file whose WAL is, or would be, another's.
+pub(super) fn check_place(path: &Path) -> Result<(), Error> {
+    check_names(path)?;
+    check_wal(path)
 }
 
 /// Switching a new file to WAL needs an exclusive lock for which SQLite does not use its
@@ -84,7 +93,7 @@ pub(super) fn prepare_file(path: &Path) -> Result<(), Error> {
         .unwrap_or_else(std::sync::PoisonError::into_inner);
     match std::fs::metadata(path) {
         Ok(metadata) => return refuse_folder(path, &metadata),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => check_link(path)?,
         Err(error) => return Err(unusable(path, &error)),
     }
     if let Some(folder) = path

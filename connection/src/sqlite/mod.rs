@@ -1,6 +1,7 @@
 //! Opening SQLite.
 
 mod file;
+mod place;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,7 +17,7 @@ use crate::config::{Config, Durability, Target};
 use crate::error::Error;
 use crate::open::{Connections, with_logging};
 pub use file::prepare_sqlite;
-use file::{OPEN_PATIENCE, RETRY, is_busy, refuse_folder, refused, unusable};
+use file::{OPEN_PATIENCE, RETRY, check_place, is_busy, refuse_folder, refused, unusable};
 
 /// Bytes to which a WAL is cut that grew behind a long read.
 const WAL_BYTES: &str = "67108864";
@@ -75,6 +76,7 @@ pub(crate) async fn read_only(
         Err(error) => return Err(unusable(path, &error)),
         Ok(metadata) => refuse_folder(path, &metadata)?,
     }
+    check_place(path)?;
     let options = file_options(path)
         .read_only(true)
         .busy_timeout(Duration::from_secs(10));

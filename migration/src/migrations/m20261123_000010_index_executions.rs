@@ -2,7 +2,7 @@
 //! is found as fast in a long table as in a short one.
 
 use aura_orm::migration::columns::Columns;
-use aura_orm::migration::{Migration, create_index_if_missing, drop_index};
+use aura_orm::migration::{Migration, create_index, drop_index};
 use sea_orm::DbBackend;
 use sea_orm::sea_query::IndexCreateStatement;
 
@@ -15,8 +15,10 @@ impl Migration for IndexExecutions {
 
     fn up(&self, backend: DbBackend) -> Vec<String> {
         let indexes = indexes(Columns::of(backend));
-        let indexes = indexes.iter();
-        let statements = indexes.map(|index| create_index_if_missing(backend, index));
+        // One that was built by hand is no obstacle; `check` compares it.
+        let statements = indexes
+            .into_iter()
+            .map(|mut index| create_index(backend, index.if_not_exists()));
         statements.collect()
     }
 
@@ -26,7 +28,7 @@ impl Migration for IndexExecutions {
             .iter()
             .rev()
             .filter_map(|index| index.get_index_spec().get_name());
-        names.map(drop_index).collect()
+        names.map(|name| drop_index(name)).collect()
     }
 }
 

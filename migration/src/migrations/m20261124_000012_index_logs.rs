@@ -5,7 +5,7 @@
 //! each workflow.
 
 use aura_orm::migration::columns::Columns;
-use aura_orm::migration::{Migration, create_index_if_missing, drop_index};
+use aura_orm::migration::{Migration, create_index, drop_index};
 use sea_orm::DbBackend;
 use sea_orm::sea_query::IndexCreateStatement;
 
@@ -49,7 +49,10 @@ fn exchange(backend: DbBackend, old: &Indexes, new: &Indexes) -> Vec<String> {
     let names = old
         .iter()
         .filter_map(|index| index.get_index_spec().get_name());
-    let created = new.iter();
-    let created = created.map(|index| create_index_if_missing(backend, index));
-    created.chain(names.map(drop_index)).collect()
+    // One that was dropped or built by hand is no obstacle; `check` compares it.
+    let created = new.iter().map(|index| {
+        let mut index = index.clone();
+        create_index(backend, index.if_not_exists())
+    });
+    created.chain(names.map(|name| drop_index(name))).collect()
 }

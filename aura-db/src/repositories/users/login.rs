@@ -91,19 +91,21 @@ impl Users {
 
     /// The id and hash of somebody who may log in.
     async fn known(&self, email: &str) -> Result<Option<(UserId, PasswordHash)>, Error> {
-        let Some(email) = &sought(email) else {
-            return Ok(None);
-        };
-        let user = self
-            .0
-            .read(op("login_lookup", Action::Update), |h| async move {
-                let user = users::Entity::find()
-                    .filter(users::COLUMN.email.eq(email.clone()))
-                    .filter(is_active());
-                h.fetch_optional(user).await
-            })
-            .await?;
-        Ok(user.map(|user| (user.id, user.hashed_password)))
+        for email in &sought(email) {
+            let user = self
+                .0
+                .read(op("login_lookup", Action::Update), |h| async move {
+                    let user = users::Entity::find()
+                        .filter(users::COLUMN.email.eq(email.clone()))
+                        .filter(is_active());
+                    h.fetch_optional(user).await
+                })
+                .await?;
+            if let Some(user) = user {
+                return Ok(Some((user.id, user.hashed_password)));
+            }
+        }
+        Ok(None)
     }
 }
 

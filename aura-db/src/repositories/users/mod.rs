@@ -23,6 +23,7 @@ use crate::context::{Context, Op};
 use crate::error::Error;
 use crate::password::{Caller, NewPassword};
 use crate::repositories::filter::{reads, setters};
+use crate::unicode;
 use crate::validate::{Check, MAX_EMAIL, normal_email};
 use aura_orm::page::{Page, PageRequest};
 use aura_orm::repository::Deleted;
@@ -172,11 +173,14 @@ impl Users {
     ///
     /// Those of the database.
     pub async fn find_by_email(&self, email: &str) -> Result<Option<User>, Error> {
-        let Some(email) = sought(email) else {
-            return Ok(None);
-        };
-        let rows = self.rows("find_by_email");
-        rows.first(users::COLUMN.email.eq(email)).await
+        for email in sought(email) {
+            let rows = self.rows("find_by_email");
+            let found = rows.first(users::COLUMN.email.eq(email)).await?;
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        Ok(None)
     }
 
     /// Returns the user with this address.
@@ -204,11 +208,13 @@ impl Users {
     ///
     /// Those of the database.
     pub async fn email_exists(&self, email: &str) -> Result<bool, Error> {
-        let Some(email) = sought(email) else {
-            return Ok(false);
-        };
-        let rows = self.rows("email_exists").deleted(Deleted::Included);
-        rows.exists(users::COLUMN.email.eq(email)).await
+        for email in sought(email) {
+            let rows = self.rows("email_exists").deleted(Deleted::Included);
+            if rows.exists(users::COLUMN.email.eq(email)).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Changes the name or the address.
@@ -287,10 +293,18 @@ fn changed(id: UserId) -> users::ActiveModel {
     }
 }
 
-/// An address as it is stored, unless it is none that could be.
-fn sought(email: &str) -> Option<String> {
-    let email = normal_email(email);
-    (email.len() <= 4 * MAX_EMAIL && !email.contains('\0')).then_some(email)
+/// Returns an address as it is stored, and then in the other forms that an older row may
+/// have it in; none when it can't be one.
+fn sought(email: &str) -> Vec<String> {
+    let mut forms = vec![normal_email(email)];
+    for older in unicode::forms(email.trim()) {
+        let older = older.to_ascii_lowercase();
+        if !forms.contains(&older) {
+            forms.push(older);
+        }
+    }
+    forms.retain(|email| email.len() <= 4 * MAX_EMAIL && !email.contains('\0'));
+    forms
 }
 
 /// Ends all sessions of a user.

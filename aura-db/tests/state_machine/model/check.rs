@@ -5,6 +5,7 @@ use aura_db::sea_orm::ActiveValue::{self, Set};
 use aura_db::sea_orm::sea_query;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::Value;
+use unicode_normalization::UnicodeNormalization;
 
 use crate::outcome::Failed;
 
@@ -55,7 +56,7 @@ impl Check {
             && parts.iter().all(|part| !part.is_empty())
             && !parts[1].starts_with('.')
             && !parts[1].ends_with('.')
-            && !email.contains(|c: char| c.is_whitespace() || c.is_control());
+            && !email.contains(|c: char| c.is_whitespace() || c.is_control() || c == '\u{200b}');
         self.refuse("email", !sound);
         self.text("email", &email, 160);
         email
@@ -89,7 +90,8 @@ impl Check {
 
 /// An address as it is stored.
 pub(super) fn stored(email: &str) -> String {
-    email.trim().to_ascii_lowercase()
+    let email: String = email.trim().nfc().collect();
+    email.to_ascii_lowercase()
 }
 
 /// A time as it is stored: to the microsecond, and not earlier.

@@ -1,10 +1,11 @@
 //! What stands between two schemas.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::Serialize;
 
+use super::normal::normal;
 use super::{Catalog, Column, ForeignKey, Index, Table};
 
 /// One difference between the live schema and the expected one.
@@ -124,12 +125,15 @@ fn compare(table: &str, live: &Table, expected: &Table, found: &mut Vec<Differen
         (Kind::Missing, "check", &expected.checks, &live.checks),
         (Kind::Extra, "check", &live.checks, &expected.checks),
         (Kind::Missing, "trigger", &expected.triggers, &live.triggers),
+        (Kind::Missing, "", &expected.extra, &live.extra),
+        (Kind::Extra, "", &live.extra, &expected.extra),
     ] {
-        for name in these.difference(those) {
+        let those: BTreeSet<String> = those.iter().map(|text| normal(text)).collect();
+        for name in these.iter().filter(|text| !those.contains(&normal(text))) {
             found.push(difference(
                 kind,
                 table,
-                format!("{noun} {name}"),
+                format!("{noun} {name}").trim_start().to_owned(),
                 String::new(),
             ));
         }

@@ -5,6 +5,7 @@
 //! asked for are looked at.
 
 mod diff;
+mod normal;
 mod postgres;
 mod sequences;
 mod sqlite;
@@ -45,9 +46,29 @@ pub struct Table {
     pub foreign_keys: BTreeMap<String, ForeignKey>,
     /// The conditions, as the database prints them.
     pub checks: BTreeSet<String>,
-    /// The triggers, by name.
+    /// The triggers, by name; one that doesn't fire says so.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub triggers: BTreeSet<String>,
+    /// What else makes it unlike a plain table: row-level security, rules, constraints that
+    /// refuse rows and are none of the above.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub extra: BTreeSet<String>,
+}
+
+impl Table {
+    /// Adds a foreign key. A second one on the same columns has its number behind them.
+    fn add_foreign_key(&mut self, columns: &str, key: ForeignKey) {
+        if self.foreign_keys.get(columns) == Some(&key) {
+            return;
+        }
+        let numbered = (2..).map(|number| format!("{columns} ({number})"));
+        let free = std::iter::once(columns.to_owned())
+            .chain(numbered)
+            .find(|name| !self.foreign_keys.contains_key(name));
+        if let Some(name) = free {
+            self.foreign_keys.insert(name, key);
+        }
+    }
 }
 
 /// One column.

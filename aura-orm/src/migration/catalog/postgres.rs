@@ -33,6 +33,7 @@ pub(super) async fn read<C: ConnectionTrait>(
         (indexes(), &index),
         (constraints(), &constraint),
         (triggers(), &trigger),
+        (traits(), &table_trait),
     ] {
         for row in rows(connection, sql).await? {
             add(&row, put).context("reading the schema")?;
@@ -66,7 +67,7 @@ fn columns() -> String {
         "SELECT t.relname::text AS table_name, a.attname::text AS name, \
          format_type(a.atttypid, a.atttypmod) \
            || coalesce(' collate ' || nullif(c.collname::text, 'default'), '') \
-           || CASE a.attidentity WHEN '' THEN '' ELSE ' identity' END AS kind, \
+           || CASE a.attidentity WHEN '' THEN '' WHEN 'd' THEN ' identity' ELSE ' identity always' END AS kind, \
          NOT a.attnotnull AS nullable, pg_get_expr(d.adbin, d.adrelid) AS default_value \
          {OURS} JOIN pg_catalog.pg_attribute a ON a.attrelid = t.oid AND a.attnum > 0 AND NOT a.attisdropped \
          LEFT JOIN pg_catalog.pg_collation c ON c.oid = a.attcollation \
@@ -85,6 +86,18 @@ fn column(row: &QueryResult, table: &mut Table) -> Result<(), DbErr> {
     Ok(())
 }
 
+/// The columns of an index whose collation isn't the column's, and whose operator class isn't
+/// the default one. `pg_get_indexdef` prints neither of a single column. The vectors of
+/// `pg_index` count from 0.
+const COLLATIONS: &str = "(SELECT string_agg(concat_ws(' ', a.attname, \
+       CASE WHEN c.oid <> a.attcollation THEN 'collate ' || c.collname END, \
+       CASE WHEN NOT o.opcdefault THEN o.opcname END), ', ' ORDER BY k) \
+     FROM generate_series(0, x.indnkeyatts - 1) k \
+     JOIN pg_catalog.pg_attribute a ON a.attrelid = x.indrelid AND a.attnum = x.indkey[k] \
+     JOIN pg_catalog.pg_opclass o ON o.oid = x.indclass[k] \
+     LEFT JOIN pg_catalog.pg_collation c ON c.oid = x.indcollation[k] \
+     WHERE c.oid <> a.attcollation OR NOT o.opcdefault)";
+
 fn indexes() -> String {
     format!(
         "SELECT t.relname::text AS table_name, i.relname::text AS name, x.indisunique AS is_unique, x.indisprimary AS is_primary, \
@@ -93,6 +106,10 @@ fn indexes() -> String {
          nullif(concat_ws(', ', nullif(m.amname, 'btree'), \
            CASE WHEN 0 = ALL (x.indoption::int[]) THEN NULL ELSE 'order ' || x.indoption::text END, \
            CASE WHEN x.indnatts > x.indnkeyatts THEN 'with included columns' END, \
+           CASE WHEN NOT x.indimmediate THEN 'deferrable' END, \
+           CASE WHEN to_jsonb(x) ->> 'indnullsnotdistinct' = 'true' THEN 'nulls not distinct' END, \
+           {COLLATIONS}, \
+           CASE WHEN NOT x.indisready THEN 'not ready' END, \
            CASE WHEN NOT x.indisvalid THEN 'not valid' END), '') AS extra, \
          pg_get_expr(x.indpred, x.indrelid) AS predicate \
          {OURS} JOIN pg_catalog.pg_index x ON x.indrelid = t.oid JOIN pg_catalog.pg_class i ON i.oid = x.indexrelid \
@@ -126,11 +143,14 @@ fn constraints() -> String {
     };
     format!(
         "SELECT t.relname::text AS table_name, c.contype::text AS kind, pg_get_constraintdef(c.oid, true) AS definition, \
-         {} AS columns, p.relname::text AS parent, {} AS parents, c.confdeltype::text AS on_delete, c.confupdtype::text AS on_update, \
+         {} AS columns, CASE WHEN p.relnamespace <> t.relnamespace THEN p.relnamespace::regnamespace || '.' ELSE '' END \
+           || p.relname AS parent, {} AS parents, c.confdeltype::text AS on_delete, c.confupdtype::text AS on_update, \
          nullif(concat_ws(', ', CASE WHEN NOT c.convalidated THEN 'not valid' END, \
-           CASE WHEN c.condeferrable THEN 'deferrable' END), '') AS extra \
+           CASE WHEN c.condeferrable THEN 'deferrable' END, \
+           CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_trigger g WHERE g.tgconstraint = c.oid \
+             AND g.tgenabled NOT IN ('O', 'A')) THEN 'not enforced: its triggers are disabled' END), '') AS extra \
          {OURS} JOIN pg_catalog.pg_constraint c ON c.conrelid = t.oid AND c.contype IN ('c', 'f') \
-         LEFT JOIN pg_catalog.pg_class p ON p.oid = c.confrelid",
+         LEFT JOIN pg_catalog.pg_class p ON p.oid = c.confrelid ORDER BY c.conname",
         attributes("c.conrelid", "c.conkey"),
         attributes("c.confrelid", "c.confkey"),
     )
@@ -150,19 +170,56 @@ fn constraint(row: &QueryResult, table: &mut Table) -> Result<(), DbErr> {
         on_update: action(&row.try_get::<String>("", "on_update")?),
         extra: row.try_get("", "extra")?,
     };
-    table.foreign_keys.insert(row.try_get("", "columns")?, key);
+    let columns: String = row.try_get("", "columns")?;
+    table.add_foreign_key(&columns, key);
     Ok(())
 }
 
 fn triggers() -> String {
     format!(
-        "SELECT t.relname::text AS table_name, g.tgname::text AS name \
+        "SELECT t.relname::text AS table_name, \
+         g.tgname || CASE WHEN g.tgenabled IN ('O', 'A') THEN '' ELSE ' (disabled)' END AS name \
          {OURS} JOIN pg_catalog.pg_trigger g ON g.tgrelid = t.oid AND NOT g.tgisinternal"
     )
 }
 
 fn trigger(row: &QueryResult, table: &mut Table) -> Result<(), DbErr> {
     table.triggers.insert(row.try_get("", "name")?);
+    Ok(())
+}
+
+/// What keeps rows out, hides or rewrites them, or loses them after a crash.
+fn traits() -> String {
+    let of = |what: &str, from: &str| {
+        format!("SELECT t.relname::text AS table_name, ({what})::text AS name {OURS} {from}")
+    };
+    [
+        of(
+            "'row-level security' || CASE WHEN t.relforcerowsecurity THEN ', forced' ELSE '' END",
+            "WHERE t.relrowsecurity",
+        ),
+        of(
+            "'unlogged'",
+            "WHERE t.relpersistence = 'u' AND t.relkind = 'r'",
+        ),
+        of(
+            "'rule ' || r.rulename",
+            "JOIN pg_catalog.pg_rewrite r ON r.ev_class = t.oid WHERE t.relkind IN ('r', 'p')",
+        ),
+        of(
+            "'exclusion constraint ' || c.conname",
+            "JOIN pg_catalog.pg_constraint c ON c.conrelid = t.oid AND c.contype = 'x'",
+        ),
+        of(
+            "'inherited by ' || h.inhrelid::regclass",
+            "JOIN pg_catalog.pg_inherits h ON h.inhparent = t.oid WHERE t.relkind = 'r'",
+        ),
+    ]
+    .join(" UNION ALL ")
+}
+
+fn table_trait(row: &QueryResult, table: &mut Table) -> Result<(), DbErr> {
+    table.extra.insert(row.try_get("", "name")?);
     Ok(())
 }
 

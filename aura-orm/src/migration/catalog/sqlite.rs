@@ -48,7 +48,7 @@ async fn table<C: ConnectionTrait>(connection: &C, name: &str, sql: &str) -> Res
 
     // Made by hand, not by PRIMARY KEY or UNIQUE: `origin` is c.
     let query = format!(
-        "SELECT l.name, l.\"unique\", s.sql FROM pragma_index_list('{name}') l \
+        "SELECT l.name, l.\"unique\", l.partial, s.sql FROM pragma_index_list('{name}') l \
          LEFT JOIN sqlite_schema s ON s.type = 'index' AND s.name = l.name WHERE l.origin <> 'pk'"
     );
     for row in rows(connection, query).await? {
@@ -61,10 +61,8 @@ async fn table<C: ConnectionTrait>(connection: &C, name: &str, sql: &str) -> Res
              FROM pragma_index_xinfo('{index}') WHERE key = 1 ORDER BY seqno"
         );
         let columns = names(&rows(connection, query).await?).context("reading an index")?;
-        let predicate = sql.and_then(|sql| {
-            sql.split_once(" WHERE ")
-                .map(|(_, condition)| condition.to_owned())
-        });
+        let partial: i64 = row.try_get("", "partial").context("reading an index")?;
+        let predicate = (partial == 1).then(|| sql.as_deref().map_or("", condition).to_owned());
         table.indexes.insert(
             index,
             Index {
@@ -82,12 +80,16 @@ async fn table<C: ConnectionTrait>(connection: &C, name: &str, sql: &str) -> Res
     table.triggers.extend(triggers);
 
     let query = format!(
-        "SELECT \"table\", group_concat(\"from\", ', ') AS columns, group_concat(coalesce(\"to\", 'id'), ', ') AS parents, \
+        "SELECT id, \"table\", group_concat(\"from\", ', ') AS columns, group_concat(coalesce(\"to\", 'id'), ', ') AS parents, \
          on_delete, on_update FROM (SELECT * FROM pragma_foreign_key_list('{name}') ORDER BY id, seq) GROUP BY id"
     );
-    for row in rows(connection, query).await? {
-        let (columns, key) = foreign_key(&row).context("reading a foreign key")?;
-        table.foreign_keys.insert(columns, key);
+    let found = rows(connection, query).await?;
+    let keys: Result<Vec<_>, DbErr> = found.iter().map(foreign_key).collect();
+    let mut keys = keys.context("reading a foreign key")?;
+    // The last one of the table has the first number.
+    keys.sort_by_key(|(number, _, _)| std::cmp::Reverse(*number));
+    for (_, columns, key) in keys {
+        table.add_foreign_key(&columns, key);
     }
     Ok(table)
 }
@@ -108,7 +110,7 @@ fn column(row: &QueryResult, sql: &str) -> Result<(i64, String, Column), DbErr> 
     Ok((position, row.try_get("", "name")?, column))
 }
 
-fn foreign_key(row: &QueryResult) -> Result<(String, ForeignKey), DbErr> {
+fn foreign_key(row: &QueryResult) -> Result<(i64, String, ForeignKey), DbErr> {
     let parents: String = row.try_get("", "parents")?;
     let key = ForeignKey {
         table: row.try_get("", "table")?,
@@ -117,7 +119,7 @@ fn foreign_key(row: &QueryResult) -> Result<(String, ForeignKey), DbErr> {
         on_update: row.try_get("", "on_update")?,
         extra: None,
     };
-    Ok((row.try_get("", "columns")?, key))
+    Ok((row.try_get("", "id")?, row.try_get("", "columns")?, key))
 }
 
 fn names(rows: &[QueryResult]) -> Result<Vec<String>, DbErr> {
@@ -158,6 +160,33 @@ fn next_check(sql: &str) -> Option<usize> {
     None
 }
 
+/// Returns the condition in the text of a `CREATE INDEX`: what follows the parenthesis of its
+/// columns and the `WHERE` behind it, in whatever case.
+fn condition(sql: &str) -> &str {
+    let columns = sql.char_indices().scan(None, |quote, (at, character)| {
+        match (*quote, character) {
+            (None, '\'' | '"' | '`') => *quote = Some(character),
+            (Some(open), close) if open == close => *quote = None,
+            _ => {}
+        }
+        Some((at, character, quote.is_none()))
+    });
+    let opening = columns
+        .into_iter()
+        .find(|(_, character, is_outside)| *is_outside && *character == '(');
+    let Some((opening, _, _)) = opening else {
+        return "";
+    };
+    let Some(length) = balanced(&sql[opening..]) else {
+        return "";
+    };
+    let behind = sql[opening + length..].trim_start();
+    match behind.get(..5) {
+        Some(word) if word.eq_ignore_ascii_case("WHERE") => behind[5..].trim(),
+        _ => "",
+    }
+}
+
 /// The length of the parenthesis that `sql` begins with.
 fn balanced(sql: &str) -> Option<usize> {
     let mut depth = 0_usize;
@@ -177,7 +206,20 @@ fn balanced(sql: &str) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::checks;
+    use super::{checks, condition};
+
+    #[test]
+    fn a_condition_is_found_in_whatever_case() {
+        for sql in [
+            "CREATE INDEX \"a (\" ON t (x) WHERE y > 0",
+            "CREATE INDEX a ON t (lower(x), ')') where y > 0",
+            "create unique index a on t(x)\nWhere\ty > 0 ",
+            "CREATE INDEX a ON t (x)WHERE y > 0",
+        ] {
+            assert_eq!(condition(sql), "y > 0", "{sql}");
+        }
+        assert_eq!(condition("CREATE INDEX a ON t (x)"), "");
+    }
 
     #[test]
     fn conditions_are_found_outside_of_quotes() {

@@ -10,7 +10,7 @@ use sea_orm::sea_query::{
 use super::declared::{Declared, enumeration, lacked_by_sqlite};
 use super::{EntityChange, Statements, declared};
 use crate::migration::catalog::{Kind, Table};
-use crate::migration::{Catalog, Difference, create_index, create_table};
+use crate::migration::{Catalog, Difference, create_index, create_table, drop_index};
 
 /// Lists what of `schema` is not as the entities declare it. `wanted` is the schema that
 /// they would make.
@@ -257,7 +257,7 @@ impl Comparison<'_> {
             indexes.filter(|(_, index)| index.columns.iter().any(|column| column == name));
         let mut up = Statements::same(&sql);
         for (at, (index, _)) in indexes.enumerate() {
-            up.sqlite.insert(at, format!("DROP INDEX \"{index}\""));
+            up.sqlite.insert(at, drop_index(index));
         }
         let keys = self.is.foreign_keys.keys();
         let is_key = self.is.primary_key.iter().any(|column| column == name)
@@ -340,10 +340,7 @@ impl Comparison<'_> {
             }
             let index = table.index(columns, unique);
             let what = named(&index);
-            let drop = format!(
-                "DROP INDEX \"{}\"",
-                index.get_index_spec().get_name().unwrap_or_default()
-            );
+            let drop = drop_index(index.get_index_spec().get_name().unwrap_or_default());
             self.push(Kind::Missing, what, |change| {
                 change.up = Statements::both(|backend| create_index(backend, &index));
                 change.down = Statements::same(&drop);

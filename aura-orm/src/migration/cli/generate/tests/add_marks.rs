@@ -58,13 +58,13 @@ impl Migration for AddMarks {
     fn down(&self, backend: DbBackend) -> Vec<String> {
         let statements: &[&str] = match backend {
             DbBackend::Postgres => &[
-                r#"DROP INDEX "idx_places_mark_id""#,
+                r#"DROP INDEX IF EXISTS "idx_places_mark_id""#,
                 r#"ALTER TABLE "places" DROP COLUMN "mark_id""#,
                 r#"ALTER TABLE "places" DROP COLUMN "depth""#,
                 r#"DROP TABLE "marks""#,
             ],
             _ => &[
-                r#"DROP INDEX "idx_places_mark_id""#,
+                r#"DROP INDEX IF EXISTS "idx_places_mark_id""#,
                 r#"ALTER TABLE "places" DROP COLUMN "mark_id""#,
                 r#"ALTER TABLE "places" DROP COLUMN "depth""#,
                 r#"DROP TABLE "marks""#,
