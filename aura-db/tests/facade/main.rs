@@ -30,6 +30,7 @@ mod moved_files;
 mod optional_kinds;
 mod own_constraints;
 mod own_entities;
+mod own_selects;
 mod own_statements;
 mod owned_transactions;
 mod pages;

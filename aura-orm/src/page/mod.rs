@@ -17,6 +17,7 @@ use crate::executor::query::ALL;
 use crate::row::{EntityModel, ModelOf, RowDecoder, RowReader};
 
 pub use self::cursor::Cursor;
+pub(crate) use self::sort::is_document;
 pub use self::sort::{MAX_SORT_COLUMNS, Sort};
 
 /// The most rows that one page has.
@@ -205,7 +206,7 @@ impl<X: From<Error> + Send + 'static> Executor<X> {
                 };
                 at_start = before == 0;
                 query = query.offset(before);
-                total = Some(self.count(select).await?);
+                total = Some(self.count(select.limit(None).offset(None)).await?);
             }
         }
         let (mut rows, more) = self.sorted_rows::<E, T>(query, &plan, page.size).await?;
@@ -248,19 +249,19 @@ impl<X: From<Error> + Send + 'static> Executor<X> {
         let query = query.into_query();
         let mut rows = match texts.len() {
             0 => {
-                let rows = self.read_rows::<T::Decoder>(query, ALL).await?;
+                let rows = self.read_rows::<E, T::Decoder>(query, ALL).await?;
                 rows.into_iter().map(|row| (row, Vec::new())).collect()
             }
             1 => {
-                self.read_rows::<WithTexts<T::Decoder, 1>>(query, ALL)
+                self.read_rows::<E, WithTexts<T::Decoder, 1>>(query, ALL)
                     .await?
             }
             2 => {
-                self.read_rows::<WithTexts<T::Decoder, 2>>(query, ALL)
+                self.read_rows::<E, WithTexts<T::Decoder, 2>>(query, ALL)
                     .await?
             }
             3 => {
-                self.read_rows::<WithTexts<T::Decoder, 3>>(query, ALL)
+                self.read_rows::<E, WithTexts<T::Decoder, 3>>(query, ALL)
                     .await?
             }
             _ => {

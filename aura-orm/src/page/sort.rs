@@ -173,7 +173,7 @@ impl<E: EntityTrait> Sort<E> {
         for key in &keys {
             let column = key.column.def();
             let array = matches!(column.get_column_type(), sea_orm::ColumnType::Array(_));
-            if array || key.kind == ArrayType::Json {
+            if array || is_document::<E>(key.column) {
                 let problem = format!("{} has no order", key.column.as_str());
                 return Err(Error::field("sort", problem));
             }
@@ -185,6 +185,13 @@ impl<E: EntityTrait> Sort<E> {
             backwards,
         })
     }
+}
+
+/// Returns whether a column holds JSON, which the databases don't compare alike.
+pub(crate) fn is_document<E: EntityTrait>(column: E::Column) -> bool {
+    use sea_orm::ColumnType::{Json, JsonBinary};
+    matches!(column.def().get_column_type(), Json | JsonBinary)
+        || <E::Model as ModelTrait>::get_value_type(column) == ArrayType::Json
 }
 
 fn is_key<E: EntityTrait>(column: E::Column) -> bool {

@@ -107,7 +107,11 @@ pub(crate) fn value(
             (cell.oid == BYTEA).then(|| cell.bytes.to_vec())
         }),
         ArrayType::Json => read!(Json, |cell| {
-            Some(Box::new(serde_json::from_str(cell.json()?).ok()?))
+            // As text where it was compared with others.
+            let text = cell
+                .json()
+                .or_else(|| cell.text().filter(|_| cell.oid == TEXT));
+            Some(Box::new(serde_json::from_str(text?).ok()?))
         }),
         ArrayType::ChronoDate => read_time!(ChronoDate, Cell::date),
         ArrayType::ChronoTime => read!(ChronoTime, Cell::time_of_day),
