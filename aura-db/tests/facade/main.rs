@@ -56,6 +56,7 @@ mod times;
 mod transactions;
 mod unknown_outcomes;
 mod unreadable;
+mod unreadable_orders;
 mod users;
 mod users_ownership;
 mod users_passwords;

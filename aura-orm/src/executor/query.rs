@@ -87,10 +87,11 @@ impl<X: From<Error> + Send + 'static> Executor<X> {
         statement: Statement,
         limit: usize,
     ) -> Result<Vec<D::Row>, Error> {
-        let kind = statement.kind();
+        let (kind, writes) = (statement.kind(), statement.writes());
         let run =
             async |connection: &mut PooledConnection| connection.query::<D>(statement, limit).await;
-        Ok(self.on_server(postgres, kind, run).await??)
+        let rows = self.on_server(postgres, kind, run).await?;
+        rows.map_err(|error| error.of_done(writes).into())
     }
 
     /// Runs a statement and returns the number of rows that it changed.
@@ -127,7 +128,8 @@ impl<X: From<Error> + Send + 'static> Executor<X> {
     ///
     /// # Errors
     ///
-    /// [`Error::Row`] for a row that can't be read as the type; [`Error::Timeout`] when the
+    /// [`Error::Row`] for a row that can't be read as the type, which says whether it is
+    /// written all the same; [`Error::Timeout`] when the
     /// statement takes longer than `DB_STATEMENT_TIMEOUT`; [`Error::Busy`],
     /// [`Error::Unavailable`]; [`Error::OutcomeUnknown`] when it writes and its answer was
     /// lost; [`Error::Conflict`], [`Error::ForeignKey`], [`Error::NotNull`],

@@ -13,7 +13,7 @@ use super::key::{Key, KeyOf, not_found};
 use super::{Deleted, Filter, Projection, Repository, RepositoryEntity, RepositoryError};
 use crate::error::Error;
 use crate::executor::Access;
-use crate::page::{Page, PageRequest, Sort, is_document};
+use crate::page::{Page, PageRequest, Results, Sort, is_document};
 use crate::policy::Action;
 use crate::row::ModelOf;
 
@@ -368,7 +368,8 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
     /// meanwhile behind the present place are seen, and the end of the stream is as fast
     /// as its start.
     ///
-    /// A row that can't be read ends the stream with its error.
+    /// A row that can't be read is an error in its place, and the stream goes on behind it;
+    /// behind any other error it ends.
     pub fn stream<F: Filter<E>>(
         &self,
         filter: F,
@@ -381,12 +382,34 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
                 let Some(page) = page else {
                     return Ok::<_, X>(None);
                 };
-                let page = repository.list(select, &Sort::default(), page).await?;
+                let page = repository.list_results(&select, &page).await?;
                 let next = page.next.map(|next| PageRequest::after(next, STREAM_PAGE));
-                Ok(Some((stream::iter(page.items.into_iter().map(Ok)), next)))
+                let rows = page.rows.into_iter();
+                let rows = rows.map(|row| row.map_err(|row| Error::Row(row.error).into()));
+                Ok(Some((stream::iter(rows), next)))
             }
         });
         pages.try_flatten()
+    }
+
+    /// Returns a page in the order of the key, with an error in the place of each row that
+    /// can't be read.
+    async fn list_results(
+        &self,
+        select: &Select<E>,
+        page: &PageRequest,
+    ) -> Result<Results<E::Model>, X> {
+        self.operate(
+            "list",
+            Action::Read,
+            Access::READ,
+            |repository| async move {
+                let select = repository.visible(select.clone().into_rows());
+                let (sort, page) = (Sort::default(), page.clone());
+                repository.executor.page_results(select, &sort, page).await
+            },
+        )
+        .await
     }
 
     /// Sorts a select by the key, where its own order leaves rows in any.

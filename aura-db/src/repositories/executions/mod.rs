@@ -45,7 +45,7 @@ use crate::IntoDocument;
 use crate::context::{Context, Op};
 use crate::error::Error;
 use crate::repositories::filter::{reads, setters};
-use crate::repositories::{clamp_timestamp, json_expr};
+use crate::repositories::{clamp_timestamp, json_expr, readable};
 use crate::validate::Check;
 use aura_orm::page::{MAX_PAGE, Page, PageRequest};
 use aura_orm::repository::Projection;
@@ -163,7 +163,9 @@ impl Executions {
             .await
     }
 
-    /// The execution and its newest log entries, newest first; at most 1,000.
+    /// The execution and its newest log entries, newest first; at most 1,000. An
+    /// entry that this build can't read is logged as an error (target
+    /// `aura_db::unreadable`) and left out.
     ///
     /// Fails with [`Error::NotFound`], and with [`Error::Validation`] when
     /// `entries` is more.
@@ -182,7 +184,7 @@ impl Executions {
                     .filter(logs::COLUMN.execution_id.eq(id))
                     .order_by_desc(logs::Column::Id)
                     .limit(entries);
-                Ok((execution, h.fetch_all(newest).await?))
+                Ok((execution, readable(h.fetch_results(newest).await?)))
             })
             .await
     }
