@@ -149,7 +149,7 @@ async fn with_odds(test: &TestDb) -> Database {
     db
 }
 
-/// The keys of a page; `None` when both kinds are on it, which are listed apart.
+/// The keys of the rows that can be read, and of those that can't.
 fn keys(page: &Page<odd::Model>) -> Vec<i64> {
     let left_out = page.unreadable.iter().map(|row| {
         assert_eq!((&*row.table, row.column.is_some()), ("odds", true));

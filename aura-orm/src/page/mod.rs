@@ -120,8 +120,8 @@ pub struct Page<T> {
     pub previous: Option<Cursor>,
     /// How many rows there are in all; only for [`PageRequest::number`].
     pub total: Option<u64>,
-    /// The rows of the page that this build can't read, which stand in no other place of
-    /// it: a row of a newer version, say. With these a page has the rows that were asked for.
+    /// The rows of the page that this build can't read, as those that a newer version wrote.
+    /// They are not in `items`, and count in the size of the page.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unreadable: Vec<UnreadableRow>,
 }
