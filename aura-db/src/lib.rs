@@ -111,7 +111,9 @@
 //!   a key of its own, write it with the rest in one transaction, and look for it before
 //!   you begin again.
 //! * Watch the log for `aura_db::unreadable`: a row that this build can't read was passed
-//!   over by a worker or a follower, as after a step back to an older build.
+//!   over by a worker or a follower, as after a step back to an older build. Lists have
+//!   such rows in [`Page::unreadable`], and an [`Error::Inconsistent`] of a write says whether
+//!   the write is done ([`RowError::written`](aura_orm::RowError::written)).
 //! * Call [`Database::close`] at the end.
 
 pub mod config_schema;
@@ -156,7 +158,7 @@ pub use graph::{GraphEdge, GraphNode, GraphProblem, WorkflowGraph};
 pub use health::{Health, PoolHealth, SchemaHealth};
 pub use input::{IntoDocument, IntoText};
 pub use migration::{self, Migrator};
-pub use page::{Cursor, Page, PageRequest, Sort};
+pub use page::{Cursor, Page, PageRequest, Sort, UnreadableRow};
 pub use password::NewPassword;
 pub use repositories::agents::{Agent, AgentChange, AgentFilter, AgentSummary, NewAgent};
 pub use repositories::executions::{

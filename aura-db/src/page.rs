@@ -14,5 +14,8 @@
 //! }
 //! # Ok(()) }
 //! ```
+//!
+//! Rows that this build can't read are in [`Page::unreadable`] with their keys and columns,
+//! and the list goes on behind them.
 
-pub use aura_orm::page::{Cursor, MAX_PAGE, Page, PageRequest, Sort};
+pub use aura_orm::page::{Cursor, MAX_PAGE, Page, PageRequest, Sort, UnreadableRow};

@@ -6,13 +6,13 @@ mod queue;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 pub(crate) use self::queue::Caller;
+use crate::unicode::{composed_secret, secret_forms};
 use crate::validate::Check;
 use argon2::password_hash::phc::{Output, ParamsString, PasswordHash as Phc, Salt};
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 use entity::PasswordHash;
 use rand::TryRng;
 use secrecy::{ExposeSecret, SecretString};
-use crate::unicode::{composed_secret, secret_forms};
 
 /// The longest password, in bytes. Hashing takes time that grows with the
 /// length, so that an unlimited one would be an attack.

@@ -45,7 +45,7 @@ pub use error::{Cause, Error, FieldError, at_most};
 pub use executor::bulk::{SizedRow, array_literals};
 pub use executor::stats::{DatabaseStats, OWN_STATEMENTS, OperationStats};
 pub use executor::{Access, CommitHook, Executor, OpenTransaction, Operation, PoolSizes};
-pub use page::{Cursor, Page, PageRequest, Sort};
+pub use page::{Cursor, Page, PageRequest, Sort, UnreadableRow};
 pub use policy::{Action, RoleSource, Scope};
 pub use postgres::Isolation;
 pub use repository::{Repository, RepositoryEntity};

@@ -25,7 +25,8 @@ const BEGINNING: &str = "beginning a transaction";
 /// retried, `DB_STATEMENT_TIMEOUT` isn't kept on SQLite, a rotated password isn't read
 /// again, statements are named also with `DB_PREPARED_STATEMENTS=false`, nothing is counted,
 /// soft-deleted rows are not hidden, and on SQLite times are written with 0, 3 or 6 digits
-/// of fraction, which sort with those of the database and don't equal them. They are slower,
+/// of fraction, which sort with those of the database and don't equal them. On PostgreSQL
+/// `infinity` in a column of times panics in their driver. They are slower,
 /// and on PostgreSQL they come on top of `DB_POOL_MAX`: as many again to read, and as many
 /// to write.
 #[derive(Debug)]

@@ -1,5 +1,7 @@
 //! Statements whose rows have a type.
 
+pub(crate) mod distinct;
+
 use std::marker::PhantomData;
 
 use sea_orm::sea_query::{
@@ -23,6 +25,8 @@ use crate::{Statement, StatementKind};
 ///
 /// * A [`Select`] of any entity returns its models; joined with others by
 ///   `find_also_related`, `find_also_linked` or `find_both_related`, the models of each.
+///   With `distinct()`, documents are compared by their text. (In tuples and models of your
+///   own PostgreSQL refuses a column of its type `json` there: cast it to text.)
 /// * `find_with_related` and `find_with_linked` return each model once, with all that is
 ///   related to it, in the order of the statement. A LIMIT counts joined rows, as in
 ///   `SeaORM`. For the first model all rows are read: filter by its key.
@@ -101,12 +105,14 @@ pub fn returning<E: EntityTrait>(backend: DbBackend) -> ReturningClause {
 }
 
 macro_rules! selects {
-    ($($(#[$about:meta])* $select:ty, [$($parameters:tt)+] => $decoder:ty;)+) => {
-        $(impl<$($parameters)+> TypedStatement for $select {
+    ($($select:ty, [$($entity:ident),+ $(; $topology:ident)?] => $decoder:ty;)+) => {
+        $(impl<$($entity: EntityModel,)+ $($topology: Topology + Send)?> TypedStatement for $select {
             type Decoder = $decoder;
 
             fn build(self, backend: DbBackend) -> Result<Statement, DbErr> {
-                Ok(select(&self.into_query(), backend))
+                let mut statement = select(&self.into_query(), backend);
+                $(distinct::compare_json::<$entity>(&mut statement, backend);)+
+                Ok(statement)
             }
 
             fn build_first(self, backend: DbBackend) -> Result<Statement, DbErr> {
@@ -114,31 +120,23 @@ macro_rules! selects {
                 if !<$decoder>::CONSOLIDATES {
                     query.reset_limit().limit(1);
                 }
-                Ok(select(&query, backend))
+                let mut statement = select(&query, backend);
+                $(distinct::compare_json::<$entity>(&mut statement, backend);)+
+                Ok(statement)
             }
         })+
     };
 }
 
 selects! {
-    Select<E>, [E: EntityModel] => ModelOf<E>;
-    SelectTwo<E, F>, [E: EntityModel, F: EntityModel] => JoinedModels<(E, F)>;
-    SelectTwoRequired<E, F>, [E: EntityModel, F: EntityModel] => TwoRequiredModels<E, F>;
-    SelectTwoMany<E, F>, [E: EntityModel, F: EntityModel] => RelatedModels<E, F>;
-    SelectThree<E, F, G, T>,
-        [E: EntityModel, F: EntityModel, G: EntityModel, T: Topology + Send]
-        => JoinedModels<(E, F, G)>;
-    SelectFour<E, F, G, H, T>,
-        [E: EntityModel, F: EntityModel, G: EntityModel, H: EntityModel, T: Topology + Send]
-        => JoinedModels<(E, F, G, H)>;
-    SelectFive<E, F, G, H, I, T>,
-        [E: EntityModel, F: EntityModel, G: EntityModel, H: EntityModel, I: EntityModel,
-            T: Topology + Send]
-        => JoinedModels<(E, F, G, H, I)>;
-    SelectSix<E, F, G, H, I, J, T>,
-        [E: EntityModel, F: EntityModel, G: EntityModel, H: EntityModel, I: EntityModel,
-            J: EntityModel, T: Topology + Send]
-        => JoinedModels<(E, F, G, H, I, J)>;
+    Select<E>, [E] => ModelOf<E>;
+    SelectTwo<E, F>, [E, F] => JoinedModels<(E, F)>;
+    SelectTwoRequired<E, F>, [E, F] => TwoRequiredModels<E, F>;
+    SelectTwoMany<E, F>, [E, F] => RelatedModels<E, F>;
+    SelectThree<E, F, G, T>, [E, F, G; T] => JoinedModels<(E, F, G)>;
+    SelectFour<E, F, G, H, T>, [E, F, G, H; T] => JoinedModels<(E, F, G, H)>;
+    SelectFive<E, F, G, H, I, T>, [E, F, G, H, I; T] => JoinedModels<(E, F, G, H, I)>;
+    SelectSix<E, F, G, H, I, J, T>, [E, F, G, H, I, J; T] => JoinedModels<(E, F, G, H, I, J)>;
 }
 
 /// How the rows are read that `SeaORM` reads through a selector.

@@ -1,7 +1,7 @@
 //! Kinds of values.
 
-use sea_orm::DbErr;
 use sea_orm::sea_query::ArrayType;
+use sea_orm::{DbErr, Value};
 
 #[cfg(feature = "with-time")]
 pub(crate) mod time;
@@ -16,7 +16,7 @@ pub(crate) fn not_compiled(kind: &ArrayType) -> DbErr {
 
 /// As [`not_compiled`], by name.
 pub(crate) fn unreadable(kind: &str) -> DbErr {
-    DbErr::Type(format!("a {kind} can't be read{}", hint(kind)))
+    DbErr::Custom(format!("a {kind} can't be read{}", hint(kind)))
 }
 
 /// Returns what to do to have a kind of values, where a feature adds it.
@@ -30,6 +30,17 @@ pub(crate) fn hint(kind: &str) -> &'static str {
         "Uuid" => "; enable the cargo feature `with-uuid`",
         _ => "",
     }
+}
+
+/// Returns the values of a key as errors name it.
+pub(crate) fn display_key(values: &[Value]) -> String {
+    let cells = values.iter().map(|value| match value {
+        Value::String(Some(text)) => text.clone(),
+        #[cfg(feature = "with-uuid")]
+        Value::Uuid(Some(id)) => id.to_string(),
+        value => value.to_string().trim_matches('\'').to_owned(),
+    });
+    cells.collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use aura_orm::{RowError, RowReader};
 use chrono::{DateTime, NaiveDate, SubsecRound, TimeDelta, Utc};
 use entity::{Document, DocumentError, RepositoryEntity};
 use sea_orm::sea_query::{Expr, Query, SimpleExpr, UpdateStatement};
-use sea_orm::{ColumnTrait, DbBackend, DbErr, Value};
+use sea_orm::{ActiveEnum, ColumnTrait, DbBackend, DbErr, Value};
 
 use crate::context::Context;
 use crate::error::Error;
@@ -118,7 +118,8 @@ fn unreadable<C: ColumnTrait>(column: C, id: i64, error: &DocumentError) -> Erro
         table: column.entity_name().to_string(),
         column: Some(column.as_str().to_owned()),
         id: Some(id),
-        source: DbErr::Json(error.to_string()),
+        written: false,
+        source: DbErr::Json(error.to_string()).into(),
     })
 }
 
@@ -141,11 +142,24 @@ pub(crate) fn day<C: ColumnTrait>(column: C, backend: DbBackend) -> SimpleExpr {
     })
 }
 
-/// A [`day`].
-pub(crate) fn read_day(cells: &mut RowReader<'_>) -> Result<NaiveDate, DbErr> {
-    let day: String = cells.next_value()?;
-    day.parse()
-        .map_err(|_| DbErr::Type(format!("`{day}` is not a day")))
+/// A [`day`]; `None` when the time is none that this build can read, as `infinity`.
+pub(crate) fn read_day(cells: &mut RowReader<'_>) -> Result<Option<NaiveDate>, DbErr> {
+    Ok(read_text(cells)?.and_then(|day| day.parse().ok()))
+}
+
+/// A word of a closed set; `None` when this build doesn't know it.
+pub(crate) fn read_word<T: ActiveEnum<Value = String>>(
+    cells: &mut RowReader<'_>,
+) -> Result<Option<T>, DbErr> {
+    Ok(read_text(cells)?.and_then(|word| T::try_from_value(&word).ok()))
+}
+
+/// A text; `None` of what is none, which SQLite stores in any column.
+fn read_text(cells: &mut RowReader<'_>) -> Result<Option<String>, DbErr> {
+    match cells.next_value() {
+        Err(DbErr::Type(_)) => Ok(None),
+        text => text,
+    }
 }
 
 /// A number that is not negative. (A clock that was set back between start and

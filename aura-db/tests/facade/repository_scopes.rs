@@ -10,12 +10,13 @@ use aura_db::{
 };
 use testdb::TestDb;
 
-use crate::support::{assert_error, open, own_types, user};
+use crate::support::{assert_error, open, own_types, refused, user};
 
 testdb::both!(migrated:
     rows_of_own_workflows_are_reached,
     some_columns_are_listed,
     what_may_be_read_and_not_written_is_forbidden,
+    a_key_of_another_is_not_found_out,
     aura_tables_are_hidden_alike,
 );
 
@@ -186,6 +187,24 @@ async fn rows_of_own_workflows_are_reached(test: TestDb) {
     );
     assert_error!(own.delete(theirs.id).await, Error::NotFound { .. });
 
+    // Nor does an error say whether there is such a workflow.
+    let nowhere = WorkflowId(9_999);
+    let changed = delivery::ActiveModel {
+        workflow_id: Set(nowhere),
+        ..again.clone().into_active_model()
+    };
+    for result in [
+        own.insert(delivery(nowhere)).await,
+        own.update(changed.clone()).await,
+        own.save(changed).await,
+    ] {
+        assert_error!(result, Error::Forbidden { .. });
+    }
+    assert_error!(
+        all.insert(delivery(nowhere)).await,
+        Error::ForeignKey { .. }
+    );
+
     // Neither a new row nor one of theirs may go to another's workflow.
     assert_error!(
         own.insert(delivery(bobs)).await,
@@ -319,4 +338,35 @@ async fn aura_tables_are_hidden_alike(test: TestDb) {
         .restricted_to(&ada)
         .repository::<aura_db::entity::workflows::Entity>();
     assert_eq!(rows.count(()).await.expect("read"), 0);
+}
+
+/// A key that another's hidden row has is refused as one that none has.
+async fn a_key_of_another_is_not_found_out(test: TestDb) {
+    let (db, [ada, bob]) = with_tables(&test).await;
+    let (adas, bobs) = (workflow(&db, &ada).await, workflow(&db, &bob).await);
+    let all = db.repository::<delivery::Entity>();
+    let theirs = all.insert(delivery(bobs)).await.expect("inserted");
+    let own = db.restricted_to(&ada).repository::<delivery::Entity>();
+    let mine = own.insert(delivery(adas)).await.expect("inserted");
+    let with_key = |id: i64| delivery::ActiveModel {
+        id: Set(id),
+        ..delivery(adas)
+    };
+    let posts = db.restricted_to(&ada).repository::<post::Entity>();
+    for id in [theirs.id, 9_999] {
+        assert_eq!(refused(own.insert(with_key(id)).await), ["key"]);
+        assert_error!(own.save(with_key(id)).await, Error::NotFound { .. });
+        let post = post::ActiveModel {
+            id: Set(id),
+            likes: Set(0),
+            ..Default::default()
+        };
+        assert_eq!(refused(posts.insert_many([post.clone()]).await), ["key"]);
+        let unique = [post::Column::Id];
+        assert_eq!(refused(posts.upsert(post, &unique).await), ["key"]);
+    }
+    own.save(with_key(mine.id)).await.expect("one's own");
+    assert_eq!(all.count(()).await.expect("counted"), 2);
+    // Who reaches all rows may choose.
+    all.insert(with_key(77)).await.expect("inserted");
 }

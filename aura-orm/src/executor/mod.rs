@@ -2,13 +2,14 @@
 //!
 //! * [`context`]: where statements go, and in which transaction; spans and statistics
 //!   around each operation.
-//! * [`query`], [`bulk`], [`insert_many`]: every statement is run here, after a [`check`].
+//! * [`query`], [`aggregate`], [`bulk`], [`insert_many`]: every statement is run here, after a [`check`].
 //! * [`sqlite`]: the connections to SQLite; those to PostgreSQL are in
 //!   [`postgres`](crate::postgres).
 //! * [`acquire`], [`transaction`], [`tx_connection`]: begin, commit, savepoints, retries.
 //! * [`stats`]: what is counted.
 
 mod acquire;
+mod aggregate;
 pub(crate) mod bulk;
 mod check;
 pub(crate) mod context;

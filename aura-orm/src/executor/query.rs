@@ -21,7 +21,7 @@ use crate::executor::tx_connection::TxConnection;
 use crate::postgres::{Pool, PooledConnection};
 use crate::row::{EntityModel, ModelOf, RowDecoder, RowError, RowReader};
 use crate::statement::{Statement, StatementKind};
-use crate::typed_statement::{RowOf, TypedQuery, TypedStatement, returning, select};
+use crate::typed_statement::{RowOf, TypedQuery, TypedStatement, distinct, returning, select};
 
 /// No limit of rows but those that the statement has.
 pub(crate) const ALL: usize = usize::MAX;
@@ -30,7 +30,7 @@ const BUILDING: &str = "building a statement";
 
 impl<X: From<Error> + Send + 'static> Executor<X> {
     /// Runs a statement, reads at most `limit` rows and consolidates them.
-    async fn rows<D: RowDecoder>(
+    pub(super) async fn rows<D: RowDecoder>(
         &self,
         statement: Statement,
         limit: usize,
@@ -88,9 +88,11 @@ impl<X: From<Error> + Send + 'static> Executor<X> {
         limit: usize,
     ) -> Result<Vec<D::Row>, Error> {
         let (kind, may_write) = (statement.kind(), statement.may_write);
+        let writes = statement.writes();
         let run =
             async |connection: &mut PooledConnection| connection.query::<D>(statement, limit).await;
-        Ok(self.on_server(postgres, kind, may_write, run).await??)
+        let rows = self.on_server(postgres, kind, may_write, run).await?;
+        rows.map_err(|error| error.of_done(writes).into())
     }
 
     /// Runs a statement and returns the number of rows that it changed.
@@ -127,7 +129,8 @@ impl<X: From<Error> + Send + 'static> Executor<X> {
     ///
     /// # Errors
     ///
-    /// [`Error::Row`] for a row that can't be read as the type; [`Error::Timeout`] when the
+    /// [`Error::Row`] for a row that can't be read as the type, which says whether it is
+    /// written all the same; [`Error::Timeout`] when the
     /// statement takes longer than `DB_STATEMENT_TIMEOUT`; [`Error::Busy`],
     /// [`Error::Unavailable`]; [`Error::OutcomeUnknown`] when it writes and its answer was
     /// lost; [`Error::Conflict`], [`Error::ForeignKey`], [`Error::NotNull`],
@@ -176,17 +179,19 @@ impl<X: From<Error> + Send + 'static> Executor<X> {
         self.execute(statement).await
     }
 
-    /// Returns at most `limit` rows of a select, read by a decoder.
+    /// Returns at most `limit` rows of a select of an entity, read by a decoder.
     ///
     /// # Errors
     ///
     /// As [`Executor::fetch_all`].
-    pub(crate) async fn read_rows<D: RowDecoder>(
+    pub(crate) async fn read_rows<E: EntityTrait, D: RowDecoder>(
         &self,
         query: SelectStatement,
         limit: usize,
     ) -> Result<Vec<D::Row>, X> {
-        self.rows::<D>(select(&query, self.backend()), limit).await
+        let mut statement = select(&query, self.backend());
+        distinct::compare_json::<E>(&mut statement, self.backend());
+        self.rows::<D>(statement, limit).await
     }
 
     /// Returns the first column of the first row, unless it is NULL.
@@ -203,21 +208,6 @@ impl<X: From<Error> + Send + 'static> Executor<X> {
         let statement = select(&query.into_query(), self.backend());
         let mut found = self.rows::<ScalarOf<E, T>>(statement, 1).await?;
         Ok(found.pop().flatten())
-    }
-
-    /// Returns the number of rows of a query.
-    ///
-    /// # Errors
-    ///
-    /// As [`Executor::fetch_all`].
-    pub async fn count<E: EntityTrait>(&self, query: Select<E>) -> Result<u64, X> {
-        use sea_orm::sea_query::Expr;
-        use sea_orm::{ExprTrait, QuerySelect};
-        let query = query
-            .select_only()
-            .expr(Expr::col(sea_orm::sea_query::Asterisk).count());
-        let count: Option<i64> = self.scalar(query).await?;
-        Ok(count.unwrap_or(0).try_into().unwrap_or(0))
     }
 
     /// Returns whether a query has a row.
@@ -397,7 +387,7 @@ impl<X: From<Error> + Send + 'static> Executor<X> {
 }
 
 /// Reads one value of an entity's table.
-struct ScalarOf<E, T>(std::marker::PhantomData<(E, T)>);
+pub(super) struct ScalarOf<E, T>(std::marker::PhantomData<(E, T)>);
 
 impl<E: EntityTrait, T: Send + 'static> RowDecoder for ScalarOf<E, T>
 where

@@ -134,24 +134,28 @@ impl<X> Executor<X> {
     }
 
     /// Runs a write outside of a transaction and reads its rows; again, with a commit of
-    /// its own, when the commit of its batch failed.
+    /// its own, when the commit of its batch failed. It is committed also when a row can't
+    /// be read, as on a server.
     pub(super) async fn query_write<D: RowDecoder>(
         &self,
         sqlite: &SqliteExecutor,
         statement: Statement,
         limit: usize,
     ) -> Result<Vec<D::Row>, Error> {
-        let context = context(&statement);
+        let (context, writes) = (context(&statement), statement.writes());
         let statement = Arc::new(statement);
         for alone in [false, true] {
             let mut write = self.begin_write(sqlite, alone).await?;
-            let rows = write.query(statement.clone(), limit, decoder::<D>()).await;
+            // To the last row: SQLite checks foreign keys at the end of the statement.
+            let decode = decoder::<Result<D, RowError>>();
+            let rows = write.query(statement.clone(), limit, decode).await;
             if let Err(Failure::Sqlite(sqlite::Error::Reclaimed)) = rows {
                 continue;
             }
             let rows = rows.context(context)?;
             if committed(write).await? {
-                return Ok(rows);
+                let rows: Result<Vec<_>, RowError> = rows.into_iter().collect();
+                return rows.map_err(|error| error.of_done(writes).into());
             }
         }
         Err(Error::Aborted)

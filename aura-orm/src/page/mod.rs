@@ -6,7 +6,8 @@ mod sort;
 use sea_orm::QueryFilter;
 use sea_orm::sea_query::{Expr, LikeExpr, SimpleExpr};
 use sea_orm::{
-    ColumnTrait, DbErr, EntityTrait, ExprTrait, ModelTrait, QuerySelect, QueryTrait, Select, Value,
+    ColumnTrait, EntityTrait, ExprTrait, IdenStatic, Iterable, ModelTrait, PrimaryKeyToColumn,
+    QuerySelect, QueryTrait, Select, Value,
 };
 use serde::Serialize;
 
@@ -14,9 +15,12 @@ use self::sort::SortPlan;
 use crate::error::Error;
 use crate::executor::Executor;
 use crate::executor::query::ALL;
-use crate::row::{EntityModel, ModelOf, RowDecoder, RowReader};
+use crate::row::unreadable::{FailedRow, ListRow};
+use crate::row::{EntityModel, ModelOf, RowDecoder};
+use crate::value::display_key;
 
 pub use self::cursor::Cursor;
+pub(crate) use self::sort::is_document;
 pub use self::sort::{MAX_SORT_COLUMNS, Sort};
 
 /// The most rows that one page has.
@@ -138,7 +142,36 @@ pub struct Page<T> {
     pub previous: Option<Cursor>,
     /// How many rows there are in all; only for [`PageRequest::number`].
     pub total: Option<u64>,
+    /// The rows of the page that this build can't read, as those that a newer version wrote.
+    /// They are not in `items`, and count in the size of the page.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unreadable: Vec<UnreadableRow>,
 }
+
+/// A row that a [`Page`] leaves out, because this build can't read it. It holds none of the
+/// row's values but the key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct UnreadableRow {
+    /// The table.
+    pub table: String,
+    /// The row's key; of a key of several columns each, with commas between. `None` when it
+    /// can't be read either, or the rows of the list are without it.
+    pub key: Option<String>,
+    /// The column that can't be read, when it is known.
+    pub column: Option<String>,
+}
+
+/// A [`Page`], with an error in the place of each row that can't be read.
+pub(crate) struct Results<T> {
+    pub(crate) rows: Vec<Result<T, FailedRow>>,
+    pub(crate) next: Option<Cursor>,
+    previous: Option<Cursor>,
+    total: Option<u64>,
+}
+
+/// A row of a list, with the stored texts of the times that it is sorted by.
+type Placed<T> = Result<(T, Vec<Option<String>>), FailedRow>;
 
 /// A row that can stand in a list.
 pub trait SortableRow<C>: Sized {
@@ -160,28 +193,17 @@ where
     }
 }
 
-/// Reads a row and, behind it, the stored texts of the times that the list is sorted by.
-struct WithTexts<D, const N: usize>(std::marker::PhantomData<D>);
-
-impl<D: RowDecoder, const N: usize> RowDecoder for WithTexts<D, N> {
-    type Row = (D::Row, Vec<Option<String>>);
-
-    fn decode(cells: &mut RowReader<'_>) -> Result<Self::Row, DbErr> {
-        let row = D::decode(cells)?;
-        let texts = (0..N).map(|_| cells.next_value());
-        Ok((row, texts.collect::<Result<_, _>>()?))
-    }
-}
-
 impl<X: From<Error> + Send + 'static> Executor<X> {
     /// Returns a page of a select, which has its filters and columns already. A LIMIT and
-    /// an OFFSET of its own are replaced.
+    /// an OFFSET of its own are replaced. Rows that can't be read are in
+    /// [`Page::unreadable`].
     ///
     /// # Errors
     ///
     /// [`Error::Validation`] for a page of no rows or more than [`MAX_PAGE`], for a
-    /// cursor of another list, and for columns without an order; as
-    /// [`Executor::fetch_all`].
+    /// cursor of another list, and for columns without an order; [`Error::Row`] when no row
+    /// can be read, as without a column; [`Error::Other`] when the next or the previous page
+    /// would begin at a row whose values can't stand in a cursor; as [`Executor::fetch_all`].
     pub async fn page<E, T>(
         &self,
         select: Select<E>,
@@ -208,6 +230,39 @@ impl<X: From<Error> + Send + 'static> Executor<X> {
         sort: &Sort<E>,
         page: PageRequest,
     ) -> Result<Page<T>, X>
+    where
+        E: EntityTrait,
+        T: SortableRow<E::Column>,
+    {
+        let results = self.page_results(select, all, sort, page).await?;
+        let (mut items, mut unreadable) = (Vec::with_capacity(results.rows.len()), Vec::new());
+        for row in results.rows {
+            match row {
+                Ok(row) => items.push(row),
+                Err(row) => unreadable.push(UnreadableRow {
+                    key: key_of::<E>(&row),
+                    table: row.error.table,
+                    column: row.error.column,
+                }),
+            }
+        }
+        Ok(Page {
+            items,
+            next: results.next,
+            previous: results.previous,
+            total: results.total,
+            unreadable,
+        })
+    }
+
+    /// As [`Executor::page_of`], with an error in the place of each row that can't be read.
+    pub(crate) async fn page_results<E, T>(
+        &self,
+        select: Select<E>,
+        all: Select<E>,
+        sort: &Sort<E>,
+        page: PageRequest,
+    ) -> Result<Results<T>, X>
     where
         E: EntityTrait,
         T: SortableRow<E::Column>,
@@ -247,15 +302,18 @@ impl<X: From<Error> + Send + 'static> Executor<X> {
                 };
                 at_start = before == 0;
                 query = query.offset(before);
-                total = Some(self.count(all).await?);
+                total = Some(self.count(all.limit(None).offset(None)).await?);
             }
         }
         let (mut rows, more) = self.sorted_rows::<E, T>(query, &plan, page.size).await?;
         if backwards {
             rows.reverse();
         }
-        let cursor = |row: Option<&(T, Vec<Option<String>>)>| {
-            let cursor = row.map(|(row, texts)| plan.cursor(row, texts, backend));
+        let cursor = |row: Option<&Placed<T>>| {
+            let cursor = row.map(|row| match row {
+                Ok((row, texts)) => plan.cursor(row, texts, backend),
+                Err(row) => plan.cursor_at(row, backend),
+            });
             cursor.transpose()
         };
         let (has_previous, has_next) = if backwards {
@@ -263,10 +321,10 @@ impl<X: From<Error> + Send + 'static> Executor<X> {
         } else {
             (!at_start, more)
         };
-        Ok(Page {
+        Ok(Results {
             next: cursor(rows.last().filter(|_| has_next))?,
             previous: cursor(rows.first().filter(|_| has_previous))?,
-            items: rows.into_iter().map(|(row, _)| row).collect(),
+            rows: rows.into_iter().map(|row| Ok(row?.0)).collect(),
             total,
         })
     }
@@ -278,7 +336,7 @@ impl<X: From<Error> + Send + 'static> Executor<X> {
         mut query: Select<E>,
         plan: &SortPlan<E::Column>,
         size: u64,
-    ) -> Result<(Vec<(T, Vec<Option<String>>)>, bool), X>
+    ) -> Result<(Vec<Placed<T>>, bool), X>
     where
         E: EntityTrait,
         T: SortableRow<E::Column>,
@@ -290,19 +348,19 @@ impl<X: From<Error> + Send + 'static> Executor<X> {
         let query = query.into_query();
         let mut rows = match texts.len() {
             0 => {
-                let rows = self.read_rows::<T::Decoder>(query, ALL).await?;
-                rows.into_iter().map(|row| (row, Vec::new())).collect()
+                self.read_rows::<E, ListRow<T::Decoder, 0>>(query, ALL)
+                    .await?
             }
             1 => {
-                self.read_rows::<WithTexts<T::Decoder, 1>>(query, ALL)
+                self.read_rows::<E, ListRow<T::Decoder, 1>>(query, ALL)
                     .await?
             }
             2 => {
-                self.read_rows::<WithTexts<T::Decoder, 2>>(query, ALL)
+                self.read_rows::<E, ListRow<T::Decoder, 2>>(query, ALL)
                     .await?
             }
             3 => {
-                self.read_rows::<WithTexts<T::Decoder, 3>>(query, ALL)
+                self.read_rows::<E, ListRow<T::Decoder, 3>>(query, ALL)
                     .await?
             }
             _ => {
@@ -315,6 +373,17 @@ impl<X: From<Error> + Send + 'static> Executor<X> {
         rows.truncate(size);
         Ok((rows, more))
     }
+}
+
+/// Returns the key of a row that can't be read, as errors name it.
+fn key_of<E: EntityTrait>(row: &FailedRow) -> Option<String> {
+    let columns = E::PrimaryKey::iter().map(PrimaryKeyToColumn::into_column);
+    let values = columns.map(|column: E::Column| {
+        let kind = <E::Model as ModelTrait>::get_value_type(column);
+        row.cell(column.as_str())?.value(&kind)
+    });
+    let values: Vec<Value> = values.collect::<Option<_>>()?;
+    Some(display_key(&values))
 }
 
 /// Returns the condition that a column holds this text, without ASCII case. Wildcards in

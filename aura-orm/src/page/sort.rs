@@ -9,8 +9,9 @@ use sea_orm::{
 };
 
 use super::SortableRow;
-use super::cursor::{Cursor, Place, from_json, to_json};
+use super::cursor::{Cursor, Misfit, Place, from_json, to_json};
 use crate::error::Error;
+use crate::row::unreadable::{FailedRow, Stored};
 
 /// The most columns that a list is sorted by, besides its key.
 pub const MAX_SORT_COLUMNS: usize = 3;
@@ -173,7 +174,7 @@ impl<E: EntityTrait> Sort<E> {
         for key in &keys {
             let column = key.column.def();
             let array = matches!(column.get_column_type(), sea_orm::ColumnType::Array(_));
-            if array || key.kind == ArrayType::Json {
+            if array || is_document::<E>(key.column) {
                 let problem = format!("{} has no order", key.column.as_str());
                 return Err(Error::field("sort", problem));
             }
@@ -187,6 +188,13 @@ impl<E: EntityTrait> Sort<E> {
     }
 }
 
+/// Returns whether a column holds JSON, which the databases don't compare alike.
+pub(crate) fn is_document<E: EntityTrait>(column: E::Column) -> bool {
+    use sea_orm::ColumnType::{Json, JsonBinary};
+    matches!(column.def().get_column_type(), Json | JsonBinary)
+        || <E::Model as ModelTrait>::get_value_type(column) == ArrayType::Json
+}
+
 fn is_key<E: EntityTrait>(column: E::Column) -> bool {
     E::PrimaryKey::iter().any(|key| key.into_column().as_str() == column.as_str())
 }
@@ -197,6 +205,12 @@ struct SortKey<C> {
     descending: bool,
     nullable: bool,
     kind: ArrayType,
+}
+
+/// What a column is compared with.
+struct Limit {
+    bound: SimpleExpr,
+    is_null: bool,
 }
 
 /// A walk through a sorted list.
@@ -250,7 +264,31 @@ impl<C: ColumnTrait> SortPlan<C> {
             }
             to_json(&row.cell(key.column))
         };
-        let cells: Option<Vec<_>> = self.keys.iter().map(cell).collect();
+        self.encode(self.keys.iter().map(cell).collect())
+    }
+
+    /// Returns the cursor of a row that can't be read, by its cells.
+    ///
+    /// # Errors
+    ///
+    /// As [`SortPlan::cursor`].
+    pub(super) fn cursor_at(&self, row: &FailedRow, backend: DbBackend) -> Result<Cursor, Error> {
+        let cell = |key: &SortKey<C>| {
+            let cell = row.cell(key.column.as_str())?;
+            let stored = cell.stored();
+            match (cell.value(&key.kind), stored) {
+                // As it is stored.
+                (Some(_), Some(Stored::Text(text))) if key.is_text(backend) => {
+                    Some(String::from_utf8(text).ok()?.into())
+                }
+                (Some(value), _) if key.nullable || value != value.as_null() => to_json(&value),
+                (_, stored) => Misfit::to_json(stored?),
+            }
+        };
+        self.encode(self.keys.iter().map(cell).collect())
+    }
+
+    fn encode(&self, cells: Option<Vec<serde_json::Value>>) -> Result<Cursor, Error> {
         let cursor = cells.and_then(|cells| Cursor::encode(&Place(self.name.clone(), cells)));
         cursor.ok_or_else(|| Error::Other {
             context: "marking a place in a list",
@@ -265,17 +303,9 @@ impl<C: ColumnTrait> SortPlan<C> {
         if order != self.name || cells.len() != self.keys.len() {
             return None;
         }
-        let values = self.keys.iter().zip(&cells).map(|(key, cell)| {
-            let value = from_json(cell, &key.kind)?;
-            match cell {
-                // As it is stored.
-                serde_json::Value::String(text) if key.is_text(backend) => {
-                    Some(Value::from(text.as_str()))
-                }
-                _ => Some(value),
-            }
-        });
-        let values: Vec<Value> = values.collect::<Option<_>>()?;
+        let values = self.keys.iter().zip(&cells);
+        let values = values.map(|(key, cell)| key.limit(cell, backend));
+        let values: Vec<Limit> = values.collect::<Option<_>>()?;
         let first = self.keys.first()?;
         let alike = |key: &SortKey<C>| !key.nullable && key.descending == first.descending;
         if self.keys.iter().all(alike) {
@@ -294,7 +324,7 @@ impl<C: ColumnTrait> SortPlan<C> {
         }
         // For the index: the alternatives alone are none of its ranges.
         let start = (!first.nullable).then(|| {
-            let (column, value) = (first.expr(), first.bind(&values[0]));
+            let (column, value) = (first.expr(), values[0].bound.clone());
             if first.descending == self.backwards {
                 column.gte(value)
             } else {
@@ -305,14 +335,14 @@ impl<C: ColumnTrait> SortPlan<C> {
     }
 
     /// Compares whole rows, of columns that are all sorted alike.
-    fn beyond_row(&self, first: &SortKey<C>, values: &[Value]) -> SimpleExpr {
+    fn beyond_row(&self, first: &SortKey<C>, values: &[Limit]) -> SimpleExpr {
+        let bound = values.iter().map(|value| value.bound.clone());
         let (left, right) = if let ([key], [value]) = (&self.keys[..], values) {
-            (key.expr(), key.bind(value))
+            (key.expr(), value.bound.clone())
         } else {
-            let bound = self.keys.iter().zip(values);
             (
                 Expr::tuple(self.keys.iter().map(SortKey::expr)),
-                Expr::tuple(bound.map(|(key, value)| key.bind(value))),
+                Expr::tuple(bound),
             )
         };
         if first.descending == self.backwards {
@@ -324,15 +354,15 @@ impl<C: ColumnTrait> SortPlan<C> {
 
     /// Returns the condition of what is behind a value in one column; `None` when nothing
     /// is.
-    fn beyond_cell(&self, key: &SortKey<C>, value: &Value) -> Option<Condition> {
+    fn beyond_cell(&self, key: &SortKey<C>, value: &Limit) -> Option<Condition> {
         let column = || key.expr();
-        if *value == value.as_null() {
+        if value.is_null {
             // Forwards NULL is last.
             return self
                 .backwards
                 .then(|| Condition::all().add(column().is_not_null()));
         }
-        let limit = key.bind(value);
+        let limit = value.bound.clone();
         let beyond = if key.descending == self.backwards {
             column().gt(limit)
         } else {
@@ -348,17 +378,32 @@ impl<C: ColumnTrait> SortKey<C> {
         Expr::col((self.column.entity_name(), self.column))
     }
 
-    fn equal(&self, value: &Value) -> SimpleExpr {
-        if *value == value.as_null() {
+    fn equal(&self, value: &Limit) -> SimpleExpr {
+        if value.is_null {
             self.expr().is_null()
         } else {
-            self.expr().eq(self.bind(value))
+            self.expr().eq(value.bound.clone())
         }
     }
 
-    /// Returns a value as the column compares with it: an enum of PostgreSQL's needs a cast.
-    fn bind(&self, value: &Value) -> SimpleExpr {
-        self.column.save_as(Expr::val(value.clone()))
+    /// Returns what a cursor holds as the column compares with it: an enum of PostgreSQL's
+    /// needs a cast.
+    fn limit(&self, cell: &serde_json::Value, backend: DbBackend) -> Option<Limit> {
+        let bound = |value: Value| Limit {
+            is_null: value == value.as_null(),
+            bound: self.column.save_as(Expr::val(value)),
+        };
+        match (from_json(cell, &self.kind), cell) {
+            // As it is stored.
+            (Some(_), serde_json::Value::String(text)) if self.is_text(backend) => {
+                Some(bound(Value::from(text.as_str())))
+            }
+            (Some(value), _) => Some(bound(value)),
+            (None, cell) => Some(Limit {
+                bound: Misfit::bind(cell, &self.kind, backend)?,
+                is_null: false,
+            }),
+        }
     }
 
     /// Returns whether it is a time that is stored as text.

@@ -7,7 +7,7 @@ use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard
 use sea_orm::sea_query::{ArrayType, StringLen};
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, ColumnType, Condition, EntityTrait, Iterable, ModelTrait,
-    PrimaryKeyToColumn, QueryFilter, Select,
+    PrimaryKeyToColumn, PrimaryKeyTrait, QueryFilter, Select,
 };
 
 use super::hooks::Hooks;
@@ -78,7 +78,9 @@ pub trait RepositoryEntity:
     ///
     /// A row that is inserted or updated must meet it afterwards; `insert_many`,
     /// `update_where` and `upsert`, whose rows can't be asked one by one, are refused to
-    /// such a user.
+    /// such a user. A reference to a row that doesn't exist is refused as one to another's
+    /// (`Error::Forbidden`), whatever it refers to; a foreign key that is deferred is checked
+    /// at the COMMIT only, and its error says that there is no such row.
     #[must_use]
     fn own_rows(user: i64) -> Option<Condition> {
         let _ = user;
@@ -245,6 +247,23 @@ pub(super) struct EntityPlan<E: RepositoryEntity> {
 const MAX_INSERTS: usize = 32;
 
 impl<E: RepositoryEntity> EntityPlan<E> {
+    /// Returns whether the database chooses the key of a new row, from numbers that can be
+    /// guessed.
+    pub(super) fn key_is_generated(&self) -> bool {
+        let is_number = |column: &E::Column| {
+            matches!(
+                <E::Model as ModelTrait>::get_value_type(*column),
+                ArrayType::SmallInt
+                    | ArrayType::Int
+                    | ArrayType::BigInt
+                    | ArrayType::SmallUnsigned
+                    | ArrayType::Unsigned
+                    | ArrayType::BigUnsigned
+            )
+        };
+        E::PrimaryKey::auto_increment() && self.key.len() == 1 && self.key.iter().all(is_number)
+    }
+
     fn new() -> Self {
         let conventions = E::conventions();
         let key: Vec<_> = E::PrimaryKey::iter()

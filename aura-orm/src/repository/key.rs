@@ -9,6 +9,7 @@ use sea_orm::{
 use super::RepositoryEntity;
 use super::entity::EntityPlan;
 use crate::error::Error;
+use crate::value::display_key;
 
 /// The type of an entity's primary key; a tuple for one of several columns.
 pub type KeyOf<E> = <<E as EntityTrait>::PrimaryKey as PrimaryKeyTrait>::ValueType;
@@ -63,13 +64,7 @@ impl Key {
 
     /// Returns the key as errors name it.
     pub(super) fn display(&self) -> String {
-        let cells = self.0.iter().map(|value| match value {
-            Value::String(Some(text)) => text.clone(),
-            #[cfg(feature = "with-uuid")]
-            Value::Uuid(Some(id)) => id.to_string(),
-            value => value.to_string().trim_matches('\'').to_owned(),
-        });
-        cells.collect::<Vec<_>>().join(", ")
+        display_key(&self.0)
     }
 }
 

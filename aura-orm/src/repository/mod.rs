@@ -336,6 +336,26 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
         }
     }
 
+    /// Converts the error of a write. Where another table says which rows are the user's own, a
+    /// reference to a row that isn't there looks like one to another's, which would say that
+    /// it exists.
+    fn hiding_parents(&self, action: Action, error: Error) -> Error {
+        match error {
+            Error::ForeignKey { .. } if self.is_own_by_relation() => self.forbidden(action),
+            error => error,
+        }
+    }
+
+    /// Refuses a key that the database chooses, where only own rows may be reached: a conflict
+    /// would say that another's row has it.
+    fn ensure_key_is_unset(&self, row: &E::ActiveModel) -> Result<(), X> {
+        let generated = self.own.is_some() && self.plan.key_is_generated();
+        if generated && Key::of_row(self.plan, row).is_some() {
+            return Err(Error::field("key", "must not be set, the database chooses it").into());
+        }
+        Ok(())
+    }
+
     /// Refuses a write of several rows, where another table says which are the user's own.
     fn ensure_bulk(&self, action: Action) -> Result<(), X> {
         if self.is_own_by_relation() {

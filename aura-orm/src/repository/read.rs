@@ -3,15 +3,17 @@
 use std::collections::HashMap;
 
 use futures_util::stream::{self, Stream, TryStreamExt};
-use sea_orm::sea_query::{Expr, Func, SimpleExpr, ValueType};
-use sea_orm::{ColumnTrait, Condition, QueryFilter, QueryOrder, QuerySelect, QueryTrait, Select};
+use sea_orm::sea_query::{Func, SimpleExpr, ValueType};
+use sea_orm::{
+    ColumnTrait, Condition, IdenStatic, QueryFilter, QueryOrder, QuerySelect, QueryTrait, Select,
+};
 
 use super::filter::Rows;
 use super::key::{Key, KeyOf, not_found};
 use super::{Deleted, Filter, Projection, Repository, RepositoryEntity, RepositoryError};
 use crate::error::Error;
 use crate::executor::Access;
-use crate::page::{Page, PageRequest, Sort};
+use crate::page::{Page, PageRequest, Results, Sort, is_document};
 use crate::policy::Action;
 use crate::row::ModelOf;
 
@@ -158,7 +160,7 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
                 let query = select.into_query();
                 let rows = repository
                     .executor
-                    .read_rows::<ModelOf<E>>(query, most)
+                    .read_rows::<E, ModelOf<E>>(query, most)
                     .await?;
                 if rows.len() as u64 > MAX_ROWS {
                     let problem = format!(
@@ -213,7 +215,8 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
         .await
     }
 
-    /// Returns the number of rows of a filter. The database reads all of them, or an index.
+    /// Returns the number of rows of a filter: of a select with DISTINCT, GROUP BY or LIMIT,
+    /// of those that it returns. The database reads all of them, or an index.
     ///
     /// # Errors
     ///
@@ -238,13 +241,14 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
     ///
     /// # Errors
     ///
-    /// As [`Repository::find`]; [`Error::Row`] for a sum that the type can't hold.
+    /// [`Error::Validation`] for documents; [`Error::Row`] for a sum that the type can't hold;
+    /// as [`Repository::find`].
     pub async fn sum<T>(&self, column: E::Column, filter: impl Filter<E>) -> Result<Option<T>, X>
     where
         T: Send + 'static,
         Option<T>: ValueType,
     {
-        self.aggregate("sum", Expr::from(Func::sum(table(column))), filter)
+        self.aggregate("sum", column, |cell| Func::sum(cell).into(), filter)
             .await
     }
 
@@ -252,9 +256,9 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
     ///
     /// # Errors
     ///
-    /// As [`Repository::find`].
+    /// [`Error::Validation`] for documents; as [`Repository::find`].
     pub async fn avg(&self, column: E::Column, filter: impl Filter<E>) -> Result<Option<f64>, X> {
-        self.aggregate("avg", Expr::from(Func::avg(table(column))), filter)
+        self.aggregate("avg", column, |cell| Func::avg(cell).into(), filter)
             .await
     }
 
@@ -262,13 +266,13 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
     ///
     /// # Errors
     ///
-    /// As [`Repository::find`].
+    /// [`Error::Validation`] for documents; as [`Repository::find`].
     pub async fn min<T>(&self, column: E::Column, filter: impl Filter<E>) -> Result<Option<T>, X>
     where
         T: Send + 'static,
         Option<T>: ValueType,
     {
-        self.aggregate("min", Expr::from(Func::min(table(column))), filter)
+        self.aggregate("min", column, |cell| Func::min(cell).into(), filter)
             .await
     }
 
@@ -276,33 +280,36 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
     ///
     /// # Errors
     ///
-    /// As [`Repository::find`].
+    /// [`Error::Validation`] for documents; as [`Repository::find`].
     pub async fn max<T>(&self, column: E::Column, filter: impl Filter<E>) -> Result<Option<T>, X>
     where
         T: Send + 'static,
         Option<T>: ValueType,
     {
-        self.aggregate("max", Expr::from(Func::max(table(column))), filter)
+        self.aggregate("max", column, |cell| Func::max(cell).into(), filter)
             .await
     }
 
     async fn aggregate<T>(
         &self,
         name: &'static str,
-        value: SimpleExpr,
+        column: E::Column,
+        of: fn(SimpleExpr) -> SimpleExpr,
         filter: impl Filter<E>,
     ) -> Result<Option<T>, X>
     where
         T: Send + 'static,
         Option<T>: ValueType,
     {
-        let (rows, value) = (&filter.into_rows(), &value);
+        if is_document::<E>(column) {
+            let problem = format!("{} holds documents, which have no order", column.as_str());
+            return Err(Error::field("column", problem).into());
+        }
+        let rows = &filter.into_rows();
         self.operate(name, Action::Read, Access::READ, |repository| async move {
-            let select = repository
-                .visible(rows.clone())
-                .select_only()
-                .expr(value.clone());
-            repository.executor.scalar(select).await
+            let select = repository.visible(rows.clone());
+            let (executor, column) = (&repository.executor, Some(column));
+            executor.aggregate(select, column, of).await
         })
         .await
     }
@@ -361,7 +368,8 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
     /// meanwhile behind the present place are seen, and the end of the stream is as fast
     /// as its start.
     ///
-    /// A row that can't be read ends the stream with its error.
+    /// A row that can't be read is an error in its place, and the stream goes on behind it;
+    /// behind any other error it ends.
     pub fn stream<F: Filter<E>>(
         &self,
         filter: F,
@@ -374,12 +382,37 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
                 let Some(page) = page else {
                     return Ok::<_, X>(None);
                 };
-                let page = repository.list(select, &Sort::default(), page).await?;
+                let page = repository.list_results(&select, &page).await?;
                 let next = page.next.map(|next| PageRequest::after(next, STREAM_PAGE));
-                Ok(Some((stream::iter(page.items.into_iter().map(Ok)), next)))
+                let rows = page.rows.into_iter();
+                let rows = rows.map(|row| row.map_err(|row| Error::Row(row.error).into()));
+                Ok(Some((stream::iter(rows), next)))
             }
         });
         pages.try_flatten()
+    }
+
+    /// Returns a page in the order of the key, with an error in the place of each row that
+    /// can't be read.
+    async fn list_results(
+        &self,
+        select: &Select<E>,
+        page: &PageRequest,
+    ) -> Result<Results<E::Model>, X> {
+        self.operate(
+            "list",
+            Action::Read,
+            Access::READ,
+            |repository| async move {
+                let select = repository.visible(select.clone().into_rows());
+                let (sort, page) = (Sort::default(), page.clone());
+                let executor = &repository.executor;
+                executor
+                    .page_results(select.clone(), select, &sort, page)
+                    .await
+            },
+        )
+        .await
     }
 
     /// Sorts a select by the key, where its own order leaves rows in any.
@@ -389,8 +422,4 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
         }
         select
     }
-}
-
-fn table<C: ColumnTrait>(column: C) -> SimpleExpr {
-    Expr::col((column.entity_name(), column))
 }

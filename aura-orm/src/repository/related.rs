@@ -115,7 +115,7 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
         let query = select.limit(MAX_ROWS + 1).into_query();
         let rows = self
             .executor
-            .read_rows::<RelatedTo<E, F>>(query, ALL)
+            .read_rows::<F, RelatedTo<E, F>>(query, ALL)
             .await?;
         if rows.len() as u64 > MAX_ROWS {
             let problem = format!(

@@ -37,7 +37,10 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
     ///
     /// # Errors
     ///
-    /// [`Error::Validation`]; [`Error::Conflict`] and [`Error::ForeignKey`];
+    /// [`Error::Validation`], also where a user who reaches own rows only sets a key that the
+    /// database chooses: a conflict would say that another's row has it.
+    /// [`Error::Conflict`] and [`Error::ForeignKey`]; where another table says whose a row is,
+    /// [`Error::Forbidden`] for both a row of another's and one that refers to none.
     /// [`Error::OutcomeUnknown`]; as [`Executor::fetch_all`].
     pub async fn insert(&self, row: E::ActiveModel) -> Result<E::Model, X> {
         let row = &row;
@@ -53,6 +56,7 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
     async fn insert_row(&self, row: E::ActiveModel) -> Result<E::Model, X> {
         // An insert writes what is unchanged, too.
         let mut row = row.reset_all();
+        self.ensure_key_is_unset(&row)?;
         self.fill(&mut row)?;
         if let Some(hooks) = E::hooks() {
             hooks.before_insert(&self.tx(), &mut row).await?;
@@ -67,14 +71,16 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
                 insert
             }
         };
+        let executor = self.executor.with_errors::<Error>();
         let inserted = match self.plan.insert_of(&row) {
             Some(kept) => {
                 let values = E::Column::iter().filter_map(|column| row.get(column).into_value());
                 let insert = kept.with(values.collect(), || Ok(insert()));
-                self.executor.fetch_optional(insert).await?
+                executor.fetch_optional(insert).await
             }
-            None => self.executor.fetch_optional(insert()).await?,
+            None => executor.fetch_optional(insert()).await,
         };
+        let inserted = inserted.map_err(|error| self.hiding_parents(Action::Create, error))?;
         let inserted = match inserted {
             Some(inserted) => inserted,
             None => self.insert_again(row).await?,
@@ -93,7 +99,9 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
         if let Some(conflict) = self.insert_conflict(&row).await? {
             return Err(conflict.into());
         }
-        let inserted = self.executor.fetch_optional(Insert::one(row)).await?;
+        let executor = self.executor.with_errors::<Error>();
+        let inserted = executor.fetch_optional(Insert::one(row)).await;
+        let inserted = inserted.map_err(|error| self.hiding_parents(Action::Create, error))?;
         Ok(inserted.ok_or(Error::NoRow)?)
     }
 
@@ -116,6 +124,7 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
             let mut filled = Vec::with_capacity(rows.len());
             for row in rows {
                 let mut row = row.clone().reset_all();
+                repository.ensure_key_is_unset(&row)?;
                 repository.fill(&mut row)?;
                 repository.check(&row)?;
                 repository.ensure_own(action, &row)?;
@@ -187,8 +196,10 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
         if let (Some(version), Some(read)) = (plan.conventions.version, read) {
             update.and_where(version.eq(read));
         }
-        let updated = self.executor.update_returning::<E>(update).await?.pop();
-        let Some(updated) = updated else {
+        let executor = self.executor.with_errors::<Error>();
+        let updated = executor.update_returning::<E>(update).await;
+        let updated = updated.map_err(|error| self.hiding_parents(Action::Update, error))?;
+        let Some(updated) = updated.into_iter().next() else {
             return Err(self.missed(&key, read).await?.into());
         };
         self.ensure_own_by_relation(Action::Update, &updated)
@@ -319,6 +330,7 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
                     conflict.action_cond_where(writable);
                 }
                 let mut row = row.clone().reset_all();
+                repository.ensure_key_is_unset(&row)?;
                 repository.fill(&mut row)?;
                 repository.ensure_own(Action::Update, &row)?;
                 let creates = repository.allowed(Action::Create)?;
@@ -373,7 +385,10 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
                     .value(column, own(column).add(Expr::val(by)))
                     .cond_where(key.condition(plan))
                     .cond_where(repository.writable());
-                let updated = repository.executor.update_returning::<E>(update).await?;
+                let executor = repository.executor.with_errors::<Error>();
+                let updated = executor.update_returning::<E>(update).await;
+                let updated =
+                    updated.map_err(|error| repository.hiding_parents(Action::Update, error))?;
                 let Some(updated) = updated.into_iter().next() else {
                     return Err(repository.out_of_reach(Action::Update, key).await?.into());
                 };
@@ -394,7 +409,8 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
     ///
     /// # Errors
     ///
-    /// As [`Repository::insert`] and [`Repository::update`].
+    /// [`Error::NotFound`] where a user who reaches own rows only sets a key that the database
+    /// chooses, and which no own row has. As [`Repository::insert`] and [`Repository::update`].
     pub async fn save(&self, row: E::ActiveModel) -> Result<E::Model, X> {
         let row = &row;
         self.operate(
@@ -412,6 +428,8 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
                     .filter(repository.reachable());
                 if repository.executor.exists(there).await? {
                     repository.update_row(row.clone()).await
+                } else if repository.own.is_some() && plan.key_is_generated() {
+                    Err(repository.out_of_reach(Action::Update, &key).await?.into())
                 } else {
                     insert(row.clone().reset_all()).await
                 }

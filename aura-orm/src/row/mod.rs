@@ -12,6 +12,7 @@ pub(crate) mod array;
 mod deserialize;
 mod model;
 pub(crate) mod postgres;
+pub(crate) mod unreadable;
 
 use std::cell::OnceCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -38,7 +39,8 @@ pub trait RowDecoder: 'static {
     ///
     /// # Errors
     ///
-    /// [`DbErr::Type`] for a cell that holds something else.
+    /// [`DbErr::Type`] for a cell that holds something else; [`DbErr::Custom`] when no row of
+    /// the statement can be read, as without a column.
     fn decode(cells: &mut RowReader<'_>) -> Result<Self::Row, DbErr>;
 
     /// Merges the rows of a result that are of the same model.
@@ -77,7 +79,7 @@ pub struct Columns {
 
 /// A row that can't be read.
 #[derive(Debug, thiserror::Error)]
-#[error("{}", unreadable(table, column.as_deref(), *id))]
+#[error("{}", unreadable(table, column.as_deref(), *id, *written))]
 pub struct RowError {
     /// The table, or "a query".
     pub table: String,
@@ -85,16 +87,34 @@ pub struct RowError {
     pub column: Option<String>,
     /// The row, when it has an id.
     pub id: Option<i64>,
+    /// Whether the statement wrote the row, and that was committed all the same. Never in a
+    /// transaction, which fails.
+    pub written: bool,
     /// What can't be read.
-    pub source: DbErr,
+    pub source: Box<DbErr>,
 }
 
-fn unreadable(table: &str, column: Option<&str>, id: Option<i64>) -> String {
+impl RowError {
+    /// Notes that a statement outside of a transaction is done, also when it wrote.
+    pub(crate) fn of_done(self, writes: bool) -> Self {
+        Self {
+            written: writes,
+            ..self
+        }
+    }
+}
+
+fn unreadable(table: &str, column: Option<&str>, id: Option<i64>, written: bool) -> String {
     let column = column.map(|name| format!(".{name}")).unwrap_or_default();
     let row = id
         .map(|id| format!(" of the row with id {id}"))
         .unwrap_or_default();
-    format!("{table}{column}{row} holds what this build can't read")
+    let done = if written {
+        "; the write is done, don't repeat it"
+    } else {
+        ""
+    };
+    format!("{table}{column}{row} holds what this build can't read{done}")
 }
 
 impl<'r> RowReader<'r> {
@@ -216,7 +236,8 @@ impl<'r> RowReader<'r> {
                 Some(Ok(Some(Value::BigInt(id)))) => id,
                 _ => None,
             },
-            source,
+            written: false,
+            source: source.into(),
         }
     }
 
@@ -320,27 +341,6 @@ impl RowDecoder for () {
 
     fn decode(_: &mut RowReader<'_>) -> Result<(), DbErr> {
         Ok(())
-    }
-}
-
-/// Reads a row or reports what is wrong with it, so that one unreadable row doesn't hide
-/// the others. Errors follow rows that are merged.
-impl<D: RowDecoder> RowDecoder for Result<D, RowError> {
-    type Row = Result<D::Row, RowError>;
-
-    const CONSOLIDATES: bool = D::CONSOLIDATES;
-
-    fn decode(cells: &mut RowReader<'_>) -> Result<Self::Row, DbErr> {
-        Ok(D::decode(cells).map_err(|source| cells.error(source)))
-    }
-
-    fn consolidate(rows: Vec<Self::Row>) -> Vec<Self::Row> {
-        if !D::CONSOLIDATES {
-            return rows;
-        }
-        let (read, failed): (Vec<_>, Vec<_>) = rows.into_iter().partition(Result::is_ok);
-        let read = D::consolidate(read.into_iter().flatten().collect());
-        read.into_iter().map(Ok).chain(failed).collect()
     }
 }
 

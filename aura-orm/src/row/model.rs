@@ -150,7 +150,7 @@ impl Positions {
         let positions = E::Column::iter().map(|column| {
             let found = (0..cells.len()).find(|at| is_named(*at, column));
             found.ok_or_else(|| {
-                DbErr::Type(format!(
+                DbErr::Custom(format!(
                     "the query selects no column {prefix}{}, which a row of {} has; select all \
                      columns, or read the rows as another type",
                     column.as_str(),
@@ -279,7 +279,8 @@ mod tests {
             table: "shelf".to_owned(),
             column: None,
             id: None,
-            source: DbErr::Type(String::new()),
+            written: false,
+            source: DbErr::Type(String::new()).into(),
         };
         let mut rows: Vec<_> = rows.into_iter().map(Ok).collect();
         rows.insert(1, Err(failed()));

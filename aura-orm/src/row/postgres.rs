@@ -107,7 +107,11 @@ pub(crate) fn value(
             (cell.oid == BYTEA).then(|| cell.bytes.to_vec())
         }),
         ArrayType::Json => read!(Json, |cell| {
-            Some(Box::new(serde_json::from_str(cell.json()?).ok()?))
+            // As text where it was compared with others.
+            let text = cell
+                .json()
+                .or_else(|| cell.text().filter(|_| cell.oid == TEXT));
+            Some(Box::new(serde_json::from_str(text?).ok()?))
         }),
         ArrayType::ChronoDate => read_time!(ChronoDate, Cell::date),
         ArrayType::ChronoTime => read!(ChronoTime, Cell::time_of_day),
@@ -249,6 +253,25 @@ impl<'r> Cell<'r> {
         } else {
             from.checked_add_days(distance)
         })
+    }
+
+    /// Returns the word for a time that has no other: of `infinity`, and of 24:00.
+    pub(super) fn time_word(self) -> Option<&'static str> {
+        let number: i64 = match self.oid {
+            DATE => match i32::from_be_bytes(self.bytes.try_into().ok()?) {
+                i32::MAX => i64::MAX,
+                i32::MIN => i64::MIN,
+                _ => return None,
+            },
+            TIME | TIMESTAMP | TIMESTAMPTZ => i64::from_be_bytes(self.bytes.try_into().ok()?),
+            _ => return None,
+        };
+        match number {
+            86_400_000_000 if self.oid == TIME => Some("24:00:00"),
+            i64::MAX if self.oid != TIME => Some("infinity"),
+            i64::MIN if self.oid != TIME => Some("-infinity"),
+            _ => None,
+        }
     }
 
     /// Returns a time of day. PostgreSQL's 24:00 is none.

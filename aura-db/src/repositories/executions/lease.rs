@@ -15,9 +15,6 @@ use crate::repositories::{clamp_timestamp, readable, set_json};
 use crate::validate::Check;
 use aura_orm::page::MAX_PAGE;
 
-/// How often a claim goes on behind executions that can't be read.
-const LOOKS: u32 = 100;
-
 /// The longest lease. Who works longer extends it.
 const LONGEST_LEASE: Duration = Duration::from_hours(366 * 24);
 
@@ -176,8 +173,9 @@ impl Executions {
                     _ => &*CLAIM_SQLITE,
                 };
                 // None that can be read is no empty queue: what stands behind
-                // those that can't is taken too.
-                for _ in 0..LOOKS {
+                // those that can't is taken too. It ends, because each look
+                // takes some out of the queue.
+                loop {
                     let now = h.now();
                     let values = vec![
                         worker.into(),
@@ -192,7 +190,6 @@ impl Executions {
                         return Ok(readable);
                     }
                 }
-                Ok(Vec::new())
             })
             .await
             .map(in_order)

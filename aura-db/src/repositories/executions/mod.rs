@@ -44,7 +44,7 @@ use crate::IntoDocument;
 use crate::context::{Context, Op};
 use crate::error::Error;
 use crate::repositories::filter::{reads, setters};
-use crate::repositories::json_expr;
+use crate::repositories::{json_expr, readable};
 use crate::validate::Check;
 use aura_orm::page::{MAX_PAGE, Page, PageRequest};
 use aura_orm::repository::Projection;
@@ -162,7 +162,9 @@ impl Executions {
             .await
     }
 
-    /// The execution and its newest log entries, newest first; at most 1,000.
+    /// The execution and its newest log entries, newest first; at most 1,000. An
+    /// entry that this build can't read is logged as an error (target
+    /// `aura_db::unreadable`) and left out.
     ///
     /// Fails with [`Error::NotFound`], and with [`Error::Validation`] when
     /// `entries` is more.
@@ -181,7 +183,7 @@ impl Executions {
                     .filter(logs::COLUMN.execution_id.eq(id))
                     .order_by_desc(logs::Column::Id)
                     .limit(entries);
-                Ok((execution, h.fetch_all(newest).await?))
+                Ok((execution, readable(h.fetch_results(newest).await?)))
             })
             .await
     }

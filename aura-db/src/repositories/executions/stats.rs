@@ -7,13 +7,14 @@ use chrono::NaiveDate;
 use entity::{Action, ExecutionStatus, executions};
 use sea_orm::sea_query::{Expr, Query, SelectStatement, SimpleExpr};
 use sea_orm::{
-    ColumnTrait, DbBackend, DbErr, ExprTrait, Order, QueryFilter, QuerySelect, QueryTrait,
+    ColumnTrait, DbBackend, DbErr, ExprTrait, IdenStatic, Order, QueryFilter, QuerySelect,
+    QueryTrait,
 };
 use serde::Serialize;
 
 use super::{ExecutionFilter, Executions, op};
 use crate::error::Error;
-use crate::repositories::{day, read_day, read_unsigned};
+use crate::repositories::{day, read_day, read_unsigned, read_word};
 
 /// Numbers about executions.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
@@ -23,13 +24,15 @@ pub struct ExecutionStats {
     pub total: u64,
     /// How many of each status; a status that none has is left out.
     pub by_status: Vec<(ExecutionStatus, u64)>,
+    /// How many have a status that this build doesn't know.
+    pub other: u64,
     /// How long those that ended took on average, from the first start to the
-    /// end, to the microsecond.
+    /// end, to the microsecond. One whose times this build can't read is left out.
     pub average: Option<Duration>,
     /// 95 of 100 took at most so long (nearest rank).
     pub p95: Option<Duration>,
     /// By the day on which they were queued, in UTC, oldest first; a day
-    /// without any is left out.
+    /// without any is left out, and so are those whose time this build can't read.
     pub per_day: Vec<ExecutionDay>,
 }
 
@@ -63,18 +66,21 @@ impl Executions {
                     .expr_as(count(), "n")
                     .group_by(executions::Column::Status)
                     .into_query();
-                let mut by_status: Vec<_> = h
-                    .fetch_all(TypedQuery::<OfStatus>::of(by_status))
-                    .await?
-                    .into_iter()
-                    .map(|row| (row.0, row.1))
-                    .collect();
-                by_status.sort_by_key(|(status, _)| *status as u8);
+                let (mut known, mut other) = (Vec::new(), 0);
+                for OfStatus(status, n) in
+                    h.fetch_all(TypedQuery::<OfStatus>::of(by_status)).await?
+                {
+                    match status {
+                        Some(status) => known.push((status, n)),
+                        None => other += n,
+                    }
+                }
+                known.sort_by_key(|(status, _)| *status as u8);
 
                 let took = select()?
                     .expr_as(micros(backend), "took")
-                    .filter(executions::COLUMN.started_at.is_not_null())
-                    .filter(executions::COLUMN.finished_at.is_not_null())
+                    .filter(is_time(executions::Column::StartedAt, backend))
+                    .filter(is_time(executions::Column::FinishedAt, backend))
                     .into_query();
                 let times = h
                     .fetch_all(TypedQuery::<Times>::of(times(took, backend)))
@@ -90,12 +96,14 @@ impl Executions {
                     .into_query()
                     .order_by_expr(day(executions::Column::CreatedAt, backend), Order::Asc)
                     .take();
+                let per_day = h.fetch_all(TypedQuery::<Day>::of(per_day)).await?;
                 Ok(ExecutionStats {
-                    total: by_status.iter().map(|(_, n)| n).sum(),
-                    by_status,
+                    total: known.iter().map(|(_, n)| n).sum::<u64>() + other,
+                    by_status: known,
+                    other,
                     average: times.as_ref().map(|times| times.average),
                     p95: times.as_ref().map(|times| times.p95),
-                    per_day: h.fetch_all(TypedQuery::<ExecutionDay>::of(per_day)).await?,
+                    per_day: per_day.into_iter().flatten().collect(),
                 })
             })
             .await
@@ -112,6 +120,16 @@ fn count_of(status: ExecutionStatus) -> SimpleExpr {
             .case(executions::COLUMN.status.eq(status), Expr::val(1_i64)),
     )
     .count()
+}
+
+/// Returns that a time is none of those that have no distance to others: NULL, `infinity`, and
+/// on SQLite what is no time at all.
+fn is_time(column: executions::Column, backend: DbBackend) -> SimpleExpr {
+    let column = column.as_str();
+    Expr::cust(match backend {
+        DbBackend::Postgres => format!(r#"isfinite("executions"."{column}")"#),
+        _ => format!(r#"unixepoch(substr("executions"."{column}", 1, 19)) IS NOT NULL"#),
+    })
 }
 
 /// From start to end, in microseconds. SQLite's date functions round to
@@ -154,13 +172,13 @@ fn times(took: SelectStatement, backend: DbBackend) -> SelectStatement {
         .take()
 }
 
-struct OfStatus(ExecutionStatus, u64);
+struct OfStatus(Option<ExecutionStatus>, u64);
 
 impl RowDecoder for OfStatus {
     type Row = Self;
 
     fn decode(cells: &mut RowReader<'_>) -> Result<Self, DbErr> {
-        Ok(Self(cells.next_value()?, read_unsigned(cells)?))
+        Ok(Self(read_word(cells)?, read_unsigned(cells)?))
     }
 }
 
@@ -181,15 +199,21 @@ impl RowDecoder for Times {
     }
 }
 
-impl RowDecoder for ExecutionDay {
-    type Row = Self;
+/// Reads an [`ExecutionDay`], unless it is of those whose time can't be read.
+struct Day;
 
-    fn decode(cells: &mut RowReader<'_>) -> Result<Self, DbErr> {
-        Ok(Self {
-            day: read_day(cells)?,
+impl RowDecoder for Day {
+    type Row = Option<ExecutionDay>;
+
+    fn decode(cells: &mut RowReader<'_>) -> Result<Self::Row, DbErr> {
+        let Some(day) = read_day(cells)? else {
+            return Ok(None);
+        };
+        Ok(Some(ExecutionDay {
+            day,
             total: read_unsigned(cells)?,
             success: read_unsigned(cells)?,
             error: read_unsigned(cells)?,
-        })
+        }))
     }
 }

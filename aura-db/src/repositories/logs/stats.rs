@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::{LogFilter, Logs, op};
 use crate::error::Error;
-use crate::repositories::{day, read_day, read_unsigned};
+use crate::repositories::{day, read_day, read_unsigned, read_word};
 
 /// Numbers about log entries.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
@@ -21,7 +21,10 @@ pub struct LogStats {
     pub total: u64,
     /// How many of each level; a level that none has is left out.
     pub by_level: Vec<(LogLevel, u64)>,
-    /// By day in UTC, oldest first; a day without any is left out.
+    /// How many have a level that this build doesn't know.
+    pub other: u64,
+    /// By day in UTC, oldest first; a day without any is left out, and so are those whose
+    /// time this build can't read.
     pub per_day: Vec<LogDay>,
 }
 
@@ -56,19 +59,25 @@ impl Logs {
                     .group_by(logs::Column::Level)
                     .group_by(day)
                     .into_query();
-                let mut total = 0;
+                let (mut total, mut other) = (0, 0);
                 let mut levels = BTreeMap::new();
                 let mut days = BTreeMap::new();
                 for Counted { level, day, n } in
                     h.fetch_all(TypedQuery::<Counted>::of(counts)).await?
                 {
                     total += n;
-                    levels.entry(level as u8).or_insert((level, 0)).1 += n;
-                    *days.entry(day).or_insert(0) += n;
+                    match level {
+                        Some(level) => levels.entry(level as u8).or_insert((level, 0)).1 += n,
+                        None => other += n,
+                    }
+                    if let Some(day) = day {
+                        *days.entry(day).or_insert(0) += n;
+                    }
                 }
                 Ok(LogStats {
                     total,
                     by_level: levels.into_values().collect(),
+                    other,
                     per_day: days
                         .into_iter()
                         .map(|(day, total)| LogDay { day, total })
@@ -80,8 +89,8 @@ impl Logs {
 }
 
 struct Counted {
-    level: LogLevel,
-    day: NaiveDate,
+    level: Option<LogLevel>,
+    day: Option<NaiveDate>,
     n: u64,
 }
 
@@ -90,7 +99,7 @@ impl RowDecoder for Counted {
 
     fn decode(cells: &mut RowReader<'_>) -> Result<Self, DbErr> {
         Ok(Self {
-            level: cells.next_value()?,
+            level: read_word(cells)?,
             day: read_day(cells)?,
             n: read_unsigned(cells)?,
         })

@@ -33,8 +33,8 @@ use serde::Serialize;
 use crate::context::{Context, Op};
 use crate::error::Error;
 use crate::repositories::batches::Deleted;
-use crate::repositories::clamp_timestamp;
 use crate::repositories::users::User;
+use crate::repositories::{clamp_timestamp, readable};
 
 pub use entity::sessions::Model as Session;
 pub(crate) use issue::Ready;
@@ -236,7 +236,8 @@ impl Sessions {
             .await
     }
 
-    /// The user's sessions that are valid, newest first.
+    /// The user's sessions that are valid, newest first. One that this build can't
+    /// read is logged as an error (target `aura_db::unreadable`) and left out.
     ///
     /// Restricted to an editor, who may look at people, it fails with
     /// [`Error::Forbidden`] for another's: where somebody logged in from is
@@ -248,15 +249,13 @@ impl Sessions {
                 if !h.reaches(user) {
                     return Err(h.forbidden(LIST));
                 }
-                h.fetch_all(
-                    sessions::Entity::find()
-                        .join(JoinType::InnerJoin, sessions::Relation::Users.def())
-                        .filter(sessions::COLUMN.user_id.eq(user))
-                        .filter(valid(h.now(), None))
-                        .filter(is_active())
-                        .order_by_desc(sessions::Column::Id),
-                )
-                .await
+                let valid = sessions::Entity::find()
+                    .join(JoinType::InnerJoin, sessions::Relation::Users.def())
+                    .filter(sessions::COLUMN.user_id.eq(user))
+                    .filter(valid(h.now(), None))
+                    .filter(is_active())
+                    .order_by_desc(sessions::Column::Id);
+                Ok(readable(h.fetch_results(valid).await?))
             })
             .await
     }

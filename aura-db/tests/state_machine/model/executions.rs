@@ -370,6 +370,7 @@ fn stats(rows: &[&Execution]) -> Value {
     json!({
         "total": rows.len(),
         "by_status": by_status.values().collect::<Vec<_>>(),
+        "other": 0,
         "average": average,
         "p95": p95,
         "per_day": days.collect::<Vec<_>>(),

@@ -72,6 +72,7 @@ impl Model {
                 Ok(json!({
                     "total": rows.len(),
                     "by_level": by_level.values().collect::<Vec<_>>(),
+                    "other": 0,
                     "per_day": days.collect::<Vec<_>>(),
                 }))
             }
