@@ -52,5 +52,5 @@ fn exchange(backend: DbBackend, old: &Indexes, new: &Indexes) -> Vec<String> {
         let mut index = index.clone();
         create_index(backend, index.if_not_exists())
     });
-    names.map(|name| drop_index(name)).chain(created).collect()
+    names.map(drop_index).chain(created).collect()
 }
