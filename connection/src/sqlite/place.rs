@@ -12,7 +12,7 @@ use crate::error::Error;
 /// The bytes of a WAL's header; a longer one holds pages.
 const WAL_HEADER: u64 = 32;
 
-/// SQLITE_CORRUPT, the primary result code.
+/// `SQLITE_CORRUPT`, the primary result code.
 const CORRUPT: i32 = 11;
 
 fn refused(path: &Path, reason: String, hint: String) -> Error {
@@ -189,7 +189,7 @@ fn is_sound(path: &Path) -> Option<bool> {
 pub(super) fn check_temporary_folder() {
     static CHECKED: Once = Once::new();
     CHECKED.call_once(|| {
-        if let Some(warning) = temporary_folder_warning(temporary_folders()) {
+        if let Some(warning) = temporary_folder_warning(&temporary_folders()) {
             tracing::warn!(target: "aura_db::connection", "{warning}");
         }
     });
@@ -203,7 +203,7 @@ fn temporary_folders() -> Vec<PathBuf> {
     set.chain(fixed).collect()
 }
 
-fn temporary_folder_warning(folders: Vec<PathBuf>) -> Option<String> {
+fn temporary_folder_warning(folders: &[PathBuf]) -> Option<String> {
     if cfg!(not(unix)) || folders.iter().any(|folder| is_writable(folder)) {
         return None;
     }
@@ -256,13 +256,13 @@ mod tests {
         let file = folder.path().join("file");
         std::fs::write(&file, "").expect("a file");
         let none = vec![folder.path().join("missing"), file];
-        let warning = temporary_folder_warning(none.clone()).expect("there is none");
+        let warning = temporary_folder_warning(&none).expect("there is none");
         for word in ["SQLITE_TMPDIR", "writable /tmp", "missing"] {
             assert!(warning.contains(word), "{warning}");
         }
         let some = [none, vec![folder.path().to_owned()]].concat();
-        assert_eq!(temporary_folder_warning(some), None);
+        assert_eq!(temporary_folder_warning(&some), None);
         // What SQLite would take on this machine.
-        assert_eq!(temporary_folder_warning(temporary_folders()), None);
+        assert_eq!(temporary_folder_warning(&temporary_folders()), None);
     }
 }

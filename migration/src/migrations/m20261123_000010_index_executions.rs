@@ -28,7 +28,7 @@ impl Migration for IndexExecutions {
             .iter()
             .rev()
             .filter_map(|index| index.get_index_spec().get_name());
-        names.map(|name| drop_index(name)).collect()
+        names.map(drop_index).collect()
     }
 }
 

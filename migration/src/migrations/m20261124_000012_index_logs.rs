@@ -54,5 +54,5 @@ fn exchange(backend: DbBackend, old: &Indexes, new: &Indexes) -> Vec<String> {
         let mut index = index.clone();
         create_index(backend, index.if_not_exists())
     });
-    created.chain(names.map(|name| drop_index(name))).collect()
+    created.chain(names.map(drop_index)).collect()
 }

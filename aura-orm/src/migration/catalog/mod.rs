@@ -61,7 +61,7 @@ impl Table {
         if self.foreign_keys.get(columns) == Some(&key) {
             return;
         }
-        let numbered = (2..).map(|number| format!("{columns} ({number})"));
+        let numbered = (2..=99).map(|number| format!("{columns} ({number})"));
         let free = std::iter::once(columns.to_owned())
             .chain(numbered)
             .find(|name| !self.foreign_keys.contains_key(name));

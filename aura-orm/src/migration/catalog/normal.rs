@@ -76,7 +76,7 @@ fn single_value(text: &str) -> Option<(usize, usize)> {
             before = Some(character);
             continue;
         }
-        if character == '(' && !before.is_some_and(|before| is_word(before) || before == '"') {
+        if character == '(' && before.is_none_or(|before| !is_word(before) && before != '"') {
             let inside = &text[at + 1..];
             let end = match inside.chars().next() {
                 Some(quote @ ('\'' | '"')) => quoted(inside, quote),

@@ -163,7 +163,7 @@ fn next_check(sql: &str) -> Option<usize> {
 /// Returns the condition in the text of a `CREATE INDEX`: what follows the parenthesis of its
 /// columns and the `WHERE` behind it, in whatever case.
 fn condition(sql: &str) -> &str {
-    let columns = sql.char_indices().scan(None, |quote, (at, character)| {
+    let mut characters = sql.char_indices().scan(None, |quote, (at, character)| {
         match (*quote, character) {
             (None, '\'' | '"' | '`') => *quote = Some(character),
             (Some(open), close) if open == close => *quote = None,
@@ -171,9 +171,7 @@ fn condition(sql: &str) -> &str {
         }
         Some((at, character, quote.is_none()))
     });
-    let opening = columns
-        .into_iter()
-        .find(|(_, character, is_outside)| *is_outside && *character == '(');
+    let opening = characters.find(|(_, character, is_outside)| *is_outside && *character == '(');
     let Some((opening, _, _)) = opening else {
         return "";
     };
