@@ -180,7 +180,7 @@ impl Restored {
         let db = rusqlite::Connection::open(&path).expect("a database");
         let run = |sql: &str| {
             db.execute_batch(sql)
-                .unwrap_or_else(|error| panic!("{sql}: {error}"))
+                .unwrap_or_else(|error| panic!("{sql}: {error}"));
         };
         let fill = |rows: usize| {
             run(&format!(

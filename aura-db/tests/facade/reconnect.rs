@@ -94,8 +94,8 @@ async fn a_changed_column_fails_no_statement(test: TestDb) {
 
 async fn lose(db: &Database) {
     let lose = Statement::from_string(DbBackend::Postgres, "DEALLOCATE ALL");
-    let lost = db.fetch_all(TypedQuery::<()>::sql(lose)).await;
-    lost.expect("lost");
+    let done = db.fetch_all(TypedQuery::<()>::sql(lose)).await;
+    done.expect("all are lost");
 }
 
 /// As by an application's own SQL, or a pooler that hands a session on.

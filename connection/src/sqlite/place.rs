@@ -68,7 +68,7 @@ fn names(_: &Path) -> u64 {
 }
 
 /// Returns whether the file is a mount point; the fifth field of a line of
-/// `/proc/self/mountinfo` is one (proc_pid_mountinfo(5)).
+/// `/proc/self/mountinfo` is one (`proc_pid_mountinfo(5)`).
 fn is_mount(mounts: &str, file: &Path) -> bool {
     let Some(file) = file.to_str() else {
         return false;
