@@ -23,15 +23,25 @@ pub(super) fn normal(text: &str) -> String {
             end
         } else if let Some(length) = cast(rest) {
             length
-        } else {
-            if !character.is_whitespace() {
-                plain.push(character);
+        } else if character.is_whitespace() {
+            let next = rest.trim_start();
+            let between = plain.chars().next_back().zip(next.chars().next());
+            // Words stay apart.
+            if between.is_some_and(|(before, after)| is_word(before) && is_word(after)) {
+                plain.push(' ');
             }
+            rest.len() - next.len()
+        } else {
+            plain.push(character);
             character.len_utf8()
         };
         rest = &rest[taken..];
     }
     without_single_values(&plain)
+}
+
+fn is_word(character: char) -> bool {
+    character.is_alphanumeric() || character == '_'
 }
 
 /// Returns the length of the quoted text at the start.
@@ -44,7 +54,7 @@ fn cast(text: &str) -> Option<usize> {
     let name = CASTS.iter().find(|name| text.starts_with(**name))?;
     let mut length = name.len();
     let behind = text[length..].chars().next();
-    if behind.is_some_and(|character| character.is_alphanumeric() || character == '_') {
+    if behind.is_some_and(is_word) {
         return None;
     }
     if text[length..].starts_with('(') {
@@ -67,7 +77,6 @@ fn without_single_values(text: &str) -> String {
 }
 
 fn single_value(text: &str) -> Option<(usize, usize)> {
-    let is_word = |character: char| character.is_alphanumeric() || character == '_';
     let mut at = 0;
     let mut before = None;
     while let Some(character) = text[at..].chars().next() {
