@@ -319,8 +319,10 @@ impl PooledConnection {
         match &done {
             Ok(_) => {}
             Err(Error::TimedOut(_) | Error::StatementTimedOut(_)) => {
-                // Cancels the statement. The others may have ended too.
+                // Cancels the statement. The others may have ended too, and the server, if it is
+                // there, has ended this one by its own limit: its place is free.
                 self.pool.check_idle();
+                self.permit = None;
                 self.abandon();
             }
             Err(error) => {

@@ -34,6 +34,9 @@ const END_TIMEOUT: Duration = Duration::from_millis(20);
 /// How long a cancel request may take.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long the permit of a connection is kept for its statement to end.
+const PERMIT_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// How long to wait for the turn of a cancel request.
 const CANCEL_TURN: Duration = Duration::from_secs(5);
 
@@ -159,7 +162,8 @@ impl PoolInner {
 
     /// Ends a session whose statement still runs: cancels it, unless it ends by itself.
     /// Until then it counts as open, and keeps its permit: otherwise callers that go one
-    /// after the other would keep more of the server than `DB_POOL_MAX`.
+    /// after the other would keep more of the server than `DB_POOL_MAX`. A server that can't
+    /// be reached doesn't keep the permit for long.
     pub(super) fn cancel(
         self: &Arc<Self>,
         mut session: Box<Session>,
@@ -167,15 +171,21 @@ impl PoolInner {
     ) {
         let pool = self.clone();
         self.runtime.spawn(async move {
-            // Answered after all that is under way.
-            let ended = tokio::time::timeout(END_TIMEOUT, session.ping()).await;
-            if ended.is_err() && pool.request_cancel(session.cancel_token()).await {
-                // A pooler forgets the request when its client goes before.
-                let _ = tokio::time::timeout(CANCEL_TIMEOUT, session.ping()).await;
-            }
-            session.close().await;
+            let mut ending = std::pin::pin!(async {
+                // Answered after all that is under way.
+                let ended = tokio::time::timeout(END_TIMEOUT, session.ping()).await;
+                if ended.is_err() && pool.request_cancel(session.cancel_token()).await {
+                    // A pooler forgets the request when its client goes before.
+                    let _ = tokio::time::timeout(CANCEL_TIMEOUT, session.ping()).await;
+                }
+                session.close().await;
+            });
+            let kept = tokio::time::timeout(PERMIT_TIMEOUT, &mut ending).await;
             pool.idle().open -= 1;
             drop(permit);
+            if kept.is_err() {
+                ending.await;
+            }
         });
     }
 
