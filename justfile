@@ -33,10 +33,6 @@ torture seconds='120':
 bench *arguments='--write-docs --json target/bench.json':
     ./scripts/with-postgres -o fsync=on cargo run --release -p bench -- {{ arguments }}
 
-# Each workload of `just bench` once, to see that it works
-bench-quick:
-    ./scripts/with-postgres cargo run -p bench -- --quick
-
 # What is tuned, statement by statement
 micro *arguments:
     cargo bench -p aura-orm -p entity --bench statements --bench documents -- {{ arguments }}

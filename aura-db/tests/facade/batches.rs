@@ -154,7 +154,7 @@ async fn an_execution_with_a_long_log_is_pruned(test: TestDb) {
     );
 }
 
-/// Whoever restores it first keeps what belongs to it.
+/// Restored first, a workflow keeps what belongs to it.
 async fn a_purge_ends_when_its_workflow_is_restored(test: TestDb) {
     let db = open(&test).await;
     let flow = flow(&db, "ada").await;

@@ -93,8 +93,8 @@ async fn nothing_runs(test: &TestDb) {
     }
 }
 
-/// More than there may be cancel requests at once, and again and again: what the server works
-/// for doesn't add up.
+/// More than there may be cancel requests at once, and again and again: the server works for
+/// no more than the pool has connections, as soon as it has been asked to stop.
 async fn many_callers_that_go_at_once_keep_no_connection(test: TestDb) {
     const CONNECTIONS: u32 = 8;
     let mut config = test.plain_config();
@@ -113,9 +113,13 @@ async fn many_callers_that_go_at_once_keep_no_connection(test: TestDb) {
             let open = "SELECT pid::text AS line FROM pg_stat_activity WHERE datname = \
                  current_database() AND pid <> pg_backend_pid() \
                  AND backend_type = 'client backend'";
-            let open = test.lines(open).await.len();
-            // On a busy machine a place may be free a second before its statement has ended.
-            assert!(open <= 2 * CONNECTIONS as usize, "{open} connections");
+            // On a busy machine a place is free before its statement has ended.
+            let mut looks = 0;
+            while test.lines(open).await.len() > CONNECTIONS as usize {
+                looks += 1;
+                assert!(looks < 100, "more connections than DB_POOL_MAX");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
         }
     }
     assert_eq!(db.users().get(ada.id).await.expect("there").name, "ada");

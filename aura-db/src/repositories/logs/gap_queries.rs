@@ -102,7 +102,7 @@ pub(super) async fn gaps(h: &Context, after: i64, to: i64) -> Result<Vec<IdGap>,
     h.fetch_all(TypedQuery::<IdGap>::sql(gaps)).await
 }
 
-/// The ids of at most so many entries that are in the gaps, in order.
+/// Returns the ids of at most `most` entries that are in the gaps, in order.
 pub(super) async fn appeared(h: &Context, gaps: &[IdGap], most: u64) -> Result<Vec<i64>, Error> {
     let values = [
         array(gaps.iter().map(|gap| gap.first)).into(),

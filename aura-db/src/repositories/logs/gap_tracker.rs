@@ -334,7 +334,7 @@ impl GapTracker {
     }
 }
 
-/// Joins the oldest gaps to one, so that there are at most so many.
+/// Joins the oldest gaps to one, so that at most `most` are left.
 fn join_oldest(gaps: &mut Vec<IdGap>, most: usize) {
     let surplus = gaps.len().saturating_sub(most);
     if let Some(&IdGap { first, .. }) = gaps.first().filter(|_| surplus > 0) {
