@@ -3,7 +3,10 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use migration::{Blocker, Done, Error, Event, Migration, Plan, Runner};
+use migration::{
+    BatchMigration, Blocker, DatabaseTransaction, Done, Error, Event, Migration, Plan, Runner,
+    StepError, async_trait,
+};
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend};
 use testdb::TestDb;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -11,6 +14,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 testdb::both!(migrated:
     a_step_outside_cuts_the_run,
     a_failure_behind_it_keeps_what_came_before,
+    where_tables_are_new_all_is_one_transaction,
+    rows_are_changed_in_batches,
     each_step_is_run_once_by_many_at_once,
 );
 
@@ -19,6 +24,7 @@ testdb::postgres!(migrated:
     a_build_waits_for_no_run_that_waits_for_it,
     a_build_that_was_done_and_not_noted_is_noted,
     a_pooler_is_refused,
+    a_statement_outside_limits_its_locks,
     a_lock_that_is_not_granted_is_tried_again,
     a_lock_that_is_never_granted_is_an_error,
     a_deadlock_is_tried_again,
@@ -149,11 +155,12 @@ async fn a_step_outside_cuts_the_run(db: TestDb) {
 }
 
 async fn a_failure_behind_it_keeps_what_came_before(db: TestDb) {
+    run(&app(&[&TABLE]), &db, Plan::Up(None)).await;
     let error = refused(&app(&[&TABLE, &INDEX, &BROKEN]), &db, Plan::Up(None)).await;
     let Error::Stopped { kept, source } = &error else {
         panic!("{error:?}")
     };
-    assert_eq!(kept, &["m1_table", "m2_index"]);
+    assert_eq!(kept, &["m2_index"]);
     assert!(
         matches!(&**source, Error::LaterStep { name, .. } if name == "m3_column"),
         "{error:?}"
@@ -168,6 +175,100 @@ async fn a_failure_behind_it_keeps_what_came_before(db: TestDb) {
         names(&run(&mended, &db, Plan::Up(None)).await),
         ["m3_column"]
     );
+}
+
+/// Nothing is kept waiting there, so nothing has to be outside.
+async fn where_tables_are_new_all_is_one_transaction(db: TestDb) {
+    let error = refused(&app(&[&TABLE, &INDEX, &BROKEN]), &db, Plan::Up(None)).await;
+    assert!(
+        matches!(&error, Error::Step { name, .. } if name == "m3_column"),
+        "{error:?}"
+    );
+    assert_eq!(db.rows(&["things", APP]).await, "");
+}
+
+/// A hundred things, of which each batch doubles ten.
+struct Double {
+    fails_behind: i64,
+}
+
+impl Migration for Double {
+    fn name(&self) -> &'static str {
+        "m3_double"
+    }
+
+    /// Only where all is done.
+    fn up(&self, _: DbBackend) -> Vec<String> {
+        vec!["CREATE TABLE doubled AS SELECT count(*) AS things FROM things WHERE a < 0".to_owned()]
+    }
+
+    fn transactional(&self) -> bool {
+        false
+    }
+
+    fn batches(&self) -> Option<&dyn BatchMigration> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl BatchMigration for Double {
+    async fn batch(
+        &self,
+        transaction: &DatabaseTransaction,
+        after: Option<String>,
+    ) -> Result<Option<String>, StepError> {
+        let after = after.map_or(Ok(0), |after| after.parse::<i64>())?;
+        // Negative ones are done.
+        let last = after + 10;
+        let sql = format!("UPDATE things SET a = -2 * a WHERE a > {after} AND a <= {last}");
+        transaction.execute_unprepared(&sql).await?;
+        if after == self.fails_behind {
+            return Err("a fault".into());
+        }
+        Ok((last < 100).then(|| last.to_string()))
+    }
+}
+
+async fn rows_are_changed_in_batches(db: TestDb) {
+    run(&app(&[&TABLE]), &db, Plan::Up(None)).await;
+    let things = (1..=100).map(|thing| format!("({thing})"));
+    let things = things.collect::<Vec<_>>().join(", ");
+    db.execute(&format!("INSERT INTO things VALUES {things}"))
+        .await;
+    let with = |fails_behind| {
+        let steps: Vec<Box<dyn Migration>> =
+            vec![Box::new(&TABLE), Box::new(Double { fails_behind })];
+        let runner = Runner::builder().history(APP).after(migration::runner());
+        runner.steps(steps).build()
+    };
+    let error = refused(&with(30), &db, Plan::Up(None)).await;
+    assert!(error.to_string().contains("a fault"), "{error}");
+    let done = "SELECT CAST(count(*) AS text) AS line FROM things WHERE a < 0";
+    assert_eq!(db.lines(done).await, ["30"], "the batches before stay");
+
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let events = Arc::clone(&seen);
+    let on_event = move |event: Event<'_>| {
+        if let Event::Batch { name, number } = event {
+            events
+                .lock()
+                .expect("a list")
+                .push((name.to_owned(), number));
+        }
+    };
+    let ran = with(-1).run(&db.config(), Plan::Up(None), on_event).await;
+    assert_eq!(names(&ran.expect("it goes on")), ["m3_double"]);
+    let sum = "SELECT CAST(sum(a) AS text) AS line FROM things";
+    assert_eq!(db.lines(sum).await, ["-10100"], "each once");
+    let counted = "SELECT CAST(things AS text) AS line FROM doubled";
+    assert_eq!(
+        db.lines(counted).await,
+        ["100"],
+        "the statements come behind"
+    );
+    let seen = seen.lock().expect("a list");
+    assert_eq!(seen.last(), Some(&("m3_double".to_owned(), 9)));
 }
 
 async fn each_step_is_run_once_by_many_at_once(db: TestDb) {
@@ -264,6 +365,8 @@ async fn a_build_waits_for_no_run_that_waits_for_it(db: TestDb) {
 
 async fn a_pooler_is_refused(db: TestDb) {
     let config = db.config_with(&[("DB_PREPARED_STATEMENTS", "false")]);
+    let done = app(&[&TABLE]).run(&config, Plan::Up(None), |_| {}).await;
+    assert_eq!(done.expect("it needs none").len(), 1);
     let runner = app(&[&TABLE, &INDEX]);
     let error = runner.run(&config, Plan::Up(None), |_| {}).await;
     let error = error.expect_err("a session is needed");
@@ -275,9 +378,36 @@ async fn a_pooler_is_refused(db: TestDb) {
         error.to_string().contains("DB_PREPARED_STATEMENTS"),
         "{error}"
     );
-    assert_eq!(db.rows(&["things", APP]).await, "");
-    let done = app(&[&TABLE]).run(&config, Plan::Up(None), |_| {}).await;
-    assert_eq!(done.expect("it needs none").len(), 1);
+    assert!(!db.dump(&["things"]).await.contains("things_a"));
+    // Where the tables are new the steps are in the transaction.
+    run(&runner, &db, Plan::Reset).await;
+    let done = runner.run(&config, Plan::Up(None), |_| {}).await;
+    assert_eq!(done.expect("it needs none").len(), 2);
+    assert!(db.dump(&["things"]).await.contains("things_a"));
+}
+
+async fn a_statement_outside_limits_its_locks(db: TestDb) {
+    static OUTSIDE: Sql = Sql {
+        name: "m6_outside",
+        tables: &[],
+        up: "ALTER TABLE logs ADD COLUMN IF NOT EXISTS things bigint",
+        down: "",
+        transactional: false,
+    };
+    run(&app(&[&TABLE]), &db, Plan::Up(None)).await;
+    let other = begun(&db, "LOCK TABLE logs IN ACCESS SHARE MODE").await;
+    let limit = Some(Duration::from_millis(200));
+    let runner = app(&[&TABLE, &OUTSIDE]).with_lock_limit(limit, Some(2));
+    let error = refused(&runner, &db, Plan::Up(None)).await;
+    assert!(
+        matches!(error, Error::LockTimeout { attempts: 2, .. }),
+        "{error:?}"
+    );
+    end(other).await;
+    assert_eq!(
+        names(&run(&runner, &db, Plan::Up(None)).await),
+        ["m6_outside"]
+    );
 }
 
 async fn a_lock_that_is_not_granted_is_tried_again(db: TestDb) {

@@ -2,7 +2,7 @@
 //! what they promise to our tables and nothing to anybody else's.
 
 use migration::{Difference, Direction, Done, Error, HISTORY, Migration, Plan, Runner, State};
-use sea_orm::DbBackend;
+use sea_orm::{ConnectionTrait, DbBackend};
 use testdb::{Backend, TestDb};
 
 testdb::both!(
@@ -51,6 +51,55 @@ async fn each_step_is_undone_without_a_trace(db: TestDb) {
     let full = dump(&db).await;
     assert!(full.contains("Zoë 'Z' 李"), "{full}");
     assert_eq!(losses(&db).await, owned, "every table has rows");
+}
+
+/// Of every form that a default, a seed and other programs wrote; and from now on by default.
+#[tokio::test(flavor = "multi_thread")]
+async fn times_on_sqlite_have_six_digits() {
+    let db = TestDb::empty(Backend::Sqlite).await;
+    run(&db, Plan::Up(Some(14))).await;
+    // As the steps before made the tables in earlier versions.
+    let connection = db.outside().await;
+    for sql in [
+        "PRAGMA writable_schema = ON",
+        "UPDATE sqlite_schema SET sql = replace(sql, '%f000+00:00', '%f+00:00') WHERE type = 'table'",
+        "PRAGMA writable_schema = RESET",
+    ] {
+        connection.execute_unprepared(sql).await.expect("it runs");
+    }
+    connection.close().await.expect("it closes");
+    let new = "INSERT INTO users (name, email, hashed_password";
+    let forms = ["", ".5", ".120", ".123456", ".123456789"];
+    for (nth, fraction) in forms.iter().enumerate() {
+        let time = format!("2026-01-31T12:00:00{fraction}+00:00");
+        db.execute(&format!(
+            "{new}, created_at, deleted_at) VALUES ('a', '{nth}@b.org', 'x', '{time}', \
+             CASE {nth} WHEN 1 THEN '{time}' END)"
+        ))
+        .await;
+    }
+    db.execute(&format!("{new}) VALUES ('a', 'before@b.org', 'x')"))
+        .await;
+    let lengths = "SELECT DISTINCT CAST(length(created_at) AS text) AS line FROM users ORDER BY 1";
+    assert_eq!(db.lines(lengths).await.len(), 5);
+
+    run(&db, Plan::Up(None)).await;
+    db.execute(&format!("{new}) VALUES ('a', 'after@b.org', 'x')"))
+        .await;
+    assert_eq!(db.lines(lengths).await, ["32"]);
+    let times = "SELECT substr(created_at, 20) || coalesce(' ' || substr(deleted_at, 20), '') \
+         AS line FROM users WHERE id <= 5 ORDER BY id";
+    let expected = [
+        ".000000+00:00",
+        ".500000+00:00 .500000+00:00",
+        ".120000+00:00",
+        ".123456+00:00",
+        ".123456+00:00",
+    ];
+    assert_eq!(db.lines(times).await, expected);
+    assert_eq!(check(&db).await, []);
+    let whole = "SELECT integrity_check AS line FROM pragma_integrity_check";
+    assert_eq!(db.lines(whole).await, ["ok"]);
 }
 
 async fn up_down_up_gives_the_snapshot(db: TestDb) {
@@ -239,9 +288,9 @@ async fn an_index_that_is_gone_or_there_is_no_obstacle(db: TestDb) {
     run(&db, Plan::Up(None)).await;
     assert_eq!(check(&db).await, []);
 
-    db.execute("DROP INDEX idx_executions_queued; DROP INDEX idx_logs_created_at_id")
+    db.execute("DROP INDEX idx_executions_ready; DROP INDEX idx_logs_created_at_id")
         .await;
-    run(&db, Plan::Down(3)).await;
+    run(&db, Plan::Down(6)).await;
     run(&db, Plan::Up(None)).await;
     assert_eq!(check(&db).await, []);
 }

@@ -6,7 +6,7 @@ use aura_db::entity::{
 };
 use aura_db::sea_orm::{ActiveModelTrait, ColumnTrait, EntityTrait, QueryFilter, Set};
 use aura_db::{Database, Environment, SeaOrmTransaction};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use rand::RngExt;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
@@ -37,7 +37,7 @@ const WORKFLOW: &str = "GitHub to Slack Notifications";
 pub async fn run(db: &Database, environment: &Environment) -> Result<Report, Error> {
     let mut demo = Demo {
         transaction: crate::begin(db).await?,
-        now: db.now(),
+        now: with_microseconds(db.now()),
         report: Report::default(),
     };
     let written = demo.write(environment).await;
@@ -220,6 +220,15 @@ impl Demo {
             .created
             .push(("log", format!("info: {message}")));
         Ok(())
+    }
+}
+
+/// Returns a time that isn't a whole number of milliseconds: `SeaORM`'s connections would write it to
+/// SQLite with three digits, and it wouldn't be equal to the same time with six.
+fn with_microseconds(time: DateTime<Utc>) -> DateTime<Utc> {
+    match time.timestamp_subsec_micros() % 1000 {
+        0 => time + TimeDelta::microseconds(1),
+        _ => time,
     }
 }
 

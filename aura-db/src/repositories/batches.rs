@@ -1,4 +1,4 @@
-//! Deletes of any number of rows, in batches that commit by themselves.
+//! Changes and deletes of any number of rows, in batches that commit by themselves.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ const SHORT: Duration = Duration::from_millis(50);
 /// After a batch that took longer than this the next one is half as large: on SQLite no
 /// other write runs meanwhile.
 const LONG: Duration = Duration::from_millis(200);
-/// What one batch deletes.
+/// What one batch is about.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Batch {
     /// The most rows.
@@ -30,14 +30,14 @@ impl Batch {
     }
 }
 
-/// What a batch has deleted.
+/// What a batch has changed or deleted.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Deleted {
+pub(crate) struct Changed {
     count: u64,
     last: Option<i64>,
 }
 
-impl Deleted {
+impl Changed {
     /// This number of rows.
     pub(crate) fn rows(count: u64) -> Self {
         Self { count, last: None }
@@ -53,9 +53,9 @@ impl Deleted {
 }
 
 impl Context {
-    /// Deletes at most `limit` rows and returns their number. `delete` deletes those of one
-    /// batch, with a statement; each batch is an operation that commits by itself, so what
-    /// is deleted before a failure stays deleted, and the next call goes on. In a
+    /// Changes or deletes at most `limit` rows and returns their number. `change` does so with
+    /// those of one batch, with a statement; each batch is an operation that commits by
+    /// itself, so what is done before a failure stays done, and the next call goes on. In a
     /// transaction it is one statement, which is committed with the rest.
     ///
     /// A batch that runs into the statement timeout is tried again with a quarter of its
@@ -64,31 +64,31 @@ impl Context {
     ///
     /// # Errors
     ///
-    /// Those of `delete`.
+    /// Those of `change`.
     pub(crate) async fn in_batches<F, Fut>(
         &self,
         op: Op,
         limit: u64,
-        delete: F,
+        change: F,
     ) -> Result<u64, Error>
     where
         F: Fn(Self, Batch) -> Fut + Send + Sync,
-        Fut: Future<Output = Result<Deleted, Error>> + Send,
+        Fut: Future<Output = Result<Changed, Error>> + Send,
     {
-        let (delete, alone) = (&delete, !self.in_transaction());
+        let (change, alone) = (&change, !self.in_transaction());
         let mut size = if alone { FIRST } else { limit };
-        let (mut deleted, mut after) = (0, i64::MIN);
+        let (mut changed, mut after) = (0, i64::MIN);
         loop {
             let batch = Batch {
-                size: size.min(limit - deleted),
+                size: size.min(limit - changed),
                 after,
             };
             let started = Instant::now();
-            match self.write(op, |h| delete(h, batch)).await {
+            match self.write(op, |h| change(h, batch)).await {
                 Ok(done) => {
-                    deleted += done.count;
-                    if done.count < batch.size || deleted >= limit {
-                        return Ok(deleted);
+                    changed += done.count;
+                    if done.count < batch.size || changed >= limit {
+                        return Ok(changed);
                     }
                     after = done.last.unwrap_or(after);
                 }
@@ -107,8 +107,8 @@ impl Context {
                 target: "aura_db::progress",
                 table = op.table,
                 operation = op.name,
-                rows = deleted,
-                "deleting in batches"
+                rows = changed,
+                "in batches"
             );
         }
     }

@@ -97,11 +97,6 @@ impl<E: EntityTrait> ListFilter<E> {
         }
     }
 
-    /// Returns whether all rows are listed.
-    pub(super) fn is_empty(&self) -> bool {
-        self.rows.is_empty() && self.by_backend.is_none() && self.wrong.is_empty()
-    }
-
     /// Returns the condition of the rows.
     ///
     /// # Errors
@@ -307,27 +302,6 @@ macro_rules! deletes {
     };
 }
 pub(super) use deletes;
-
-/// The delete of a table whose rows belong to users.
-macro_rules! owned_deletes {
-    ($repository:ident of $table:ident: $id:ty, $delete:literal) => {
-        impl $repository {
-            #[doc = $delete]
-            ///
-            /// # Errors
-            ///
-            /// [`Error::NotFound`].
-            pub async fn delete(&self, id: $id) -> Result<(), Error> {
-                self.0
-                    .atomic(op("delete", Action::Delete), |h| async move {
-                        crate::repositories::owned::delete::<$table::Entity>(&h, id.0).await
-                    })
-                    .await
-            }
-        }
-    };
-}
-pub(super) use owned_deletes;
 
 /// The end of a soft-deleted row.
 macro_rules! purges {

@@ -6,13 +6,15 @@
 //! user's workflows is asked for its first row after the cursor, by the index that leads
 //! with it. Only the workflows whose first rows come first can have a row on the page, and
 //! each of these gives a page of ids at most. So a page of N rows reads one index entry for
-//! each workflow of the user, N × N more at most, and N rows.
+//! each workflow of the user, N × N more at most, and N rows. A filter is looked at on the
+//! way, so that rows which don't pass cost as much as others, and those of other users
+//! nothing.
 
 use aura_orm::page::{MAX_PAGE, PageRequest, PageStart};
 use aura_orm::repository::RepositoryEntity;
 use entity::UserId;
 use sea_orm::sea_query::{Expr, SimpleExpr};
-use sea_orm::{DbBackend, QueryFilter, Select};
+use sea_orm::{Condition, DbBackend, QueryFilter, Select};
 
 use super::filter::ListFilter;
 use crate::context::Context;
@@ -29,18 +31,14 @@ impl<E: RepositoryEntity> ListFilter<E> {
     }
 
     /// Selects what [`ListFilter::select`] does, for one page, and maybe no rows of others.
-    /// A user who reaches only own rows gets them from the index of each workflow when
-    /// nothing else is filtered, and not too many are skipped.
+    /// A user who reaches only own rows gets them from the index of each workflow, unless
+    /// too many are skipped.
     pub(super) fn select_page(&self, h: &Context, page: &PageRequest) -> Result<Select<E>, Error> {
         match (h.limited_to(), page.start(&self.order())) {
-            (Some(owner), Some(start)) if self.is_empty() && start.rows <= MAX_ROWS => {
+            (Some(owner), Some(start)) if start.rows <= MAX_ROWS => {
                 let (table, backend) = (E::default().table_name(), h.backend());
-                let PageStart {
-                    beyond,
-                    descending,
-                    rows,
-                } = start;
-                let found = on_page(table, backend, owner, beyond, descending, rows);
+                let filter = self.condition(backend)?;
+                let found = on_page(table, backend, owner, start, filter);
                 Ok(E::find().filter(found))
             }
             _ => self.select(h),
@@ -54,50 +52,57 @@ impl<E: RepositoryEntity> ListFilter<E> {
 const POSTGRES: &str = r#""{table}"."id" = ANY (ARRAY (
 WITH firsts AS MATERIALIZED (
     SELECT w.id AS workflow_id, (
-        SELECT l.id FROM {table} AS l WHERE l.workflow_id = w.id AND l.id {after} $1
-        ORDER BY l.id {order} LIMIT 1) AS id
+        SELECT {table}.id FROM {table}
+        WHERE {table}.workflow_id = w.id AND {table}.id {after} $1 AND ($3)
+        ORDER BY {table}.id {order} LIMIT 1) AS id
     FROM workflows AS w WHERE w.owner_id = $2
 ), heads AS MATERIALIZED (
     SELECT workflow_id FROM firsts WHERE id IS NOT NULL ORDER BY id {order} LIMIT {rows}
 )
 SELECT found.id FROM heads CROSS JOIN LATERAL (
-    SELECT e.id FROM {table} AS e
-    WHERE (e.workflow_id, e.id) {after} (heads.workflow_id, $3)
-        AND e.workflow_id {until} heads.workflow_id
-    ORDER BY e.workflow_id {order}, e.id {order} LIMIT {rows}) AS found
+    SELECT {table}.id FROM {table}
+    WHERE ({table}.workflow_id, {table}.id) {after} (heads.workflow_id, $1)
+        AND {table}.workflow_id {until} heads.workflow_id AND ($3)
+    ORDER BY {table}.workflow_id {order}, {table}.id {order} LIMIT {rows}) AS found
 ORDER BY found.id {order} LIMIT {rows}))"#;
 
 const SQLITE: &str = r#""{table}"."id" IN (
 WITH firsts AS MATERIALIZED (
     SELECT w.id AS workflow_id, (
-        SELECT l.id FROM {table} AS l WHERE l.workflow_id = w.id AND l.id {after} ?
-        ORDER BY l.id {order} LIMIT 1) AS id
+        SELECT {table}.id FROM {table}
+        WHERE {table}.workflow_id = w.id AND {table}.id {after} ? AND (?)
+        ORDER BY {table}.id {order} LIMIT 1) AS id
     FROM workflows AS w WHERE w.owner_id = ?
 ), heads AS MATERIALIZED (
     SELECT workflow_id FROM firsts WHERE id IS NOT NULL ORDER BY id {order} LIMIT {rows}
 )
 SELECT found.id FROM heads CROSS JOIN {table} AS found ON found.id IN (
-    SELECT e.id FROM {table} AS e WHERE e.workflow_id = heads.workflow_id AND e.id {after} ?
-    ORDER BY e.id {order} LIMIT {rows})
+    SELECT {table}.id FROM {table}
+    WHERE {table}.workflow_id = heads.workflow_id AND {table}.id {after} ? AND (?)
+    ORDER BY {table}.id {order} LIMIT {rows})
 ORDER BY found.id {order} LIMIT {rows})"#;
 
-/// Returns the condition of the first `rows` of this owner's after the cursor.
+/// Returns the condition of the rows of a page, of those of this owner that pass a filter.
 pub(super) fn on_page(
     table: &str,
     backend: DbBackend,
     owner: UserId,
-    cursor: i64,
-    descending: bool,
-    rows: u64,
+    start: PageStart,
+    filter: Condition,
 ) -> SimpleExpr {
-    let sql = match backend {
-        DbBackend::Postgres => POSTGRES,
-        _ => SQLITE,
-    };
+    let PageStart {
+        beyond,
+        descending,
+        rows,
+    } = start;
     let (after, until, order) = if descending {
         ("<", ">=", "DESC")
     } else {
         (">", "<=", "ASC")
+    };
+    let sql = match backend {
+        DbBackend::Postgres => POSTGRES,
+        _ => SQLITE,
     };
     let sql = sql
         .replace("{table}", table)
@@ -105,5 +110,16 @@ pub(super) fn on_page(
         .replace("{until}", until)
         .replace("{order}", order)
         .replace("{rows}", &rows.to_string());
-    Expr::cust_with_values(sql, [cursor, owner.0, cursor])
+    let filter = if filter.is_empty() {
+        Expr::cust("TRUE")
+    } else {
+        filter.into()
+    };
+    let (beyond, owner) = (Expr::val(beyond), Expr::val(owner.0));
+    let values = match backend {
+        DbBackend::Postgres => vec![beyond, owner, filter],
+        // There they have no numbers.
+        _ => vec![beyond.clone(), filter.clone(), owner, beyond, filter],
+    };
+    Expr::cust_with_exprs(sql, values)
 }

@@ -18,6 +18,7 @@ mod execution_stats;
 mod executions;
 mod executions_access;
 mod executions_races;
+mod executions_suspended;
 mod extremes;
 mod given_up;
 mod injection;

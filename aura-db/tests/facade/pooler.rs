@@ -69,14 +69,13 @@ impl Pooler {
                 .expect("PgBouncer (see scripts/with-postgres)")
         };
         let mut child = start(&mut command);
-        // It refuses to run as root.
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        if child.try_wait().expect("its state").is_some() {
-            child = start(command.args(["-u", "postgres"]));
-        }
-        for _ in 0..100 {
-            if TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok() {
-                break;
+        let mut is_first = true;
+        while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
+            // It refuses to run as root.
+            if let Some(status) = child.try_wait().expect("its state") {
+                assert!(is_first, "PgBouncer ended: {status}");
+                is_first = false;
+                child = start(command.args(["-u", "postgres"]));
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }

@@ -123,19 +123,23 @@ impl Logical for WorkflowVersionSummary {
     }
 }
 
-macro_rules! executions {
-    ($($row:ty),+) => {
-        $(impl Logical for $row {
-            fn logical(mut self, ids: &Ids) -> Self {
-                self.id = ids.handle(self.id);
-                self.workflow_id = ids.handle(self.workflow_id);
-                self
-            }
-        })+
-    };
+impl Logical for ExecutionSummary {
+    fn logical(mut self, ids: &Ids) -> Self {
+        self.id = ids.handle(self.id);
+        self.workflow_id = ids.handle(self.workflow_id);
+        self
+    }
 }
 
-executions!(Execution, ExecutionSummary);
+impl Logical for Execution {
+    fn logical(mut self, ids: &Ids) -> Self {
+        self.id = ids.handle(self.id);
+        self.workflow_id = ids.handle(self.workflow_id);
+        // A mark for speed, which may come late.
+        self.is_suspended = false;
+        self
+    }
+}
 
 impl Logical for Log {
     fn logical(mut self, ids: &Ids) -> Self {

@@ -3,6 +3,7 @@
 //! Every statement is run here: reads on a reader, writes on the writer, both on the
 //! connection of a transaction inside one. Every failure becomes an [`Error`] here.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use sea_orm::sea_query::{
@@ -361,7 +362,11 @@ impl<X: From<Error> + Send + 'static> Executor<X> {
     /// # Errors
     ///
     /// As [`Executor::fetch_all`].
-    pub async fn sql(&self, sql: &'static str, values: Vec<Value>) -> Result<u64, X> {
+    pub async fn sql(
+        &self,
+        sql: impl Into<Cow<'static, str>> + Send,
+        values: Vec<Value>,
+    ) -> Result<u64, X> {
         self.execute(Statement::new(StatementKind::BulkWrite, sql, values))
             .await
     }

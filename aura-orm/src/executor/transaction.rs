@@ -11,6 +11,7 @@
 //! * A handle is valid until its transaction ends, in whatever task it is.
 
 use std::fmt;
+use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -301,6 +302,13 @@ impl fmt::Debug for State {
     }
 }
 
+/// The closure of a transaction, as what runs it sees it: its result is kept elsewhere, and it
+/// says whether that is `Ok`. So a transaction is compiled once and not for each closure; and
+/// boxed, transactions inside each other need no deep stack.
+type Work<'a, X> = dyn Fn(Executor<X>) -> Working<'a> + Send + Sync + 'a;
+
+type Working<'a> = Pin<Box<dyn Future<Output = bool> + Send + 'a>>;
+
 impl<X: From<Error> + Send + 'static> Executor<X> {
     /// Runs a closure in a transaction that may write, and commits it when the closure
     /// returns `Ok`; inside of a transaction, in a savepoint. It runs again after a
@@ -329,54 +337,70 @@ impl<X: From<Error> + Send + 'static> Executor<X> {
         E: From<X> + Send,
         T: Send,
     {
-        if let Some(scope) = &self.scope {
-            return self.nested(scope, run).await;
+        let (run, kept) = (&run, &Mutex::new(None));
+        let work = move |executor: Self| -> Working<'_> {
+            let running = run(executor);
+            Box::pin(async move {
+                let result = running.await;
+                let is_ok = result.is_ok();
+                *kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+                is_ok
+            })
+        };
+        let ended = match &self.scope {
+            Some(scope) => self.nested(scope, &work).await,
+            None => self.attempt(begin, &work).await,
+        };
+        let result = kept.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match (ended, result) {
+            (Ok(()), Some(result)) => result,
+            (Err(error), _) => Err(error.into()),
+            (Ok(()), None) => Err(X::from(Error::Aborted).into()),
         }
+    }
+
+    /// Runs the work of a transaction until it is committed or rolled back for good. `Ok` says
+    /// that its own result stands, whatever that is.
+    async fn attempt(&self, begin: Begin, work: &Work<'_, X>) -> Result<(), X> {
         let stats = &self.shared.stats;
         let started = Instant::now();
         let patience = self.shared.config.pool.connection_timeout;
         for attempt in 1.. {
-            let open = self.begin(begin, attempt > 1).await.map_err(X::from)?;
+            let open = self.begin(begin, attempt > 1).await?;
             let mut undo = UndoOnDrop(Some(open.clone()));
-            // Boxed, so that transactions inside each other need no deep stack.
-            let running = Box::pin(run(self.within(TransactionScope::of(&open))));
-            let result = match &open.owner {
+            let running = work(self.within(TransactionScope::of(&open)));
+            let is_ok = match &open.owner {
                 Some(owner) => owner.run(running).await,
                 None => running.await,
             };
-            let ended = open.end(result.is_ok()).await;
+            let ended = open.end(is_ok).await;
             undo.0 = None;
             let failed = open.state().failed;
             let collided = failed.is_some_and(|failure| failure.collided);
-            let (result, collided) = match (result, ended) {
-                (Ok(value), Ok(())) => {
+            let (result, collided) = match (is_ok, ended) {
+                (true, Ok(())) => {
                     self.note_commit(&open);
-                    return Ok(value);
+                    return Ok(());
                 }
-                (Ok(_), Err(error)) => {
+                (true, Err(error)) => {
                     let collided = collided || error.is_serialization_failure();
-                    (X::from(error).into(), collided)
+                    (Err(error.into()), collided)
                 }
-                (Err(error), _) => (error, collided),
+                (false, _) => (Ok(()), collided),
             };
             stats.rollbacks.fetch_add(1, Ordering::Relaxed);
             let enough = attempt >= ATTEMPTS && started.elapsed() >= patience;
             if !collided || enough {
-                return Err(result);
+                return result;
             }
             stats.retries.fetch_add(1, Ordering::Relaxed);
             tokio::time::sleep(pause(attempt)).await;
         }
-        Err(X::from(Error::Aborted).into())
+        Err(Error::Aborted.into())
     }
 
-    async fn nested<T, E, F, Fut>(&self, scope: &TransactionScope, run: F) -> Result<T, E>
-    where
-        F: Fn(Self) -> Fut + Send + Sync,
-        Fut: Future<Output = Result<T, E>> + Send,
-        E: From<X> + Send,
-        T: Send,
-    {
+    /// Runs work in a savepoint. `Ok` says that its own result stands.
+    async fn nested(&self, scope: &TransactionScope, work: &Work<'_, X>) -> Result<(), X> {
         let open = &*scope.open;
         self.savepoint(scope, "SAVEPOINT aura_nested").await?;
         let level = {
@@ -395,14 +419,18 @@ impl<X: From<Error> + Send + 'static> Executor<X> {
             open: scope.open.clone(),
             level,
         };
-        let result = Box::pin(run(self.within(inner))).await;
+        let is_ok = work(self.within(inner)).await;
         let failed = open.state().failed;
-        let keep = result.is_ok() && failed.is_none();
+        let keep = is_ok && failed.is_none();
         if !keep {
             // A savepoint can't undo a serialization failure.
             if failed.is_some_and(|failure| failure.collided) {
                 guard.close();
-                return result.and(Err(X::from(Error::Aborted).into()));
+                return if is_ok {
+                    Err(Error::Aborted.into())
+                } else {
+                    Ok(())
+                };
             }
             open.state().failed = None;
         }
@@ -413,10 +441,10 @@ impl<X: From<Error> + Send + 'static> Executor<X> {
         }
         self.savepoint(scope, "RELEASE SAVEPOINT aura_nested")
             .await?;
-        match result {
-            Ok(_) if !keep => Err(X::from(Error::Aborted).into()),
-            result => result,
+        if is_ok && !keep {
+            return Err(Error::Aborted.into());
         }
+        Ok(())
     }
 
     async fn savepoint(&self, scope: &TransactionScope, sql: &'static str) -> Result<(), X> {

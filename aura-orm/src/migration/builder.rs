@@ -55,7 +55,7 @@ impl RunnerBuilder {
         Self {
             settings,
             lock_limit: LockLimit {
-                timeout: Duration::from_secs(5),
+                timeout: Duration::from_secs(2),
                 attempts: None,
             },
         }
@@ -126,9 +126,11 @@ impl RunnerBuilder {
 
     /// Sets how long a statement waits for a table lock on PostgreSQL. Other statements on
     /// the table queue behind it meanwhile, so after this time the run is rolled back, lets
-    /// them pass, and is tried again a second later. Default: 5 s.
+    /// them pass, and is tried again after a pause: a second, then twice as long each time,
+    /// up to 30 s. Default: 2 s.
     ///
-    /// Steps outside of a transaction have no limit, because nothing queues behind them.
+    /// Outside of a transaction the limit is for each statement. `CREATE INDEX CONCURRENTLY`
+    /// and its like have none, because nothing queues behind them.
     pub fn lock_timeout(mut self, limit: Duration) -> Self {
         self.lock_limit.timeout = limit;
         self
@@ -179,6 +181,12 @@ impl Settings {
             if !step.transactional() && step.data().is_some() {
                 return invalid(format!(
                     "{} has Rust code, which needs a transaction, and is marked as not transactional",
+                    step.name()
+                ));
+            }
+            if step.transactional() && step.batches().is_some() {
+                return invalid(format!(
+                    "{} changes rows in batches, each in a transaction of its own, and isn't marked as not transactional",
                     step.name()
                 ));
             }

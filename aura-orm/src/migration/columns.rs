@@ -3,9 +3,9 @@
 //!
 //! * Every integer is a bigint: SQLite's `integer` reads as `i64`.
 //! * Text sorts by code point on both: `COLLATE "C"` and SQLite's BINARY.
-//! * Time is UTC; on SQLite RFC 3339 text with `T` and `+00:00`, which sorts
-//!   correctly with 0, 3 or 6 digits of fraction (`CURRENT_TIMESTAMP` writes
-//!   another shape, and the two don't compare).
+//! * Time is UTC; on SQLite RFC 3339 text with `T`, six digits of fraction and `+00:00`.
+//!   It sorts correctly with fewer digits too, but isn't equal to the same moment
+//!   (`CURRENT_TIMESTAMP` writes another shape, and the two don't compare).
 //! * Foreign keys stand in `CREATE TABLE`, because SQLite can't add them later.
 
 use sea_orm::DbBackend;
@@ -153,7 +153,7 @@ impl Columns {
     /// Returns the time of a statement.
     pub(super) fn now(self) -> Expr {
         Expr::cust(if self.sqlite() {
-            "strftime('%Y-%m-%dT%H:%M:%f+00:00', 'now')"
+            "strftime('%Y-%m-%dT%H:%M:%f000+00:00', 'now')"
         } else {
             "CURRENT_TIMESTAMP"
         })

@@ -49,6 +49,13 @@ pub enum Event<'a> {
         /// The index.
         name: &'a str,
     },
+    /// A batch of rows was changed, and committed.
+    Batch {
+        /// The step.
+        name: &'a str,
+        /// How many batches there were so far.
+        number: u64,
+    },
     /// A step was done; it counts when the run ends well.
     Done(&'a Done),
 }
@@ -78,6 +85,13 @@ pub enum Plan {
     /// Drop every table that the steps make, even when `down` would fail, and
     /// apply all steps.
     Fresh,
+}
+
+impl Plan {
+    /// Whether it drops all tables.
+    pub(super) fn is_from_scratch(self) -> bool {
+        matches!(self, Self::Reset | Self::Refresh | Self::Fresh)
+    }
 }
 
 /// Rows that a plan would delete.
@@ -112,6 +126,9 @@ pub fn log(event: Event<'_>) {
         }
         Event::InvalidIndex { name } => {
             tracing::warn!(target: "aura_orm::migration", "dropping {name}, which a killed build left invalid");
+        }
+        Event::Batch { name, number } => {
+            tracing::debug!(target: "aura_orm::migration", name, number, "a batch of rows was changed");
         }
         Event::Done(Done {
             name,

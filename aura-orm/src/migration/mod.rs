@@ -71,6 +71,7 @@ mod runner;
 mod segment;
 mod state;
 mod step;
+mod times;
 
 pub use async_trait::async_trait;
 pub use sea_orm::{DatabaseTransaction, DbBackend};
@@ -86,6 +87,7 @@ pub use repair::Resolution;
 pub use runner::{QueryNames, Runner};
 pub use state::State;
 pub use step::{
-    CreateTable, DataMigration, Migration, SeaOrmMigration, StepError, create_index,
-    create_index_concurrently, create_table, drop_index, drop_index_concurrently,
+    BatchMigration, CreateTable, DataMigration, Migration, SeaOrmMigration, StepError,
+    create_index, create_index_concurrently, create_table, drop_index, drop_index_concurrently,
 };
+pub use times::MicrosecondTimes;

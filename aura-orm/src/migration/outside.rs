@@ -5,7 +5,6 @@ use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, Statement};
 use super::Event;
 use super::error::{Context, Error};
 use super::segment::Step;
-use super::step::statements;
 
 /// Returns the process id of a connection's session.
 pub(super) async fn process<C: ConnectionTrait>(connection: &C) -> Result<i32, Error> {
@@ -19,10 +18,16 @@ pub(super) async fn process<C: ConnectionTrait>(connection: &C) -> Result<i32, E
         .context(CONTEXT)
 }
 
-/// Runs the statements of a step, each by itself.
-pub(super) async fn execute(connection: &DatabaseConnection, step: Step<'_>) -> Result<(), Error> {
-    for statement in statements(step.migration, step.direction, DbBackend::Postgres) {
-        let done = connection.execute_unprepared(&statement).await;
+/// Runs a statement of a step, which waits no longer than this for a lock; 0 is without end.
+pub(super) async fn execute(
+    connection: &DatabaseConnection,
+    step: Step<'_>,
+    statement: &str,
+    lock_limit_millis: u128,
+) -> Result<(), Error> {
+    let limit = format!("SET lock_timeout = {lock_limit_millis}");
+    for sql in [&limit, statement] {
+        let done = connection.execute_unprepared(sql).await;
         done.map_err(|source| Error::StepOutside {
             name: step.migration.name().to_owned(),
             source,
@@ -47,7 +52,7 @@ pub(super) async fn drop_invalid_indexes(
         .query_all_raw(Statement::from_string(DbBackend::Postgres, sql))
         .await
         .context(CONTEXT)?;
-    let statements = statements(step.migration, step.direction, DbBackend::Postgres);
+    let statements = step.statements();
     for row in rows {
         let name: String = row.try_get("", "name").context(CONTEXT)?;
         if !statements.iter().any(|sql| builds(sql, &name)) {

@@ -19,8 +19,12 @@ use super::references::refuse_referenced;
 use super::segment::{Segment, Step};
 use super::{Done, Event, Loss, Plan, Runner, State, lock, log};
 
-/// How long other statements have to pass before a run is tried again.
+/// How long other statements have to pass before a run is tried again, at first; each time
+/// twice as long, because what takes long takes longer, and all wait during a try.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// The longest pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 impl Runner {
     /// Applies the pending steps. The log names each, and what it waits for.
@@ -190,7 +194,7 @@ impl<'a, F: FnMut(Event<'_>) + Send> Run<'a, F> {
 
     /// Waits before the next attempt, unless the error is another one than a lock that
     /// wasn't granted, or there were enough.
-    async fn pause(&mut self, error: Error, attempt: &mut u32) -> Result<(), Error> {
+    pub(super) async fn pause(&mut self, error: Error, attempt: &mut u32) -> Result<(), Error> {
         if !error.is_lock_timeout() {
             return Err(error);
         }
@@ -203,12 +207,14 @@ impl<'a, F: FnMut(Event<'_>) + Send> Run<'a, F> {
                 source: Box::new(error),
             });
         }
+        let pause = PAUSE.saturating_mul(1 << (*attempt - 1).min(5));
+        let pause = pause.min(LONGEST_PAUSE);
         (self.on_event)(Event::Retrying {
             attempt: *attempt,
-            pause: PAUSE,
+            pause,
         });
-        *attempt += 1;
-        tokio::time::sleep(PAUSE).await;
+        *attempt = attempt.saturating_add(1);
+        tokio::time::sleep(pause).await;
         Ok(())
     }
 
@@ -271,11 +277,8 @@ impl<'a, F: FnMut(Event<'_>) + Send> Run<'a, F> {
             self.set_lock_limit(transaction).await?;
             self.refuse_more(transaction, confirmed, &destroyed).await?;
         }
-        steps.extend(own.into_iter().map(|(migration, direction)| Step {
-            runner,
-            migration,
-            direction,
-        }));
+        let new = applied.is_empty() || plan.is_from_scratch();
+        steps.extend(own.into_iter().map(|step| Step::new(runner, step, new)));
         Ok(Some(steps))
     }
 
@@ -286,7 +289,7 @@ impl<'a, F: FnMut(Event<'_>) + Send> Run<'a, F> {
             ..Segment::default()
         }];
         for step in steps {
-            let outside = !step.migration.transactional();
+            let outside = step.outside;
             match segments.last_mut() {
                 Some(last) if !last.outside && !outside => last.steps.push(step),
                 _ => segments.push(Segment {
@@ -309,6 +312,11 @@ impl<'a, F: FnMut(Event<'_>) + Send> Run<'a, F> {
 
     /// Runs a segment behind the first one.
     async fn later(&mut self, segment: &Segment<'a>) -> Result<Vec<Done>, Error> {
+        if segment.outside {
+            for step in &segment.steps {
+                self.batches(*step).await?;
+            }
+        }
         if segment.outside && self.is_postgres() {
             let mut done = Vec::new();
             for step in &segment.steps {
@@ -345,11 +353,8 @@ impl Runner {
                 State::Empty | State::Behind { .. } => {
                     let applied = runner.applied_names(transaction).await?;
                     let pending = runner.planned(Plan::Up(None), &applied);
-                    steps.extend(pending.into_iter().map(|(migration, direction)| Step {
-                        runner,
-                        migration,
-                        direction,
-                    }));
+                    let new = applied.is_empty();
+                    steps.extend(pending.into_iter().map(|step| Step::new(runner, step, new)));
                 }
                 state => return Err(runner.refuse(state)),
             }
@@ -359,7 +364,7 @@ impl Runner {
 }
 
 /// Ends a transaction as its work ended.
-async fn finish<T>(
+pub(super) async fn finish<T>(
     runner: &Runner,
     transaction: DatabaseTransaction,
     result: Result<T, Error>,

@@ -2,12 +2,12 @@
 
 use std::time::Instant;
 
-use sea_orm::{ConnectionTrait, DatabaseTransaction};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend};
 
 use super::error::{Context, Error};
 use super::history::{self, tables};
 use super::references::{dangling, refuse_dangling};
-use super::run::Run;
+use super::run::{Run, finish};
 use super::{Direction, Done, Event, Loss, Migration, Runner, lock, outside, step};
 
 /// A step, and whose it is.
@@ -16,6 +16,8 @@ pub(super) struct Step<'a> {
     pub(super) runner: &'a Runner,
     pub(super) migration: &'a dyn Migration,
     pub(super) direction: Direction,
+    /// Outside of the run's transaction.
+    pub(super) outside: bool,
 }
 
 /// Steps that are run together: those of one transaction, or one that has none.
@@ -70,7 +72,7 @@ impl<'a, F: FnMut(Event<'_>) + Send> Run<'a, F> {
         if !self.is_postgres() {
             return Ok(None);
         }
-        let limit = self.runner.lock_limit.timeout.as_millis().max(1);
+        let limit = self.lock_limit_millis();
         let sql = format!("SET LOCAL lock_timeout = {limit}");
         let set = transaction.execute_unprepared(&sql).await;
         set.context("limiting the wait for locks")?;
@@ -121,12 +123,73 @@ impl<'a, F: FnMut(Event<'_>) + Send> Run<'a, F> {
         let started = Instant::now();
         outside::drop_invalid_indexes(self.connection, step, &mut self.on_event).await?;
         let pid = outside::process(self.connection).await?;
-        let work = outside::execute(self.connection, step);
-        self.watch.run(Some(pid), work, &mut self.on_event).await?;
+        for statement in step.statements() {
+            self.statement_outside(step, &statement, pid).await?;
+        }
         step.note(self.connection).await?;
         let done = step.done(started);
         (self.on_event)(Event::Done(&done));
         Ok(Some(done))
+    }
+
+    /// Changes the rows of a step, each batch in a transaction of its own.
+    pub(super) async fn batches(&mut self, step: Step<'a>) -> Result<(), Error> {
+        let (Some(rows), Direction::Up) = (step.migration.batches(), step.direction) else {
+            return Ok(());
+        };
+        if !step.is_due(self.connection).await? {
+            return Ok(());
+        }
+        let (mut number, mut after, mut attempt) = (0, None, 1);
+        loop {
+            let transaction = lock::begin(self.connection, &mut self.on_event).await?;
+            let pid = self.set_lock_limit(&transaction).await?;
+            let work = rows.batch(&transaction, after.clone());
+            let changed = self.watch.run(pid, work, &mut self.on_event).await;
+            let changed = changed.map_err(|source| Error::LaterStep {
+                name: step.migration.name().to_owned(),
+                source,
+            });
+            match finish(self.runner, transaction, changed).await {
+                Ok(None) => return Ok(()),
+                Ok(next) => {
+                    (after, attempt, number) = (next, 1, number + 1);
+                    (self.on_event)(Event::Batch {
+                        name: step.migration.name(),
+                        number,
+                    });
+                }
+                Err(error) => self.pause(error, &mut attempt).await?,
+            }
+        }
+    }
+
+    /// Runs a statement outside of a transaction. Nothing queues behind one that works
+    /// concurrently. Another one has the limit for locks, and is tried again.
+    async fn statement_outside(
+        &mut self,
+        step: Step<'a>,
+        statement: &str,
+        pid: i32,
+    ) -> Result<(), Error> {
+        let is_concurrent = step::is_concurrent(statement);
+        let mut attempt = 1;
+        loop {
+            let limit = if is_concurrent {
+                0
+            } else {
+                self.lock_limit_millis()
+            };
+            let work = outside::execute(self.connection, step, statement, limit);
+            match self.watch.run(Some(pid), work, &mut self.on_event).await {
+                Err(error) if !is_concurrent => self.pause(error, &mut attempt).await?,
+                done => return done,
+            }
+        }
+    }
+
+    fn lock_limit_millis(&self) -> u128 {
+        self.runner.lock_limit.timeout.as_millis().max(1)
     }
 
     /// Counts again, with the tables locked.
@@ -165,7 +228,26 @@ impl<'a, F: FnMut(Event<'_>) + Send> Run<'a, F> {
     }
 }
 
-impl Step<'_> {
+impl<'a> Step<'a> {
+    /// Returns a step of a run. `new` says that its tables are made in this run.
+    pub(super) fn new(
+        runner: &'a Runner,
+        (migration, direction): (&'a dyn Migration, Direction),
+        new: bool,
+    ) -> Self {
+        Self {
+            runner,
+            migration,
+            direction,
+            outside: step::runs_outside(migration, direction, new),
+        }
+    }
+
+    /// Returns its statements on PostgreSQL.
+    pub(super) fn statements(&self) -> Vec<String> {
+        step::statements(self.migration, self.direction, DbBackend::Postgres)
+    }
+
     /// Whether the history says that it is still to be run.
     async fn is_due<C: ConnectionTrait>(&self, connection: &C) -> Result<bool, Error> {
         let applied = self.runner.applied_names(connection).await?;

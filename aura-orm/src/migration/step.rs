@@ -1,6 +1,7 @@
 //! A step as data: the statements that it runs, for each backend. `up` executes the list
 //! that `--dry-run` prints.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -55,6 +56,14 @@ pub trait Migration: Send + Sync {
         None
     }
 
+    /// Returns the part that changes the rows of a table in batches, however many there are:
+    /// `Some(self)`. It runs before the statements of `up`, so that they can rely on it, and
+    /// only in a step that isn't [transactional](Migration::transactional); [`Migration::down`]
+    /// leaves the rows alone.
+    fn batches(&self) -> Option<&dyn BatchMigration> {
+        None
+    }
+
     /// Whether it runs inside the transaction of the run. Return `false` for what
     /// PostgreSQL refuses there, such as `CREATE INDEX CONCURRENTLY`: the steps before are
     /// committed first, and those after it have a transaction of their own.
@@ -63,6 +72,10 @@ pub trait Migration: Send + Sync {
     /// statements again: write them with `IF NOT EXISTS` ([`create_index_concurrently`]).
     /// An index that a build left invalid is dropped first. On SQLite the step has a
     /// transaction of its own.
+    ///
+    /// Where the tables are new, because the history is empty or the run drops them first,
+    /// a step that only creates and drops indexes is in the transaction all the same,
+    /// without `CONCURRENTLY`.
     fn transactional(&self) -> bool {
         true
     }
@@ -130,6 +143,43 @@ pub trait DataMigration: Send + Sync {
     }
 }
 
+/// Rows that are changed in batches, each in a transaction of its own, while others read and
+/// write the table.
+///
+/// ```
+/// # use aura_orm::migration::{BatchMigration, DatabaseTransaction, StepError, async_trait};
+/// # use sea_orm::ConnectionTrait;
+/// struct LowerCaseNames;
+///
+/// #[async_trait]
+/// impl BatchMigration for LowerCaseNames {
+///     async fn batch(
+///         &self,
+///         transaction: &DatabaseTransaction,
+///         _after: Option<String>,
+///     ) -> Result<Option<String>, StepError> {
+///         let sql = "UPDATE notes SET name = lower(name) WHERE id IN \
+///             (SELECT id FROM notes WHERE name <> lower(name) LIMIT 1000)";
+///         let changed = transaction.execute_unprepared(sql).await?.rows_affected();
+///         Ok((changed > 0).then(String::new))
+///     }
+/// }
+/// ```
+#[async_trait]
+pub trait BatchMigration: Send + Sync {
+    /// Changes the next rows, some thousands, and returns where they end, in words of its
+    /// own, for the next call; `None` when none is left. `after` is what the last call
+    /// returned, `None` at first.
+    ///
+    /// A run that was killed begins again, so rows that are changed already must stay as they
+    /// are.
+    async fn batch(
+        &self,
+        transaction: &DatabaseTransaction,
+        after: Option<String>,
+    ) -> Result<Option<String>, StepError>;
+}
+
 /// Returns the statements of a step in this direction.
 pub(super) fn statements(
     step: &dyn Migration,
@@ -142,6 +192,37 @@ pub(super) fn statements(
     }
 }
 
+/// Whether a step runs outside of the run's transaction. Where the tables are `new` an index
+/// is built at once, and keeps no writer waiting; and there are no rows to change.
+pub(super) fn runs_outside(step: &dyn Migration, direction: Direction, new: bool) -> bool {
+    let statements = statements(step, direction, DbBackend::Postgres);
+    let is_for_new = new && statements.iter().all(|sql| is_concurrent(sql));
+    !(step.transactional() || is_for_new)
+}
+
+/// Whether a statement creates or drops an index concurrently.
+pub(super) fn is_concurrent(sql: &str) -> bool {
+    let words = sql.split_whitespace().take(4);
+    let words: Vec<_> = words.map(str::to_ascii_uppercase).collect();
+    let words: Vec<_> = words.iter().map(String::as_str).collect();
+    matches!(
+        words[..],
+        ["CREATE" | "DROP", "INDEX", "CONCURRENTLY", ..]
+            | ["CREATE", "UNIQUE", "INDEX", "CONCURRENTLY"]
+    )
+}
+
+/// Returns the statement for the inside of a transaction, where nothing is concurrent.
+pub(super) fn for_transaction(sql: &str) -> Cow<'_, str> {
+    const WORD: &str = "CONCURRENTLY ";
+    match sql.to_ascii_uppercase().find(WORD) {
+        Some(start) if is_concurrent(sql) => {
+            Cow::Owned(format!("{}{}", &sql[..start], &sql[start + WORD.len()..]))
+        }
+        _ => Cow::Borrowed(sql),
+    }
+}
+
 /// Runs a step inside a transaction.
 pub(super) async fn execute(
     step: &dyn Migration,
@@ -151,8 +232,15 @@ pub(super) async fn execute(
     if let (Direction::Down, Some(data)) = (direction, step.data()) {
         data.down(transaction).await?;
     }
+    if let (Direction::Up, Some(batches)) = (direction, step.batches()) {
+        let mut after = None;
+        while let Some(next) = batches.batch(transaction, after).await? {
+            after = Some(next);
+        }
+    }
     let backend = transaction.get_database_backend();
     for statement in statements(step, direction, backend) {
+        let statement = for_transaction(&statement);
         transaction.execute_unprepared(&statement).await?;
     }
     if let (Direction::Up, Some(data)) = (direction, step.data()) {
@@ -196,17 +284,33 @@ impl SeaOrmMigration {
         if self.0.transactional() {
             let transaction = connection.begin().await?;
             let done = execute(&*self.0, direction, &transaction).await;
-            done.map_err(|error| match error.downcast::<DbErr>() {
-                Ok(error) => *error,
-                Err(error) => DbErr::Custom(error.to_string()),
-            })?;
+            done.map_err(db_error)?;
             return transaction.commit().await;
+        }
+        if let (Direction::Up, Some(batches)) = (direction, self.0.batches()) {
+            let mut after = None;
+            loop {
+                let transaction = connection.begin().await?;
+                let next = batches.batch(&transaction, after).await;
+                after = next.map_err(db_error)?;
+                transaction.commit().await?;
+                if after.is_none() {
+                    break;
+                }
+            }
         }
         let backend = manager.get_database_backend();
         for statement in statements(&*self.0, direction, backend) {
             connection.execute_unprepared(&statement).await?;
         }
         Ok(())
+    }
+}
+
+fn db_error(error: StepError) -> DbErr {
+    match error.downcast::<DbErr>() {
+        Ok(error) => *error,
+        Err(error) => DbErr::Custom(error.to_string()),
     }
 }
 

@@ -118,9 +118,12 @@ pub fn time_as_text(value: &Value) -> Option<String> {
     match value {
         Value::ChronoDateTime(time) => time.map(|time| time.format("%F %T%.6f").to_string()),
         Value::ChronoDateTimeUtc(time) => time.map(|time| time.to_rfc3339_opts(SIX, false)),
-        Value::ChronoDateTimeLocal(time) => time.map(|time| time.to_rfc3339_opts(SIX, false)),
+        // In UTC, as PostgreSQL keeps them: text of another offset isn't in the order of time.
+        Value::ChronoDateTimeLocal(time) => {
+            time.map(|time| time.to_utc().to_rfc3339_opts(SIX, false))
+        }
         Value::ChronoDateTimeWithTimeZone(time) => {
-            time.map(|time| time.to_rfc3339_opts(SIX, false))
+            time.map(|time| time.to_utc().to_rfc3339_opts(SIX, false))
         }
         #[cfg(feature = "with-time")]
         Value::TimeTime(_)

@@ -25,6 +25,7 @@ pub struct Model {
     pub data: Option<Document>,
     #[sea_orm(save_as = "json_text")]
     pub error: Option<Document>,
+    pub is_suspended: bool,
     #[sea_orm(has_many)]
     pub logs: HasMany<super::logs::Entity>,
     #[sea_orm(

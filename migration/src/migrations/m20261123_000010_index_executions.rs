@@ -2,7 +2,7 @@
 //! is found as fast in a long table as in a short one.
 
 use aura_orm::migration::columns::Columns;
-use aura_orm::migration::{Migration, create_index, drop_index};
+use aura_orm::migration::{Migration, create_index_concurrently, drop_index_concurrently};
 use sea_orm::DbBackend;
 use sea_orm::sea_query::IndexCreateStatement;
 
@@ -17,8 +17,8 @@ impl Migration for IndexExecutions {
         let indexes = indexes(Columns::of(backend));
         // One that was built by hand is no obstacle; `check` compares it.
         let statements = indexes
-            .into_iter()
-            .map(|mut index| create_index(backend, index.if_not_exists()));
+            .iter()
+            .map(|index| create_index_concurrently(backend, index));
         statements.collect()
     }
 
@@ -28,7 +28,14 @@ impl Migration for IndexExecutions {
             .iter()
             .rev()
             .filter_map(|index| index.get_index_spec().get_name());
-        names.map(drop_index).collect()
+        names
+            .map(|name| drop_index_concurrently(backend, name))
+            .collect()
+    }
+
+    /// Work goes on while they are built.
+    fn transactional(&self) -> bool {
+        false
     }
 }
 

@@ -4,10 +4,12 @@
 //! appended with half the writes, and what is old is found without a look at
 //! each workflow.
 
+use aura_orm::migration::Migration;
 use aura_orm::migration::columns::Columns;
-use aura_orm::migration::{Migration, create_index, drop_index};
 use sea_orm::DbBackend;
 use sea_orm::sea_query::IndexCreateStatement;
+
+use super::exchange_indexes;
 
 pub(super) struct IndexLogs;
 
@@ -17,11 +19,18 @@ impl Migration for IndexLogs {
     }
 
     fn up(&self, backend: DbBackend) -> Vec<String> {
-        exchange(backend, &before, &after)
+        let columns = Columns::of(backend);
+        exchange_indexes(backend, &before(columns), &after(columns))
     }
 
     fn down(&self, backend: DbBackend) -> Vec<String> {
-        exchange(backend, &after, &before)
+        let columns = Columns::of(backend);
+        exchange_indexes(backend, &after(columns), &before(columns))
+    }
+
+    /// Entries are read and appended while they are built.
+    fn transactional(&self) -> bool {
+        false
     }
 }
 
@@ -37,22 +46,4 @@ fn after(columns: Columns) -> [IndexCreateStatement; 2] {
         columns.index("logs", &["created_at", "id"]),
         columns.index("logs", &["workflow_id", "id", "created_at"]),
     ]
-}
-
-type Indexes = dyn Fn(Columns) -> [IndexCreateStatement; 2];
-
-/// Reads go on while the new ones are built: dropping one locks the table for them too, up to
-/// the commit.
-fn exchange(backend: DbBackend, old: &Indexes, new: &Indexes) -> Vec<String> {
-    let columns = Columns::of(backend);
-    let (old, new) = (old(columns), new(columns));
-    let names = old
-        .iter()
-        .filter_map(|index| index.get_index_spec().get_name());
-    // One that was dropped or built by hand is no obstacle; `check` compares it.
-    let created = new.iter().map(|index| {
-        let mut index = index.clone();
-        create_index(backend, index.if_not_exists())
-    });
-    created.chain(names.map(drop_index)).collect()
 }

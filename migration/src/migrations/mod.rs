@@ -1,7 +1,9 @@
 //! The steps, oldest first. `cargo run -p migration -- generate NAME` adds one
 //! here; a step that was released is never edited.
 
-use aura_orm::migration::Migration;
+use aura_orm::migration::{Migration, create_index_concurrently, drop_index_concurrently};
+use sea_orm::DbBackend;
+use sea_orm::sea_query::IndexCreateStatement;
 
 mod m20261122_000001_create_users;
 mod m20261122_000002_create_sessions;
@@ -15,6 +17,9 @@ mod m20261122_000009_create_agents;
 mod m20261123_000010_index_executions;
 mod m20261123_000011_create_json_text;
 mod m20261124_000012_index_logs;
+mod m20261127_000013_suspend_executions;
+mod m20261127_000014_index_open_work;
+mod m20261127_000015_write_microseconds;
 
 /// Returns all steps, in the order in which they are applied.
 #[must_use]
@@ -32,5 +37,25 @@ pub fn all() -> Vec<Box<dyn Migration>> {
         Box::new(m20261123_000010_index_executions::IndexExecutions),
         Box::new(m20261123_000011_create_json_text::CreateJsonText),
         Box::new(m20261124_000012_index_logs::IndexLogs),
+        Box::new(m20261127_000013_suspend_executions::SuspendExecutions),
+        Box::new(m20261127_000014_index_open_work::IndexOpenWork),
+        Box::new(m20261127_000015_write_microseconds::WRITE_MICROSECONDS),
     ]
+}
+
+/// Builds new indexes and then drops the old ones: reads that need one always have one.
+fn exchange_indexes(
+    backend: DbBackend,
+    old: &[IndexCreateStatement],
+    new: &[IndexCreateStatement],
+) -> Vec<String> {
+    let names = old
+        .iter()
+        .filter_map(|index| index.get_index_spec().get_name());
+    // One that was dropped or built by hand is no obstacle; `check` compares it.
+    let created = new
+        .iter()
+        .map(|index| create_index_concurrently(backend, index));
+    let dropped = names.map(|name| drop_index_concurrently(backend, name));
+    created.chain(dropped).collect()
 }

@@ -23,7 +23,7 @@ use sea_orm::ActiveValue::{Set, Unchanged};
 
 use crate::context::{Context, Op};
 use crate::error::Error;
-use crate::repositories::filter::{owned_deletes, purges, reads, switches};
+use crate::repositories::filter::{purges, reads, switches};
 use crate::repositories::owned;
 
 use self::change::check;
@@ -45,7 +45,6 @@ const fn op(name: &'static str, action: Action) -> Op {
 
 reads!(Agents of agents: AgentId, Agent, AgentFilter, AgentSummary);
 switches!(Agents of agents: AgentId, Agent);
-owned_deletes!(Agents of agents: AgentId, "Deletes the agent, which can be restored.");
 purges!(Agents of agents: AgentId, "Deletes a deleted agent for good.");
 
 impl Agents {
@@ -83,6 +82,19 @@ impl Agents {
             ..change.0
         };
         self.0.rows::<agents::Entity>().update(row).await
+    }
+
+    /// Deletes the agent, which can be restored.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`].
+    pub async fn delete(&self, id: AgentId) -> Result<(), Error> {
+        self.0
+            .atomic(op("delete", Action::Delete), |h| async move {
+                owned::delete::<agents::Entity>(&h, id.0).await
+            })
+            .await
     }
 
     /// Restores a deleted agent. One that isn't deleted stays as it is.

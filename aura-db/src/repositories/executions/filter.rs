@@ -4,8 +4,10 @@ use aura_orm::projection;
 use chrono::{DateTime, Utc};
 use entity::{ExecutionId, ExecutionMode, ExecutionStatus, WorkflowId, executions};
 use sea_orm::ColumnTrait;
+use sea_orm::sea_query::Expr;
 use serde::Serialize;
 
+use super::OPEN;
 use crate::repositories::clamp_timestamp;
 use crate::repositories::filter::ListFilter;
 
@@ -41,7 +43,7 @@ projection! {
 
 /// Which executions; newest first, unless it is set.
 #[derive(Debug, Clone)]
-pub struct ExecutionFilter(pub(super) ListFilter<executions::Entity>);
+pub struct ExecutionFilter(pub(in crate::repositories) ListFilter<executions::Entity>);
 
 impl Default for ExecutionFilter {
     fn default() -> Self {
@@ -72,7 +74,16 @@ impl ExecutionFilter {
     /// Filters those with one of these statuses.
     #[must_use]
     pub fn statuses(self, statuses: impl IntoIterator<Item = ExecutionStatus>) -> Self {
-        Self(self.0.and(executions::COLUMN.status.is_in(statuses)))
+        let statuses: Vec<_> = statuses.into_iter().collect();
+        let are_open = statuses.iter().all(|status| OPEN.contains(status));
+        let filter = self.0.and(executions::COLUMN.status.is_in(statuses));
+        // In the words of the index, which a plan for any values can rely on.
+        Self(if are_open {
+            let open = r#""executions"."status" IN ('queued', 'running', 'waiting')"#;
+            filter.and(Expr::cust(open))
+        } else {
+            filter
+        })
     }
 
     /// Filters those that were started so.

@@ -8,7 +8,7 @@ use entity::{Action, Document, ExecutionId, ExecutionMode, ExecutionStatus, exec
 use sea_orm::sea_query::{Expr, Query, SimpleExpr, UpdateStatement};
 use sea_orm::{ColumnTrait, DbBackend, EntityTrait, Iterable, QueryFilter};
 
-use super::{ENDED, Execution, Executions, missing, op, run};
+use super::{ENDED, Execution, Executions, missing, op, run, suspend};
 use crate::context::{Context, Op};
 use crate::error::Error;
 use crate::repositories::{clamp_timestamp, readable, set_json};
@@ -76,12 +76,13 @@ pub(super) static CLAIM_POSTGRES: LazyLock<String> = LazyLock::new(|| {
     with_known_modes(
         r"
 WITH due AS MATERIALIZED (
-    SELECT id FROM executions AS e WHERE status = 'waiting' AND wait_until <= $3
+    SELECT id FROM executions AS e WHERE status = 'waiting' AND is_suspended = FALSE
+        AND wait_until <= $3
         AND mode IN ({known})
         AND (SELECT w.deleted_at IS NULL FROM workflows AS w WHERE w.id = e.workflow_id)
     ORDER BY wait_until, id LIMIT $4 FOR UPDATE OF e SKIP LOCKED
 ), queued AS MATERIALIZED (
-    SELECT id FROM executions AS e WHERE status = 'queued'
+    SELECT id FROM executions AS e WHERE status = 'queued' AND is_suspended = FALSE
         AND mode IN ({known})
         AND (SELECT w.deleted_at IS NULL FROM workflows AS w WHERE w.id = e.workflow_id)
         AND (SELECT count(*) FROM due) = 0
@@ -99,12 +100,13 @@ pub(super) static CLAIM_SQLITE: LazyLock<String> = LazyLock::new(|| {
     with_known_modes(
         r"
 WITH due AS MATERIALIZED (
-    SELECT id FROM executions AS e WHERE +status = 'waiting' AND wait_until <= ?3
+    SELECT id FROM executions AS e WHERE +status = 'waiting' AND is_suspended = FALSE
+        AND wait_until <= ?3
         AND mode IN ({known})
         AND (SELECT w.deleted_at IS NULL FROM workflows AS w WHERE w.id = e.workflow_id)
     ORDER BY wait_until, id LIMIT ?4
 ), queued AS MATERIALIZED (
-    SELECT id FROM executions AS e WHERE status = 'queued'
+    SELECT id FROM executions AS e WHERE status = 'queued' AND is_suspended = FALSE
         AND mode IN ({known})
         AND (SELECT w.deleted_at IS NULL FROM workflows AS w WHERE w.id = e.workflow_id)
         AND (SELECT count(*) FROM due) = 0
@@ -361,9 +363,14 @@ impl Executions {
     /// lease run out, oldest first, and returns them. Of several who do this at
     /// once each gets others. One that this build can't read is queued as well, and
     /// logged as an error instead of returned.
+    ///
+    /// Outside of a transaction it also looks for executions of deleted workflows that
+    /// workers pass over, and puts them aside; deleting a workflow does so too, unless it
+    /// was done with SQL or was interrupted.
     pub async fn requeue_expired(&self, limit: u64) -> Result<Vec<Execution>, Error> {
         let limit = bounded(limit);
-        self.0
+        let recovered = self
+            .0
             .write(op("requeue_expired", Action::Execute), |h| async move {
                 let sql = match h.backend() {
                     DbBackend::Postgres => RECOVER_POSTGRES,
@@ -374,7 +381,9 @@ impl Executions {
                 Ok(readable(recovered.await?))
             })
             .await
-            .map(in_order)
+            .map(in_order)?;
+        suspend::sweep(&self.0, op("requeue_expired", Action::Execute)).await?;
+        Ok(recovered)
     }
 }
 

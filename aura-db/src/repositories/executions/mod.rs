@@ -26,6 +26,7 @@ mod lease;
 pub(super) mod plans;
 mod prune;
 mod stats;
+pub(super) mod suspend;
 
 use chrono::{DateTime, Utc};
 use entity::{

@@ -65,10 +65,9 @@ async fn rows_are_found_by_index(db: TestDb) {
     fill(&db).await;
     let connection = db.outside().await;
     let backend = connection.get_database_backend();
-    let (claim, recover, queue) = match backend {
-        DbBackend::Postgres => (&*CLAIM_POSTGRES, RECOVER_POSTGRES, "idx_executions_queued"),
-        // Which has the ids of each status in order too.
-        _ => (&*CLAIM_SQLITE, RECOVER_SQLITE, "idx_executions_status_id"),
+    let (claim, recover) = match backend {
+        DbBackend::Postgres => (&*CLAIM_POSTGRES, RECOVER_POSTGRES),
+        _ => (&*CLAIM_SQLITE, RECOVER_SQLITE),
     };
     let now = chrono::DateTime::from_timestamp(1_767_225_700, 0).expect("a time");
     let time = Value::from(now);
@@ -77,7 +76,10 @@ async fn rows_are_found_by_index(db: TestDb) {
     let recover = Statement::from_sql_and_values(backend, recover, [time, 10_i64.into()]);
     let prune = StatementBuilder::build(&delete(backend, ended(now, 1_000)), &backend);
     for (statement, indexes) in [
-        (claim, ["idx_executions_waiting", queue].as_slice()),
+        (
+            claim,
+            ["idx_executions_due", "idx_executions_ready"].as_slice(),
+        ),
         (recover, &["idx_executions_status_id"]),
         (prune, &["idx_executions_finished"]),
     ] {

@@ -11,7 +11,7 @@ use sea_orm::{
 use super::{OPEN, op};
 use crate::context::Context;
 use crate::error::Error;
-use crate::repositories::batches::{Batch, Deleted};
+use crate::repositories::batches::{Batch, Changed};
 use crate::repositories::clamp_timestamp;
 
 /// Executions whose entries are deleted before them.
@@ -60,7 +60,7 @@ pub(super) async fn prune(h: &Context, before: DateTime<Utc>, limit: u64) -> Res
                     .is_in(these.iter().copied().map(ExecutionId));
                 let these = ended(before, batch.size).filter(these);
                 let deleted = h.delete_many(&delete(h.backend(), these)).await?;
-                Ok(Deleted::rows(deleted))
+                Ok(Changed::rows(deleted))
             })
             .await?;
         pruned += deleted;
@@ -72,7 +72,7 @@ pub(super) async fn prune(h: &Context, before: DateTime<Utc>, limit: u64) -> Res
     Ok(pruned)
 }
 
-async fn delete_entries(h: &Context, of: &[i64], batch: Batch) -> Result<Deleted, Error> {
+async fn delete_entries(h: &Context, of: &[i64], batch: Batch) -> Result<Changed, Error> {
     let ids: Vec<_> = of.iter().map(ToString::to_string).collect();
     let ids = ids.join(",");
     let (sql, ids) = match h.backend() {
@@ -80,7 +80,7 @@ async fn delete_entries(h: &Context, of: &[i64], batch: Batch) -> Result<Deleted
         _ => (ENTRIES_SQLITE, format!("[{ids}]")),
     };
     let values = vec![ids.into(), batch.limit().into()];
-    h.sql(sql, values).await.map(Deleted::rows)
+    h.sql(sql, values).await.map(Changed::rows)
 }
 
 /// Finds the executions that ended before this time, those that ended first before others.

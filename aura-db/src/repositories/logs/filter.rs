@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use entity::{ExecutionId, LogLevel, WorkflowId, logs};
 use sea_orm::ColumnTrait;
+use sea_orm::sea_query::Expr;
 
 use crate::repositories::clamp_timestamp;
 use crate::repositories::filter::ListFilter;
@@ -47,14 +48,30 @@ impl LogFilter {
     /// Filters those with this level.
     #[must_use]
     pub fn level(self, level: LogLevel) -> Self {
-        Self(self.0.and(logs::COLUMN.level.is_in([level])))
+        self.levels(&[level])
     }
 
     /// Filters those with this level or a higher one.
     #[must_use]
     pub fn at_least(self, level: LogLevel) -> Self {
-        let levels = LEVELS.into_iter().filter(|l| *l as u8 >= level as u8);
-        Self(self.0.and(logs::COLUMN.level.is_in(levels)))
+        let levels: Vec<_> = LEVELS
+            .into_iter()
+            .filter(|l| *l as u8 >= level as u8)
+            .collect();
+        self.levels(&levels)
+    }
+
+    fn levels(self, levels: &[LogLevel]) -> Self {
+        let filter = self.0.and(logs::COLUMN.level.is_in(levels.iter().copied()));
+        let are_severe = levels
+            .iter()
+            .all(|level| matches!(level, LogLevel::Warn | LogLevel::Error));
+        // In the words of the index, which a plan for any values can rely on.
+        Self(if are_severe {
+            filter.and(Expr::cust(r#""logs"."level" IN ('warn', 'error')"#))
+        } else {
+            filter
+        })
     }
 
     /// Filters those written at this time or later.

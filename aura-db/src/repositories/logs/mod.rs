@@ -48,7 +48,7 @@ pub use entity::logs::Model as Log;
 use crate::IntoDocument;
 use crate::context::{Context, Op};
 use crate::error::Error;
-use crate::repositories::batches::Deleted;
+use crate::repositories::batches::Changed;
 use crate::repositories::filter::{reads, setters};
 use crate::repositories::{clamp_timestamp, json_expr};
 use crate::validate::Check;
@@ -233,7 +233,7 @@ impl Logs {
                     _ => PRUNE_SQLITE,
                 };
                 let values = vec![before.into(), batch.limit().into()];
-                h.sql(sql, values).await.map(Deleted::rows)
+                h.sql(sql, values).await.map(Changed::rows)
             })
             .await
     }

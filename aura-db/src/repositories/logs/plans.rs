@@ -2,11 +2,17 @@
 
 use std::time::Duration;
 
+use aura_orm::page::PageStart;
+use entity::{ExecutionMode, ExecutionStatus, LogLevel};
 use sea_orm::sea_query::{Order, Query};
-use sea_orm::{DbBackend, QueryOrder, QuerySelect, QueryTrait, Statement, StatementBuilder, Value};
+use sea_orm::{
+    Condition, DatabaseConnection, DbBackend, QueryOrder, QuerySelect, QueryTrait, Statement,
+    StatementBuilder, Value,
+};
 use testdb::{Backend, TestDb};
 
 use super::{LogFilter, Logs, PRUNE_POSTGRES, PRUNE_SQLITE};
+use crate::repositories::executions::ExecutionFilter;
 use crate::repositories::executions::plans::plan;
 use crate::repositories::own_page::on_page;
 use crate::{Database, PageRequest};
@@ -31,32 +37,70 @@ async fn own_entries_are_found_by_index(test: TestDb) {
     test.execute("ANALYZE").await;
     let connection = test.outside().await;
     let backend = connection.get_database_backend();
-    for (table, index) in [
-        ("logs", "idx_logs_workflow_id_id_created_at"),
-        ("executions", "idx_executions_workflow_id_id"),
+    let all = "idx_logs_workflow_id_id_created_at";
+    let time = chrono::DateTime::from_timestamp(1_767_250_000, 0).expect("a time");
+    for (filter, index) in [
+        (LogFilter::new(), all),
+        (LogFilter::new().level(LogLevel::Error), "idx_logs_severe"),
+        (LogFilter::new().at_least(LogLevel::Warn), "idx_logs_severe"),
+        (LogFilter::new().level(LogLevel::Info), all),
+        (LogFilter::new().from(time), all),
+        (LogFilter::new().until(time), all),
+        (LogFilter::new().text("nothing like it"), all),
     ] {
-        for owner in [1, 2] {
-            for (descending, order) in [(true, Order::Desc), (false, Order::Asc)] {
-                let owner = entity::UserId(owner);
-                let found = on_page(table, backend, owner, 50_000, descending, 51);
-                let rows = Query::select()
-                    .column("id")
-                    .from(table)
-                    .cond_where(found)
-                    .order_by((table, "id"), order)
-                    .limit(51)
-                    .take();
-                let plan = plan(&connection, StatementBuilder::build(&rows, &backend)).await;
-                assert!(plan.contains(index), "{plan}");
-                for costly in ["Seq Scan on", "Bitmap Heap Scan on", "SCAN"] {
-                    let costly = format!("{costly} {table}");
-                    assert!(!plan.contains(&costly), "{costly}:\n{plan}");
-                }
-                assert!(!plan.contains("SCAN l"), "{plan}");
+        let filter = filter.0.condition(backend).expect("a filter");
+        reads_by_workflow(&connection, "logs", filter, index).await;
+    }
+    let (all, running) = ("idx_executions_workflow_id_id", ExecutionStatus::Running);
+    for (filter, index) in [
+        (ExecutionFilter::new(), all),
+        (
+            ExecutionFilter::new().status(running),
+            "idx_executions_open",
+        ),
+        (ExecutionFilter::new().status(ExecutionStatus::Error), all),
+        (ExecutionFilter::new().mode(ExecutionMode::Webhook), all),
+        (ExecutionFilter::new().worker("w"), all),
+        (ExecutionFilter::new().until(time), all),
+    ] {
+        let filter = filter.0.condition(backend).expect("a filter");
+        reads_by_workflow(&connection, "executions", filter, index).await;
+    }
+    connection.close().await.expect("it closes");
+}
+
+/// In both orders, of either user.
+async fn reads_by_workflow(
+    connection: &DatabaseConnection,
+    table: &'static str,
+    filter: Condition,
+    index: &str,
+) {
+    let backend = connection.get_database_backend();
+    for owner in [1, 2] {
+        for (descending, order) in [(true, Order::Desc), (false, Order::Asc)] {
+            let start = PageStart {
+                beyond: 50_000,
+                descending,
+                rows: 51,
+            };
+            let owner = entity::UserId(owner);
+            let found = on_page(table, backend, owner, start, filter.clone());
+            let rows = Query::select()
+                .column("id")
+                .from(table)
+                .cond_where(found)
+                .order_by((table, "id"), order)
+                .limit(51)
+                .take();
+            let plan = plan(connection, StatementBuilder::build(&rows, &backend)).await;
+            assert!(plan.contains(index), "{index} for {filter:?}:\n{plan}");
+            for costly in ["Seq Scan on", "Bitmap Heap Scan on", "SCAN"] {
+                let costly = format!("{costly} {table}");
+                assert!(!plan.contains(&costly), "{costly} for {filter:?}:\n{plan}");
             }
         }
     }
-    connection.close().await.expect("it closes");
 }
 
 /// In both directions, and by number.

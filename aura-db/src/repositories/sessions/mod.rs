@@ -32,7 +32,7 @@ use serde::Serialize;
 
 use crate::context::{Context, Op};
 use crate::error::Error;
-use crate::repositories::batches::Deleted;
+use crate::repositories::batches::Changed;
 use crate::repositories::users::User;
 use crate::repositories::{clamp_timestamp, readable};
 
@@ -337,7 +337,7 @@ impl Sessions {
                     _ => EXPIRED_SQLITE,
                 };
                 let values = vec![now.into(), batch.limit().into()];
-                h.sql(sql, values).await.map(Deleted::rows)
+                h.sql(sql, values).await.map(Changed::rows)
             })
             .await
     }

@@ -12,6 +12,7 @@ use super::{User, Users, end_sessions, op};
 use crate::RepositoryEntity;
 use crate::context::Context;
 use crate::error::Error;
+use crate::repositories::executions::suspend::{self, Of};
 use crate::repositories::owned::{self, hold, hold_owner};
 use crate::repositories::workflows::{Doomed, delete_children};
 
@@ -54,8 +55,9 @@ impl Users {
         if let OwnedRows::TransferTo(new_owner) = owned {
             another(id, new_owner)?;
         }
+        let op = op("delete", Action::Delete);
         self.0
-            .atomic(op("delete", Action::Delete), |h| async move {
+            .atomic(op, |h| async move {
                 match owned {
                     OwnedRows::Refuse => {
                         lock(&h, id).await?;
@@ -73,7 +75,11 @@ impl Users {
                 h.rows::<users::Entity>().delete(id).await?;
                 end_sessions(&h, id).await
             })
-            .await
+            .await?;
+        if owned == OwnedRows::Delete {
+            suspend::suspend(&self.0, op, Of::Owner(id)).await?;
+        }
+        Ok(())
     }
 
     /// Gives everything that one user owns and that is not deleted to another.
@@ -100,8 +106,10 @@ impl Users {
     ///
     /// [`Error::NotFound`] when there is no such user, deleted or not.
     pub async fn restore(&self, id: UserId) -> Result<User, Error> {
-        self.0
-            .atomic(op("restore", Action::Delete), |h| async move {
+        let op = op("restore", Action::Delete);
+        let restored = self
+            .0
+            .atomic(op, |h| async move {
                 // Locked, so that the user isn't deleted between the question and the answer.
                 let mut user = users::Entity::find()
                     .select_only()
@@ -120,7 +128,9 @@ impl Users {
                 }
                 Ok(user)
             })
-            .await
+            .await?;
+        suspend::resume(&self.0, op, Of::Owner(id)).await?;
+        Ok(restored)
     }
 
     /// Removes a deleted user for good, with everything that the user owned:

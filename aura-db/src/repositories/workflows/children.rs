@@ -6,7 +6,7 @@ use sea_orm::{DbBackend, Statement};
 
 use crate::context::{Context, Op};
 use crate::error::Error;
-use crate::repositories::batches::{Batch, Deleted};
+use crate::repositories::batches::{Batch, Changed};
 
 /// The tables whose rows belong to a workflow, those before that refer to others. Of
 /// plugins it has few.
@@ -82,7 +82,7 @@ async fn delete_batch(
     sql: &str,
     id: WorkflowId,
     batch: Batch,
-) -> Result<Deleted, Error> {
+) -> Result<Changed, Error> {
     let own = h.limited_to().map(|user| user.0);
     let values = [
         id.into(),
@@ -92,5 +92,5 @@ async fn delete_batch(
     ];
     let delete = Statement::from_sql_and_values(h.backend(), sql, values);
     let keys = h.fetch_all(TypedQuery::<i64>::sql(delete)).await?;
-    Ok(Deleted::keys(&keys))
+    Ok(Changed::keys(&keys))
 }

@@ -56,7 +56,8 @@ pub use entity::workflows::Model as Workflow;
 
 use crate::context::{Context, Op};
 use crate::error::Error;
-use crate::repositories::filter::{owned_deletes, reads};
+use crate::repositories::executions::suspend::{self, Of};
+use crate::repositories::filter::reads;
 use crate::repositories::owned::{self, hold_owner, lock, owner_of};
 use crate::repositories::plugins::Plugin;
 use crate::repositories::users::User;
@@ -87,9 +88,24 @@ const fn op(name: &'static str, action: Action) -> Op {
 }
 
 reads!(Workflows of workflows: WorkflowId, Workflow, WorkflowFilter, WorkflowSummary);
-owned_deletes!(Workflows of workflows: WorkflowId, "Deletes the workflow, which can be restored. Its executions and logs stay.");
 
 impl Workflows {
+    /// Deletes the workflow, which can be restored. Its executions and logs stay; no worker
+    /// takes what is queued.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`].
+    pub async fn delete(&self, id: WorkflowId) -> Result<(), Error> {
+        let op = op("delete", Action::Delete);
+        self.0
+            .atomic(op, |h| async move {
+                owned::delete::<workflows::Entity>(&h, id.0).await
+            })
+            .await?;
+        suspend::suspend(&self.0, op, Of::Workflow(id)).await
+    }
+
     /// Deletes a deleted workflow for good, with its history, executions and logs. Outside
     /// of a transaction these are deleted first, in batches that commit by themselves:
     /// after a failure the next call goes on with what is left, and a workflow that is
@@ -228,11 +244,15 @@ impl Workflows {
     /// [`Error::NotFound`]; [`Error::State`] when its owner is deleted.
     pub async fn restore(&self, id: WorkflowId) -> Result<Workflow, Error> {
         let hint = "restore the user, or transfer the workflow first";
-        self.0
-            .atomic(op("restore", Action::Delete), |h| async move {
+        let op = op("restore", Action::Delete);
+        let restored = self
+            .0
+            .atomic(op, |h| async move {
                 owned::restore::<workflows::Entity>(&h, id.0, hint).await
             })
-            .await
+            .await?;
+        suspend::resume(&self.0, op, Of::Workflow(id)).await?;
+        Ok(restored)
     }
 }
 

@@ -46,7 +46,8 @@ impl Model {
             }
             Call::List(query, pages) => {
                 let rows = self.executed(may(Action::Read)?, query)?;
-                let tell = |row: &Execution| without(json_of(row), &["data", "error"]);
+                let tell =
+                    |row: &Execution| without(json_of(row), &["is_suspended", "data", "error"]);
                 page(
                     rows,
                     |row| ((), row.id.0),
@@ -140,6 +141,7 @@ impl Model {
             created_at: now,
             data: data.cloned(),
             error: None,
+            is_suspended: false,
         })))
     }
 

@@ -81,7 +81,7 @@ async fn table<C: ConnectionTrait>(connection: &C, name: &str, sql: &str) -> Res
 
     let query = format!(
         "SELECT id, \"table\", group_concat(\"from\", ', ') AS columns, group_concat(coalesce(\"to\", 'id'), ', ') AS parents, \
-         on_delete, on_update FROM (SELECT * FROM pragma_foreign_key_list('{name}') ORDER BY id, seq) GROUP BY id"
+         on_delete, on_update FROM (SELECT id, seq, \"table\", \"from\", \"to\", on_delete, on_update FROM pragma_foreign_key_list('{name}') ORDER BY id, seq) GROUP BY id"
     );
     let found = rows(connection, query).await?;
     let keys: Result<Vec<_>, DbErr> = found.iter().map(foreign_key).collect();

@@ -32,6 +32,12 @@ pub(super) fn report(output: &Output, event: Event<'_>) {
         Event::InvalidIndex { name } => terminal::aside(format_args!(
             "{WARN}dropping{WARN:#} the index {name}, which a killed build left invalid"
         )),
+        // One line in a hundred: each is some thousands of rows.
+        Event::Batch { name, number } => {
+            if number.is_multiple_of(100) {
+                terminal::aside(format_args!("{name}: {number} batches of rows so far …"));
+            }
+        }
         Event::Done(Done {
             name,
             direction,

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::Failure;
 use super::output::Output;
-use crate::migration::step::statements;
+use crate::migration::step::{for_transaction, runs_outside, statements};
 use crate::migration::{Direction, Migration, Plan, Runner, State, history};
 
 /// A piece of the script.
@@ -85,7 +85,7 @@ async fn parts(
                 return Err(base.refuse(state).into());
             }
             let steps = base.planned(Plan::Up(None), &applied);
-            add_steps(base, backend, &steps, &mut parts);
+            add_steps(base, backend, &steps, applied.is_empty(), &mut parts);
         }
     }
     let history = runner.history();
@@ -97,7 +97,14 @@ async fn parts(
             tables.map(drop).collect(),
         ));
     }
-    add_steps(runner, backend, &runner.planned(plan, &applied), &mut parts);
+    let new = applied.is_empty() || plan.is_from_scratch();
+    add_steps(
+        runner,
+        backend,
+        &runner.planned(plan, &applied),
+        new,
+        &mut parts,
+    );
     if plan == Plan::Reset {
         parts.push(Part::new(
             format!("{history}, the history"),
@@ -124,6 +131,7 @@ fn add_steps(
     runner: &Runner,
     backend: DbBackend,
     steps: &[(&dyn Migration, Direction)],
+    new: bool,
     parts: &mut Vec<Part>,
 ) {
     let history = runner.history();
@@ -136,14 +144,24 @@ fn add_steps(
     }
     for (step, direction) in steps {
         let mut sql = statements(*step, *direction, backend);
+        let outside = backend == DbBackend::Postgres && runs_outside(*step, *direction, new);
+        if !outside {
+            let inside = |sql: String| for_transaction(&sql).into_owned();
+            sql = sql.into_iter().map(inside).collect();
+        }
         sql.push(history::record(backend, history, step.name(), *direction));
         parts.push(Part {
             title: format!("{} ({direction})", step.name()),
             sql,
-            outside: !step.transactional() && backend == DbBackend::Postgres,
-            is_rust: step.data().is_some(),
+            outside,
+            is_rust: step.data().is_some() || !new && is_changing_rows(*step, *direction),
         });
     }
+}
+
+/// Whether a step changes rows in batches.
+fn is_changing_rows(step: &dyn Migration, direction: Direction) -> bool {
+    direction == Direction::Up && step.batches().is_some()
 }
 
 fn print(runner: &Runner, config: &Config, parts: &[Part], output: &Output) {

@@ -41,7 +41,7 @@ impl Migration for AddMarks {
     "name" varchar(40) NOT NULL CHECK (length("name") <= 40),
     "is_open" boolean NOT NULL CHECK ("is_open" IN (0, 1)),
     "about" text,
-    "created_at" timestamp_with_timezone_text NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%f+00:00', 'now')) CHECK ("created_at" GLOB '????-??-??T??:??:??*+00:00')
+    "created_at" timestamp_with_timezone_text NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%f000+00:00', 'now')) CHECK ("created_at" GLOB '????-??-??T??:??:??*+00:00')
 )"#,
                 r#"CREATE UNIQUE INDEX "uq_marks_name" ON "marks" ("name")"#,
                 // Decide: places.depth is NOT NULL: rows that exist need a DEFAULT here, or the step fails.
