@@ -21,6 +21,7 @@ mod executions_races;
 mod extremes;
 mod given_up;
 mod injection;
+mod large_rows;
 mod logs;
 mod logs_bounds;
 mod logs_follow;
