@@ -15,7 +15,10 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Rows that this build can't read are in [`Page::unreadable`] with their keys and columns,
-//! and the list goes on behind them.
+//! A page whose rows would have more than [`MAX_PAGE_BYTES`] ends early ([`Page::cut`]), and
+//! the loop above goes on behind it. Rows that this build can't read are in
+//! [`Page::unreadable`] with their keys and columns, and the list goes on behind them.
 
-pub use aura_orm::page::{Cursor, MAX_PAGE, Page, PageRequest, Sort, UnreadableRow};
+pub use aura_orm::page::{
+    Cursor, MAX_PAGE, MAX_PAGE_BYTES, Page, PageRequest, Sort, UnreadableRow,
+};

@@ -37,7 +37,8 @@ macro_rules! queries {
                 self.context.repository()
             }
 
-            /// Runs a statement of your own and returns all its rows.
+            /// Runs a statement of your own and returns all its rows, however large they
+            /// are: bound what is large by a LIMIT.
             ///
             /// ```
             /// use aura_db::entity::{RepositoryEntity, Role, users};

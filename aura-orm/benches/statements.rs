@@ -40,7 +40,8 @@ fn by_hand(connection: &Connection, id: i64) -> rusqlite::Result<(i64, String)> 
 async fn by_engine(readers: &Readers, id: i64) -> Result<Vec<(i64, String)>, Error> {
     let statement = Statement::new(StatementKind::Read, FIND, vec![id.into()]);
     let read = |row: &aura_orm::sqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
-    readers.query(statement, usize::MAX, read).await
+    let fetched: Result<_, Error> = readers.query(statement, usize::MAX, read).await;
+    Ok(fetched?.rows)
 }
 
 async fn add(writer: &Writer) -> Result<u64, Error> {

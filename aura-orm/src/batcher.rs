@@ -4,12 +4,20 @@
 //! requests are in flight, those that arrive meanwhile wait, and are then sent in one
 //! batch. No delay is added: below the in-flight limit a request is sent at once.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
 /// The most requests in one batch.
 const MAX_BATCH: usize = 128;
+
+/// The most bytes of the requests in one batch, unless one has more: they are copied on
+/// their way.
+const MAX_BATCH_BYTES: usize = 8 << 20;
+
+/// The most bytes of the requests that wait.
+const MAX_WAITING_BYTES: usize = 64 << 20;
 
 /// The most requests and batches in flight: a server merges the commits of several,
 /// too.
@@ -21,21 +29,43 @@ pub struct Batcher<T, R>(Mutex<Queue<T, R>>);
 
 #[derive(Debug)]
 struct Queue<T, R> {
-    waiting: Vec<Waiting<T, R>>,
+    waiting: VecDeque<Waiting<T, R>>,
+    /// Of the requests that wait.
+    bytes: usize,
     in_flight: usize,
 }
 
 /// A request with its caller.
-type Waiting<T, R> = (T, oneshot::Sender<Option<R>>);
+#[derive(Debug)]
+struct Waiting<T, R> {
+    request: T,
+    bytes: usize,
+    caller: oneshot::Sender<Option<R>>,
+}
+
+impl<T, R> Queue<T, R> {
+    /// Takes the requests of the next batch; at least one, if there is one.
+    fn next_batch(&mut self) -> Unsent<T, R> {
+        let (mut batch, mut bytes) = (Vec::new(), 0_usize);
+        while let Some(next) = self.waiting.pop_front_if(|next| {
+            bytes = bytes.saturating_add(next.bytes);
+            batch.is_empty() || batch.len() < MAX_BATCH && bytes <= MAX_BATCH_BYTES
+        }) {
+            self.bytes -= next.bytes;
+            batch.push(next);
+        }
+        Unsent(batch)
+    }
+}
 
 /// Requests that were not sent. Dropped, it has each caller send its own.
 struct Unsent<T, R>(Vec<Waiting<T, R>>);
 
 impl<T, R> Drop for Unsent<T, R> {
     fn drop(&mut self) {
-        for (_, caller) in self.0.drain(..) {
+        for unsent in self.0.drain(..) {
             // A caller that has gone needs no result.
-            let _ = caller.send(None);
+            let _ = unsent.caller.send(None);
         }
     }
 }
@@ -45,7 +75,7 @@ pub enum Slot<T: Send + 'static, R: Send + 'static, B: Batch<T, R>> {
     /// The caller sends it, alone. Until this is dropped it counts as in flight.
     Leader(Leader<T, R, B>),
     /// The result of the batch that it was sent with; `None` when the caller is to
-    /// send it alone after all.
+    /// send it alone after all, also where those that wait have 64 MiB already.
     Follower(Option<R>),
     /// The batch was sent and its task ended without a result, as with its runtime: the
     /// request may have been done.
@@ -54,6 +84,13 @@ pub enum Slot<T: Send + 'static, R: Send + 'static, B: Batch<T, R>> {
 
 /// Sends several requests.
 pub trait Batch<T, R>: Clone + Send + 'static {
+    /// Returns about how many bytes a request has. A batch has at most 8 MiB, unless one
+    /// request has more.
+    #[must_use]
+    fn bytes(_: &T) -> usize {
+        0
+    }
+
     /// Sends the requests and returns the results in their order; `None` for a
     /// request that its caller is to send alone.
     fn send(self, requests: Vec<T>) -> impl Future<Output = Vec<Option<R>>> + Send;
@@ -68,7 +105,8 @@ pub struct Leader<T: Send + 'static, R: Send + 'static, B: Batch<T, R>> {
 impl<T, R> Default for Batcher<T, R> {
     fn default() -> Self {
         Self(Mutex::new(Queue {
-            waiting: Vec::new(),
+            waiting: VecDeque::new(),
+            bytes: 0,
             in_flight: 0,
         }))
     }
@@ -93,8 +131,18 @@ impl<T: Send + 'static, R: Send + 'static> Batcher<T, R> {
                 let batcher = self.clone();
                 return Slot::Leader(Leader { batcher, batch });
             }
-            let (sender, result) = oneshot::channel();
-            queue.waiting.push((request(), sender));
+            let request = request();
+            let bytes = B::bytes(&request);
+            if queue.bytes.saturating_add(bytes) > MAX_WAITING_BYTES {
+                return Slot::Follower(None);
+            }
+            queue.bytes += bytes;
+            let (caller, result) = oneshot::channel();
+            queue.waiting.push_back(Waiting {
+                request,
+                bytes,
+                caller,
+            });
             result
         };
         // A caller's sender is dropped without a result only after its request was sent.
@@ -105,12 +153,12 @@ impl<T: Send + 'static, R: Send + 'static> Batcher<T, R> {
 impl<T: Send + 'static, R: Send + 'static, B: Batch<T, R>> Drop for Leader<T, R, B> {
     fn drop(&mut self) {
         let mut queue = self.batcher.queue();
-        let count = queue.waiting.len().min(MAX_BATCH);
-        let mut next = Unsent(queue.waiting.drain(..count).collect());
+        let mut next = queue.next_batch();
         let runtime = tokio::runtime::Handle::try_current();
         let (false, Ok(runtime)) = (next.0.is_empty(), runtime) else {
             // Without a runtime there is no task to send them in.
-            let unsent = Unsent(std::mem::take(&mut queue.waiting));
+            let unsent = Unsent(queue.waiting.drain(..).collect());
+            queue.bytes = 0;
             queue.in_flight -= 1;
             drop(queue);
             drop(unsent);
@@ -124,7 +172,10 @@ impl<T: Send + 'static, R: Send + 'static, B: Batch<T, R>> Drop for Leader<T, R,
         // In a task of its own, because the caller may be dropped.
         runtime.spawn(async move {
             let unsent = std::mem::take(&mut next.0);
-            let (requests, callers): (Vec<_>, Vec<_>) = unsent.into_iter().unzip();
+            let unsent = unsent
+                .into_iter()
+                .map(|unsent| (unsent.request, unsent.caller));
+            let (requests, callers): (Vec<_>, Vec<_>) = unsent.unzip();
             let results = in_flight.batch.clone().send(requests).await;
             for (caller, result) in callers.into_iter().zip(results) {
                 let _ = caller.send(result);
@@ -218,6 +269,57 @@ mod tests {
             .step_by(2)
             .map(|n| Some((n != 13).then_some(n * 2)));
         assert_eq!(results, doubled.collect::<Vec<_>>());
+    }
+
+    /// Counts the bytes of each batch.
+    #[derive(Clone)]
+    struct Sizes(Arc<Mutex<Vec<usize>>>);
+
+    impl Batch<usize, usize> for Sizes {
+        fn bytes(request: &usize) -> usize {
+            *request
+        }
+
+        async fn send(self, requests: Vec<usize>) -> Vec<Option<usize>> {
+            let mut sizes = self.0.lock().expect("no panic");
+            sizes.push(requests.iter().sum());
+            requests.into_iter().map(Some).collect()
+        }
+    }
+
+    /// Sends requests of these bytes behind others, and returns the bytes of each batch, and
+    /// how many requests are to be sent alone.
+    async fn send_bytes(requests: &[usize]) -> (Vec<usize>, usize) {
+        let batcher = Arc::new(Batcher::default());
+        let sizes = Sizes(Arc::default());
+        let join = |request| batcher.join(move || request, sizes.clone());
+        let leader = (join(1).await, join(1).await);
+        let mut waiting: Vec<_> = requests.iter().map(|&one| Box::pin(join(one))).collect();
+        let polled: Vec<_> = waiting.iter_mut().map(FutureExt::now_or_never).collect();
+        let alone = polled.iter().flatten().count();
+        drop(leader);
+        for (waiting, polled) in waiting.into_iter().zip(polled) {
+            if polled.is_none() {
+                assert!(matches!(waiting.await, Slot::Follower(Some(_))));
+            }
+        }
+        assert_eq!(batcher.queue().bytes, 0);
+        let sizes = sizes.0.lock().expect("no panic").clone();
+        (sizes, alone)
+    }
+
+    #[tokio::test]
+    async fn a_batch_ends_with_its_bytes() {
+        const MIB: usize = 1 << 20;
+        let (sizes, alone) = send_bytes(&[4 * MIB, 4 * MIB, 1, 17 * MIB, 1, 1]).await;
+        assert_eq!((sizes, alone), (vec![8 * MIB, 1, 17 * MIB, 2], 0));
+    }
+
+    #[tokio::test]
+    async fn what_waits_is_bounded_in_bytes() {
+        const MIB: usize = 1 << 20;
+        let (sizes, alone) = send_bytes(&[17 * MIB; 5]).await;
+        assert_eq!((sizes, alone), (vec![17 * MIB; 3], 2));
     }
 
     #[tokio::test]

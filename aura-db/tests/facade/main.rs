@@ -22,6 +22,7 @@ mod executions_suspended;
 mod extremes;
 mod given_up;
 mod injection;
+mod large_rows;
 mod logs;
 mod logs_bounds;
 mod logs_follow;

@@ -68,7 +68,7 @@ impl<X: From<Error> + Send + 'static> Executor<X> {
             statement = select(&outer, backend);
             distinct::compare_json::<E>(&mut statement, backend);
         }
-        let mut found = self.rows::<ScalarOf<E, T>>(statement, 1).await?;
+        let mut found = self.rows::<ScalarOf<E, T>>(statement, 1).await?.rows;
         Ok(found.pop().flatten())
     }
 }

@@ -19,6 +19,8 @@ use crate::executor::Executor;
 use crate::executor::check::ensure_sendable;
 use crate::executor::context::Backend;
 use crate::executor::tx_connection::TxConnection;
+use crate::fetched::{Fetched, Limit};
+use crate::page::MAX_PAGE_BYTES;
 use crate::postgres::{Pool, PooledConnection};
 use crate::row::{EntityModel, ModelOf, RowDecoder, RowError, RowReader};
 use crate::statement::{Statement, StatementKind};
@@ -30,17 +32,21 @@ pub(crate) const ALL: usize = usize::MAX;
 const BUILDING: &str = "building a statement";
 
 impl<X: From<Error> + Send + 'static> Executor<X> {
-    /// Runs a statement, reads at most `limit` rows and consolidates them.
+    /// Runs a statement, reads its rows within a limit and consolidates them.
     pub(super) async fn rows<D: RowDecoder>(
         &self,
         statement: Statement,
-        limit: usize,
-    ) -> Result<Vec<D::Row>, X> {
+        limit: impl Into<Limit> + Send,
+    ) -> Result<Fetched<D::Row>, X> {
+        let limit = limit.into();
         ensure_sendable(&statement.values, self.backend())?;
         let mut logged = self.logged(&statement);
-        let rows = if let Some(scope) = &self.scope {
+        let mut fetched = if let Some(scope) = &self.scope {
             let writes = statement.writes();
-            let changed = |rows: &Vec<D::Row>| if writes { rows.len() as u64 } else { 0 };
+            let changed = |fetched: &Fetched<D::Row>| {
+                let rows = if writes { fetched.rows.len() } else { 0 };
+                rows as u64
+            };
             let run =
                 async |connection: &TxConnection| connection.query::<D>(statement, limit).await;
             scope.run(run, changed).await?
@@ -56,19 +62,21 @@ impl<X: From<Error> + Send + 'static> Executor<X> {
                 }
             }
         };
+        let count = fetched.rows.len() as u64;
         if let Some(logged) = &mut logged {
-            logged.rows(rows.len() as u64);
+            logged.rows(count);
         }
-        self.count_rows(rows.len() as u64);
-        Ok(D::consolidate(rows))
+        self.count_rows(count);
+        fetched.rows = D::consolidate(fetched.rows);
+        Ok(fetched)
     }
 
     async fn query_on_server<D: RowDecoder>(
         &self,
         postgres: &Pool,
         statement: Statement,
-        limit: usize,
-    ) -> Result<Vec<D::Row>, Error> {
+        limit: Limit,
+    ) -> Result<Fetched<D::Row>, Error> {
         if !statement.short {
             return self.query_alone::<D>(postgres, statement, limit).await;
         }
@@ -86,8 +94,8 @@ impl<X: From<Error> + Send + 'static> Executor<X> {
         &self,
         postgres: &Pool,
         statement: Statement,
-        limit: usize,
-    ) -> Result<Vec<D::Row>, Error> {
+        limit: Limit,
+    ) -> Result<Fetched<D::Row>, Error> {
         let (kind, may_write) = (statement.kind(), statement.may_write);
         let writes = statement.writes();
         let run =
@@ -126,7 +134,7 @@ impl<X: From<Error> + Send + 'static> Executor<X> {
         Ok(changed)
     }
 
-    /// Runs a statement and returns all its rows.
+    /// Runs a statement and returns all its rows, however large they are.
     ///
     /// # Errors
     ///
@@ -140,11 +148,11 @@ impl<X: From<Error> + Send + 'static> Executor<X> {
     /// than a statement can have, before it is sent.
     pub async fn fetch_all<Q: TypedStatement>(&self, query: Q) -> Result<Vec<RowOf<Q>>, X> {
         let statement = query.build(self.backend()).context(BUILDING)?;
-        self.rows::<Q::Decoder>(statement, ALL).await
+        Ok(self.rows::<Q::Decoder>(statement, ALL).await?.rows)
     }
 
     /// Returns the rows of a statement, with an error in place of a row that can't be
-    /// read.
+    /// read. Of one that only reads, the first with at most [`MAX_PAGE_BYTES`] of values.
     ///
     /// # Errors
     ///
@@ -152,9 +160,10 @@ impl<X: From<Error> + Send + 'static> Executor<X> {
     pub async fn fetch_results<Q: TypedStatement>(
         &self,
         query: Q,
-    ) -> Result<Vec<Result<RowOf<Q>, RowError>>, X> {
+    ) -> Result<Fetched<Result<RowOf<Q>, RowError>>, X> {
         let statement = query.build(self.backend()).context(BUILDING)?;
-        self.rows::<Result<Q::Decoder, RowError>>(statement, ALL)
+        let limit = page_limit(&statement, ALL);
+        self.rows::<Result<Q::Decoder, RowError>>(statement, limit)
             .await
     }
 
@@ -166,8 +175,8 @@ impl<X: From<Error> + Send + 'static> Executor<X> {
     pub async fn fetch_optional<Q: TypedStatement>(&self, query: Q) -> Result<Option<RowOf<Q>>, X> {
         let statement = query.build_first(self.backend()).context(BUILDING)?;
         let limit = if Q::Decoder::CONSOLIDATES { ALL } else { 1 };
-        let rows = self.rows::<Q::Decoder>(statement, limit).await?;
-        Ok(rows.into_iter().next())
+        let fetched = self.rows::<Q::Decoder>(statement, limit).await?;
+        Ok(fetched.rows.into_iter().next())
     }
 
     /// Runs a statement and returns the number of rows that it changed.
@@ -180,7 +189,8 @@ impl<X: From<Error> + Send + 'static> Executor<X> {
         self.execute(statement).await
     }
 
-    /// Returns at most `limit` rows of a select of an entity, read by a decoder.
+    /// Returns the first rows of a select of an entity, read by a decoder: at most `rows`,
+    /// and at most [`MAX_PAGE_BYTES`] of values.
     ///
     /// # Errors
     ///
@@ -188,10 +198,11 @@ impl<X: From<Error> + Send + 'static> Executor<X> {
     pub(crate) async fn read_rows<E: EntityTrait, D: RowDecoder>(
         &self,
         query: SelectStatement,
-        limit: usize,
-    ) -> Result<Vec<D::Row>, X> {
+        rows: usize,
+    ) -> Result<Fetched<D::Row>, X> {
         let mut statement = select(&query, self.backend());
         distinct::compare_json::<E>(&mut statement, self.backend());
+        let limit = page_limit(&statement, rows);
         self.rows::<D>(statement, limit).await
     }
 
@@ -208,7 +219,7 @@ impl<X: From<Error> + Send + 'static> Executor<X> {
     {
         let statement = select(&query.into_query(), self.backend());
         let mut found = self.rows::<ScalarOf<E, T>>(statement, 1).await?;
-        Ok(found.pop().flatten())
+        Ok(found.rows.pop().flatten())
     }
 
     /// Returns whether a query has a row.
@@ -302,7 +313,7 @@ impl<X: From<Error> + Send + 'static> Executor<X> {
     ) -> Result<Vec<E::Model>, X> {
         update.returning(returning::<E>(self.backend()));
         let statement = self.built(StatementKind::Write, &update);
-        self.rows::<ModelOf<E>>(statement, ALL).await
+        Ok(self.rows::<ModelOf<E>>(statement, ALL).await?.rows)
     }
 
     /// Updates a few rows and returns their number.
@@ -386,8 +397,21 @@ impl<X: From<Error> + Send + 'static> Executor<X> {
         let columns: Vec<_> = E::Column::iter().map(|column| column.as_str()).collect();
         let sql = format!("{sql}\nRETURNING \"{}\"", columns.join("\", \""));
         let statement = Statement::new(StatementKind::BulkWrite, sql, values);
-        self.rows::<Result<ModelOf<E>, RowError>>(statement, ALL)
-            .await
+        let written = self.rows::<Result<ModelOf<E>, RowError>>(statement, ALL);
+        Ok(written.await?.rows)
+    }
+}
+
+/// Returns the limit of a read that collects rows. A statement that may write is read to its
+/// end.
+fn page_limit(statement: &Statement, rows: usize) -> Limit {
+    Limit {
+        rows,
+        bytes: if statement.may_write {
+            usize::MAX
+        } else {
+            MAX_PAGE_BYTES
+        },
     }
 }
 

@@ -8,6 +8,7 @@ use connection::{Config, Durability};
 
 use crate::error::{Context, Error};
 use crate::executor::Executor;
+use crate::fetched::{Fetched, Limit};
 use crate::row::{Columns, RowDecoder, RowError, RowReader};
 use crate::sqlite::{self, DatabaseFile, Options, Readers, Write, Writer};
 use crate::statement::Statement;
@@ -124,8 +125,8 @@ impl<X> Executor<X> {
         &self,
         sqlite: &SqliteExecutor,
         statement: Statement,
-        limit: usize,
-    ) -> Result<Vec<D::Row>, Error> {
+        limit: Limit,
+    ) -> Result<Fetched<D::Row>, Error> {
         let Some(readers) = &sqlite.readers else {
             return self.query_write::<D>(sqlite, statement, limit).await;
         };
@@ -140,8 +141,8 @@ impl<X> Executor<X> {
         &self,
         sqlite: &SqliteExecutor,
         statement: Statement,
-        limit: usize,
-    ) -> Result<Vec<D::Row>, Error> {
+        limit: Limit,
+    ) -> Result<Fetched<D::Row>, Error> {
         let (context, writes) = (context(&statement), statement.writes());
         let statement = Arc::new(statement);
         for alone in [false, true] {
@@ -154,8 +155,10 @@ impl<X> Executor<X> {
             }
             let rows = rows.context(context)?;
             if committed(write).await? {
+                let Fetched { rows, cut } = rows;
                 let rows: Result<Vec<_>, RowError> = rows.into_iter().collect();
-                return rows.map_err(|error| error.of_done(writes).into());
+                let rows = rows.map_err(|error| error.of_done(writes))?;
+                return Ok(Fetched { rows, cut });
             }
         }
         Err(Error::Aborted)

@@ -5,6 +5,7 @@ use tokio::sync::Mutex;
 
 use crate::error::{Context, Error};
 use crate::executor::sqlite::{context, decoder};
+use crate::fetched::{Fetched, Limit};
 use crate::postgres::PooledConnection;
 use crate::row::RowDecoder;
 use crate::sqlite::{self, Owner, Snapshot, Write};
@@ -32,12 +33,12 @@ pub(super) enum CommitError {
 }
 
 impl TxConnection {
-    /// Runs a statement and reads at most `limit` rows.
+    /// Runs a statement and reads its rows within a limit.
     pub(super) async fn query<D: RowDecoder>(
         &self,
         statement: Statement,
-        limit: usize,
-    ) -> Result<Vec<D::Row>, Error> {
+        limit: Limit,
+    ) -> Result<Fetched<D::Row>, Error> {
         let context = context(&statement);
         match self {
             Self::Postgres(connection) => {

@@ -15,6 +15,7 @@ use self::sort::SortPlan;
 use crate::error::Error;
 use crate::executor::Executor;
 use crate::executor::query::ALL;
+use crate::fetched::Fetched;
 use crate::row::unreadable::{FailedRow, ListRow};
 use crate::row::{EntityModel, ModelOf, RowDecoder};
 use crate::value::display_key;
@@ -25,6 +26,11 @@ pub use self::sort::{MAX_SORT_COLUMNS, Sort};
 
 /// The most rows that one page has.
 pub const MAX_PAGE: u64 = 1_000;
+
+/// The most bytes of values that one page has, unless its first row has more; and every other
+/// read of a repository that collects rows. Where they would be more, a page ends
+/// ([`Page::cut`]), and the others say so.
+pub const MAX_PAGE_BYTES: usize = 64 << 20;
 
 /// The part of a list to ask for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -142,6 +148,12 @@ pub struct Page<T> {
     pub previous: Option<Cursor>,
     /// How many rows there are in all; only for [`PageRequest::number`].
     pub total: Option<u64>,
+    /// Whether it has fewer rows than were asked for and than there are, because they would
+    /// have more than [`MAX_PAGE_BYTES`]. `next`, or `previous` of a page
+    /// [before](PageRequest::before) another, marks where it ends: go on from there, also
+    /// after a page by number.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub cut: bool,
     /// The rows of the page that this build can't read, as those that a newer version wrote.
     /// They are not in `items`, and count in the size of the page.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -168,6 +180,16 @@ pub(crate) struct Results<T> {
     pub(crate) next: Option<Cursor>,
     previous: Option<Cursor>,
     total: Option<u64>,
+    pub(crate) cut: bool,
+}
+
+/// The rows of a page in the order in which they are read.
+struct SortedRows<T> {
+    rows: Vec<Placed<T>>,
+    /// Whether others follow.
+    more: bool,
+    /// Whether they are fewer than the page would have.
+    cut: bool,
 }
 
 /// A row of a list, with the stored texts of the times that it is sorted by.
@@ -196,7 +218,8 @@ where
 impl<X: From<Error> + Send + 'static> Executor<X> {
     /// Returns a page of a select, which has its filters and columns already. A LIMIT and
     /// an OFFSET of its own are replaced. Rows that can't be read are in
-    /// [`Page::unreadable`].
+    /// [`Page::unreadable`]. A page of more than [`MAX_PAGE_BYTES`] ends early
+    /// ([`Page::cut`]).
     ///
     /// # Errors
     ///
@@ -251,6 +274,7 @@ impl<X: From<Error> + Send + 'static> Executor<X> {
             next: results.next,
             previous: results.previous,
             total: results.total,
+            cut: results.cut,
             unreadable,
         })
     }
@@ -305,7 +329,11 @@ impl<X: From<Error> + Send + 'static> Executor<X> {
                 total = Some(self.count(all.limit(None).offset(None)).await?);
             }
         }
-        let (mut rows, more) = self.sorted_rows::<E, T>(query, &plan, page.size).await?;
+        let SortedRows {
+            mut rows,
+            more,
+            cut,
+        } = self.sorted_rows::<E, T>(query, &plan, page.size).await?;
         if backwards {
             rows.reverse();
         }
@@ -326,17 +354,17 @@ impl<X: From<Error> + Send + 'static> Executor<X> {
             previous: cursor(rows.first().filter(|_| has_previous))?,
             rows: rows.into_iter().map(|row| Ok(row?.0)).collect(),
             total,
+            cut,
         })
     }
 
-    /// Returns at most `size` rows with the texts of their places, and whether there are
-    /// more.
+    /// Returns at most `size` rows with the texts of their places.
     async fn sorted_rows<E, T>(
         &self,
         mut query: Select<E>,
         plan: &SortPlan<E::Column>,
         size: u64,
-    ) -> Result<(Vec<Placed<T>>, bool), X>
+    ) -> Result<SortedRows<T>, X>
     where
         E: EntityTrait,
         T: SortableRow<E::Column>,
@@ -346,7 +374,7 @@ impl<X: From<Error> + Send + 'static> Executor<X> {
             query = query.expr(Expr::col((column.entity_name(), *column)));
         }
         let query = query.into_query();
-        let mut rows = match texts.len() {
+        let Fetched { mut rows, cut } = match texts.len() {
             0 => {
                 self.read_rows::<E, ListRow<T::Decoder, 0>>(query, ALL)
                     .await?
@@ -369,9 +397,10 @@ impl<X: From<Error> + Send + 'static> Executor<X> {
             }
         };
         let size = usize::try_from(size).unwrap_or(usize::MAX);
-        let more = rows.len() > size;
+        let more = cut || rows.len() > size;
         rows.truncate(size);
-        Ok((rows, more))
+        let cut = cut && rows.len() < size;
+        Ok(SortedRows { rows, more, cut })
     }
 }
 

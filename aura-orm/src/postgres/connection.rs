@@ -1,5 +1,6 @@
 //! A connection in use, and what its errors say about it.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,8 +11,9 @@ use tokio_postgres::Row;
 use super::error::Error;
 use super::pool::PoolInner;
 use super::session::Session;
+use crate::fetched::Collector;
 use crate::row::Columns;
-use crate::{RowDecoder, RowError, RowReader, Statement};
+use crate::{Fetched, Limit, RowDecoder, RowError, RowReader, Statement};
 
 /// How much a transaction is kept apart from others. SQLite's are always
 /// serializable, because there is one writer at a time.
@@ -54,34 +56,41 @@ pub struct PooledConnection {
 
 /// The rows of a statement, read as they arrive.
 pub(super) struct Rows<D: RowDecoder> {
-    limit: usize,
     columns: Columns,
-    read: Result<Vec<D::Row>, RowError>,
+    read: Result<Collector<D::Row>, RowError>,
 }
 
 impl<D: RowDecoder> Rows<D> {
-    pub(super) fn new(limit: usize) -> Self {
+    pub(super) fn new(limit: Limit) -> Self {
         Self {
-            limit,
             columns: Columns::default(),
-            read: Ok(Vec::new()),
+            read: Ok(Collector::new(limit)),
         }
     }
 
-    pub(super) fn arrived(&mut self, row: &Row) {
-        let limit = self.limit;
-        let Some(rows) = self.read.as_mut().ok().filter(|rows| rows.len() < limit) else {
-            return;
-        };
-        match RowReader::postgres(row, &self.columns).read(D::decode) {
-            Ok(row) => rows.push(row),
-            Err(error) => self.read = Err(error),
+    /// Reads a row, unless there are enough. Breaks at one that doesn't fit.
+    pub(super) fn arrived(&mut self, row: &Row) -> ControlFlow<()> {
+        if let Some(rows) = self.read.as_mut().ok().filter(|rows| !rows.is_full()) {
+            match RowReader::postgres(row, &self.columns).read(D::decode) {
+                Ok(read) => rows.add(read, row.raw_size_bytes()),
+                Err(error) => self.read = Err(error),
+            }
         }
+        if self.is_cut() {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    }
+
+    /// Returns whether a row didn't fit into the limit.
+    fn is_cut(&self) -> bool {
+        self.read.as_ref().is_ok_and(Collector::is_cut)
     }
 
     /// Returns the rows, or the error of the first that can't be read.
-    pub(super) fn into_read(self) -> Result<Vec<D::Row>, RowError> {
-        self.read
+    pub(super) fn into_read(self) -> Result<Fetched<D::Row>, RowError> {
+        self.read.map(Collector::finish)
     }
 }
 
@@ -126,8 +135,10 @@ impl PooledConnection {
         true
     }
 
-    /// Runs a statement and reads at most `limit` rows as they arrive. The inner error
-    /// is the first row's that can't be read; the statement has run all the same.
+    /// Runs a statement and reads its rows within a limit as they arrive. The inner error
+    /// is the first row's that can't be read; the statement has run all the same. Outside
+    /// of a transaction it is cancelled at a row that doesn't fit, and the connection is
+    /// closed: what follows may be any number of such rows.
     ///
     /// # Errors
     ///
@@ -135,12 +146,21 @@ impl PooledConnection {
     pub async fn query<D: RowDecoder>(
         &mut self,
         statement: Statement,
-        limit: usize,
-    ) -> Result<Result<Vec<D::Row>, RowError>, Error> {
+        limit: Limit,
+    ) -> Result<Result<Fetched<D::Row>, RowError>, Error> {
         let mut rows = Rows::<D>::new(limit);
-        let mut arrived = |row: &Row| rows.arrived(row);
+        let alone = !self.in_transaction && self.begin.is_none();
+        let mut arrived = |row: &Row| match rows.arrived(row) {
+            flow if alone => flow,
+            _ => ControlFlow::Continue(()),
+        };
         match self.run(&statement, &mut arrived).await {
-            Ok(_) => Ok(rows.into_read()),
+            Ok(_) => {
+                if alone && rows.is_cut() {
+                    self.abandon();
+                }
+                Ok(rows.into_read())
+            }
             Err(error) => Err(self.explained(error, &statement).await),
         }
     }
@@ -151,7 +171,8 @@ impl PooledConnection {
     ///
     /// As [`PooledConnection::query`].
     pub async fn execute(&mut self, statement: Statement) -> Result<u64, Error> {
-        match self.run(&statement, &mut |_: &Row| ()).await {
+        let mut arrived = |_: &Row| ControlFlow::Continue(());
+        match self.run(&statement, &mut arrived).await {
             Err(error) => Err(self.explained(error, &statement).await),
             done => done,
         }
@@ -209,7 +230,7 @@ impl PooledConnection {
     pub(super) async fn run(
         &mut self,
         statement: &Statement,
-        arrived: &mut (impl FnMut(&Row) + Send),
+        arrived: &mut (impl FnMut(&Row) -> ControlFlow<()> + Send),
     ) -> Result<u64, Error> {
         if let Some(begin) = self.begin.take() {
             return self.run_first(begin, statement, arrived).await;
@@ -230,7 +251,7 @@ impl PooledConnection {
         &mut self,
         begin: Option<&str>,
         statement: &Statement,
-        arrived: &mut (impl FnMut(&Row) + Send),
+        arrived: &mut (impl FnMut(&Row) -> ControlFlow<()> + Send),
     ) -> Result<u64, Error> {
         let prepare = self.pool.prepares() && !statement.once;
         let schema = self.pool.schema();
@@ -247,13 +268,13 @@ impl PooledConnection {
         &mut self,
         begin: String,
         statement: &Statement,
-        arrived: &mut (impl FnMut(&Row) + Send),
+        arrived: &mut (impl FnMut(&Row) -> ControlFlow<()> + Send),
     ) -> Result<u64, Error> {
         self.in_transaction = true;
         let mut any = false;
         let mut noted = |row: &Row| {
             any = true;
-            arrived(row);
+            arrived(row)
         };
         match self.run_once(Some(&begin), statement, &mut noted).await {
             Err(error) if error.ends_connection() && !any => {

@@ -58,10 +58,10 @@ impl DeadlockTimeout {
 async fn ask(pool: &Arc<PoolInner>) -> Option<bool> {
     let mut connection = pool.acquire_spare().await?;
     let ask = Statement::new(StatementKind::Read, ASK, Vec::new());
-    let mut rows = Rows::<bool>::new(1);
+    let mut rows = Rows::<bool>::new(1.into());
     let mut arrived = |row: &Row| rows.arrived(row);
     match connection.run(&ask, &mut arrived).await {
-        Ok(_) => rows.into_read().ok()?.pop(),
+        Ok(_) => rows.into_read().ok()?.rows.pop(),
         // Before PostgreSQL 15 there is no such function.
         Err(error) => error.refusal().map(|_| false),
     }

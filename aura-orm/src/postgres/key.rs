@@ -90,10 +90,10 @@ impl PooledConnection {
     }
 
     async fn names(&mut self, query: &Statement) -> Option<Vec<Option<String>>> {
-        let mut rows = Rows::<Option<String>>::new(usize::MAX);
+        let mut rows = Rows::<Option<String>>::new(usize::MAX.into());
         let mut arrived = |row: &Row| rows.arrived(row);
         self.run(query, &mut arrived).await.ok()?;
-        rows.into_read().ok()
+        Some(rows.into_read().ok()?.rows)
     }
 }
 

@@ -22,7 +22,7 @@ use super::connection::Rows;
 use super::error::Error;
 use super::pool::PoolInner;
 use super::session::PreparedStatements;
-use crate::{RowDecoder, RowError, Statement};
+use crate::{Fetched, Limit, RowDecoder, RowError, Statement};
 
 /// The most statements that a connection has under way.
 const MAX_LOAD: u32 = 32;
@@ -287,8 +287,8 @@ impl Place {
     pub(super) async fn query<D: RowDecoder>(
         self,
         statement: Arc<Statement>,
-        limit: usize,
-    ) -> Result<Option<Result<Vec<D::Row>, RowError>>, Error> {
+        limit: Limit,
+    ) -> Result<Option<Result<Fetched<D::Row>, RowError>>, Error> {
         let task = tokio::spawn(async move {
             let mut rows = Rows::<D>::new(limit);
             let done = self.run(&statement, &mut rows).await;
@@ -323,7 +323,7 @@ impl Place {
         let values = statement.values.iter().map(Bound);
         let mut answer = pin!(client.query_raw(&prepared, values).await?);
         while let Some(row) = answer.try_next().await? {
-            rows.arrived(&row);
+            let _ = rows.arrived(&row);
         }
         Ok(())
     }

@@ -14,7 +14,7 @@ use super::error::Error;
 use super::key::Keys;
 use super::pipeline::{Pipelines, Place, Unshared};
 use super::session::Session;
-use crate::{RowDecoder, RowError, Statement};
+use crate::{Fetched, Limit, RowDecoder, RowError, Statement};
 
 /// A session that was idle for longer is asked for an answer before it is used.
 const PING_AFTER: Duration = Duration::from_secs(1);
@@ -475,8 +475,8 @@ impl Pool {
     pub(crate) async fn query_shared<D: RowDecoder>(
         &self,
         statement: &Arc<Statement>,
-        limit: usize,
-    ) -> Result<Option<Result<Vec<D::Row>, RowError>>, Error> {
+        limit: Limit,
+    ) -> Result<Option<Result<Fetched<D::Row>, RowError>>, Error> {
         match self.0.place() {
             Some(place) => place.query::<D>(statement.clone(), limit).await,
             None => Ok(None),

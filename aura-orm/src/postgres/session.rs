@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::future::poll_fn;
+use std::ops::ControlFlow;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -198,14 +199,14 @@ impl Session {
     }
 
     /// Runs a statement, hands over its rows, and returns the number of rows that it
-    /// changed or returned. `prepare` keeps it prepared for the next time. `begin` begins
+    /// changed or returned; after a break the statement still runs. `prepare` keeps it prepared for the next time. `begin` begins
     /// the transaction that it is in, and goes out together with it.
     pub(super) async fn run(
         &mut self,
         begin: Option<&str>,
         statement: &Statement,
         prepare: bool,
-        arrived: &mut (impl FnMut(&Row) + Send),
+        arrived: &mut (impl FnMut(&Row) -> ControlFlow<()> + Send),
     ) -> Result<u64, Error> {
         let types = types(&statement.values)?;
         let Self {
@@ -226,7 +227,9 @@ impl Session {
             };
             let mut rows = pin!(rows);
             while let Some(row) = rows.try_next().await? {
-                arrived(&row);
+                if arrived(&row).is_break() {
+                    return Ok(0);
+                }
             }
             Ok::<_, tokio_postgres::Error>(rows.rows_affected().unwrap_or(0))
         };

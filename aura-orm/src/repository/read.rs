@@ -13,6 +13,7 @@ use super::key::{Key, KeyOf, not_found};
 use super::{Deleted, Filter, Projection, Repository, RepositoryEntity, RepositoryError};
 use crate::error::Error;
 use crate::executor::Access;
+use crate::executor::query::ALL;
 use crate::page::{Page, PageRequest, Results, Sort, is_document};
 use crate::policy::Action;
 use crate::row::ModelOf;
@@ -103,7 +104,8 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
     ///
     /// # Errors
     ///
-    /// [`Error::Validation`] for more than [`MAX_KEYS`]; as [`Repository::find`].
+    /// [`Error::Validation`] for more than [`MAX_KEYS`], and for rows with more than
+    /// [`MAX_PAGE_BYTES`](crate::page::MAX_PAGE_BYTES) of values; as [`Repository::find`].
     pub async fn find_many<K>(&self, keys: K) -> Result<Vec<E::Model>, X>
     where
         K: IntoIterator<Item: Into<KeyOf<E>>> + Send,
@@ -125,7 +127,10 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
                 let plan = repository.plan;
                 let select =
                     repository.visible(Rows::Where(Condition::all().add(Key::any(plan, keys))));
-                let rows = repository.executor.fetch_all(select).await?;
+                let query = select.into_query();
+                let executor = &repository.executor;
+                let found = executor.read_rows::<E, ModelOf<E>>(query, ALL).await?;
+                let rows = found.all::<E>("keys", "find fewer at once")?;
                 let mut places: HashMap<Key, E::Model> = rows
                     .into_iter()
                     .map(|row| (Key::of_model(plan, &row), row))
@@ -140,8 +145,9 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
     ///
     /// # Errors
     ///
-    /// [`Error::Validation`] when there are more than [`MAX_ROWS`]: take
-    /// [`Repository::list`] or [`Repository::stream`]. As [`Repository::find`].
+    /// [`Error::Validation`] when there are more than [`MAX_ROWS`], or they have more than
+    /// [`MAX_PAGE_BYTES`](crate::page::MAX_PAGE_BYTES) of values: take [`Repository::list`]
+    /// or [`Repository::stream`]. As [`Repository::find`].
     pub async fn find_by(&self, filter: impl Filter<E>) -> Result<Vec<E::Model>, X> {
         let rows = &filter.into_rows();
         self.operate(
@@ -158,10 +164,11 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
                     .unwrap_or(usize::MAX)
                     .saturating_add(1);
                 let query = select.into_query();
-                let rows = repository
+                let found = repository
                     .executor
                     .read_rows::<E, ModelOf<E>>(query, most)
                     .await?;
+                let rows = found.all::<E>("filter", "use `list` or `stream`")?;
                 if rows.len() as u64 > MAX_ROWS {
                     let problem = format!(
                         "has more than {MAX_ROWS} rows of {}; use `list` or `stream`",
@@ -374,16 +381,23 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
         &self,
         filter: F,
     ) -> impl Stream<Item = Result<E::Model, X>> + Send + use<E, X, F> {
-        let start = Some(PageRequest::first(STREAM_PAGE));
+        let start = Some((PageRequest::first(STREAM_PAGE), STREAM_PAGE));
         let (repository, select) = (self.clone(), filter.into_rows().into_select());
         let pages = stream::try_unfold(start, move |page| {
             let (repository, select) = (repository.clone(), select.clone());
             async move {
-                let Some(page) = page else {
+                let Some((page, size)) = page else {
                     return Ok::<_, X>(None);
                 };
                 let page = repository.list_results(&select, &page).await?;
-                let next = page.next.map(|next| PageRequest::after(next, STREAM_PAGE));
+                // As many as fitted: what doesn't fit would be read in vain.
+                let size = if page.cut {
+                    page.rows.len() as u64
+                } else {
+                    STREAM_PAGE.min(size * 2)
+                };
+                let next = page.next;
+                let next = next.map(|next| (PageRequest::after(next, size), size));
                 let rows = page.rows.into_iter();
                 let rows = rows.map(|row| row.map_err(|row| Error::Row(row.error).into()));
                 Ok(Some((stream::iter(rows), next)))

@@ -42,7 +42,8 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
     /// # Errors
     ///
     /// [`Error::Validation`] for more than [`MAX_KEYS`] rows, and when more than [`MAX_ROWS`]
-    /// are related to them; as [`Repository::find`].
+    /// are related to them, or more than [`MAX_PAGE_BYTES`](crate::page::MAX_PAGE_BYTES) of
+    /// values; as [`Repository::find`].
     pub async fn load_many<F>(&self, rows: &[E::Model]) -> Result<Vec<Vec<F::Model>>, X>
     where
         E: Related<F>,
@@ -113,10 +114,11 @@ impl<E: RepositoryEntity, X: RepositoryError> Repository<E, X> {
             select = select.order_by_asc(*column);
         }
         let query = select.limit(MAX_ROWS + 1).into_query();
-        let rows = self
+        let found = self
             .executor
             .read_rows::<F, RelatedTo<E, F>>(query, ALL)
             .await?;
+        let rows = found.all::<F>("rows", "load those of fewer at once")?;
         if rows.len() as u64 > MAX_ROWS {
             let problem = format!(
                 "have more than {MAX_ROWS} related rows of {}; load those of fewer at once",

@@ -12,29 +12,33 @@ use sea_orm::Value;
 use sea_orm::sea_query::OptionEnum;
 
 use super::error::{Error, extended_code};
+use super::row::Row;
 use crate::error::expression_index;
+use crate::fetched::Collector;
 use crate::statement::written_table;
-use crate::{Statement, value as kinds};
+use crate::{Fetched, Limit, Statement, value as kinds};
 
-/// Runs a statement and reads at most `limit` rows. A statement that writes has written
+/// Runs a statement and reads its rows within a limit. A statement that writes has written
 /// all its rows before it returns the first (<https://sqlite.org/lang_returning.html>).
 pub(super) fn query<T, E: From<Error>>(
     statement: &Statement,
     connection: &rusqlite::Connection,
-    limit: usize,
-    mut read: impl FnMut(&rusqlite::Row<'_>) -> Result<T, E>,
-) -> Result<Vec<T>, E> {
+    limit: Limit,
+    mut read: impl FnMut(&Row<'_>) -> Result<T, E>,
+) -> Result<Fetched<T>, E> {
     let mut prepared = prepare(statement, connection)?;
     let mut rows = prepared.raw_query();
-    let mut all = Vec::new();
-    while all.len() < limit
+    let mut fetched = Collector::new(limit);
+    while !fetched.is_full()
         && let Some(row) = rows
             .next()
             .map_err(|error| refused(connection, &statement.sql, error))?
     {
-        all.push(read(row)?);
+        let row = Row::new(row);
+        let read = read(&row)?;
+        fetched.add(read, row.bytes());
     }
-    Ok(all)
+    Ok(fetched.finish())
 }
 
 /// Runs a statement and returns the number of rows that it changed.

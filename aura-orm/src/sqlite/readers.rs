@@ -3,13 +3,14 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, Row};
+use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::bind;
 use super::connection::{self, CancelOnDrop, Deadline, INLINE_BUDGET, Options};
 use super::error::{AsSqliteError, Error};
-use crate::Statement;
+use super::row::Row;
+use crate::{Fetched, Limit, Statement};
 
 /// The connections that read. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -134,9 +135,9 @@ impl ReaderGuard {
     fn query_inline<T, E: From<Error>>(
         &self,
         statement: &Statement,
-        limit: usize,
+        limit: Limit,
         read: impl Fn(&Row<'_>) -> Result<T, E>,
-    ) -> Result<Vec<T>, E> {
+    ) -> Result<Fetched<T>, E> {
         let (connection, deadline) = self.get()?;
         deadline.set(Some(INLINE_BUDGET));
         bind::query(statement, connection, limit, read)
@@ -161,9 +162,9 @@ impl ReaderGuard {
         self,
         permit: Option<OwnedSemaphorePermit>,
         statement: Statement,
-        limit: usize,
+        limit: Limit,
         read: R,
-    ) -> Result<(Self, Result<Vec<T>, E>), E>
+    ) -> Result<(Self, Result<Fetched<T>, E>), E>
     where
         R: Fn(&Row<'_>) -> Result<T, E> + Send + 'static,
         T: Send + 'static,
@@ -246,8 +247,8 @@ impl Readers {
         self.0.connections.available_permits() == 0
     }
 
-    /// Runs a statement that only reads, and reads at most `limit` rows. `read` may see
-    /// a row twice: a statement that exceeds the budget starts again elsewhere.
+    /// Runs a statement that only reads, and reads its rows within a limit. `read` may
+    /// see a row twice: a statement that exceeds the budget starts again elsewhere.
     ///
     /// # Errors
     ///
@@ -258,14 +259,15 @@ impl Readers {
     pub async fn query<T, E, R>(
         &self,
         statement: Statement,
-        limit: usize,
+        limit: impl Into<Limit> + Send,
         read: R,
-    ) -> Result<Vec<T>, E>
+    ) -> Result<Fetched<T>, E>
     where
         R: Fn(&Row<'_>) -> Result<T, E> + Send + 'static,
         T: Send + 'static,
         E: From<Error> + AsSqliteError + Send + 'static,
     {
+        let limit = limit.into();
         // Nothing below yields, so without this a loop of reads would keep its
         // thread from all other tasks.
         tokio::task::coop::consume_budget().await;
@@ -332,14 +334,15 @@ impl Snapshot {
     pub async fn query<T, E, R>(
         &mut self,
         statement: Statement,
-        limit: usize,
+        limit: impl Into<Limit> + Send,
         read: R,
-    ) -> Result<Vec<T>, E>
+    ) -> Result<Fetched<T>, E>
     where
         R: Fn(&Row<'_>) -> Result<T, E> + Send + 'static,
         T: Send + 'static,
         E: From<Error> + AsSqliteError + Send + 'static,
     {
+        let limit = limit.into();
         tokio::task::coop::consume_budget().await;
         let guard = self.0.as_ref().ok_or(Error::Ended)?;
         match guard.query_inline(&statement, limit, &read) {

@@ -4,15 +4,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, Row};
+use rusqlite::Connection;
 use sea_orm::Value;
 use tokio::sync::oneshot;
 
 use super::bind;
 use super::connection::{CancelOnDrop, INLINE_BUDGET, Options};
 use super::error::{AsSqliteError, Error};
+use super::row::Row;
 use super::writer::{LOOK, WriterGuard};
-use crate::{Statement, StatementKind};
+use crate::{Fetched, Limit, Statement, StatementKind};
 
 /// How long a write that may share its commit may run no statement while others wait.
 /// It is long for a closure that only calls the database, and short for those that wait.
@@ -183,7 +184,7 @@ impl Write {
         Owner(self.parked.clone())
     }
 
-    /// Runs a statement and reads at most `limit` rows. `read` may see a row twice.
+    /// Runs a statement and reads its rows within a limit. `read` may see a row twice.
     ///
     /// # Errors
     ///
@@ -194,15 +195,15 @@ impl Write {
     pub async fn query<T, E, R>(
         &mut self,
         statement: impl Into<Arc<Statement>>,
-        limit: usize,
+        limit: impl Into<Limit> + Send,
         read: R,
-    ) -> Result<Vec<T>, E>
+    ) -> Result<Fetched<T>, E>
     where
         R: Fn(&Row<'_>) -> Result<T, E> + Send + 'static,
         T: Send + 'static,
         E: From<Error> + AsSqliteError + Send + 'static,
     {
-        let statement = statement.into();
+        let (statement, limit) = (statement.into(), limit.into());
         self.run(statement.kind, move |connection| {
             bind::query(&statement, connection, limit, &read)
         })

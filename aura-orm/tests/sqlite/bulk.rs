@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aura_orm::sqlite::{Error, Write};
-use aura_orm::{Statement, StatementKind};
+use aura_orm::{Fetched, Statement, StatementKind};
 
 use super::{Engine, engine, put};
 
@@ -24,9 +24,9 @@ async fn add(write: &mut Write, rows: u64) -> Result<u64, Error> {
 async fn count(engine: &Engine) -> u64 {
     let count = "SELECT count(*) FROM t";
     let count = Statement::new(StatementKind::Read, count, Vec::new());
-    let counts: Result<Vec<i64>, Error> =
+    let counts: Result<Fetched<i64>, Error> =
         engine.readers.query(count, 1, |row| Ok(row.get(0)?)).await;
-    counts.expect("counted")[0].cast_unsigned()
+    counts.expect("counted").rows[0].cast_unsigned()
 }
 
 #[tokio::test]
@@ -87,7 +87,7 @@ async fn one_that_is_interrupted_at_its_end_changes_its_row_once() {
         let update = "UPDATE t SET x = CAST(x AS INTEGER) + 1 RETURNING CAST(x AS INTEGER)";
         let update = Statement::new(StatementKind::BulkWrite, update, Vec::new());
         let mut write = engine.begin().await;
-        let updated: Vec<i64> = write
+        let updated: Fetched<i64> = write
             .query(update, 2, |row| {
                 // Longer than a statement may run where it is called.
                 std::thread::sleep(Duration::from_micros(1100));
@@ -95,7 +95,7 @@ async fn one_that_is_interrupted_at_its_end_changes_its_row_once() {
             })
             .await
             .expect("updated");
-        assert_eq!(updated, [run]);
+        assert_eq!(updated.rows, [run]);
         write.commit().await.expect("committed");
     }
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aura_orm::sqlite::{DatabaseFile, Error, Options, Readers, Write, Writer};
-use aura_orm::{Statement, StatementKind};
+use aura_orm::{Fetched, Statement, StatementKind};
 use rusqlite::Connection;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -63,8 +63,9 @@ fn engine_with(change: impl FnOnce(&mut Options)) -> Engine {
 async fn put(write: &mut Write, x: impl Into<String>) -> Result<i64, Error> {
     let sql = "INSERT INTO t (x) VALUES (?) RETURNING id";
     let insert = Statement::new(StatementKind::Write, sql, vec![x.into().into()]);
-    let ids: Result<Vec<i64>, Error> = write.query(insert, usize::MAX, |row| Ok(row.get(0)?)).await;
-    Ok(ids?[0])
+    let ids: Result<Fetched<i64>, Error> =
+        write.query(insert, usize::MAX, |row| Ok(row.get(0)?)).await;
+    Ok(ids?.rows[0])
 }
 
 async fn run(write: &mut Write, sql: &'static str) -> Result<u64, Error> {
@@ -106,11 +107,11 @@ impl Engine {
             "SELECT x FROM t ORDER BY id",
             Vec::new(),
         );
-        let list: Result<_, Error> = self
+        let list: Result<Fetched<String>, Error> = self
             .readers
             .query(list, usize::MAX, |row| Ok(row.get(0)?))
             .await;
-        list.expect("a list")
+        list.expect("a list").rows
     }
 }
 
@@ -185,12 +186,12 @@ async fn what_is_answered_is_committed(engine: Engine) {
                         "SELECT x FROM t WHERE id = ?",
                         vec![id.into()],
                     );
-                    let found: Vec<String> = engine
+                    let found: Fetched<String> = engine
                         .readers
                         .query(found, usize::MAX, |row| row.get(0).map_err(Error::from))
                         .await
                         .expect("a row");
-                    assert_eq!(found, [format!("{task}-{round}")]);
+                    assert_eq!(found.rows, [format!("{task}-{round}")]);
                 }
             })
         })
@@ -424,7 +425,7 @@ async fn what_a_connection_is_opened_with() {
             let ask = Statement::new(StatementKind::Read, format!("PRAGMA {pragma}"), Vec::new());
             let read = |row: &aura_orm::sqlite::Row<'_>| row.get::<_, i64>(0).map_err(Error::from);
             let said = write.query(ask, usize::MAX, read).await;
-            assert_eq!(said.expect("an answer"), [value], "{pragma}");
+            assert_eq!(said.expect("an answer").rows, [value], "{pragma}");
         }
     }
 }

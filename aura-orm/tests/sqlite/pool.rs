@@ -15,15 +15,13 @@ fn slow() -> Statement {
 }
 
 async fn read(readers: &Readers, statement: Statement) -> Result<Vec<i64>, Error> {
-    readers
-        .query(statement, usize::MAX, |row| Ok(row.get(0)?))
-        .await
+    let read = readers.query(statement, usize::MAX, |row| Ok(row.get(0)?));
+    read.await.map(|fetched| fetched.rows)
 }
 
 async fn read_within(snapshot: &mut Snapshot) -> Result<Vec<i64>, Error> {
-    snapshot
-        .query(slow(), usize::MAX, |row| Ok(row.get(0)?))
-        .await
+    let read = snapshot.query(slow(), usize::MAX, |row| Ok(row.get(0)?));
+    read.await.map(|fetched| fetched.rows)
 }
 
 /// Waits until this number of connections is open.

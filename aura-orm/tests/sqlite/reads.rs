@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use aura_orm::sqlite::Error;
-use aura_orm::{Statement, StatementKind};
+use aura_orm::{Limit, Statement, StatementKind};
 
 use crate::{endless, engine, engine_with, put};
 
@@ -93,7 +93,7 @@ async fn a_read_that_nobody_waits_for_ends() {
         usize::MAX,
         |row| row.get::<_, i64>(0).map_err(Error::from),
     );
-    assert_eq!(slow.await.expect("a number"), [200_000]);
+    assert_eq!(slow.await.expect("a number").rows, [200_000]);
     assert!(started.elapsed() < Duration::from_secs(30));
 }
 
@@ -111,6 +111,33 @@ async fn a_read_of_a_write_that_nobody_waits_for_ends() {
     assert!(matches!(ended, Err(Error::Ended)), "{ended:?}");
     engine.insert("x").await.expect("the connection is free");
     assert_eq!(engine.list().await, ["x"]);
+}
+
+/// Also one that takes longer than a statement may run where it is called, and runs again.
+#[tokio::test]
+async fn a_read_ends_with_its_bytes() {
+    const QUICK: &str = "SELECT x FROM t";
+    const SLOW: &str = "SELECT x, (WITH RECURSIVE c(n) AS (SELECT t.id UNION ALL SELECT n + 1 \
+         FROM c LIMIT 5000) SELECT max(n) FROM c) FROM t";
+    let engine = engine();
+    for n in 0..5 {
+        let x = format!("{n:01000}");
+        engine.insert(x).await.expect("inserted");
+    }
+    for sql in [QUICK, SLOW] {
+        for (bytes, rows, cut) in [(0, 1, true), (3_500, 3, true), (5_000, 5, false)] {
+            let list = Statement::new(StatementKind::Read, sql, Vec::new());
+            let limit = Limit {
+                rows: usize::MAX,
+                bytes,
+            };
+            let read = engine.readers.query(list, limit, |row| {
+                row.get_ref(0).map(drop).map_err(Error::from)
+            });
+            let fetched = read.await.expect("rows");
+            assert_eq!((fetched.rows.len(), fetched.cut), (rows, cut), "{bytes}");
+        }
+    }
 }
 
 /// The limit of one statement isn't the next one's. SQLite looks at it every

@@ -7,6 +7,7 @@ mod disk;
 mod documents;
 mod kills;
 mod logins;
+mod memory;
 mod network;
 mod power;
 mod restart;

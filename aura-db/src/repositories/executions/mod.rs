@@ -25,6 +25,7 @@ mod lease;
 #[cfg(test)]
 pub(super) mod plans;
 mod prune;
+mod queue;
 mod stats;
 pub(super) mod suspend;
 
@@ -163,9 +164,10 @@ impl Executions {
             .await
     }
 
-    /// The execution and its newest log entries, newest first; at most 1,000. An
-    /// entry that this build can't read is logged as an error (target
-    /// `aura_db::unreadable`) and left out.
+    /// The execution and its newest log entries, newest first; at most 1,000, and as
+    /// many as have [`MAX_PAGE_BYTES`](crate::page::MAX_PAGE_BYTES) together: a list of
+    /// the log has those before them. An entry that this build can't read is logged as
+    /// an error (target `aura_db::unreadable`) and left out.
     ///
     /// Fails with [`Error::NotFound`], and with [`Error::Validation`] when
     /// `entries` is more.
@@ -184,7 +186,8 @@ impl Executions {
                     .filter(logs::COLUMN.execution_id.eq(id))
                     .order_by_desc(logs::Column::Id)
                     .limit(entries);
-                Ok((execution, readable(h.fetch_results(newest).await?)))
+                let newest = h.fetch_results(newest).await?;
+                Ok((execution, readable(newest.rows)))
             })
             .await
     }

@@ -95,6 +95,10 @@ pub(super) struct AppendBatch(pub(super) Context);
 pub(crate) type Appended = Result<Log, Error>;
 
 impl Batch<LogEntry, Appended> for AppendBatch {
+    fn bytes(entry: &LogEntry) -> usize {
+        entry.new.bytes()
+    }
+
     async fn send(self, entries: Vec<LogEntry>) -> Vec<Option<Appended>> {
         match insert(&self.0, &entries).await {
             Ok(appended) => appended,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use aura_orm::{RowDecoder, RowReader, TypedQuery};
+use aura_orm::{Fetched, RowDecoder, RowReader, TypedQuery};
 use entity::logs;
 use sea_orm::{DbBackend, DbErr, EntityTrait, QueryOrder, QuerySelect, Select, Statement};
 use serde::{Deserialize, Serialize};
@@ -54,14 +54,14 @@ impl RowDecoder for IdGap {
 /// The id of an entry, and the entry when this build can read it.
 pub(super) type SeenEntry = (i64, Option<Log>);
 
-/// The entries of a query. One that can't be read is reported, and passed over
-/// once and for all: a follower would never get any further.
+/// The entries of a query, as many as a page may have. One that can't be read is reported,
+/// and passed over once and for all: a follower would never get any further.
 pub(super) async fn seen_entries(
     h: &Context,
     query: Select<logs::Entity>,
-) -> Result<Vec<SeenEntry>, Error> {
-    let rows = h.fetch_results(query).await?.into_iter();
-    rows.map(|row| match row {
+) -> Result<Fetched<SeenEntry>, Error> {
+    let Fetched { rows, cut } = h.fetch_results(query).await?;
+    let rows = rows.into_iter().map(|row| match row {
         Ok(log) => Ok((log.id.0, Some(log))),
         Err(error) => match error.id {
             Some(id) => {
@@ -71,8 +71,9 @@ pub(super) async fn seen_entries(
             // Without its key nothing could go on behind it.
             None => Err(error.into()),
         },
-    })
-    .collect()
+    });
+    let rows = rows.collect::<Result<_, Error>>()?;
+    Ok(Fetched { rows, cut })
 }
 
 pub(super) async fn newest(h: &Context) -> Result<i64, Error> {

@@ -23,11 +23,13 @@
 //! The cost of a look is bounded by the entries that it reads, not by those that it
 //! finds: a filter that matches nothing in a long log moves on by [`WINDOW`] entries at
 //! each look, and a look that runs into the statement timeout is followed by one at a
-//! quarter of them. Gaps are looked at in rounds, [`GAPS_AT_ONCE`] in each look.
+//! quarter of them. A look that finds more than a page may have gives out the first of them,
+//! and the next reads as many. Gaps are looked at in rounds, [`GAPS_AT_ONCE`] in each look.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use aura_orm::Fetched;
 use entity::{Action, logs};
 use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, DbBackend, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
@@ -172,13 +174,22 @@ impl GapTracker {
         let newest = newest(h).await?;
         let writers = writers(h).await?;
         self.settle(newest, writers);
-        let mut entries = self.late(h, filter).await?;
-        if entries.len() < BATCH && self.high < newest {
+        let Fetched {
+            rows: mut entries,
+            mut cut,
+        } = self.late(h, filter).await?;
+        if entries.len() < BATCH && self.high < newest && !cut {
             let next = self.next(h, filter, newest, BATCH - entries.len()).await?;
-            self.fill(next.iter().map(|(id, _)| *id));
-            entries.extend(next);
+            self.fill(next.rows.iter().map(|(id, _)| *id));
+            cut = next.cut;
+            entries.extend(next.rows);
         }
-        self.window = (self.window * 2).min(WINDOW);
+        self.window = if cut {
+            // What doesn't fit would be read in vain.
+            entries.len() as u64
+        } else {
+            (self.window * 2).min(WINDOW)
+        };
         let entries = entries.into_iter().filter_map(|(_, log)| log);
         let more = self.high < newest || self.gaps_from.is_some();
         Ok((entries.collect(), more))
@@ -208,7 +219,7 @@ impl GapTracker {
     }
 
     /// What has appeared in the next gaps of the round.
-    async fn late(&mut self, h: &Context, filter: &LogFilter) -> Result<Vec<SeenEntry>, Error> {
+    async fn late(&mut self, h: &Context, filter: &LogFilter) -> Result<Fetched<SeenEntry>, Error> {
         let start = self.gaps_from.take().unwrap_or(i64::MIN);
         let at = self.gaps.partition_point(|gap| gap.last < start);
         let gaps = self.gaps.iter().skip(at).take(GAPS_AT_ONCE);
@@ -218,28 +229,34 @@ impl GapTracker {
                 last: gap.last,
             })
             .collect();
+        let mut entries = Fetched {
+            rows: Vec::new(),
+            cut: false,
+        };
         let Some(last) = gaps.last() else {
-            return Ok(Vec::new());
+            return Ok(entries);
         };
         let most = self.window.min(BATCH as u64);
-        let appeared = appeared(h, &gaps, most).await?;
-        let end = match appeared.last() {
+        let mut appeared = appeared(h, &gaps, most).await?;
+        let mut end = match appeared.last() {
             Some(id) if appeared.len() as u64 == most => *id,
             _ => last.last,
         };
-        if self.gaps.last().is_some_and(|gap| gap.last > end) {
-            self.gaps_from = Some(end + 1);
-        }
-        let entries = if appeared.is_empty() {
-            Vec::new()
-        } else {
+        if !appeared.is_empty() {
             let these = Expr::cust_with_values(
                 r#""logs"."id" = ANY (CAST($1 AS bigint[]))"#,
                 [array(appeared.iter().copied())],
             );
             let these = filter.0.select(h)?.filter(these);
-            seen_entries(h, these.order_by_asc(logs::Column::Id)).await?
-        };
+            entries = seen_entries(h, these.order_by_asc(logs::Column::Id)).await?;
+            if let (true, Some((last, _))) = (entries.cut, entries.rows.last()) {
+                end = *last;
+                appeared.retain(|id| *id <= end);
+            }
+        }
+        if self.gaps.last().is_some_and(|gap| gap.last > end) {
+            self.gaps_from = Some(end + 1);
+        }
         self.fill(appeared);
         self.forget(start, end.min(self.settled));
         Ok(entries)
@@ -252,7 +269,7 @@ impl GapTracker {
         filter: &LogFilter,
         newest: i64,
         room: usize,
-    ) -> Result<Vec<SeenEntry>, Error> {
+    ) -> Result<Fetched<SeenEntry>, Error> {
         let mut to = newest;
         if newest.saturating_sub(self.high).unsigned_abs() > self.window {
             // Counted in entries: pruned ones leave long stretches of ids.
@@ -281,8 +298,8 @@ impl GapTracker {
             .order_by_asc(logs::Column::Id)
             .limit(room as u64);
         let next = seen_entries(h, next).await?;
-        self.high = match next.last() {
-            Some((last, _)) if next.len() == room => *last,
+        self.high = match next.rows.last() {
+            Some((last, _)) if next.cut || next.rows.len() == room => *last,
             _ => to,
         };
         missing.retain_mut(|gap| {

@@ -236,7 +236,8 @@ impl Sessions {
             .await
     }
 
-    /// The user's sessions that are valid, newest first. One that this build can't
+    /// The user's sessions that are valid, newest first: those of
+    /// [`MAX_PAGE_BYTES`](crate::page::MAX_PAGE_BYTES). One that this build can't
     /// read is logged as an error (target `aura_db::unreadable`) and left out.
     ///
     /// Restricted to an editor, who may look at people, it fails with
@@ -255,7 +256,7 @@ impl Sessions {
                     .filter(valid(h.now(), None))
                     .filter(is_active())
                     .order_by_desc(sessions::Column::Id);
-                Ok(readable(h.fetch_results(valid).await?))
+                Ok(readable(h.fetch_results(valid).await?.rows))
             })
             .await
     }
