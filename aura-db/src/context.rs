@@ -1,5 +1,6 @@
 //! What an operation runs with: the executor, who acts, and what the actor may do.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -7,13 +8,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use aura_orm::{Access, Batcher, CommitHook, Operation, RoleSource};
 use connection::Config;
-use entity::{Action, Resource, Role, Scope, UserId, logs, users};
+use entity::{Action, Resource, Role, Scope, UserId, WorkflowId, logs, users};
 use sea_orm::sea_query::LockType;
 use sea_orm::{ColumnTrait, Condition, DbBackend, EntityTrait, QueryFilter, QuerySelect};
-use tokio::sync::watch;
 
 use crate::error::Error;
-use crate::repositories::logs::{Appended, LogEntry};
+use crate::repositories::logs::{Appended, Followers, LogEntry};
 use crate::{Repository, RepositoryEntity};
 
 /// The executor, with errors of this crate.
@@ -31,9 +31,9 @@ pub(crate) struct Op {
 struct Shared {
     /// Log entries that are appended to PostgreSQL in one statement.
     appends: Arc<Batcher<LogEntry, Appended>>,
-    /// Changes when entries were appended to the log in this process.
-    appended: watch::Sender<()>,
-    /// Changes it.
+    /// Those who follow the log.
+    followers: Arc<Followers>,
+    /// Wakes those who follow the workflows with these keys.
     notify_appended: CommitHook,
 }
 
@@ -114,14 +114,11 @@ impl Context {
     /// [`Error::Configuration`] and [`Error::Unavailable`].
     pub(crate) async fn connect(config: Config) -> Result<Self, Error> {
         let executor = Executor::connect(config).await?;
-        let appended = watch::Sender::new(());
-        let sender = appended.clone();
+        let followers = Arc::<Followers>::default();
         let shared = Shared {
             appends: Arc::default(),
-            appended,
-            notify_appended: Arc::new(move || {
-                sender.send_replace(());
-            }),
+            followers: followers.clone(),
+            notify_appended: Arc::new(move |workflows| followers.notify(workflows)),
         };
         Ok(Self {
             executor,
@@ -161,14 +158,26 @@ impl Context {
         &self.shared.appends
     }
 
-    /// Returns what changes when entries were appended to the log in this process.
-    pub(crate) fn log_changes(&self) -> watch::Receiver<()> {
-        self.shared.appended.subscribe()
+    /// Returns what those who follow the log share.
+    pub(crate) fn followers(&self) -> &Arc<Followers> {
+        &self.shared.followers
     }
 
-    /// Wakes the followers of the log; inside a transaction after its commit.
-    pub(crate) fn notify_appended(&self) {
-        self.after_commit(&self.shared.notify_appended);
+    /// Wakes those who follow the log of these workflows; inside a transaction after its
+    /// commit.
+    pub(crate) fn notify_appended(&self, workflows: impl IntoIterator<Item = WorkflowId>) {
+        let keys: BTreeSet<i64> = workflows.into_iter().map(|workflow| workflow.0).collect();
+        self.after_commit(&self.shared.notify_appended, &keys);
+    }
+
+    /// Returns the same context without limits, for what depends on no user.
+    pub(crate) fn unrestricted(&self) -> Self {
+        Self {
+            restricted: false,
+            own: None,
+            role: None,
+            ..self.clone()
+        }
     }
 
     /// Runs an operation that only reads.

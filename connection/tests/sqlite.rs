@@ -95,6 +95,24 @@ async fn the_engine_was_compiled_as_the_workspace_says() {
 }
 
 #[tokio::test]
+async fn a_new_file_can_be_cut_and_an_old_one_stays_as_it_is() {
+    let folder = folder();
+    let new = opened(&folder.path().join("new.db")).await;
+    assert_eq!(one::<i64>(&new.writer, "PRAGMA auto_vacuum").await, 2);
+    for (name, mode) in [("none", 0), ("full", 1)] {
+        let path = folder.path().join(name);
+        let old = rusqlite::Connection::open(&path).expect("it opens");
+        let schema =
+            format!("PRAGMA auto_vacuum = {mode}; CREATE TABLE t (x); INSERT INTO t VALUES (7)");
+        old.execute_batch(&schema).expect("a table");
+        drop(old);
+        let old = opened(&path).await;
+        assert_eq!(one::<i64>(&old.reader, "SELECT x FROM t").await, 7);
+        assert_eq!(one::<i64>(&old.writer, "PRAGMA auto_vacuum").await, mode);
+    }
+}
+
+#[tokio::test]
 async fn the_reader_sees_each_write_at_once_and_cannot_write() {
     let folder = folder();
     let Connections { writer, reader, .. } = opened(&folder.path().join("aura.db")).await;

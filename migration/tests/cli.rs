@@ -13,6 +13,7 @@ testdb::both!(
         a_newer_schema_is_left_alone,
         a_file_of_settings_is_read_and_variables_win,
         misspelt_settings_are_told,
+        much_free_space_is_reported,
         a_malformed_file_of_settings_is_told_by_its_line,
         a_bad_name_is_not_generated,
 );
@@ -169,6 +170,41 @@ async fn json_is_one_object(db: TestDb) {
     assert!(error.contains("create_sessions failed: "), "{error}");
     assert!(error.contains(reason), "{error}");
     assert_eq!(failed["causes"], serde_json::json!([]));
+}
+
+/// On SQLite, where it can be had back.
+async fn much_free_space_is_reported(db: TestDb) {
+    let json = db.tool(TOOL, &["status", "--json"], &[]).stdout;
+    let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    let reports = ["status", "check"].map(|command| migration(&db, &[command]).stdout);
+    assert!(!reports.concat().contains("free"), "{reports:?}");
+    if db.backend() == Backend::Postgres {
+        assert!(json["space"].is_null(), "{json}");
+        return;
+    }
+    assert!(json["space"]["bytes"].as_i64() > Some(0), "{json}");
+    let fill = "CREATE TABLE own AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n \
+        WHERE i < 20000) SELECT printf('%01000d', i) FROM n; DROP TABLE own";
+    db.execute(fill).await;
+    for (mode, advice) in [
+        ("INCREMENTAL", "a service gives them back"),
+        ("NONE", "'PRAGMA auto_vacuum = INCREMENTAL; VACUUM'"),
+    ] {
+        db.execute(&format!("PRAGMA auto_vacuum = {mode}; VACUUM"))
+            .await;
+        db.execute(fill).await;
+        for command in ["status", "check"] {
+            let report = migration(&db, &[command]).stdout;
+            assert!(report.contains(" MiB are free: "), "{report}");
+            assert!(report.contains(advice), "{report}");
+        }
+        let json = db.tool(TOOL, &["check", "--json"], &[]).stdout;
+        let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+        assert!(
+            json["space"]["free_bytes"].as_i64() > Some(16 << 20),
+            "{json}"
+        );
+    }
 }
 
 async fn a_newer_schema_is_left_alone(db: TestDb) {

@@ -4,6 +4,7 @@
 
 use std::error::Error;
 use std::io::Write;
+use std::time::Duration;
 
 use aura_db::{Config, Database, Durability};
 use clap::Parser;
@@ -23,6 +24,9 @@ struct Arguments {
     /// So many operations each; without end when not said.
     #[arg(long)]
     operations: Option<u32>,
+    /// Milliseconds between two operations of a task.
+    #[arg(long, default_value_t = 0)]
+    pause: u64,
     /// Don't wait for the disk.
     #[arg(long)]
     quick: bool,
@@ -41,6 +45,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .map(|task| {
             let db = db.clone();
             let (workflow, run) = (arguments.workflow.into(), arguments.run);
+            let pause = Duration::from_millis(arguments.pause);
             tokio::spawn(async move {
                 for number in 0..arguments.operations.unwrap_or(u32::MAX) {
                     let operation = Operation { task, number };
@@ -48,6 +53,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
                         Ok(()) => say(&operation.to_string()).map_err(|error| error.to_string())?,
                         Err(error) => say(&format!("failed {operation} {}", causes(&error)))
                             .map_err(|error| error.to_string())?,
+                    }
+                    if !pause.is_zero() {
+                        tokio::time::sleep(pause).await;
                     }
                 }
                 Ok::<_, String>(())

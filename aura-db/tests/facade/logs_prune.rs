@@ -1,15 +1,15 @@
 //! Removing old log entries.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use aura_db::LogFilter;
-use testdb::TestDb;
+use aura_db::{LogFilter, NewLog};
+use testdb::{Backend, TestDb};
 
 use crate::executions::flow;
 use crate::logs::{found, info};
 use crate::support::open_at;
 
-testdb::both!(migrated: pruned_by_time, pruned_once);
+testdb::both!(migrated: pruned_by_time, pruned_once, space_is_used_again);
 
 async fn pruned_by_time(db: TestDb) {
     let (db, clock) = open_at(&db).await;
@@ -74,4 +74,54 @@ async fn pruned_once(db: TestDb) {
         count += pruner.await.expect("no panic");
     }
     assert_eq!(count, 100);
+}
+
+/// On SQLite a service gives the space of what it pruned back; on PostgreSQL, after
+/// `VACUUM`, which autovacuum runs, what comes next takes it.
+async fn space_is_used_again(test: TestDb) {
+    let (db, clock) = open_at(&test).await;
+    let flow = flow(&db, "ada").await;
+    let long = "x".repeat(1_500);
+    let round = async || {
+        let many: Vec<NewLog> = vec![info(flow, long.as_str()); 16_000];
+        db.logs().append_many(many).await.expect("appended");
+        let bytes = bytes(&test).await;
+        clock.advance(Duration::from_secs(1));
+        let pruned = db.logs().prune(db.now(), u64::MAX).await;
+        assert_eq!(pruned.expect("pruned"), 16_000);
+        bytes
+    };
+    let first = round().await;
+    if test.backend() == Backend::Postgres {
+        test.execute("VACUUM logs").await;
+        let second = round().await;
+        assert!(second < first + first / 5, "{first} and {second} bytes");
+        return;
+    }
+    let started = Instant::now();
+    loop {
+        let left = bytes(&test).await;
+        if left < first / 4 {
+            break;
+        }
+        let waited = started.elapsed();
+        assert!(waited < Duration::from_secs(30), "{left} of {first} bytes");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    db.logs().append(info(flow, "x")).await.expect("appended");
+    assert_eq!(found(&db, LogFilter::new()).await, ["x"]);
+}
+
+/// Of the file, with what stands in its WAL only, or of the table with its indexes.
+async fn bytes(test: &TestDb) -> u64 {
+    let (sql, file) = match test.backend() {
+        Backend::Sqlite => (
+            "SELECT CAST(page_count * page_size AS text) AS line \
+             FROM pragma_page_count, pragma_page_size",
+            std::fs::metadata(test.folder().join("aura.db")).map_or(0, |file| file.len()),
+        ),
+        Backend::Postgres => ("SELECT pg_total_relation_size('logs')::text AS line", 0),
+    };
+    let bytes: u64 = test.lines(sql).await[0].parse().expect("a number");
+    bytes.max(file)
 }

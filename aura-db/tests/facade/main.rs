@@ -30,6 +30,7 @@ mod logs_own;
 mod logs_prune;
 mod logs_tail;
 mod logs_together;
+mod logs_wakes;
 mod moved_files;
 mod optional_kinds;
 mod own_constraints;

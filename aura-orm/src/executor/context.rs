@@ -1,5 +1,6 @@
 //! Where statements go, and in which transaction.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -127,8 +128,8 @@ impl Access {
     }
 }
 
-/// Runs after a commit, in the committing task.
-pub type CommitHook = Arc<dyn Fn() + Send + Sync>;
+/// Runs after a commit, in the committing task, with the keys that it was registered with.
+pub type CommitHook = Arc<dyn Fn(&BTreeSet<i64>) + Send + Sync>;
 
 /// The numbers of a pool of connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -287,11 +288,11 @@ impl<X> Executor<X> {
     }
 
     /// Runs a hook when the transaction is committed; outside of one, now. The same hook
-    /// runs once for a transaction.
-    pub fn after_commit(&self, hook: &CommitHook) {
+    /// runs once for a transaction, with the keys of all calls.
+    pub fn after_commit(&self, hook: &CommitHook, keys: &BTreeSet<i64>) {
         match &self.scope {
-            Some(scope) => scope.open.after_commit(hook),
-            None => hook(),
+            Some(scope) => scope.open.after_commit(hook, keys),
+            None => hook(keys),
         }
     }
 

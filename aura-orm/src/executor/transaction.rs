@@ -10,6 +10,7 @@
 //!   caller that is dropped halfway, also in its COMMIT, is closed and not returned.
 //! * A handle is valid until its transaction ends, in whatever task it is.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
@@ -79,7 +80,7 @@ struct State {
     /// Rows that its statements changed.
     changed: u64,
     /// Run after the commit.
-    hooks: Vec<CommitHook>,
+    hooks: Vec<(CommitHook, BTreeSet<i64>)>,
 }
 
 /// Why a transaction can't be committed.
@@ -141,10 +142,12 @@ impl TransactionState {
         state.failed = Some(Failure { collided });
     }
 
-    pub(crate) fn after_commit(&self, hook: &CommitHook) {
+    pub(crate) fn after_commit(&self, hook: &CommitHook, keys: &BTreeSet<i64>) {
         let mut state = self.state();
-        if !state.hooks.iter().any(|known| Arc::ptr_eq(known, hook)) {
-            state.hooks.push(hook.clone());
+        let mut hooks = state.hooks.iter_mut();
+        match hooks.find(|(known, _)| Arc::ptr_eq(known, hook)) {
+            Some((_, known)) => known.extend(keys),
+            None => state.hooks.push((hook.clone(), keys.clone())),
         }
     }
 
@@ -455,8 +458,8 @@ impl<X: From<Error> + Send + 'static> Executor<X> {
     fn note_commit(&self, open: &TransactionState) {
         self.shared.stats.commits.fetch_add(1, Ordering::Relaxed);
         let hooks = std::mem::take(&mut open.state().hooks);
-        for hook in hooks {
-            hook();
+        for (hook, keys) in hooks {
+            hook(&keys);
         }
     }
 

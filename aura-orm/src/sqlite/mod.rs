@@ -18,11 +18,15 @@
 //!   all committed or none. A write that runs no statement while others wait, as in a
 //!   future that is no longer polled, is rolled back.
 //! * An error or a panic in one write affects no other.
+//! * The pages of deleted rows are given back to the file system while no write is under
+//!   way, except some that are kept for rows to come.
 
 mod bind;
 mod connection;
+mod disk_wait;
 mod error;
 mod file;
+mod free_pages;
 mod readers;
 mod row;
 mod value;

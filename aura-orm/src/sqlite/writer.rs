@@ -6,14 +6,15 @@
 //! batch. No delay is added: a write that finds no other is committed alone.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use super::connection::{CHECKPOINT, Deadline, INLINE_BUDGET, Options};
+use super::connection::{CHECKPOINT, Deadline, Options};
+use super::disk_wait::DiskWait;
 use super::error::Error;
 use super::write::{Parked, Write};
 use super::writer_connection::{Acknowledgement, Committed, WriterConnection};
@@ -30,34 +31,8 @@ pub(super) struct Shared {
     pub(super) options: Options,
     queue: Mutex<Queue>,
     disk: DiskWait,
-}
-
-/// How long commits wait for the disk.
-#[derive(Debug)]
-struct DiskWait(AtomicU64);
-
-impl DiskWait {
-    /// Nanoseconds that are assumed before the first commits.
-    const UNKNOWN: u64 = 16_000_000;
-
-    fn new() -> Self {
-        Self(AtomicU64::new(Self::UNKNOWN))
-    }
-
-    /// Notes a commit. One slow commit outweighs several quick ones: after 16 ms it takes
-    /// 43 of them until [`DiskWait::is_short`] again.
-    fn note(&self, elapsed: Duration) {
-        let elapsed = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);
-        let before = self.0.load(Ordering::Relaxed);
-        self.0
-            .store(elapsed.max(before - before / 16), Ordering::Relaxed);
-    }
-
-    /// Returns whether the next commit may be expected to take no longer than a read may
-    /// keep a thread of the runtime.
-    fn is_short(&self) -> bool {
-        u128::from(self.0.load(Ordering::Relaxed)) < INLINE_BUDGET.as_nanos()
-    }
+    /// Free pages are given back at this time.
+    pub(super) gives_back: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -93,7 +68,7 @@ struct Waiter {
 #[derive(Debug)]
 pub(super) struct WriterGuard {
     pub(super) shared: Arc<Shared>,
-    writer: Option<Box<WriterConnection>>,
+    pub(super) writer: Option<Box<WriterConnection>>,
     /// A write is under way.
     active: bool,
 }
@@ -111,6 +86,7 @@ impl Writer {
                 holder: Weak::new(),
             }),
             disk: DiskWait::new(),
+            gives_back: AtomicBool::new(false),
         }))
     }
 
@@ -252,6 +228,27 @@ impl Shared {
         Ok(Turn::Later(woken))
     }
 
+    /// Takes the connection when it is free.
+    pub(super) fn acquire_idle(self: &Arc<Self>) -> Result<Option<WriterGuard>, Error> {
+        let mut queue = self.queue();
+        match std::mem::replace(&mut queue.slot, WriterSlot::InUse) {
+            WriterSlot::Free(writer) => {
+                queue.holder = Weak::new();
+                Ok(Some(WriterGuard::new(self.clone(), writer)))
+            }
+            WriterSlot::InUse => Ok(None),
+            closed => {
+                queue.slot = closed;
+                Err(Error::Closed)
+            }
+        }
+    }
+
+    /// Returns whether a write waits for the connection.
+    pub(super) fn has_waiters(&self) -> bool {
+        !self.queue().waiters.is_empty()
+    }
+
     pub(super) fn reclaim_idle(&self) {
         let holder = self.queue().holder.upgrade();
         if let Some(holder) = holder {
@@ -265,7 +262,10 @@ impl Shared {
 
     /// Hands the connection to the next in the queue; commits first, unless the
     /// next may join the batch.
-    fn hand_over(self: Arc<Self>, writer: Box<WriterConnection>) {
+    fn hand_over(self: Arc<Self>, mut writer: Box<WriterConnection>) {
+        if writer.has_new_surplus() {
+            self.give_back();
+        }
         loop {
             let (next, parked) = {
                 let mut queue = self.queue();

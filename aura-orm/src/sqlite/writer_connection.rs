@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use super::connection::{self, CHECKPOINT, Deadline, Options};
 use super::error::Error;
 use super::file::{DatabaseFile, Identity};
+use super::free_pages::Freed;
 
 /// The most writes that share one commit, so that none waits for long.
 const MAX_BATCH: usize = 128;
@@ -28,8 +29,10 @@ pub(super) struct WriterConnection {
     pub(super) full: bool,
     /// A write of the batch may have changed many rows.
     pub(super) bulk: bool,
-    /// Pages in the WAL after the last commit.
+    /// Pages in the WAL that may not be in the file yet.
     pub(super) wal_pages: i32,
+    /// Whether pages may have become free.
+    pub(super) freed: Freed,
     /// The finished writes of the batch.
     pub(super) batch: Vec<Acknowledgement>,
 }
@@ -76,6 +79,7 @@ impl WriterConnection {
     pub(super) fn get(&mut self, options: &Options) -> Result<&(Connection, Arc<Deadline>), Error> {
         if self.connection.is_none() {
             let opened = connection::writer(options)?;
+            self.freed = Freed::at_open(&opened.0);
             self.wal_file = options.file.wal();
             options.file.check()?;
             self.connection = Some(opened);
@@ -105,6 +109,9 @@ impl WriterConnection {
             outcome = self.commit_waiting(busy_timeout);
         }
         self.wal_pages = connection::wal_pages();
+        if self.bulk {
+            self.freed.note();
+        }
         if outcome.is_ok() {
             outcome = file.check_with_wal(self.wal_file);
         } else {
@@ -147,12 +154,35 @@ impl WriterConnection {
     /// Copies a long WAL into the file. When that fails the WAL keeps everything, and
     /// the next commit tries again.
     pub(super) fn checkpoint(&mut self) {
-        if self.wal_pages >= CHECKPOINT
-            && let Some((connection, deadline)) = &self.connection
-        {
-            deadline.set(None);
-            let _ = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+        if self.wal_pages >= CHECKPOINT {
+            self.freed.note();
+            let _ = self.copy_wal();
         }
+    }
+
+    /// Copies the WAL into the file, as far as no reader needs what is there, and returns
+    /// whether that is all of it; then the file is cut to its pages.
+    pub(super) fn copy_wal(&mut self) -> Result<bool, Error> {
+        let (connection, deadline) = self.connection.as_ref().ok_or(Error::Closed)?;
+        deadline.set(None);
+        let is_whole = |row: &rusqlite::Row<'_>| {
+            let (busy, pages, copied): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            Ok(busy == 0 && pages == copied)
+        };
+        let whole = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], is_whole)?;
+        if whole {
+            self.wal_pages = 0;
+        }
+        Ok(whole)
+    }
+
+    /// Returns a number that SQLite keeps.
+    pub(super) fn pragma(&self, sql: &str) -> Result<i64, Error> {
+        let (connection, deadline) = self.connection.as_ref().ok_or(Error::Closed)?;
+        deadline.set(None);
+        Ok(connection
+            .prepare_cached(sql)?
+            .query_row([], |row| row.get(0))?)
     }
 
     /// Fails the batch after SQLite has rolled back the transaction. No write of it

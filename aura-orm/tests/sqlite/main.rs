@@ -5,6 +5,7 @@ mod bulk;
 mod idle;
 mod pool;
 mod reads;
+mod space;
 mod wal;
 
 use std::sync::Arc;
@@ -35,9 +36,15 @@ fn engine() -> Engine {
 }
 
 fn engine_with(change: impl FnOnce(&mut Options)) -> Engine {
+    engine_on("", change)
+}
+
+/// On a file that is created with this SQL.
+fn engine_on(first: &str, change: impl FnOnce(&mut Options)) -> Engine {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("test.db");
     let setup = Connection::open(&path).expect("it opens");
+    setup.execute_batch(first).expect("a file");
     setup.execute_batch(SCHEMA).expect("a schema");
     drop(setup);
     let mut options = Options {

@@ -23,6 +23,9 @@ pub(super) const RETRY: Duration = Duration::from_millis(20);
 /// Creates a missing file (mode 0600) with its folder, switches it to WAL mode, and checks
 /// that it is a database and the engine new enough. Leaves no connection open.
 ///
+/// A new file can give the pages of deleted rows back to the file system
+/// (`auto_vacuum = INCREMENTAL`); that of an existing one stays as it is.
+///
 /// # Errors
 ///
 /// [`Error::Refused`] with the reason; [`Error::Unavailable`] when another process keeps
@@ -56,6 +59,11 @@ pub(super) fn check_place(path: &Path) -> Result<(), Error> {
 fn switch_to_wal(path: &Path) -> rusqlite::Result<()> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
+    let pages: i64 = connection.pragma_query_value(None, "page_count", |row| row.get(0))?;
+    if pages == 0 {
+        // Before any other statement: later only VACUUM changes it.
+        connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    }
     connection.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;
     // Reading the schema too makes a file that is no database fail here.
     connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))

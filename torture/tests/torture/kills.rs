@@ -75,3 +75,41 @@ async fn nothing_is_lost_at_any_write() {
     assert!(kills > 0, "nobody was killed");
     println!("{kills} kills at writes, {operations} operations told, none lost, none by half");
 }
+
+/// 14 MiB of free pages, more than a file keeps.
+const FREE: &str = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 900)
+    INSERT INTO logs (level, message, workflow_id) SELECT 'info', printf('x:%016000d', i), 1 FROM n;
+    DELETE FROM logs WHERE message LIKE 'x:%'";
+
+/// While pages are moved to give them back.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_while_the_file_is_cut() {
+    let test = TestDb::migrated(Backend::Sqlite).await;
+    let flow = workflow(&test).await;
+    let (mut moved, mut operations) = (0, 0);
+    for round in rounds(6) {
+        test.execute(FREE).await;
+        let free = free_pages(&test).await;
+        // With pauses, in which pages are moved.
+        let more = ["--tasks=1", "--pause=3"];
+        let mut running = Running::start(&mut writer(&test, flow, round, &more));
+        assert!(running.hears("ready"));
+        std::thread::sleep(Duration::from_millis(60 + 40 * u64::from(round % 6)));
+        let ended = running.kill();
+        assert!(!ended.stdout.contains("failed"), "{}", ended.stdout);
+        let told = told(&ended.stdout);
+        let wrong = wrong(&told, &messages(&test, round).await);
+        assert!(wrong.is_empty(), "kill {round}: {wrong:?}");
+        moved += free.saturating_sub(free_pages(&test).await);
+        operations += told.len();
+    }
+    assert!(moved > 0, "no page was given back");
+    println!(
+        "{operations} operations acknowledged, {moved} pages given back, none lost, none by half"
+    );
+}
+
+async fn free_pages(test: &TestDb) -> u64 {
+    let sql = "SELECT CAST(freelist_count AS text) AS line FROM pragma_freelist_count";
+    test.lines(sql).await[0].parse().expect("a number")
+}

@@ -1,10 +1,11 @@
 //! The queries of [`gap_tracker`](super::gap_tracker).
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use aura_orm::{Fetched, RowDecoder, RowReader, TypedQuery};
 use entity::logs;
-use sea_orm::{DbBackend, DbErr, EntityTrait, QueryOrder, QuerySelect, Select, Statement};
+use sea_orm::{DbBackend, DbErr, Select, Statement};
 use serde::{Deserialize, Serialize};
 
 use super::Log;
@@ -12,11 +13,18 @@ use crate::context::Context;
 use crate::error::Error;
 use crate::repositories::report;
 
-/// Who inserts into the log, in this database.
-const WRITERS: &str = "SELECT virtualtransaction AS writer FROM pg_locks \
+/// The newest id that is visible, and who inserts into the log of this database. The second
+/// is read after the statement's snapshot was taken, so that a writer whose entry is not in
+/// it is there, unless it has ended: then the next statement finds the entry.
+const HEAD_POSTGRES: &str = "SELECT \
+    coalesce((SELECT id FROM logs ORDER BY id DESC LIMIT 1), 0), \
+    coalesce((SELECT string_agg(virtualtransaction, ' ') FROM pg_locks \
     WHERE locktype = 'relation' AND relation = 'logs'::regclass AND granted \
     AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
-    AND mode = 'RowExclusiveLock'";
+    AND mode = 'RowExclusiveLock'), '')";
+
+/// There is one writer, and it has ended.
+const HEAD_SQLITE: &str = "SELECT coalesce((SELECT id FROM logs ORDER BY id DESC LIMIT 1), 0), ''";
 
 /// The ids after `$1` and up to `$2` that no visible entry has. The one after
 /// them ends the last gap.
@@ -76,24 +84,31 @@ pub(super) async fn seen_entries(
     Ok(Fetched { rows, cut })
 }
 
-pub(super) async fn newest(h: &Context) -> Result<i64, Error> {
-    let newest = logs::Entity::find()
-        .select_only()
-        .column(logs::Column::Id)
-        .order_by_desc(logs::Column::Id)
-        .limit(1);
-    Ok(h.scalar(newest).await?.unwrap_or(0))
+/// The end of the log at one moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Head {
+    /// The highest id that is visible; 0 when there is none.
+    pub(super) newest: i64,
+    /// The transactions that write to the log, and may hold lower ids.
+    pub(super) writers: Arc<BTreeSet<String>>,
 }
 
-pub(super) async fn writers(h: &Context) -> Result<BTreeSet<String>, Error> {
-    if h.backend() != DbBackend::Postgres {
-        return Ok(BTreeSet::new());
-    }
-    let writers = Statement::from_string(DbBackend::Postgres, WRITERS);
-    Ok(h.fetch_all(TypedQuery::<String>::sql(writers))
-        .await?
-        .into_iter()
-        .collect())
+/// Looks at the end of the log.
+pub(super) async fn head(h: &Context) -> Result<Head, Error> {
+    let sql = match h.backend() {
+        DbBackend::Postgres => HEAD_POSTGRES,
+        _ => HEAD_SQLITE,
+    };
+    let head = Statement::from_string(h.backend(), sql);
+    let head = h
+        .fetch_optional(TypedQuery::<(i64, String)>::sql(head))
+        .await?;
+    let (newest, writers) = head.unwrap_or_default();
+    let writers = writers.split_whitespace().map(str::to_owned).collect();
+    Ok(Head {
+        newest,
+        writers: Arc::new(writers),
+    })
 }
 
 /// Only where there are writers beside each other, so on PostgreSQL.

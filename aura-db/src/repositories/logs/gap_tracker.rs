@@ -27,6 +27,7 @@
 //! and the next reads as many. Gaps are looked at in rounds, [`GAPS_AT_ONCE`] in each look.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aura_orm::Fetched;
@@ -34,7 +35,7 @@ use entity::{Action, logs};
 use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, DbBackend, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 
-use super::gap_queries::{IdGap, SeenEntry, appeared, array, gaps, newest, seen_entries, writers};
+use super::gap_queries::{Head, IdGap, SeenEntry, appeared, array, gaps, head, seen_entries};
 use super::tail::TailPosition;
 use super::{Log, LogFilter, op};
 use crate::context::Context;
@@ -74,7 +75,7 @@ pub(super) struct GapTracker {
     /// Up to here whoever was writing has ended.
     settled: i64,
     /// Who was writing when this id was the highest.
-    mark: Option<(i64, BTreeSet<String>)>,
+    mark: Option<(i64, Arc<BTreeSet<String>>)>,
 }
 
 impl Default for GapTracker {
@@ -94,13 +95,12 @@ impl GapTracker {
     /// Everything that is visible now counts as given out. What isn't, below the highest
     /// id, is known after [`GapTracker::wait_for_writers`].
     pub(super) async fn now(h: &Context) -> Result<Self, Error> {
-        let high = newest(h).await?;
-        let writers = writers(h).await?;
+        let head = head(h).await?;
         let mut seen = Self {
-            high,
+            high: head.newest,
             ..Self::default()
         };
-        seen.settle(high, writers);
+        seen.settle(&head);
         Ok(seen)
     }
 
@@ -112,9 +112,12 @@ impl GapTracker {
                 return Ok(());
             }
             tokio::time::sleep(Duration::from_millis(pause)).await;
-            let look = |h: Context| async move { writers(&h).await };
-            let writers = logs.read_committed(op("tail", Action::Read), look).await?;
-            self.settle(self.high, writers);
+            let look = |h: Context| async move { head(&h).await };
+            let head = logs.read_committed(op("tail", Action::Read), look).await?;
+            self.settle(&Head {
+                newest: self.high,
+                ..head
+            });
         }
         let lowest = (self.high - LOOK_BACK).max(self.settled);
         let mut to = self.high;
@@ -165,15 +168,16 @@ impl GapTracker {
     }
 
     /// One look, and whether there is more to look at. The order matters: first
-    /// the highest id, then who writes, then what is missing, then the entries.
+    /// the highest id, then who writes, both in `head`, which is no older than that of the
+    /// look before; then what is missing, then the entries.
     pub(super) async fn poll(
         &mut self,
         h: &Context,
         filter: &LogFilter,
+        head: &Head,
     ) -> Result<(Vec<Log>, bool), Error> {
-        let newest = newest(h).await?;
-        let writers = writers(h).await?;
-        self.settle(newest, writers);
+        self.settle(head);
+        let newest = head.newest;
         let Fetched {
             rows: mut entries,
             mut cut,
@@ -201,19 +205,20 @@ impl GapTracker {
     }
 
     /// Moves `settled` as far as whoever was writing has ended.
-    fn settle(&mut self, newest: i64, writers: BTreeSet<String>) {
+    fn settle(&mut self, head: &Head) {
+        let Head { newest, writers } = head;
         if writers.is_empty() {
             self.mark = None;
-            self.settled = self.settled.max(newest);
+            self.settled = self.settled.max(*newest);
             return;
         }
         match &self.mark {
-            Some((_, before)) if !before.is_disjoint(&writers) => {}
+            Some((_, before)) if !before.is_disjoint(writers) => {}
             mark => {
                 if let Some((id, _)) = mark {
                     self.settled = self.settled.max(*id);
                 }
-                self.mark = Some((newest, writers));
+                self.mark = Some((*newest, writers.clone()));
             }
         }
     }

@@ -18,6 +18,7 @@
 
 mod append_batch;
 mod filter;
+mod followers;
 mod gap_queries;
 mod gap_tracker;
 #[cfg(test)]
@@ -41,6 +42,7 @@ use sea_orm::{
 
 pub(crate) use self::append_batch::{Appended, LogEntry};
 pub use self::filter::LogFilter;
+pub(crate) use self::followers::Followers;
 pub use self::stats::{LogDay, LogStats};
 pub use self::tail::{Tail, TailFrom, TailPosition};
 pub use entity::logs::Model as Log;
@@ -155,7 +157,7 @@ impl Logs {
             .write(op("append", Action::Update), |h| async move {
                 match appending(&h, new).await? {
                     Some(log) => {
-                        h.notify_appended();
+                        h.notify_appended([new.workflow]);
                         Ok(log)
                     }
                     None => Err(unknown(&h, [new.workflow]).await?.unwrap_or_else(|| {
@@ -189,7 +191,7 @@ impl Logs {
         self.0
             .atomic(op("append_many", Action::Update), |h| async move {
                 let workflows: BTreeSet<_> = entries.iter().map(|entry| entry.workflow).collect();
-                if let Some(error) = unknown(&h, workflows).await? {
+                if let Some(error) = unknown(&h, workflows.iter().copied()).await? {
                     return Err(error);
                 }
                 strangers(&h, entries).await?;
@@ -198,7 +200,7 @@ impl Logs {
                 let count = h
                     .insert_bulk::<logs::Entity>(&COLUMNS, Box::new(rows))
                     .await?;
-                h.notify_appended();
+                h.notify_appended(workflows);
                 Ok(count)
             })
             .await

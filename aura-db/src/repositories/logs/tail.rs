@@ -8,7 +8,7 @@ use futures_util::Stream;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::gap_queries::IdGap;
+use super::gap_queries::{self, Head, IdGap};
 use super::gap_tracker::GapTracker;
 use super::{Log, LogFilter, Logs, op};
 use crate::context::Context;
@@ -20,6 +20,9 @@ const PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// No pause is shorter, whatever is asked.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
+/// The longest rest of a follower that others' entries wake again and again; each is twice
+/// the one before.
+const LONGEST_REST: Duration = Duration::from_millis(20);
 
 /// Where a follower begins.
 #[derive(Debug, Clone, Default)]
@@ -51,7 +54,10 @@ pub struct Tail {
     executor: Context,
     filter: LogFilter,
     seen: GapTracker,
-    news: watch::Receiver<()>,
+    /// When this process last committed entries that may match.
+    news: watch::Receiver<u64>,
+    /// There may be entries that it has not looked at.
+    behind: bool,
     longest_pause: Duration,
 }
 
@@ -62,7 +68,9 @@ impl Logs {
     ///
     /// Entries that this process appends through a clone of this database come
     /// at once; those of other processes within a second
-    /// ([`Tail::poll_every`]). In a restricted handle the role is asked at each
+    /// ([`Tail::poll_every`]). A follower of one workflow ([`LogFilter::workflow`]) isn't
+    /// woken by others' entries, and all that are woken by an entry look at the end of the
+    /// log together. In a restricted handle the role is asked at each
     /// look. An entry that this build can't read is logged as an error (target
     /// `aura_db::unreadable`) and passed over.
     ///
@@ -83,7 +91,7 @@ impl Logs {
         }
         let (filter_, from) = (&filter, &from);
         // Before the first look, so that nothing falls in between.
-        let news = self.0.log_changes();
+        let news = self.0.followers().subscribe(filter.1);
         let mut seen = self
             .0
             .read_committed(op("tail", Action::Read), |h| async move {
@@ -104,6 +112,7 @@ impl Logs {
             filter,
             seen,
             news,
+            behind: true,
             longest_pause: LONGEST_PAUSE,
         })
     }
@@ -126,16 +135,28 @@ impl Tail {
     /// was, and after [`Error::Timeout`] with looks at fewer entries.
     pub async fn next(&mut self) -> Result<Vec<Log>, Error> {
         let mut pause = PAUSE.min(self.longest_pause);
+        let mut rest = Duration::ZERO;
+        let mut woken = None;
         loop {
-            self.news.mark_unchanged();
-            let entries = self.poll().await?;
-            if !entries.is_empty() {
-                return Ok(entries);
+            if self.behind {
+                let entries = self.look(woken).await?;
+                if !entries.is_empty() {
+                    return Ok(entries);
+                }
             }
-            tokio::select! {
-                Ok(()) = self.news.changed() => {}
-                () = tokio::time::sleep(pause) => {}
+            if !rest.is_zero() {
+                tokio::time::sleep(rest).await;
             }
+            woken = tokio::select! {
+                Ok(()) = self.news.changed() => Some(*self.news.borrow_and_update()),
+                () = tokio::time::sleep(pause) => None,
+            };
+            // First, so that a future that is dropped from here on leaves it for the next.
+            self.behind = true;
+            rest = match woken {
+                Some(_) => (rest * 2).clamp(SHORTEST_PAUSE, LONGEST_REST),
+                None => Duration::ZERO,
+            };
             pause = (pause * 2).min(self.longest_pause);
         }
     }
@@ -144,13 +165,24 @@ impl Tail {
     ///
     /// Fails as [`Tail::next`] does.
     pub async fn poll(&mut self) -> Result<Vec<Log>, Error> {
+        self.look(None).await
+    }
+
+    /// The entries that were committed before an append of this moment, or before now.
+    async fn look(&mut self, woken: Option<u64>) -> Result<Vec<Log>, Error> {
+        self.behind = true;
+        let moment = woken.unwrap_or_else(|| {
+            self.news.mark_unchanged();
+            self.executor.followers().now()
+        });
         loop {
+            let head = &self.head(moment).await?;
             let (filter, before) = (&self.filter, &self.seen);
             let looked = self
                 .executor
                 .read_committed(op("tail", Action::Read), |h| async move {
                     let mut seen = before.clone();
-                    let (entries, more) = seen.poll(&h, filter).await?;
+                    let (entries, more) = seen.poll(&h, filter, head).await?;
                     Ok((seen, entries, more))
                 })
                 .await;
@@ -159,10 +191,28 @@ impl Tail {
             }
             let (seen, entries, more) = looked?;
             // Only now, in one step.
-            self.seen = seen;
+            (self.seen, self.behind) = (seen, more);
             if !entries.is_empty() || !more {
                 return Ok(entries);
             }
+        }
+    }
+
+    /// The end of the log, as it was seen after this moment by any follower of the process.
+    /// It depends on no user.
+    async fn head(&self, moment: u64) -> Result<Head, Error> {
+        let look = |logs: Context| async move {
+            let look = |h: Context| async move { gap_queries::head(&h).await };
+            let operation = op("tail_head", Action::Read);
+            logs.read_committed(operation, look).await
+        };
+        let logs = self.executor.unrestricted();
+        let followers = self.executor.followers();
+        let shared = followers.look(moment, move || async move { look(logs).await.ok() });
+        match shared.await {
+            Some(head) => Ok(head),
+            // Its own error for each.
+            None => look(self.executor.unrestricted()).await,
         }
     }
 

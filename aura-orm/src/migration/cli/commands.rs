@@ -9,6 +9,7 @@ use terminal::{BAD, DIM, GOOD, WARN};
 
 use super::Failure;
 use super::output::{Output, time};
+use super::space::Space;
 use crate::migration::{Direction, Done, Error, Event, Loss, Plan, Runner, State};
 
 /// Prints what a run reports.
@@ -144,6 +145,10 @@ pub(super) async fn status(
             output.line(format_args!("{}: {state}", base.history()));
         }
     }
+    let space = match &connection {
+        Some(connection) => space(connection, config, output).await?,
+        None => None,
+    };
     output.object(&json!({
         "target": config.target_name(),
         "state": match &state {
@@ -157,8 +162,22 @@ pub(super) async fn status(
         "message": runner.explain(&state),
         "applied": applied.iter().map(|step| json!({ "name": step.name, "at": moment(step.at) })).collect::<Vec<_>>(),
         "pending": pending,
+        "space": space,
     }));
     Ok(0)
+}
+
+/// Reads how much of the file is free, and reports it when it is much.
+async fn space(
+    connection: &sea_orm::DatabaseConnection,
+    config: &Config,
+    output: &Output,
+) -> Result<Option<Space>, Failure> {
+    let space = Space::read(connection).await?;
+    if let Some(space) = &space {
+        space.report(config, output);
+    }
+    Ok(space)
 }
 
 pub(super) async fn check(
@@ -176,7 +195,12 @@ pub(super) async fn check(
         1 => "One difference.".to_owned(),
         more => format!("{more} differences."),
     });
-    output.object(&json!({ "target": config.target_name(), "differences": differences }));
+    let space = space(&connection, config, output).await?;
+    output.object(&json!({
+        "target": config.target_name(),
+        "differences": differences,
+        "space": space,
+    }));
     Ok(u8::from(!differences.is_empty()))
 }
 

@@ -16,6 +16,7 @@ mod dry_run;
 mod generate;
 mod output;
 mod repair;
+mod space;
 mod template;
 
 use std::process::ExitCode;
