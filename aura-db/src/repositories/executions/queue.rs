@@ -170,7 +170,7 @@ impl Executions {
     /// Takes up to `limit` executions at once (and 1,000): those whose waiting
     /// is over, or else the oldest in the queue. It may be fewer than there are, as
     /// where their documents would have more than
-    /// [`MAX_PAGE_BYTES`](crate::page::MAX_PAGE_BYTES) together; when it is none, there
+    /// [`MAX_PAGE_BYTES`] together; when it is none, there
     /// was nothing to take. Returned oldest first.
     ///
     /// Fails like [`Executions::claim`].
@@ -214,7 +214,7 @@ impl Executions {
 
     /// Queues at most `limit` executions (and 1,000) whose workers let the
     /// lease run out, oldest first, and returns them; fewer where their documents would
-    /// have more than [`MAX_PAGE_BYTES`](crate::page::MAX_PAGE_BYTES) together. Of several
+    /// have more than [`MAX_PAGE_BYTES`] together. Of several
     /// who do this at once each gets others. One that this build can't read is queued as
     /// well, and logged as an error instead of returned.
     ///

@@ -1,12 +1,11 @@
 //! Steps outside of a transaction, and table locks that aren't granted.
 
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+mod batches;
+mod locks;
 
-use migration::{
-    BatchMigration, Blocker, DatabaseTransaction, Done, Error, Event, Migration, Plan, Runner,
-    StepError, async_trait,
-};
+use std::sync::{Arc, Mutex};
+
+use migration::{Blocker, Done, Error, Event, Migration, Plan, Runner};
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend};
 use testdb::TestDb;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -15,7 +14,6 @@ testdb::both!(migrated:
     a_step_outside_cuts_the_run,
     a_failure_behind_it_keeps_what_came_before,
     where_tables_are_new_all_is_one_transaction,
-    rows_are_changed_in_batches,
     each_step_is_run_once_by_many_at_once,
 );
 
@@ -24,10 +22,6 @@ testdb::postgres!(migrated:
     a_build_waits_for_no_run_that_waits_for_it,
     a_build_that_was_done_and_not_noted_is_noted,
     a_pooler_is_refused,
-    a_statement_outside_limits_its_locks,
-    a_lock_that_is_not_granted_is_tried_again,
-    a_lock_that_is_never_granted_is_an_error,
-    a_deadlock_is_tried_again,
 );
 
 const APP: &str = "app_migrations";
@@ -104,24 +98,6 @@ static BROKEN: Sql = Sql {
     transactional: true,
 };
 
-/// Needs the lock of a table.
-static LOCKED: Sql = Sql {
-    name: "m4_locked",
-    tables: &[],
-    up: "ALTER TABLE logs ADD COLUMN things bigint",
-    down: "ALTER TABLE logs DROP COLUMN things",
-    transactional: true,
-};
-
-/// Locks two tables, one after the other.
-static CROSSING: Sql = Sql {
-    name: "m5_crossing",
-    tables: &[],
-    up: "ALTER TABLE agents ADD COLUMN things bigint; ALTER TABLE logs ADD COLUMN things bigint",
-    down: "",
-    transactional: true,
-};
-
 fn app(steps: &[&'static Sql]) -> Runner {
     let steps = steps
         .iter()
@@ -185,90 +161,6 @@ async fn where_tables_are_new_all_is_one_transaction(db: TestDb) {
         "{error:?}"
     );
     assert_eq!(db.rows(&["things", APP]).await, "");
-}
-
-/// A hundred things, of which each batch doubles ten.
-struct Double {
-    fails_behind: i64,
-}
-
-impl Migration for Double {
-    fn name(&self) -> &'static str {
-        "m3_double"
-    }
-
-    /// Only where all is done.
-    fn up(&self, _: DbBackend) -> Vec<String> {
-        vec!["CREATE TABLE doubled AS SELECT count(*) AS things FROM things WHERE a < 0".to_owned()]
-    }
-
-    fn transactional(&self) -> bool {
-        false
-    }
-
-    fn batches(&self) -> Option<&dyn BatchMigration> {
-        Some(self)
-    }
-}
-
-#[async_trait]
-impl BatchMigration for Double {
-    async fn batch(
-        &self,
-        transaction: &DatabaseTransaction,
-        after: Option<String>,
-    ) -> Result<Option<String>, StepError> {
-        let after = after.map_or(Ok(0), |after| after.parse::<i64>())?;
-        // Negative ones are done.
-        let last = after + 10;
-        let sql = format!("UPDATE things SET a = -2 * a WHERE a > {after} AND a <= {last}");
-        transaction.execute_unprepared(&sql).await?;
-        if after == self.fails_behind {
-            return Err("a fault".into());
-        }
-        Ok((last < 100).then(|| last.to_string()))
-    }
-}
-
-async fn rows_are_changed_in_batches(db: TestDb) {
-    run(&app(&[&TABLE]), &db, Plan::Up(None)).await;
-    let things = (1..=100).map(|thing| format!("({thing})"));
-    let things = things.collect::<Vec<_>>().join(", ");
-    db.execute(&format!("INSERT INTO things VALUES {things}"))
-        .await;
-    let with = |fails_behind| {
-        let steps: Vec<Box<dyn Migration>> =
-            vec![Box::new(&TABLE), Box::new(Double { fails_behind })];
-        let runner = Runner::builder().history(APP).after(migration::runner());
-        runner.steps(steps).build()
-    };
-    let error = refused(&with(30), &db, Plan::Up(None)).await;
-    assert!(error.to_string().contains("a fault"), "{error}");
-    let done = "SELECT CAST(count(*) AS text) AS line FROM things WHERE a < 0";
-    assert_eq!(db.lines(done).await, ["30"], "the batches before stay");
-
-    let seen = Arc::new(Mutex::new(Vec::new()));
-    let events = Arc::clone(&seen);
-    let on_event = move |event: Event<'_>| {
-        if let Event::Batch { name, number } = event {
-            events
-                .lock()
-                .expect("a list")
-                .push((name.to_owned(), number));
-        }
-    };
-    let ran = with(-1).run(&db.config(), Plan::Up(None), on_event).await;
-    assert_eq!(names(&ran.expect("it goes on")), ["m3_double"]);
-    let sum = "SELECT CAST(sum(a) AS text) AS line FROM things";
-    assert_eq!(db.lines(sum).await, ["-10100"], "each once");
-    let counted = "SELECT CAST(things AS text) AS line FROM doubled";
-    assert_eq!(
-        db.lines(counted).await,
-        ["100"],
-        "the statements come behind"
-    );
-    let seen = seen.lock().expect("a list");
-    assert_eq!(seen.last(), Some(&("m3_double".to_owned(), 9)));
 }
 
 async fn each_step_is_run_once_by_many_at_once(db: TestDb) {
@@ -384,98 +276,6 @@ async fn a_pooler_is_refused(db: TestDb) {
     let done = runner.run(&config, Plan::Up(None), |_| {}).await;
     assert_eq!(done.expect("it needs none").len(), 2);
     assert!(db.dump(&["things"]).await.contains("things_a"));
-}
-
-async fn a_statement_outside_limits_its_locks(db: TestDb) {
-    static OUTSIDE: Sql = Sql {
-        name: "m6_outside",
-        tables: &[],
-        up: "ALTER TABLE logs ADD COLUMN IF NOT EXISTS things bigint",
-        down: "",
-        transactional: false,
-    };
-    run(&app(&[&TABLE]), &db, Plan::Up(None)).await;
-    let other = begun(&db, "LOCK TABLE logs IN ACCESS SHARE MODE").await;
-    let limit = Some(Duration::from_millis(200));
-    let runner = app(&[&TABLE, &OUTSIDE]).with_lock_limit(limit, Some(2));
-    let error = refused(&runner, &db, Plan::Up(None)).await;
-    assert!(
-        matches!(error, Error::LockTimeout { attempts: 2, .. }),
-        "{error:?}"
-    );
-    end(other).await;
-    assert_eq!(
-        names(&run(&runner, &db, Plan::Up(None)).await),
-        ["m6_outside"]
-    );
-}
-
-async fn a_lock_that_is_not_granted_is_tried_again(db: TestDb) {
-    let hold = "SELECT 'secret', 42 FROM logs";
-    let other = begun(&db, hold).await;
-    let runner = app(&[&TABLE, &LOCKED]).with_lock_limit(Some(Duration::from_millis(800)), None);
-    let (running, mut events) = start(&db, runner);
-    assert!(matches!(events.recv().await, Some(Seen::Done(name)) if name == "m1_table"));
-    let blocker = blocker(&mut events).await;
-    assert_eq!(blocker.lock, "AccessExclusiveLock on logs");
-    assert_eq!(blocker.application, "aura-db");
-    assert_eq!(blocker.statement, "SELECT ?, ? FROM logs");
-    assert!(blocker.query_start.starts_with("20"), "{blocker:?}");
-    let pid = "SELECT pid::text AS line FROM pg_stat_activity WHERE query LIKE 'SELECT ''secret%'";
-    assert_eq!(db.lines(pid).await, [blocker.pid.to_string()]);
-
-    assert!(matches!(events.recv().await, Some(Seen::Retrying(1))));
-    // Meanwhile nothing is locked, and nothing is there.
-    assert_eq!(db.rows(&["things", APP]).await, "");
-    end(other).await;
-    let done = running.await.expect("no panic").expect("applied");
-    assert_eq!(names(&done), ["m1_table", "m4_locked"]);
-}
-
-async fn a_lock_that_is_never_granted_is_an_error(db: TestDb) {
-    let other = begun(&db, "LOCK TABLE logs IN ACCESS SHARE MODE").await;
-    let runner = app(&[&TABLE, &LOCKED]).with_lock_limit(Some(Duration::from_secs(2)), Some(2));
-    let error = refused(&runner, &db, Plan::Up(None)).await;
-    assert!(
-        matches!(error, Error::LockTimeout { attempts: 2, .. }),
-        "{error:?}"
-    );
-    for words in [
-        "AccessExclusiveLock on logs",
-        "server process",
-        "of aura-db",
-        "LOCK TABLE logs",
-    ] {
-        assert!(error.to_string().contains(words), "{words}: {error}");
-    }
-    assert_eq!(db.rows(&["things", APP]).await, "");
-    end(other).await;
-    run(&runner, &db, Plan::Up(None)).await;
-
-    // So it is with the tables whose rows would be deleted.
-    let other = begun(&db, "LOCK TABLE things IN ACCESS SHARE MODE").await;
-    let error = runner
-        .run_confirmed(&db.config(), Plan::Reset, &[], |_| {})
-        .await
-        .expect_err("the table is locked");
-    assert!(matches!(error, Error::LockTimeout { .. }), "{error:?}");
-    end(other).await;
-}
-
-async fn a_deadlock_is_tried_again(db: TestDb) {
-    let other = begun(&db, "LOCK TABLE logs IN ACCESS SHARE MODE").await;
-    // The server ends the one that looks first.
-    let patient = "SET deadlock_timeout = '1min'";
-    other.execute_unprepared(patient).await.expect("set");
-    let (running, mut events) = start(&db, app(&[&CROSSING]));
-    let found = blocker(&mut events).await;
-    assert_eq!(found.lock, "AccessExclusiveLock on logs");
-    let _ = other
-        .execute_unprepared("SELECT count(*) FROM agents")
-        .await;
-    let _ = other.execute_unprepared("ROLLBACK").await;
-    assert_eq!(running.await.expect("no panic").expect("applied").len(), 1);
-    other.close().await.expect("it closes");
 }
 
 #[derive(Debug)]
