@@ -103,7 +103,8 @@ async fn nothing_is_lost_while_the_file_is_cut() {
         moved += free.saturating_sub(free_pages(&test).await);
         operations += told.len();
     }
-    assert!(moved > 0, "no page was given back");
+    // Entries take some as well.
+    assert!(moved > 1_000, "only {moved} pages were given back");
     println!(
         "{operations} operations acknowledged, {moved} pages given back, none lost, none by half"
     );

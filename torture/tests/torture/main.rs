@@ -5,6 +5,7 @@
 mod bank;
 mod disk;
 mod documents;
+mod field;
 mod kills;
 mod logins;
 mod memory;
