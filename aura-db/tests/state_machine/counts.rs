@@ -158,6 +158,11 @@ const NOT_ALONE: &[(&str, &str)] = &[
 /// Operations that a method counts under another name.
 const INNER: &[&str] = &[
     "users.login_lookup",
+    // Executions of workflows that are deleted and restored.
+    "executions.suspend",
+    "executions.resume_suspended",
+    // What followers of the log share.
+    "logs.tail_head",
     "sessions.forget_expired",
     "notes.find_by",
 ];

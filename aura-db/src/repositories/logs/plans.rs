@@ -95,7 +95,12 @@ async fn reads_by_workflow(
                 .take();
             let plan = plan(connection, StatementBuilder::build(&rows, &backend)).await;
             assert!(plan.contains(index), "{index} for {filter:?}:\n{plan}");
-            for costly in ["Seq Scan on", "Bitmap Heap Scan on", "SCAN"] {
+            let mut costly = vec!["Seq Scan on", "SCAN"];
+            if filter.is_empty() {
+                // With a filter it may read all rows of a workflow.
+                costly.push("Bitmap Heap Scan on");
+            }
+            for costly in costly {
                 let costly = format!("{costly} {table}");
                 assert!(!plan.contains(&costly), "{costly} for {filter:?}:\n{plan}");
             }
