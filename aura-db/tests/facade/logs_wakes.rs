@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use aura_db::logs::{Logs, Tail, TailFrom};
 use aura_db::testing::QueryCount;
 use aura_db::{Database, Error, LogFilter, Role, WorkflowId};
+use futures_util::FutureExt;
 use futures_util::future::{join_all, poll_immediate};
 use testdb::TestDb;
 
@@ -193,7 +194,8 @@ async fn an_unpolled_follower_delays_no_other(test: TestDb) {
     let mut first = following(&db.logs(), LogFilter::new()).await;
     let mut second = following(&db.logs(), LogFilter::new()).await;
     for n in 0..5 {
-        let mut unpolled = Box::pin(first.next());
+        // It may come to an end early, and is then polled no more.
+        let mut unpolled = Box::pin(first.next().fuse());
         for _ in 0..n {
             let _ = poll_immediate(unpolled.as_mut()).await;
         }
