@@ -159,7 +159,8 @@ testdb::both!(migrated: a_full_disk_changes_nothing);
 /// No space is left for the COMMIT.
 async fn a_full_disk_changes_nothing(db: TestDb) {
     let runner = migration::runner();
-    let down = runner.run(&db.config(), Plan::Down(1), |_| {}).await;
+    // Down to a step in a transaction.
+    let down = runner.run(&db.config(), Plan::Down(3), |_| {}).await;
     down.expect("reversed");
     let before = db.dump(&runner.tables()).await;
     let (ended, disk) = match db.backend() {
