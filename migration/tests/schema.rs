@@ -137,7 +137,10 @@ fn kind(kind: &str) -> String {
 /// What both backends mean by the condition of an index: PostgreSQL tells it
 /// with parentheses and casts, SQLite as it was written.
 fn predicate(text: &str) -> String {
-    text.replace("::text", "").replace(['(', ')', '"'], "")
+    let plain = text.replace("::text[]", "").replace("::text", "");
+    let plain = plain.replace("::character varying", "");
+    let plain = plain.replace(['(', ')', '"'], "");
+    plain.replace("= ANY ARRAY[", "IN ").replace(']', "")
 }
 
 /// What both backends mean by a default.
