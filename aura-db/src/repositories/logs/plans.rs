@@ -31,7 +31,8 @@ async fn own_entries_are_found_by_index(test: TestDb) {
     .await;
     test.execute(
         "INSERT INTO executions (workflow_id, workflow_version, mode, status, created_at) \
-         SELECT workflow_id, 1, 'cron', 'success', created_at FROM logs ORDER BY id",
+         SELECT workflow_id, 1, 'cron', CASE id % 7 WHEN 0 THEN 'error' ELSE 'success' END, created_at \
+         FROM logs ORDER BY id",
     )
     .await;
     test.execute("ANALYZE").await;
