@@ -141,7 +141,7 @@ async fn what_was_missed_is_found(test: TestDb) {
     db.close().await;
 }
 
-/// Whoever comes last: what is suspended has a deleted workflow.
+/// The last one decides: what is suspended has a deleted workflow.
 async fn deleted_and_restored_at_once(test: TestDb) {
     let db = open(&test).await;
     let flow = flow(&db, "ada").await;

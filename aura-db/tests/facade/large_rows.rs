@@ -26,9 +26,9 @@ testdb::postgres!(migrated: late_entries_come_in_parts, appends_go_in_parts);
 
 /// Rows with a document of four MiB.
 const ALL: usize = 20;
-/// So many of them fit into a page, beside their other columns.
+/// The number of them that fits into a page, beside their other columns.
 const FITTING: usize = 15;
-/// So many are claimed at once: only their documents count.
+/// The number that is claimed at once: only their documents count.
 const CLAIMED: usize = 16;
 
 /// A document of this many MiB.

@@ -61,7 +61,7 @@ fn fitting(sql: &str, found: &str, [bytes, first]: [&str; 2]) -> String {
 
 /// The rows are locked where they are found, and those that another worker has
 /// locked are passed over. None is locked that is not taken, because it would be
-/// passed over by others, and nobody would have it: so the queue is only looked
+/// passed over by others, and none would have it: so the queue is only looked
 /// at when nothing is due. (A limit that is computed, to take from both, is
 /// planned as a tenth of the queue.) Of several, what doesn't fit is locked until the end of
 /// the statement: see [`FIRST_LOOK`].
@@ -86,7 +86,7 @@ UPDATE executions SET status = 'running', worker_id = $1, lease_until = $2, wait
     started_at = COALESCE(started_at, $3)
 WHERE id = ANY (ARRAY ({taken}))";
 
-/// SQLite has one writer, so whoever runs this is alone. The `+` keeps it from
+/// SQLite has one writer, so a claim is alone. The `+` keeps it from
 /// reading all that wait, because it takes equality for the narrower search.
 const CLAIM_ON_SQLITE: &str = r"
 WITH due AS MATERIALIZED (

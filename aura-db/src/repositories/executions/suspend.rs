@@ -14,7 +14,7 @@ use crate::context::{Context, Op};
 use crate::error::Error;
 use crate::repositories::batches::Changed;
 
-/// The workflow is held meanwhile, so that nobody restores it between the look and the mark.
+/// The workflow is locked meanwhile, so that it isn't restored between the look and the mark.
 const POSTGRES: &str = r"
 WITH these AS MATERIALIZED (
     SELECT w.id FROM workflows AS w WHERE w.{column} = $1 AND w.deleted_at IS {state} FOR SHARE)
