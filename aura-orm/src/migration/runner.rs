@@ -8,7 +8,7 @@ use std::time::Duration;
 use sea_orm::{ConnectionTrait, DbBackend, Statement};
 
 use super::builder::{LockLimit, RunnerBuilder, Settings};
-use super::catalog::{Catalog, Difference, differences, sequences_behind};
+use super::catalog::{Catalog, Difference, differences, missing_rights, sequences_behind};
 use super::error::{Context, Error};
 use super::history::{self, Applied, tables, tables_sql};
 use super::{Direction, Loss, Migration, Plan, State};
@@ -315,7 +315,7 @@ impl Runner {
 
     /// Compares a live schema with the one that the steps make. It looks at the tables of
     /// these steps only, and needs read rights only. It also finds sequences that stand behind
-    /// their columns, where it may read both.
+    /// their columns, where it may read both, and rights that a role which writes lacks.
     ///
     /// # Errors
     ///
@@ -326,7 +326,9 @@ impl Runner {
     ) -> Result<Vec<Difference>, Error> {
         let expected = self.snapshot(connection.get_database_backend())?;
         let mut found = differences(&self.catalog(connection).await?, &expected);
-        found.extend(sequences_behind(connection, &self.tables()).await?);
+        let tables = self.tables();
+        found.extend(sequences_behind(connection, &tables).await?);
+        found.extend(missing_rights(connection, &tables).await?);
         Ok(found)
     }
 }

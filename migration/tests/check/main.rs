@@ -4,6 +4,7 @@ mod indexes;
 
 use migration::HISTORY;
 use migration::catalog::Kind::{self, Different, Extra, Missing};
+use sea_orm::{ConnectionTrait, TransactionTrait};
 use testdb::{Backend, TestDb};
 
 testdb::both!(
@@ -396,6 +397,62 @@ async fn a_sequence_behind_its_rows(db: TestDb) {
     db.execute("INSERT INTO plugins (id, name, description, version) VALUES (1, 'z', '', '1')")
         .await;
     finds(&db, &[behind("plugins")]).await;
+}
+
+/// Of a role that may write to some of the tables. One that may write to none only looks.
+#[tokio::test(flavor = "multi_thread")]
+async fn rights_that_the_role_lacks() {
+    let db = TestDb::migrated(Backend::Postgres).await;
+    let variables = db.variables();
+    let name = variables.iter().find(|(name, _)| *name == "DB_NAME");
+    let role = format!("{}_writer", name.expect("a name").1);
+    db.execute(&format!(
+        "CREATE ROLE {role} LOGIN PASSWORD 'x'; \
+         GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}"
+    ))
+    .await;
+    let as_role = async || {
+        let connection = db.outside().await;
+        let transaction = connection.begin().await.expect("it begins");
+        let role = format!("SET LOCAL ROLE {role}");
+        transaction.execute_unprepared(&role).await.expect("set");
+        let found = migration::check(&transaction).await.expect("a check");
+        let found = found.into_iter();
+        let found: Vec<_> = found
+            .map(|one| (one.kind, one.table, one.what, one.detail))
+            .collect();
+        found
+    };
+    assert_eq!(as_role().await, []);
+    db.execute(&format!(
+        "GRANT INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}"
+    ))
+    .await;
+    assert_eq!(as_role().await, []);
+    db.execute(&format!(
+        "REVOKE INSERT, SELECT ON logs FROM {role}; \
+         ALTER TABLE agents ALTER COLUMN id DROP IDENTITY; \
+         CREATE SEQUENCE agents_id_seq OWNED BY agents.id"
+    ))
+    .await;
+    let lacks = |table: &str, what: &str| {
+        let (rights, grant) = (
+            format!("rights of {role}"),
+            format!("run GRANT {what} TO {role}"),
+        );
+        (Missing, table.to_owned(), rights, grant)
+    };
+    let found = as_role().await;
+    let found: Vec<_> = found.into_iter().filter(|one| one.0 == Missing).collect();
+    assert_eq!(
+        found,
+        [
+            lacks("agents", "USAGE ON SEQUENCE agents_id_seq"),
+            lacks("logs", "SELECT, INSERT ON logs"),
+        ]
+    );
+    db.execute(&format!("DROP OWNED BY {role}; DROP ROLE {role}"))
+        .await;
 }
 
 async fn finds(db: &TestDb, expected: &[(Kind, &str, &str)]) {

@@ -7,6 +7,7 @@
 mod diff;
 mod normal;
 mod postgres;
+mod rights;
 mod sequences;
 mod sqlite;
 
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 pub use diff::{Difference, Kind, differences};
 
+pub(super) use rights::missing as missing_rights;
 pub(super) use sequences::behind as sequences_behind;
 
 use super::error::{Context, Error};
