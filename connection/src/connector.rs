@@ -2,8 +2,9 @@
 
 use std::error::Error as _;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use secrecy::ExposeSecret;
 use tokio_postgres::config::SslMode;
@@ -13,7 +14,7 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{CancelToken, Client, Connection, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::config::{Config, Postgres, Target, TlsMode};
+use crate::config::{Config, Postgres, Target, Tls, TlsMode};
 use crate::error::Error;
 use crate::postgres::{FIRST_PAUSE, LONGEST_PAUSE, session_options};
 use crate::read::password_in;
@@ -38,7 +39,29 @@ pub type SessionConnection =
 pub struct Connector {
     config: Config,
     driver: Mutex<tokio_postgres::Config>,
+    certificates: Mutex<Certificates>,
+}
+
+/// What was made of the certificate files, and when they were written.
+#[derive(Clone)]
+struct Certificates {
     tls: MakeRustlsConnect,
+    modified: Vec<Option<SystemTime>>,
+}
+
+impl Certificates {
+    fn read(files: &Tls) -> Result<Self, String> {
+        // Before: what is written meanwhile is read at the next failure.
+        let modified = Self::modified(files);
+        let tls = MakeRustlsConnect::new(tls::client_config(files)?);
+        Ok(Self { tls, modified })
+    }
+
+    fn modified(files: &Tls) -> Vec<Option<SystemTime>> {
+        let client = files.client.iter().flat_map(|(chain, key)| [chain, key]);
+        let modified = |file: &PathBuf| std::fs::metadata(file).ok()?.modified().ok();
+        files.ca.iter().chain(client).map(modified).collect()
+    }
 }
 
 /// Why there is no session.
@@ -97,13 +120,13 @@ impl Connector {
             ));
         };
         refusal::check_password(config, postgres)?;
-        let tls = tls::client_config(&postgres.tls).map_err(|reason| {
+        let certificates = Certificates::read(&postgres.tls).map_err(|reason| {
             let hint = refusal::tls_hint(&reason).unwrap_or(refusal::CLIENT_CERTIFICATE);
             refused(reason, hint)
         })?;
         Ok(Self {
             driver: Mutex::new(driver(config, postgres)),
-            tls: MakeRustlsConnect::new(tls),
+            certificates: Mutex::new(certificates),
             config: config.clone(),
         })
     }
@@ -118,8 +141,18 @@ impl Connector {
         self.driver.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Opens a session, within this time. When the server refuses the password,
-    /// `DB_PASS_FILE` is read again: it may have been rotated.
+    fn certificates(&self) -> MutexGuard<'_, Certificates> {
+        let certificates = self.certificates.lock();
+        certificates.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tls(&self) -> MakeRustlsConnect {
+        self.certificates().tls.clone()
+    }
+
+    /// Opens a session, within this time. When that fails, what may have been rotated is
+    /// read again: `DB_PASS_FILE` when the server refuses the password, otherwise the
+    /// certificates that were written since.
     ///
     /// # Errors
     ///
@@ -127,9 +160,7 @@ impl Connector {
     pub async fn connect(&self, timeout: Duration) -> Result<Session, ConnectError> {
         let opened = async {
             match self.connect_once().await {
-                Err(error) if error.is_wrong_password() && self.renew_password().await => {
-                    self.connect_once().await
-                }
+                Err(error) if self.renew(&error).await => self.connect_once().await,
                 opened => opened,
             }
         };
@@ -139,8 +170,39 @@ impl Connector {
 
     async fn connect_once(&self) -> Result<Session, ConnectError> {
         let driver = self.driver().clone();
-        let session = driver.connect(self.tls.clone()).await;
+        let session = driver.connect(self.tls()).await;
         session.map_err(ConnectError::Failed)
+    }
+
+    async fn renew(&self, error: &ConnectError) -> bool {
+        if error.is_wrong_password() {
+            self.renew_password().await
+        } else {
+            self.renew_certificates().await
+        }
+    }
+
+    /// Reads the certificates again if they were written since. Returns whether there are
+    /// others to try.
+    async fn renew_certificates(&self) -> bool {
+        let Target::Postgres(postgres) = &self.config.target else {
+            return false;
+        };
+        let (files, known) = (postgres.tls.clone(), self.certificates().modified.clone());
+        let read = tokio::task::spawn_blocking(move || {
+            (Certificates::modified(&files) != known).then(|| Certificates::read(&files))
+        });
+        match read.await {
+            Ok(Some(Ok(certificates))) => {
+                *self.certificates() = certificates;
+                true
+            }
+            Ok(Some(Err(problem))) => {
+                tracing::warn!(target: "aura_db::connection", "{problem}");
+                false
+            }
+            Ok(None) | Err(_) => false,
+        }
     }
 
     /// Reads `DB_PASS_FILE` again. Returns whether there is a password to try.
@@ -257,7 +319,7 @@ impl Connector {
     ///
     /// When the request can't be sent.
     pub async fn cancel(&self, token: CancelToken) -> Result<(), tokio_postgres::Error> {
-        token.cancel_query(self.tls.clone()).await
+        token.cancel_query(self.tls()).await
     }
 }
 

@@ -1,5 +1,6 @@
 //! Connections to PostgreSQL that succeed, and what is in effect on them.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use connection::{Config, Connections, Connector, connect, connect_exclusive, connect_read_only};
@@ -57,6 +58,32 @@ async fn a_password_over_verified_tls_works() {
         .expect("a row");
     assert_eq!(one(reader, "SELECT x::text FROM t").await, "7");
     connections.close().await;
+}
+
+/// As of a secret that is mounted: the service isn't started again.
+#[tokio::test]
+async fn an_authority_that_is_replaced_is_read_again() {
+    let servers: Vec<_> = testdb::server().into_iter().collect();
+    let authority = servers.iter().find(|(name, _)| *name == "DB_SSL_CA");
+    let authority = Path::new(&authority.expect("an authority").1);
+    let other = authority.with_file_name("other-ca.crt");
+    let folder = tempfile::tempdir().expect("a folder");
+    let mounted = folder.path().join("ca.crt");
+    std::fs::copy(&other, &mounted).expect("copied");
+    let mounted = mounted.to_str().expect("UTF-8");
+    let config = server_with(&[("DB_SSL_CA", mounted), ("DB_NAME", "postgres")]);
+    let connector = Connector::new(&config).expect("settings that work");
+    let timeout = Duration::from_secs(20);
+    let refused = connector.connect(timeout).await;
+    assert!(refused.is_err(), "of an authority that didn't sign it");
+
+    std::fs::write(mounted, "not a certificate").expect("written");
+    let refused = connector.connect(timeout).await;
+    assert!(refused.is_err(), "half written");
+
+    std::fs::copy(authority, mounted).expect("copied");
+    let opened = connector.connect(timeout).await;
+    assert!(opened.is_ok(), "{:?}", opened.err());
 }
 
 #[tokio::test]
