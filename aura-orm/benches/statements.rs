@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use aura_orm::sqlite::{DatabaseFile, Error, Options, Readers, Writer};
-use aura_orm::{Statement, StatementKind};
+use aura_orm::{Decoding, Statement, StatementKind};
 use criterion::{Criterion, criterion_group, criterion_main};
 use rusqlite::Connection;
 use rusqlite::types::ValueRef;
@@ -37,11 +37,11 @@ fn by_hand(connection: &Connection, id: i64) -> rusqlite::Result<(i64, String)> 
     find.query_row([id], |row| Ok((row.get(0)?, row.get(1)?)))
 }
 
-async fn by_engine(readers: &Readers, id: i64) -> Result<Vec<(i64, String)>, Error> {
+async fn by_engine(readers: &Readers, id: i64) -> Done<Vec<(i64, String)>> {
     let statement = Statement::new(StatementKind::Read, FIND, vec![id.into()]);
-    let read = |row: &aura_orm::sqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
-    let fetched: Result<_, Error> = readers.query(statement, usize::MAX, read).await;
-    Ok(fetched?.rows)
+    let decoding = Decoding::of::<(i64, String)>(usize::MAX);
+    let read = readers.query(statement, decoding).await??;
+    Ok(read.into_rows::<(i64, String)>()?.rows)
 }
 
 async fn add(writer: &Writer) -> Result<u64, Error> {

@@ -46,7 +46,7 @@ pub use error::{Cause, Error, FieldError, at_most};
 pub use executor::bulk::{SizedRow, array_literals};
 pub use executor::stats::{DatabaseStats, OWN_STATEMENTS, OperationStats};
 pub use executor::{Access, CommitHook, Executor, OpenTransaction, Operation, PoolSizes};
-pub use fetched::{Fetched, Limit};
+pub use fetched::{DecodedRows, Decoding, Fetched, Limit};
 pub use page::{Cursor, Page, PageRequest, Sort, UnreadableRow};
 pub use policy::{Action, RoleSource, Scope};
 pub use postgres::Isolation;

@@ -361,6 +361,12 @@ impl<T> Context<T> for Result<T, DbErr> {
     }
 }
 
+impl<T> Context<T> for Result<T, sqlite::Error> {
+    fn context(self, context: &'static str) -> Result<T, Error> {
+        self.map_err(|error| Error::of_sqlite(context, error))
+    }
+}
+
 impl<T> Context<T> for Result<T, postgres::Error> {
     fn context(self, context: &'static str) -> Result<T, Error> {
         self.map_err(|error| Error::of_postgres(context, error))

@@ -92,7 +92,6 @@ impl<X> Executor<X> {
             return Ok(TxConnection::Write(write.into()));
         };
         let snapshot = self.counted(readers.is_full(), readers.snapshot()).await;
-        let snapshot = snapshot.map_err(|error| Error::of_sqlite(BEGINNING, error))?;
-        Ok(TxConnection::Snapshot(snapshot.into()))
+        Ok(TxConnection::Snapshot(snapshot.context(BEGINNING)?.into()))
     }
 }

@@ -9,13 +9,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use chrono::{DateTime, Utc};
 use connection::{Config, Target};
 use sea_orm::DbBackend;
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use crate::clock::{Clock, SystemClock};
 use crate::error::Error;
 use crate::executor::sqlite::SqliteExecutor;
 use crate::executor::stats::{DatabaseStats, OWN_STATEMENTS, Stats};
-use crate::executor::transaction::{Begin, TransactionScope};
+use crate::executor::transaction::{Begin, Kept, TransactionScope, Work};
 use crate::postgres::{Isolation, Pool};
 use crate::seaorm::{SeaOrm, SeaOrmConnections};
 
@@ -389,8 +389,26 @@ impl<X: From<Error> + Send + 'static> Executor<X> {
         T: Send,
         X: fmt::Display,
     {
+        let kept = Kept::new();
+        let work = kept.work(&run);
+        let (ended, span) = self.operate_on(operation, access, &work).await;
+        drop(work);
+        let result = kept.finish::<X>(ended);
+        if let Err(error) = &result {
+            span.record("error", tracing::field::display(error));
+        }
+        result
+    }
+
+    /// Runs the work of an operation, and returns whether its result is `Ok` and its span.
+    async fn operate_on(
+        &self,
+        operation: Operation,
+        access: Access,
+        work: &Work<'_, X>,
+    ) -> (Result<bool, X>, Span) {
         if self.rows.is_some() {
-            return self.framed(access, run).await;
+            return (self.framed(access, work).await, Span::none());
         }
         let span = tracing::debug_span!(
             target: "aura_orm::operation",
@@ -407,13 +425,10 @@ impl<X: From<Error> + Send + 'static> Executor<X> {
             rows: Some(rows.clone()),
             ..self.clone()
         };
-        let result = executor.framed(access, run).instrument(span.clone()).await;
+        let ended = executor.framed(access, work).instrument(span.clone()).await;
         span.record("rows", rows.load(Ordering::Relaxed));
-        if let Err(error) = &result {
-            span.record("error", tracing::field::display(error));
-        }
-        timer.stop(result.is_ok());
-        result
+        timer.stop(matches!(ended, Ok(true)));
+        (ended, span)
     }
 
     /// Runs a statement of an application's own and counts it, under [`OWN_STATEMENTS`] and
@@ -436,16 +451,11 @@ impl<X: From<Error> + Send + 'static> Executor<X> {
         result
     }
 
-    async fn framed<T, F, Fut>(&self, access: Access, run: F) -> Result<T, X>
-    where
-        F: Fn(Self) -> Fut + Send + Sync,
-        Fut: Future<Output = Result<T, X>> + Send,
-        T: Send,
-    {
-        match &self.scope {
-            _ if !access.atomic => run(self.clone()).await,
-            Some(_) => self.together(run).await,
-            None => self.transact(access.begin, run).await,
+    async fn framed(&self, access: Access, work: &Work<'_, X>) -> Result<bool, X> {
+        if access.atomic {
+            self.together(access.begin, work).await
+        } else {
+            Ok(work(self.clone()).await)
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::executor::Executor;
 use crate::executor::bulk::{MAX_BYTES, MAX_ROWS};
 use crate::executor::check::{MAX_VALUES, size_of};
-use crate::executor::transaction::Begin;
+use crate::executor::transaction::{Begin, Kept};
 use crate::postgres::Isolation;
 use crate::statement::{Statement, StatementKind};
 
@@ -43,20 +43,25 @@ impl<X: From<Error> + Send + 'static> Executor<X> {
         if rows.is_empty() {
             return Ok(0);
         }
-        let all = |executor: Self| async move { executor.insert_all(rows).await };
-        if self.in_transaction() {
-            return self.together(all).await;
-        }
         // One statement needs no transaction, except on SQLite, where it runs for each row.
         let alone = match self.backend() {
-            DbBackend::Postgres => Some(next_batch(rows)).filter(|(_, rest)| rest.is_empty()),
+            DbBackend::Postgres if !self.in_transaction() => {
+                Some(next_batch(rows)).filter(|(_, rest)| rest.is_empty())
+            }
             _ => None,
         };
         let alone = alone.map(|(batch, _)| statement::<A>(&batch, self.backend()));
         if let Some(statement) = alone {
             return self.execute(statement?).await;
         }
-        self.transact(Begin::writing(Isolation::Default), all).await
+        let all = |executor: Self| async move { executor.insert_all(rows).await };
+        let kept = Kept::new();
+        let work = kept.work(&all);
+        let ended = self
+            .together(Begin::writing(Isolation::Default), &work)
+            .await;
+        drop(work);
+        kept.finish::<X>(ended)
     }
 
     async fn insert_all<A>(&self, mut rows: &[A]) -> Result<u64, X>

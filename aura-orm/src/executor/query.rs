@@ -19,7 +19,7 @@ use crate::executor::Executor;
 use crate::executor::check::ensure_sendable;
 use crate::executor::context::Backend;
 use crate::executor::tx_connection::TxConnection;
-use crate::fetched::{Fetched, Limit};
+use crate::fetched::{DecodedRows, Decoding, Fetched, Limit};
 use crate::page::MAX_PAGE_BYTES;
 use crate::postgres::{Pool, PooledConnection};
 use crate::row::{EntityModel, ModelOf, RowDecoder, RowError, RowReader};
@@ -38,68 +38,70 @@ impl<X: From<Error> + Send + 'static> Executor<X> {
         statement: Statement,
         limit: impl Into<Limit> + Send,
     ) -> Result<Fetched<D::Row>, X> {
-        let limit = limit.into();
-        ensure_sendable(&statement.values, self.backend())?;
-        let mut logged = self.logged(&statement);
-        let mut fetched = if let Some(scope) = &self.scope {
-            let writes = statement.writes();
-            let changed = |fetched: &Fetched<D::Row>| {
-                let rows = if writes { fetched.rows.len() } else { 0 };
-                rows as u64
-            };
-            let run =
-                async |connection: &TxConnection| connection.query::<D>(statement, limit).await;
-            scope.run(run, changed).await?
-        } else {
-            match &self.shared.backend {
-                Backend::Sqlite(sqlite) if statement.writes() => {
-                    self.query_write::<D>(sqlite, statement, limit).await?
-                }
-                Backend::Sqlite(sqlite) => self.query_read::<D>(sqlite, statement, limit).await?,
-                // Boxed, so that the future of a read on SQLite stays small.
-                Backend::Postgres(postgres) => {
-                    Box::pin(self.query_on_server::<D>(postgres, statement, limit)).await?
-                }
-            }
-        };
-        let count = fetched.rows.len() as u64;
-        if let Some(logged) = &mut logged {
-            logged.rows(count);
-        }
-        self.count_rows(count);
+        let read = self.read(statement, Decoding::of::<D>(limit)).await?;
+        let mut fetched = read.into_rows::<D>().context("reading")?;
         fetched.rows = D::consolidate(fetched.rows);
         Ok(fetched)
     }
 
-    async fn query_on_server<D: RowDecoder>(
+    /// Runs a statement and reads its rows.
+    async fn read(&self, statement: Statement, decoding: Decoding) -> Result<DecodedRows, Error> {
+        ensure_sendable(&statement.values, self.backend())?;
+        let mut logged = self.logged(&statement);
+        let rows = if let Some(scope) = &self.scope {
+            let writes = statement.writes();
+            let changed = |rows: &DecodedRows| if writes { rows.count() as u64 } else { 0 };
+            let run = async |connection: &TxConnection| connection.query(statement, decoding).await;
+            scope.run(run, changed).await?
+        } else {
+            match &self.shared.backend {
+                Backend::Sqlite(sqlite) if statement.writes() => {
+                    self.query_write(sqlite, statement, decoding).await?
+                }
+                Backend::Sqlite(sqlite) => self.query_read(sqlite, statement, decoding).await?,
+                // Boxed, so that the future of a read on SQLite stays small.
+                Backend::Postgres(postgres) => {
+                    Box::pin(self.query_on_server(postgres, statement, decoding)).await?
+                }
+            }
+        };
+        let count = rows.count() as u64;
+        if let Some(logged) = &mut logged {
+            logged.rows(count);
+        }
+        self.count_rows(count);
+        Ok(rows)
+    }
+
+    async fn query_on_server(
         &self,
         postgres: &Pool,
         statement: Statement,
-        limit: Limit,
-    ) -> Result<Fetched<D::Row>, Error> {
+        decoding: Decoding,
+    ) -> Result<DecodedRows, Error> {
         if !statement.short {
-            return self.query_alone::<D>(postgres, statement, limit).await;
+            return self.query_alone(postgres, statement, decoding).await;
         }
         let statement = Arc::new(statement);
-        let shared = postgres.query_shared::<D>(&statement, limit).await;
+        let shared = postgres.query_shared(&statement, decoding).await;
         if let Some(rows) = shared.context("reading")? {
             return Ok(rows?);
         }
         let _counted = postgres.count_unshared();
         let statement = Arc::unwrap_or_clone(statement);
-        self.query_alone::<D>(postgres, statement, limit).await
+        self.query_alone(postgres, statement, decoding).await
     }
 
-    async fn query_alone<D: RowDecoder>(
+    async fn query_alone(
         &self,
         postgres: &Pool,
         statement: Statement,
-        limit: Limit,
-    ) -> Result<Fetched<D::Row>, Error> {
+        decoding: Decoding,
+    ) -> Result<DecodedRows, Error> {
         let (kind, may_write) = (statement.kind(), statement.may_write);
         let writes = statement.writes();
         let run =
-            async |connection: &mut PooledConnection| connection.query::<D>(statement, limit).await;
+            async |connection: &mut PooledConnection| connection.query(statement, decoding).await;
         let rows = self.on_server(postgres, kind, may_write, run).await?;
         rows.map_err(|error| error.of_done(writes).into())
     }

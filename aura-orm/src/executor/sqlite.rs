@@ -8,8 +8,7 @@ use connection::{Config, Durability};
 
 use crate::error::{Context, Error};
 use crate::executor::Executor;
-use crate::fetched::{Fetched, Limit};
-use crate::row::{Columns, RowDecoder, RowError, RowReader};
+use crate::fetched::{DecodedRows, Decoding};
 use crate::sqlite::{self, DatabaseFile, Options, Readers, Write, Writer};
 use crate::statement::Statement;
 
@@ -20,47 +19,6 @@ pub(crate) struct SqliteExecutor {
     pub(crate) readers: Option<Readers>,
     pub(crate) writer: Writer,
     pub(crate) file: DatabaseFile,
-}
-
-/// Why SQLite returns no rows.
-#[derive(Debug)]
-pub(super) enum Failure {
-    Sqlite(sqlite::Error),
-    Row(Box<RowError>),
-}
-
-impl From<sqlite::Error> for Failure {
-    fn from(error: sqlite::Error) -> Self {
-        Self::Sqlite(error)
-    }
-}
-
-impl sqlite::AsSqliteError for Failure {
-    fn as_sqlite(&self) -> Option<&sqlite::Error> {
-        match self {
-            Self::Sqlite(error) => Some(error),
-            Self::Row(_) => None,
-        }
-    }
-}
-
-impl<T> Context<T> for Result<T, Failure> {
-    fn context(self, context: &'static str) -> Result<T, Error> {
-        self.map_err(|failure| match failure {
-            Failure::Sqlite(error) => Error::of_sqlite(context, error),
-            Failure::Row(error) => (*error).into(),
-        })
-    }
-}
-
-/// Reads the rows of one result.
-pub(super) fn decoder<D: RowDecoder>()
--> impl Fn(&sqlite::Row<'_>) -> Result<D::Row, Failure> + Send + 'static {
-    let columns = Columns::default();
-    move |row| {
-        let row = RowReader::sqlite(row, &columns).read(D::decode);
-        row.map_err(|error| Failure::Row(Box::new(error)))
-    }
 }
 
 impl SqliteExecutor {
@@ -75,8 +33,7 @@ impl SqliteExecutor {
     ///
     /// [`Error::Other`] when it can't be opened.
     pub(crate) fn in_memory(config: &Config, name: &str) -> Result<Self, Error> {
-        let file = DatabaseFile::memory(name)
-            .map_err(|error| Error::of_sqlite("opening the database in memory", error))?;
+        let file = DatabaseFile::memory(name).context("opening the database in memory")?;
         Ok(Self::new(config, file))
     }
 
@@ -114,51 +71,45 @@ impl SqliteExecutor {
     ///
     /// [`Error::Unavailable`] when it is not.
     pub(crate) fn check_file(&self, context: &'static str) -> Result<(), Error> {
-        let there = self.file.check();
-        there.map_err(|error| Error::of_sqlite(context, error))
+        self.file.check().context(context)
     }
 }
 
 impl<X> Executor<X> {
     /// Runs a statement that only reads, outside of a transaction.
-    pub(super) async fn query_read<D: RowDecoder>(
+    pub(super) async fn query_read(
         &self,
         sqlite: &SqliteExecutor,
         statement: Statement,
-        limit: Limit,
-    ) -> Result<Fetched<D::Row>, Error> {
+        decoding: Decoding,
+    ) -> Result<DecodedRows, Error> {
         let Some(readers) = &sqlite.readers else {
-            return self.query_write::<D>(sqlite, statement, limit).await;
+            return self.query_write(sqlite, statement, decoding).await;
         };
-        let rows = readers.query(statement, limit, decoder::<D>()).await;
-        rows.context("reading")
+        let rows = readers.query(statement, decoding).await;
+        Ok(rows.context("reading")??)
     }
 
     /// Runs a write outside of a transaction and reads its rows; again, with a commit of
     /// its own, when the commit of its batch failed. It is committed also when a row can't
     /// be read, as on a server.
-    pub(super) async fn query_write<D: RowDecoder>(
+    pub(super) async fn query_write(
         &self,
         sqlite: &SqliteExecutor,
         statement: Statement,
-        limit: Limit,
-    ) -> Result<Fetched<D::Row>, Error> {
+        decoding: Decoding,
+    ) -> Result<DecodedRows, Error> {
         let (context, writes) = (context(&statement), statement.writes());
         let statement = Arc::new(statement);
         for alone in [false, true] {
             let mut write = self.begin_write(sqlite, alone).await?;
-            // To the last row: SQLite checks foreign keys at the end of the statement.
-            let decode = decoder::<Result<D, RowError>>();
-            let rows = write.query(statement.clone(), limit, decode).await;
-            if let Err(Failure::Sqlite(sqlite::Error::Reclaimed)) = rows {
+            let rows = write.query(statement.clone(), decoding).await;
+            if let Err(sqlite::Error::Reclaimed) = rows {
                 continue;
             }
             let rows = rows.context(context)?;
             if committed(write).await? {
-                let Fetched { rows, cut } = rows;
-                let rows: Result<Vec<_>, RowError> = rows.into_iter().collect();
-                let rows = rows.map_err(|error| error.of_done(writes))?;
-                return Ok(Fetched { rows, cut });
+                return Ok(rows.map_err(|error| error.of_done(writes))?);
             }
         }
         Err(Error::Aborted)
@@ -177,7 +128,7 @@ impl<X> Executor<X> {
             if let Err(sqlite::Error::Reclaimed) = changed {
                 continue;
             }
-            let changed = changed.map_err(|error| Error::of_sqlite("writing", error))?;
+            let changed = changed.context("writing")?;
             if committed(write).await? {
                 return Ok(changed);
             }
@@ -195,7 +146,7 @@ impl<X> Executor<X> {
         let alone = alone || sqlite.file.is_memory();
         let waits = !sqlite.writer.is_idle();
         let begun = self.counted(waits, sqlite.writer.begin(alone)).await;
-        begun.map_err(|error| Error::of_sqlite("waiting for the writer", error))
+        begun.context("waiting for the writer")
     }
 
     /// Counts a wait for a connection, when there is one.

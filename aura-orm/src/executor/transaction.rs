@@ -305,12 +305,51 @@ impl fmt::Debug for State {
     }
 }
 
-/// The closure of a transaction, as what runs it sees it: its result is kept elsewhere, and it
-/// says whether that is `Ok`. So a transaction is compiled once and not for each closure; and
-/// boxed, transactions inside each other need no deep stack.
-type Work<'a, X> = dyn Fn(Executor<X>) -> Working<'a> + Send + Sync + 'a;
+/// The closure of an operation or a transaction, as what runs it sees it: its result is kept
+/// elsewhere, and it says whether that is `Ok`. So these are compiled once and not for each
+/// closure; and boxed, transactions inside each other need no deep stack.
+pub(super) type Work<'a, X> = dyn Fn(Executor<X>) -> Working<'a> + Send + Sync + 'a;
 
-type Working<'a> = Pin<Box<dyn Future<Output = bool> + Send + 'a>>;
+pub(super) type Working<'a> = Pin<Box<dyn Future<Output = bool> + Send + 'a>>;
+
+/// Where the result of [`Work`] is kept.
+pub(super) struct Kept<R>(Mutex<Option<R>>);
+
+impl<T: Send, E: Send> Kept<Result<T, E>> {
+    pub(super) fn new() -> Self {
+        Self(Mutex::new(None))
+    }
+
+    /// Returns a closure as work.
+    pub(super) fn work<'a, X, F, Fut>(&'a self, run: &'a F) -> impl Fn(Executor<X>) -> Working<'a>
+    where
+        F: Fn(Executor<X>) -> Fut,
+        Fut: Future<Output = Result<T, E>> + Send + 'a,
+    {
+        move |executor| {
+            let running = run(executor);
+            Box::pin(async move {
+                let result = running.await;
+                let is_ok = result.is_ok();
+                *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+                is_ok
+            })
+        }
+    }
+
+    /// Returns the result of the work, or the error of what ran it.
+    pub(super) fn finish<X: From<Error>>(self, ended: Result<bool, X>) -> Result<T, E>
+    where
+        E: From<X>,
+    {
+        let result = self.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+        match (ended, result) {
+            (Ok(_), Some(result)) => result,
+            (Err(error), _) => Err(error.into()),
+            (Ok(_), None) => Err(X::from(Error::Aborted).into()),
+        }
+    }
+}
 
 impl<X: From<Error> + Send + 'static> Executor<X> {
     /// Runs a closure in a transaction that may write, and commits it when the closure
@@ -340,31 +379,19 @@ impl<X: From<Error> + Send + 'static> Executor<X> {
         E: From<X> + Send,
         T: Send,
     {
-        let (run, kept) = (&run, &Mutex::new(None));
-        let work = move |executor: Self| -> Working<'_> {
-            let running = run(executor);
-            Box::pin(async move {
-                let result = running.await;
-                let is_ok = result.is_ok();
-                *kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
-                is_ok
-            })
-        };
+        let kept = Kept::new();
+        let work = kept.work(&run);
         let ended = match &self.scope {
             Some(scope) => self.nested(scope, &work).await,
             None => self.attempt(begin, &work).await,
         };
-        let result = kept.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match (ended, result) {
-            (Ok(()), Some(result)) => result,
-            (Err(error), _) => Err(error.into()),
-            (Ok(()), None) => Err(X::from(Error::Aborted).into()),
-        }
+        drop(work);
+        kept.finish::<X>(ended)
     }
 
     /// Runs the work of a transaction until it is committed or rolled back for good. `Ok` says
-    /// that its own result stands, whatever that is.
-    async fn attempt(&self, begin: Begin, work: &Work<'_, X>) -> Result<(), X> {
+    /// that its own result stands, and whether that is `Ok`.
+    async fn attempt(&self, begin: Begin, work: &Work<'_, X>) -> Result<bool, X> {
         let stats = &self.shared.stats;
         let started = Instant::now();
         let patience = self.shared.config.pool.connection_timeout;
@@ -383,13 +410,13 @@ impl<X: From<Error> + Send + 'static> Executor<X> {
             let (result, collided) = match (is_ok, ended) {
                 (true, Ok(())) => {
                     self.note_commit(&open);
-                    return Ok(());
+                    return Ok(true);
                 }
                 (true, Err(error)) => {
                     let collided = collided || error.is_serialization_failure();
                     (Err(error.into()), collided)
                 }
-                (false, _) => (Ok(()), collided),
+                (false, _) => (Ok(false), collided),
             };
             stats.rollbacks.fetch_add(1, Ordering::Relaxed);
             let enough = attempt >= ATTEMPTS && started.elapsed() >= patience;
@@ -402,8 +429,8 @@ impl<X: From<Error> + Send + 'static> Executor<X> {
         Err(Error::Aborted.into())
     }
 
-    /// Runs work in a savepoint. `Ok` says that its own result stands.
-    async fn nested(&self, scope: &TransactionScope, work: &Work<'_, X>) -> Result<(), X> {
+    /// Runs work in a savepoint, as [`Executor::attempt`].
+    async fn nested(&self, scope: &TransactionScope, work: &Work<'_, X>) -> Result<bool, X> {
         let open = &*scope.open;
         self.savepoint(scope, "SAVEPOINT aura_nested").await?;
         let level = {
@@ -432,7 +459,7 @@ impl<X: From<Error> + Send + 'static> Executor<X> {
                 return if is_ok {
                     Err(Error::Aborted.into())
                 } else {
-                    Ok(())
+                    Ok(false)
                 };
             }
             open.state().failed = None;
@@ -447,7 +474,7 @@ impl<X: From<Error> + Send + 'static> Executor<X> {
         if is_ok && !keep {
             return Err(Error::Aborted.into());
         }
-        Ok(())
+        Ok(is_ok)
     }
 
     async fn savepoint(&self, scope: &TransactionScope, sql: &'static str) -> Result<(), X> {
@@ -480,23 +507,18 @@ impl<X: From<Error> + Send + 'static> Executor<X> {
         Ok((executor, transaction))
     }
 
-    /// Runs an operation of several statements in the present transaction. When it fails
-    /// after it changed rows, the transaction fails.
-    pub(super) async fn together<T, F, Fut>(&self, run: F) -> Result<T, X>
-    where
-        F: Fn(Self) -> Fut + Send + Sync,
-        Fut: Future<Output = Result<T, X>> + Send,
-        T: Send,
-    {
+    /// Runs an operation of several statements that are committed together: in the present
+    /// transaction, which fails when it fails after it changed rows, or in one of its own.
+    pub(super) async fn together(&self, begin: Begin, work: &Work<'_, X>) -> Result<bool, X> {
         let Some(scope) = &self.scope else {
-            return run(self.clone()).await;
+            return self.attempt(begin, work).await;
         };
         let before = scope.open.state().changed;
-        let result = run(self.clone()).await;
-        if result.is_err() && scope.open.state().changed != before {
+        let is_ok = work(self.clone()).await;
+        if !is_ok && scope.open.state().changed != before {
             scope.open.fail(false);
         }
-        result
+        Ok(is_ok)
     }
 }
 

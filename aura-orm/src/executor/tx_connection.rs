@@ -4,10 +4,9 @@ use sea_orm::{DbErr, Value};
 use tokio::sync::Mutex;
 
 use crate::error::{Context, Error};
-use crate::executor::sqlite::{context, decoder};
-use crate::fetched::{Fetched, Limit};
+use crate::executor::sqlite::context;
+use crate::fetched::{DecodedRows, Decoding};
 use crate::postgres::PooledConnection;
-use crate::row::RowDecoder;
 use crate::sqlite::{self, Owner, Snapshot, Write};
 use crate::statement::Statement;
 
@@ -33,31 +32,30 @@ pub(super) enum CommitError {
 }
 
 impl TxConnection {
-    /// Runs a statement and reads its rows within a limit.
-    pub(super) async fn query<D: RowDecoder>(
+    /// Runs a statement and reads its rows.
+    pub(super) async fn query(
         &self,
         statement: Statement,
-        limit: Limit,
-    ) -> Result<Fetched<D::Row>, Error> {
+        decoding: Decoding,
+    ) -> Result<DecodedRows, Error> {
         let context = context(&statement);
-        match self {
+        let rows = match self {
             Self::Postgres(connection) => {
                 let mut connection = connection.lock().await;
                 // Boxed, so that the futures of SQLite stay small.
-                let rows = Box::pin(connection.query::<D>(statement, limit)).await;
-                Ok(rows.context(context)??)
+                let rows = Box::pin(connection.query(statement, decoding)).await;
+                rows.context(context)?
             }
             Self::Snapshot(snapshot) => {
-                let mut snapshot = snapshot.lock().await;
-                let rows = snapshot.query(statement, limit, decoder::<D>()).await;
-                rows.context(context)
+                let rows = snapshot.lock().await.query(statement, decoding).await;
+                rows.context(context)?
             }
             Self::Write(write) => {
-                let mut write = write.lock().await;
-                let rows = write.query(statement, limit, decoder::<D>()).await;
-                rows.context(context)
+                let rows = write.lock().await.query(statement, decoding).await;
+                rows.context(context)?
             }
-        }
+        };
+        Ok(rows?)
     }
 
     /// Runs a statement and returns the number of rows that it changed.
@@ -75,7 +73,7 @@ impl TxConnection {
             }),
             Self::Write(write) => {
                 let changed = write.lock().await.execute(statement).await;
-                changed.map_err(|error| Error::of_sqlite("writing", error))
+                changed.context("writing")
             }
         }
     }
@@ -90,7 +88,7 @@ impl TxConnection {
             return Err(Error::Ended);
         };
         let done = write.lock().await.execute_each(sql, rows).await;
-        done.map_err(|error| Error::of_sqlite("writing", error))
+        done.context("writing")
     }
 
     /// Runs SQL without values or rows, as for savepoints.
@@ -104,7 +102,7 @@ impl TxConnection {
             Self::Snapshot(snapshot) => snapshot.lock().await.execute_sql(sql),
             Self::Write(write) => write.lock().await.execute_sql(sql).await,
         };
-        done.map_err(|error| Error::of_sqlite(SAVEPOINT, error))
+        done.context(SAVEPOINT)
     }
 
     /// Returns the owner of a write to SQLite.

@@ -11,9 +11,9 @@ use tokio_postgres::Row;
 use super::error::Error;
 use super::pool::PoolInner;
 use super::session::Session;
-use crate::fetched::Collector;
-use crate::row::Columns;
-use crate::{Fetched, Limit, RowDecoder, RowError, RowReader, Statement};
+use crate::fetched::{DecodedRows, Decoding};
+use crate::row::Cells;
+use crate::{RowDecoder, RowError, Statement};
 
 /// How much a transaction is kept apart from others. SQLite's are always
 /// serializable, because there is one writer at a time.
@@ -38,6 +38,9 @@ pub enum Isolation {
     Serializable,
 }
 
+/// What is called with each row that arrives. It breaks when no other is wanted.
+pub(super) type Arrived<'a> = dyn FnMut(&Row) -> ControlFlow<()> + Send + 'a;
+
 /// A connection in use. From [`Pool::acquire`](super::Pool::acquire). Dropped during a
 /// statement, the statement is cancelled on the server.
 #[derive(Debug)]
@@ -52,46 +55,6 @@ pub struct PooledConnection {
     in_transaction: bool,
     /// It is closed instead of returned.
     discard: bool,
-}
-
-/// The rows of a statement, read as they arrive.
-pub(super) struct Rows<D: RowDecoder> {
-    columns: Columns,
-    read: Result<Collector<D::Row>, RowError>,
-}
-
-impl<D: RowDecoder> Rows<D> {
-    pub(super) fn new(limit: Limit) -> Self {
-        Self {
-            columns: Columns::default(),
-            read: Ok(Collector::new(limit)),
-        }
-    }
-
-    /// Reads a row, unless there are enough. Breaks at one that doesn't fit.
-    pub(super) fn arrived(&mut self, row: &Row) -> ControlFlow<()> {
-        if let Some(rows) = self.read.as_mut().ok().filter(|rows| !rows.is_full()) {
-            match RowReader::postgres(row, &self.columns).read(D::decode) {
-                Ok(read) => rows.add(read, row.raw_size_bytes()),
-                Err(error) => self.read = Err(error),
-            }
-        }
-        if self.is_cut() {
-            ControlFlow::Break(())
-        } else {
-            ControlFlow::Continue(())
-        }
-    }
-
-    /// Returns whether a row didn't fit into the limit.
-    fn is_cut(&self) -> bool {
-        self.read.as_ref().is_ok_and(Collector::is_cut)
-    }
-
-    /// Returns the rows, or the error of the first that can't be read.
-    pub(super) fn into_read(self) -> Result<Fetched<D::Row>, RowError> {
-        self.read.map(Collector::finish)
-    }
 }
 
 impl PooledConnection {
@@ -135,34 +98,54 @@ impl PooledConnection {
         true
     }
 
-    /// Runs a statement and reads its rows within a limit as they arrive. The inner error
-    /// is the first row's that can't be read; the statement has run all the same. Outside
-    /// of a transaction it is cancelled at a row that doesn't fit, and the connection is
-    /// closed: what follows may be any number of such rows.
+    /// Runs a statement and reads its rows as they arrive. The inner error is of the first
+    /// that can't be read; the statement has run all the same. Outside of a transaction it is
+    /// cancelled at a row that doesn't fit, and the connection is closed: what follows may be
+    /// any number of such rows.
     ///
     /// # Errors
     ///
     /// [`Error::Failed`], [`Error::TimedOut`] and [`Error::Unsupported`].
-    pub async fn query<D: RowDecoder>(
+    pub async fn query(
         &mut self,
         statement: Statement,
-        limit: Limit,
-    ) -> Result<Result<Fetched<D::Row>, RowError>, Error> {
-        let mut rows = Rows::<D>::new(limit);
+        decoding: Decoding,
+    ) -> Result<Result<DecodedRows, RowError>, Error> {
+        let mut collector = decoding.collect();
         let alone = !self.in_transaction && self.begin.is_none();
-        let mut arrived = |row: &Row| match rows.arrived(row) {
-            flow if alone => flow,
-            _ => ControlFlow::Continue(()),
+        let mut arrived = |row: &Row| {
+            collector.add(Cells::Postgres(row));
+            if alone && collector.is_cut() {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
         };
         match self.run(&statement, &mut arrived).await {
             Ok(_) => {
-                if alone && rows.is_cut() {
+                if alone && collector.is_cut() {
                     self.abandon();
                 }
-                Ok(rows.into_read())
+                Ok(collector.finish())
             }
             Err(error) => Err(self.explained(error, &statement).await),
         }
+    }
+
+    /// Asks for something that belongs to no caller: an error isn't explained. `None` when a
+    /// row can't be read.
+    pub(super) async fn ask<D: RowDecoder>(
+        &mut self,
+        statement: &Statement,
+    ) -> Result<Option<Vec<D::Row>>, Error> {
+        let mut collector = Decoding::of::<D>(usize::MAX).collect();
+        let mut arrived = |row: &Row| {
+            collector.add(Cells::Postgres(row));
+            ControlFlow::Continue(())
+        };
+        self.run(statement, &mut arrived).await?;
+        let rows = collector.finish().ok().map(DecodedRows::into_rows::<D>);
+        Ok(rows.and_then(Result::ok).map(|rows| rows.rows))
     }
 
     /// Runs a statement and returns the number of rows that it changed.
@@ -230,7 +213,7 @@ impl PooledConnection {
     pub(super) async fn run(
         &mut self,
         statement: &Statement,
-        arrived: &mut (impl FnMut(&Row) -> ControlFlow<()> + Send),
+        arrived: &mut Arrived<'_>,
     ) -> Result<u64, Error> {
         if let Some(begin) = self.begin.take() {
             return self.run_first(begin, statement, arrived).await;
@@ -251,7 +234,7 @@ impl PooledConnection {
         &mut self,
         begin: Option<&str>,
         statement: &Statement,
-        arrived: &mut (impl FnMut(&Row) -> ControlFlow<()> + Send),
+        arrived: &mut Arrived<'_>,
     ) -> Result<u64, Error> {
         let prepare = self.pool.prepares() && !statement.once;
         let schema = self.pool.schema();
@@ -268,7 +251,7 @@ impl PooledConnection {
         &mut self,
         begin: String,
         statement: &Statement,
-        arrived: &mut (impl FnMut(&Row) -> ControlFlow<()> + Send),
+        arrived: &mut Arrived<'_>,
     ) -> Result<u64, Error> {
         self.in_transaction = true;
         let mut any = false;

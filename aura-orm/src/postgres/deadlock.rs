@@ -8,9 +8,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tokio_postgres::Row;
-
-use super::connection::Rows;
 use super::pool::PoolInner;
 use crate::{Statement, StatementKind};
 
@@ -58,10 +55,8 @@ impl DeadlockTimeout {
 async fn ask(pool: &Arc<PoolInner>) -> Option<bool> {
     let mut connection = pool.acquire_spare().await?;
     let ask = Statement::new(StatementKind::Read, ASK, Vec::new());
-    let mut rows = Rows::<bool>::new(1.into());
-    let mut arrived = |row: &Row| rows.arrived(row);
-    match connection.run(&ask, &mut arrived).await {
-        Ok(_) => rows.into_read().ok()?.rows.pop(),
+    match connection.ask::<bool>(&ask).await {
+        Ok(rows) => rows?.pop(),
         // Before PostgreSQL 15 there is no such function.
         Err(error) => error.refusal().map(|_| false),
     }

@@ -4,10 +4,9 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use tokio_postgres::Row;
 use tokio_postgres::error::{DbError, SqlState};
 
-use super::connection::{PooledConnection, Rows};
+use super::connection::PooledConnection;
 use super::deadlock::DeadlockTimeout;
 use super::error::Error;
 use crate::{Statement, StatementKind};
@@ -90,10 +89,7 @@ impl PooledConnection {
     }
 
     async fn names(&mut self, query: &Statement) -> Option<Vec<Option<String>>> {
-        let mut rows = Rows::<Option<String>>::new(usize::MAX.into());
-        let mut arrived = |row: &Row| rows.arrived(row);
-        self.run(query, &mut arrived).await.ok()?;
-        Some(rows.into_read().ok()?.rows)
+        self.ask::<Option<String>>(query).await.ok()?
     }
 }
 

@@ -18,11 +18,12 @@ use futures_util::TryStreamExt;
 use tokio_postgres::Client;
 
 use super::bind::{Bound, types};
-use super::connection::Rows;
 use super::error::Error;
 use super::pool::PoolInner;
 use super::session::PreparedStatements;
-use crate::{Fetched, Limit, RowDecoder, RowError, Statement};
+use crate::fetched::{Collector, DecodedRows, Decoding};
+use crate::row::Cells;
+use crate::{RowError, Statement};
 
 /// The most statements that a connection has under way.
 const MAX_LOAD: u32 = 32;
@@ -284,16 +285,16 @@ impl Place {
 
     /// Runs a statement in a task of its own, because an answer that isn't taken would keep
     /// the others. `None` when it has to run on another connection.
-    pub(super) async fn query<D: RowDecoder>(
+    pub(super) async fn query(
         self,
         statement: Arc<Statement>,
-        limit: Limit,
-    ) -> Result<Option<Result<Fetched<D::Row>, RowError>>, Error> {
+        decoding: Decoding,
+    ) -> Result<Option<Result<DecodedRows, RowError>>, Error> {
         let task = tokio::spawn(async move {
-            let mut rows = Rows::<D>::new(limit);
-            let done = self.run(&statement, &mut rows).await;
+            let mut collector = decoding.collect();
+            let done = self.run(&statement, &mut collector).await;
             match done {
-                Ok(()) => Ok(Some(rows.into_read())),
+                Ok(()) => Ok(Some(collector.finish())),
                 Err(error) if error.is_outdated_plan() => {
                     *lock(&self.0.prepared) = PreparedStatements::default();
                     Ok(None)
@@ -305,11 +306,7 @@ impl Place {
         task.await.unwrap_or(Ok(None))
     }
 
-    async fn run<D: RowDecoder>(
-        &self,
-        statement: &Statement,
-        rows: &mut Rows<D>,
-    ) -> Result<(), Error> {
+    async fn run(&self, statement: &Statement, collector: &mut Collector) -> Result<(), Error> {
         let types = types(&statement.values)?;
         let client = &self.0.client;
         let known = lock(&self.0.prepared).find(statement, &types);
@@ -323,7 +320,7 @@ impl Place {
         let values = statement.values.iter().map(Bound);
         let mut answer = pin!(client.query_raw(&prepared, values).await?);
         while let Some(row) = answer.try_next().await? {
-            let _ = rows.arrived(&row);
+            collector.add(Cells::Postgres(&row));
         }
         Ok(())
     }

@@ -14,7 +14,8 @@ use super::error::Error;
 use super::key::Keys;
 use super::pipeline::{Pipelines, Place, Unshared};
 use super::session::Session;
-use crate::{Fetched, Limit, RowDecoder, RowError, Statement};
+use crate::fetched::{DecodedRows, Decoding};
+use crate::{RowError, Statement};
 
 /// A session that was idle for longer is asked for an answer before it is used.
 const PING_AFTER: Duration = Duration::from_secs(1);
@@ -472,13 +473,13 @@ impl Pool {
     /// # Errors
     ///
     /// As [`PooledConnection::query`].
-    pub(crate) async fn query_shared<D: RowDecoder>(
+    pub(crate) async fn query_shared(
         &self,
         statement: &Arc<Statement>,
-        limit: Limit,
-    ) -> Result<Option<Result<Fetched<D::Row>, RowError>>, Error> {
+        decoding: Decoding,
+    ) -> Result<Option<Result<DecodedRows, RowError>>, Error> {
         match self.0.place() {
-            Some(place) => place.query::<D>(statement.clone(), limit).await,
+            Some(place) => place.query(statement.clone(), decoding).await,
             None => Ok(None),
         }
     }

@@ -4,7 +4,6 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::future::poll_fn;
-use std::ops::ControlFlow;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -15,9 +14,10 @@ use futures_util::future::join;
 use futures_util::task::noop_waker_ref;
 use tokio::time::Sleep;
 use tokio_postgres::types::Type;
-use tokio_postgres::{Client, Row, Statement as Prepared};
+use tokio_postgres::{Client, Statement as Prepared};
 
 use super::bind::{Bound, types};
+use super::connection::Arrived;
 use super::error::{Error, ends_connection};
 use crate::Statement;
 
@@ -206,7 +206,7 @@ impl Session {
         begin: Option<&str>,
         statement: &Statement,
         prepare: bool,
-        arrived: &mut (impl FnMut(&Row) -> ControlFlow<()> + Send),
+        arrived: &mut Arrived<'_>,
     ) -> Result<u64, Error> {
         let types = types(&statement.values)?;
         let Self {

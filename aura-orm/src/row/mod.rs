@@ -63,9 +63,19 @@ pub struct RowReader<'r> {
 
 /// A row of either driver.
 #[derive(Clone, Copy)]
-enum Cells<'r> {
+pub(crate) enum Cells<'r> {
     Sqlite(&'r sqlite::Row<'r>),
     Postgres(&'r PgRow),
+}
+
+impl Cells<'_> {
+    /// Returns the bytes of the row's values; on SQLite of those that were read.
+    pub(crate) fn bytes(self) -> usize {
+        match self {
+            Self::Sqlite(row) => row.bytes(),
+            Self::Postgres(row) => row.raw_size_bytes(),
+        }
+    }
 }
 
 /// What is known of the columns of a result after its first row.
@@ -118,20 +128,8 @@ fn unreadable(table: &str, column: Option<&str>, id: Option<i64>, written: bool)
 }
 
 impl<'r> RowReader<'r> {
-    /// Begins to read a row of SQLite. `columns` is the same for all rows of a result.
-    #[must_use]
-    pub fn sqlite(row: &'r sqlite::Row<'r>, columns: &'r Columns) -> Self {
-        Self::new(Cells::Sqlite(row), columns)
-    }
-
-    /// Begins to read a row of PostgreSQL. `columns` is the same for all rows of a
-    /// result.
-    #[must_use]
-    pub fn postgres(row: &'r PgRow, columns: &'r Columns) -> Self {
-        Self::new(Cells::Postgres(row), columns)
-    }
-
-    fn new(cells: Cells<'r>, columns: &'r Columns) -> Self {
+    /// Begins to read a row. `columns` is the same for all rows of a result.
+    pub(crate) fn new(cells: Cells<'r>, columns: &'r Columns) -> Self {
         Self {
             cells,
             columns,
@@ -139,18 +137,6 @@ impl<'r> RowReader<'r> {
             table: "a query",
             first: 0,
         }
-    }
-
-    /// Reads the whole row.
-    ///
-    /// # Errors
-    ///
-    /// [`RowError`] for a row that can't be read.
-    pub fn read<T>(
-        mut self,
-        decode: impl FnOnce(&mut Self) -> Result<T, DbErr>,
-    ) -> Result<T, RowError> {
-        decode(&mut self).map_err(|source| self.error(source))
     }
 
     /// Begins the columns of a table, the key first.

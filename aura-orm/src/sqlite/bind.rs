@@ -14,31 +14,29 @@ use sea_orm::sea_query::OptionEnum;
 use super::error::{Error, extended_code};
 use super::row::Row;
 use crate::error::expression_index;
-use crate::fetched::Collector;
+use crate::fetched::{DecodedRows, Decoding};
+use crate::row::Cells;
 use crate::statement::written_table;
-use crate::{Fetched, Limit, Statement, value as kinds};
+use crate::{RowError, Statement, value as kinds};
 
-/// Runs a statement and reads its rows within a limit. A statement that writes has written
-/// all its rows before it returns the first (<https://sqlite.org/lang_returning.html>).
-pub(super) fn query<T, E: From<Error>>(
+/// Runs a statement and reads its rows. The inner error is of the first row that can't be
+/// read. One that writes is run to its end, where SQLite checks foreign keys.
+pub(super) fn query(
     statement: &Statement,
     connection: &rusqlite::Connection,
-    limit: Limit,
-    mut read: impl FnMut(&Row<'_>) -> Result<T, E>,
-) -> Result<Fetched<T>, E> {
+    decoding: Decoding,
+) -> Result<Result<DecodedRows, RowError>, Error> {
     let mut prepared = prepare(statement, connection)?;
     let mut rows = prepared.raw_query();
-    let mut fetched = Collector::new(limit);
-    while !fetched.is_full()
+    let mut collector = decoding.collect();
+    while (statement.writes() || !collector.is_full())
         && let Some(row) = rows
             .next()
             .map_err(|error| refused(connection, &statement.sql, error))?
     {
-        let row = Row::new(row);
-        let read = read(&row)?;
-        fetched.add(read, row.bytes());
+        collector.add(Cells::Sqlite(&Row::new(row)));
     }
-    Ok(fetched.finish())
+    Ok(collector.finish())
 }
 
 /// Runs a statement and returns the number of rows that it changed.

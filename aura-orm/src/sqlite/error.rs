@@ -111,7 +111,13 @@ impl Error {
         self.code().is_some_and(|code| code & 0xff == 10)
     }
 
-    fn is_interrupt(&self) -> bool {
+    /// Returns whether the statement is to be tried again where it may block.
+    pub(super) fn exceeded_budget(&self) -> bool {
+        self.is_interrupted() || self.is_busy()
+    }
+
+    /// Returns whether the statement was interrupted at its deadline.
+    pub(super) fn is_interrupted(&self) -> bool {
         matches!(self, Self::Refused(error)
             if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted))
     }
@@ -124,28 +130,5 @@ pub(super) fn extended_code(error: &rusqlite::Error) -> Option<i32> {
             Some(error.extended_code)
         }
         _ => None,
-    }
-}
-
-/// An error that may be one of [`Error`]'s.
-pub trait AsSqliteError {
-    /// Returns it as one, if it is.
-    fn as_sqlite(&self) -> Option<&Error>;
-
-    /// Returns whether the statement was interrupted at its deadline.
-    fn is_interrupted(&self) -> bool {
-        self.as_sqlite().is_some_and(Error::is_interrupt)
-    }
-
-    /// Returns whether the statement is to be tried again where it may block.
-    fn exceeded_budget(&self) -> bool {
-        self.as_sqlite()
-            .is_some_and(|error| error.is_interrupt() || error.is_busy())
-    }
-}
-
-impl AsSqliteError for Error {
-    fn as_sqlite(&self) -> Option<&Error> {
-        Some(self)
     }
 }

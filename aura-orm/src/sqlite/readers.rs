@@ -8,9 +8,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::bind;
 use super::connection::{self, CancelOnDrop, Deadline, INLINE_BUDGET, Options};
-use super::error::{AsSqliteError, Error};
-use super::row::Row;
-use crate::{Fetched, Limit, Statement};
+use super::error::Error;
+use crate::fetched::{DecodedRows, Decoding};
+use crate::{RowError, Statement};
+
+/// The rows of a statement that ran, or the error of the first that can't be read.
+type QueryResult = Result<Result<DecodedRows, RowError>, Error>;
 
 /// The connections that read. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -132,15 +135,10 @@ impl ReaderGuard {
     }
 
     /// Runs a statement in the calling task, within the budget.
-    fn query_inline<T, E: From<Error>>(
-        &self,
-        statement: &Statement,
-        limit: Limit,
-        read: impl Fn(&Row<'_>) -> Result<T, E>,
-    ) -> Result<Fetched<T>, E> {
+    fn query_inline(&self, statement: &Statement, decoding: Decoding) -> QueryResult {
         let (connection, deadline) = self.get()?;
         deadline.set(Some(INLINE_BUDGET));
-        bind::query(statement, connection, limit, read)
+        bind::query(statement, connection, decoding)
     }
 
     /// Acquires a permit to block, and this connection or another. A read that waits for
@@ -158,18 +156,12 @@ impl ReaderGuard {
 
     /// Runs a statement where it may block, and returns the connection with the
     /// rows. The statement ends when its caller goes.
-    async fn query_blocking<T, E, R>(
+    async fn query_blocking(
         self,
         permit: Option<OwnedSemaphorePermit>,
         statement: Statement,
-        limit: Limit,
-        read: R,
-    ) -> Result<(Self, Result<Fetched<T>, E>), E>
-    where
-        R: Fn(&Row<'_>) -> Result<T, E> + Send + 'static,
-        T: Send + 'static,
-        E: From<Error> + AsSqliteError + Send + 'static,
-    {
+        decoding: Decoding,
+    ) -> Result<(Self, QueryResult), Error> {
         let Options {
             statement_timeout,
             busy_timeout,
@@ -179,12 +171,10 @@ impl ReaderGuard {
         let cancel = CancelOnDrop::new(deadline, statement_timeout);
         let done = tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            let rows = self.get().map_err(E::from).and_then(|(connection, _)| {
-                connection.busy_timeout(busy_timeout).map_err(Error::from)?;
-                let rows = bind::query(&statement, connection, limit, read);
-                connection
-                    .busy_timeout(Duration::ZERO)
-                    .map_err(Error::from)?;
+            let rows = self.get().and_then(|(connection, _)| {
+                connection.busy_timeout(busy_timeout)?;
+                let rows = bind::query(&statement, connection, decoding);
+                connection.busy_timeout(Duration::ZERO)?;
                 rows
             });
             (self, rows)
@@ -192,9 +182,7 @@ impl ReaderGuard {
         let (guard, rows) = done.await.map_err(|_| Error::Panicked)?;
         drop(cancel);
         let rows = match (rows, statement_timeout) {
-            (Err(error), Some(timeout)) if error.is_interrupted() => {
-                Err(Error::TimedOut(timeout).into())
-            }
+            (Err(error), Some(timeout)) if error.is_interrupted() => Err(Error::TimedOut(timeout)),
             (rows, _) => rows,
         };
         Ok((guard, rows))
@@ -247,38 +235,31 @@ impl Readers {
         self.0.connections.available_permits() == 0
     }
 
-    /// Runs a statement that only reads, and reads its rows within a limit. `read` may
-    /// see a row twice: a statement that exceeds the budget starts again elsewhere.
+    /// Runs a statement that only reads, and reads its rows. The inner error is of the first
+    /// row that can't be read. A row may be read twice: a statement that exceeds the budget
+    /// starts again elsewhere.
     ///
     /// # Errors
     ///
     /// [`Error::Refused`]; [`Error::TimedOut`] when it takes longer than
     /// [`Options::statement_timeout`]; [`Error::ReadersBusy`] when no connection is
-    /// free within [`Options::acquire_timeout`]; [`Error::Moved`], [`Error::Closed`];
-    /// and what `read` returns.
-    pub async fn query<T, E, R>(
+    /// free within [`Options::acquire_timeout`]; [`Error::Moved`] and [`Error::Closed`].
+    pub async fn query(
         &self,
         statement: Statement,
-        limit: impl Into<Limit> + Send,
-        read: R,
-    ) -> Result<Fetched<T>, E>
-    where
-        R: Fn(&Row<'_>) -> Result<T, E> + Send + 'static,
-        T: Send + 'static,
-        E: From<Error> + AsSqliteError + Send + 'static,
-    {
-        let limit = limit.into();
+        decoding: Decoding,
+    ) -> Result<Result<DecodedRows, RowError>, Error> {
         // Nothing below yields, so without this a loop of reads would keep its
         // thread from all other tasks.
         tokio::task::coop::consume_budget().await;
         let guard = ReaderGuard::acquire(&self.0).await?;
-        match guard.query_inline(&statement, limit, &read) {
+        match guard.query_inline(&statement, decoding) {
             Err(error) if error.exceeded_budget() => {
                 // Boxed, so that the future of the common case stays small.
                 Box::pin(async {
                     let (guard, permit) = guard.with_blocking_permit().await?;
                     guard
-                        .query_blocking(Some(permit), statement, limit, read)
+                        .query_blocking(Some(permit), statement, decoding)
                         .await?
                         .1
                 })
@@ -331,27 +312,20 @@ impl Snapshot {
     /// # Errors
     ///
     /// As [`Readers::query`], and [`Error::Ended`].
-    pub async fn query<T, E, R>(
+    pub async fn query(
         &mut self,
         statement: Statement,
-        limit: impl Into<Limit> + Send,
-        read: R,
-    ) -> Result<Fetched<T>, E>
-    where
-        R: Fn(&Row<'_>) -> Result<T, E> + Send + 'static,
-        T: Send + 'static,
-        E: From<Error> + AsSqliteError + Send + 'static,
-    {
-        let limit = limit.into();
+        decoding: Decoding,
+    ) -> Result<Result<DecodedRows, RowError>, Error> {
         tokio::task::coop::consume_budget().await;
         let guard = self.0.as_ref().ok_or(Error::Ended)?;
-        match guard.query_inline(&statement, limit, &read) {
+        match guard.query_inline(&statement, decoding) {
             Err(error) if error.exceeded_budget() => {}
             done => return done,
         }
         let guard = self.0.take().ok_or(Error::Ended)?;
         // Without a permit: it keeps its connection meanwhile, of which there is a number.
-        let (guard, rows) = Box::pin(guard.query_blocking(None, statement, limit, read)).await?;
+        let (guard, rows) = Box::pin(guard.query_blocking(None, statement, decoding)).await?;
         self.0 = Some(guard);
         rows
     }

@@ -3,29 +3,20 @@
 use std::cell::Cell;
 
 use rusqlite::RowIndex;
-use rusqlite::types::{FromSql, ValueRef};
+use rusqlite::types::ValueRef;
 
 /// A row of a result. Counts the bytes of the cells that [`Row::get_ref`] reads.
-pub struct Row<'r> {
+pub(crate) struct Row<'r> {
     row: &'r rusqlite::Row<'r>,
     bytes: Cell<usize>,
 }
 
 impl<'r> Row<'r> {
-    pub(super) fn new(row: &'r rusqlite::Row<'r>) -> Self {
+    pub(crate) fn new(row: &'r rusqlite::Row<'r>) -> Self {
         Self {
             row,
             bytes: Cell::new(0),
         }
-    }
-
-    /// Returns the value of a cell.
-    ///
-    /// # Errors
-    ///
-    /// As [`rusqlite::Row::get`].
-    pub fn get<I: RowIndex, T: FromSql>(&self, at: I) -> rusqlite::Result<T> {
-        self.row.get(at)
     }
 
     /// Returns what a cell holds, and counts its bytes.
@@ -33,7 +24,7 @@ impl<'r> Row<'r> {
     /// # Errors
     ///
     /// As [`rusqlite::Row::get_ref`].
-    pub fn get_ref<I: RowIndex>(&self, at: I) -> rusqlite::Result<ValueRef<'_>> {
+    pub(crate) fn get_ref<I: RowIndex>(&self, at: I) -> rusqlite::Result<ValueRef<'_>> {
         let cell = self.row.get_ref(at)?;
         if let ValueRef::Text(bytes) | ValueRef::Blob(bytes) = cell {
             self.bytes.set(self.bytes.get().saturating_add(bytes.len()));
@@ -42,7 +33,7 @@ impl<'r> Row<'r> {
     }
 
     /// Returns the bytes of the texts and blobs that were read.
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.bytes.get()
     }
 }

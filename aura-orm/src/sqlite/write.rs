@@ -10,10 +10,10 @@ use tokio::sync::oneshot;
 
 use super::bind;
 use super::connection::{CancelOnDrop, INLINE_BUDGET, Options};
-use super::error::{AsSqliteError, Error};
-use super::row::Row;
+use super::error::Error;
 use super::writer::{LOOK, WriterGuard};
-use crate::{Fetched, Limit, Statement, StatementKind};
+use crate::fetched::{DecodedRows, Decoding};
+use crate::{RowError, Statement, StatementKind};
 
 /// How long a write that may share its commit may run no statement while others wait.
 /// It is long for a closure that only calls the database, and short for those that wait.
@@ -184,28 +184,23 @@ impl Write {
         Owner(self.parked.clone())
     }
 
-    /// Runs a statement and reads its rows within a limit. `read` may see a row twice.
+    /// Runs a statement and reads its rows. The inner error is of the first row that can't be
+    /// read. A row may be read twice.
     ///
     /// # Errors
     ///
     /// [`Error::Refused`]; [`Error::TimedOut`] when it takes longer than
     /// [`Options::statement_timeout`](super::Options::statement_timeout);
     /// [`Error::Ended`] when an earlier failure has rolled everything back;
-    /// [`Error::Reclaimed`], [`Error::IdleTimeout`]; and what `read` returns.
-    pub async fn query<T, E, R>(
+    /// [`Error::Reclaimed`] and [`Error::IdleTimeout`].
+    pub async fn query(
         &mut self,
         statement: impl Into<Arc<Statement>>,
-        limit: impl Into<Limit> + Send,
-        read: R,
-    ) -> Result<Fetched<T>, E>
-    where
-        R: Fn(&Row<'_>) -> Result<T, E> + Send + 'static,
-        T: Send + 'static,
-        E: From<Error> + AsSqliteError + Send + 'static,
-    {
-        let (statement, limit) = (statement.into(), limit.into());
+        decoding: Decoding,
+    ) -> Result<Result<DecodedRows, RowError>, Error> {
+        let statement = statement.into();
         self.run(statement.kind, move |connection| {
-            bind::query(&statement, connection, limit, &read)
+            bind::query(&statement, connection, decoding)
         })
         .await
     }
@@ -250,18 +245,17 @@ impl Write {
         .await
     }
 
-    async fn run<T, E, F>(&mut self, kind: StatementKind, run: F) -> Result<T, E>
+    async fn run<T, F>(&mut self, kind: StatementKind, run: F) -> Result<T, Error>
     where
-        F: Fn(&Connection) -> Result<T, E> + Send + 'static,
+        F: Fn(&Connection) -> Result<T, Error> + Send + 'static,
         T: Send + 'static,
-        E: From<Error> + AsSqliteError + Send + 'static,
     {
         // As in `Readers::query`.
         tokio::task::coop::consume_budget().await;
         let mut guard = self.parked.take(State::InUse)?;
         if guard.is_rolled_back() {
             self.parked.park(guard);
-            return Err(Error::Ended.into());
+            return Err(Error::Ended);
         }
         let timeout = guard.shared.options.statement_timeout;
         let reads = kind == StatementKind::Read;
@@ -295,7 +289,8 @@ impl Write {
         let parked = self.parked.clone();
         // In the closure, so that the connection can be reclaimed from a future that is
         // no longer polled.
-        let run = move |guard: &mut WriterGuard| -> Result<T, E> { run(&guard.connection()?.0) };
+        let run =
+            move |guard: &mut WriterGuard| -> Result<T, Error> { run(&guard.connection()?.0) };
         let done = tokio::task::spawn_blocking(move || {
             let done = run(&mut guard);
             parked.park(guard);
@@ -331,14 +326,9 @@ impl Write {
 }
 
 /// Names the timeout when a statement was interrupted.
-fn within<T, E: From<Error> + AsSqliteError>(
-    timeout: Option<Duration>,
-    done: Result<T, E>,
-) -> Result<T, E> {
+fn within<T>(timeout: Option<Duration>, done: Result<T, Error>) -> Result<T, Error> {
     match (done, timeout) {
-        (Err(error), Some(timeout)) if error.is_interrupted() => {
-            Err(Error::TimedOut(timeout).into())
-        }
+        (Err(error), Some(timeout)) if error.is_interrupted() => Err(Error::TimedOut(timeout)),
         (done, _) => done,
     }
 }
@@ -371,11 +361,11 @@ fn begin_waiting(guard: &mut WriterGuard) -> Result<(), Error> {
     begun
 }
 
-fn run_within<T, E: From<Error>>(
+fn run_within<T>(
     guard: &mut WriterGuard,
     budget: Option<Duration>,
-    run: impl Fn(&Connection) -> Result<T, E>,
-) -> Result<T, E> {
+    run: impl Fn(&Connection) -> Result<T, Error>,
+) -> Result<T, Error> {
     let (connection, deadline) = guard.connection()?;
     deadline.set(budget);
     run(connection)

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aura_orm::sqlite::{Error, Write};
-use aura_orm::{Fetched, Statement, StatementKind};
+use aura_orm::{RowDecoder, RowReader, Statement, StatementKind};
+use sea_orm::DbErr;
 
-use super::{Engine, engine, put};
+use super::{Engine, all, engine, put, rows};
 
 /// Takes far longer than a statement may run where it is called.
 const MANY: u64 = 100_000;
@@ -24,9 +25,8 @@ async fn add(write: &mut Write, rows: u64) -> Result<u64, Error> {
 async fn count(engine: &Engine) -> u64 {
     let count = "SELECT count(*) FROM t";
     let count = Statement::new(StatementKind::Read, count, Vec::new());
-    let counts: Result<Fetched<i64>, Error> =
-        engine.readers.query(count, 1, |row| Ok(row.get(0)?)).await;
-    counts.expect("counted").rows[0].cast_unsigned()
+    let counts = engine.readers.query(count, all::<i64>()).await;
+    rows::<i64>(counts.expect("counted"))[0].cast_unsigned()
 }
 
 #[tokio::test]
@@ -75,6 +75,18 @@ async fn others_of_its_batch_stay() {
     assert_eq!(count(&engine).await, MANY + 1);
 }
 
+/// Takes longer than a statement may run where it is called.
+struct Slow;
+
+impl RowDecoder for Slow {
+    type Row = i64;
+
+    fn decode(cells: &mut RowReader<'_>) -> Result<i64, DbErr> {
+        std::thread::sleep(Duration::from_micros(1100));
+        cells.next_value()
+    }
+}
+
 /// SQLite looks for an interrupt every 1,000 steps, over all runs of a statement: one of
 /// these runs is interrupted after its last step, when it has changed its row.
 #[tokio::test]
@@ -87,15 +99,8 @@ async fn one_that_is_interrupted_at_its_end_changes_its_row_once() {
         let update = "UPDATE t SET x = CAST(x AS INTEGER) + 1 RETURNING CAST(x AS INTEGER)";
         let update = Statement::new(StatementKind::BulkWrite, update, Vec::new());
         let mut write = engine.begin().await;
-        let updated: Fetched<i64> = write
-            .query(update, 2, |row| {
-                // Longer than a statement may run where it is called.
-                std::thread::sleep(Duration::from_micros(1100));
-                Ok::<_, Error>(row.get(0)?)
-            })
-            .await
-            .expect("updated");
-        assert_eq!(updated.rows, [run]);
+        let updated = write.query(update, all::<Slow>()).await;
+        assert_eq!(rows::<Slow>(updated.expect("updated")), [run]);
         write.commit().await.expect("committed");
     }
 }

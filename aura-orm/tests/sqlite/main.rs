@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aura_orm::sqlite::{DatabaseFile, Error, Options, Readers, Write, Writer};
-use aura_orm::{Fetched, Statement, StatementKind};
+use aura_orm::{DecodedRows, Decoding, RowDecoder, RowError, Statement, StatementKind};
 use rusqlite::Connection;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -67,12 +67,21 @@ fn engine_on(first: &str, change: impl FnOnce(&mut Options)) -> Engine {
     }
 }
 
+/// Reads all rows.
+fn all<D: RowDecoder>() -> Decoding {
+    Decoding::of::<D>(usize::MAX)
+}
+
+fn rows<D: RowDecoder>(read: Result<DecodedRows, RowError>) -> Vec<D::Row> {
+    let rows = read.expect("readable").into_rows::<D>();
+    rows.expect("of this type").rows
+}
+
 async fn put(write: &mut Write, x: impl Into<String>) -> Result<i64, Error> {
     let sql = "INSERT INTO t (x) VALUES (?) RETURNING id";
     let insert = Statement::new(StatementKind::Write, sql, vec![x.into().into()]);
-    let ids: Result<Fetched<i64>, Error> =
-        write.query(insert, usize::MAX, |row| Ok(row.get(0)?)).await;
-    Ok(ids?.rows[0])
+    let ids = write.query(insert, all::<i64>()).await?;
+    Ok(rows::<i64>(ids)[0])
 }
 
 async fn run(write: &mut Write, sql: &'static str) -> Result<u64, Error> {
@@ -114,11 +123,8 @@ impl Engine {
             "SELECT x FROM t ORDER BY id",
             Vec::new(),
         );
-        let list: Result<Fetched<String>, Error> = self
-            .readers
-            .query(list, usize::MAX, |row| Ok(row.get(0)?))
-            .await;
-        list.expect("a list").rows
+        let list = self.readers.query(list, all::<String>()).await;
+        rows::<String>(list.expect("a list"))
     }
 }
 
@@ -193,12 +199,9 @@ async fn what_is_answered_is_committed(engine: Engine) {
                         "SELECT x FROM t WHERE id = ?",
                         vec![id.into()],
                     );
-                    let found: Fetched<String> = engine
-                        .readers
-                        .query(found, usize::MAX, |row| row.get(0).map_err(Error::from))
-                        .await
-                        .expect("a row");
-                    assert_eq!(found.rows, [format!("{task}-{round}")]);
+                    let found = engine.readers.query(found, all::<String>()).await;
+                    let found = rows::<String>(found.expect("a row"));
+                    assert_eq!(found, [format!("{task}-{round}")]);
                 }
             })
         })
@@ -347,10 +350,7 @@ async fn a_write_survives_its_reads() {
     });
     let mut write = engine.begin().await;
     put(&mut write, "x").await.expect("inserted");
-    let read = write.query(endless(), usize::MAX, |row| {
-        row.get::<_, i64>(0).map_err(Error::from)
-    });
-    let read = read.await;
+    let read = write.query(endless(), all::<i64>()).await;
     assert!(matches!(read, Err(Error::TimedOut(_))), "{read:?}");
     put(&mut write, "y").await.expect("inserted");
     write.commit().await.expect("committed");
@@ -405,12 +405,7 @@ async fn after_closing_everybody_is_told() {
     assert!(matches!(waiting, Err(Error::Closed)), "{waiting:?}");
     write.commit().await.expect("what was begun may end");
     closing.await.expect("it ends");
-    let read = engine
-        .readers
-        .query(endless(), usize::MAX, |row| {
-            row.get::<_, i64>(0).map_err(Error::from)
-        })
-        .await;
+    let read = engine.readers.query(endless(), all::<i64>()).await;
     assert!(matches!(read, Err(Error::Closed)), "{read:?}");
     let write = engine.insert("x").await;
     assert!(matches!(write, Err(Error::Closed)), "{write:?}");
@@ -430,9 +425,8 @@ async fn what_a_connection_is_opened_with() {
         let mut write = engine.begin().await;
         for (pragma, value) in [("synchronous", synchronous), ("foreign_keys", 1)] {
             let ask = Statement::new(StatementKind::Read, format!("PRAGMA {pragma}"), Vec::new());
-            let read = |row: &aura_orm::sqlite::Row<'_>| row.get::<_, i64>(0).map_err(Error::from);
-            let said = write.query(ask, usize::MAX, read).await;
-            assert_eq!(said.expect("an answer").rows, [value], "{pragma}");
+            let said = write.query(ask, all::<i64>()).await;
+            assert_eq!(rows::<i64>(said.expect("an answer")), [value], "{pragma}");
         }
     }
 }

@@ -6,7 +6,7 @@ use aura_orm::sqlite::{Error, Readers, Snapshot};
 use aura_orm::{Statement, StatementKind};
 use tokio::task::JoinSet;
 
-use crate::{Engine, endless, engine_with};
+use crate::{Engine, all, endless, engine_with, rows};
 
 /// It counts for some milliseconds, so that it goes where it may block.
 fn slow() -> Statement {
@@ -15,13 +15,13 @@ fn slow() -> Statement {
 }
 
 async fn read(readers: &Readers, statement: Statement) -> Result<Vec<i64>, Error> {
-    let read = readers.query(statement, usize::MAX, |row| Ok(row.get(0)?));
-    read.await.map(|fetched| fetched.rows)
+    let read = readers.query(statement, all::<i64>());
+    read.await.map(rows::<i64>)
 }
 
 async fn read_within(snapshot: &mut Snapshot) -> Result<Vec<i64>, Error> {
-    let read = snapshot.query(slow(), usize::MAX, |row| Ok(row.get(0)?));
-    read.await.map(|fetched| fetched.rows)
+    let read = snapshot.query(slow(), all::<i64>());
+    read.await.map(rows::<i64>)
 }
 
 /// Waits until this number of connections is open.

@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use aura_orm::sqlite::Error;
-use aura_orm::{Limit, Statement, StatementKind};
+use aura_orm::{Decoding, Limit, Statement, StatementKind};
 
-use crate::{endless, engine, engine_with, put};
+use crate::{all, endless, engine, engine_with, put, rows};
 
 #[tokio::test]
 async fn a_snapshot_sees_one_state() {
@@ -15,21 +15,13 @@ async fn a_snapshot_sees_one_state() {
     engine.insert("before").await.expect("inserted");
     let mut snapshot = engine.readers.snapshot().await.expect("it begins");
     let list = || Statement::new(StatementKind::Read, "SELECT x FROM t", Vec::new());
-    let read = |row: &aura_orm::sqlite::Row<'_>| row.get::<_, String>(0).map_err(Error::from);
-    let first = snapshot
-        .query(list(), usize::MAX, read)
-        .await
-        .expect("a list");
-    engine.insert("after").await.expect("inserted");
-    assert_eq!(
-        snapshot
-            .query(list(), usize::MAX, read)
-            .await
-            .expect("a list"),
-        first
-    );
+    for after in ["a", "b"] {
+        let read = snapshot.query(list(), all::<String>()).await;
+        assert_eq!(rows::<String>(read.expect("a list")), ["before"]);
+        engine.insert(after).await.expect("inserted");
+    }
     drop(snapshot);
-    assert_eq!(engine.list().await, ["before", "after"]);
+    assert_eq!(engine.list().await, ["before", "a", "b"]);
     assert_eq!(engine.readers.size(), (1, 1), "given back");
 }
 
@@ -39,9 +31,7 @@ async fn a_long_read_leaves_the_runtime_free_and_ends_in_time() {
         options.statement_timeout = Some(Duration::from_millis(300));
     });
     let free = Arc::new(AtomicBool::new(false));
-    let read = engine.readers.query(endless(), usize::MAX, |row| {
-        row.get::<_, i64>(0).map_err(Error::from)
-    });
+    let read = engine.readers.query(endless(), all::<i64>());
     let ticks = async {
         for _ in 0..20 {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -80,20 +70,15 @@ async fn a_loop_of_quick_statements_leaves_the_runtime_free() {
 #[tokio::test]
 async fn a_read_that_nobody_waits_for_ends() {
     let engine = engine_with(|options| options.blocking_reads = 1);
-    let read = engine.readers.query(endless(), usize::MAX, |row| {
-        row.get::<_, i64>(0).map_err(Error::from)
-    });
+    let read = engine.readers.query(endless(), all::<i64>());
     let given_up = tokio::time::timeout(Duration::from_millis(50), read).await;
     assert!(given_up.is_err());
     // The place of the one that was given up is free again.
     let started = Instant::now();
     let slow = "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c LIMIT 200000) SELECT max(n) FROM c";
-    let slow = engine.readers.query(
-        Statement::new(StatementKind::Read, slow, Vec::new()),
-        usize::MAX,
-        |row| row.get::<_, i64>(0).map_err(Error::from),
-    );
-    assert_eq!(slow.await.expect("a number").rows, [200_000]);
+    let slow = Statement::new(StatementKind::Read, slow, Vec::new());
+    let slow = engine.readers.query(slow, all::<i64>()).await;
+    assert_eq!(rows::<i64>(slow.expect("a number")), [200_000]);
     assert!(started.elapsed() < Duration::from_secs(30));
 }
 
@@ -102,9 +87,7 @@ async fn a_read_that_nobody_waits_for_ends() {
 async fn a_read_of_a_write_that_nobody_waits_for_ends() {
     let engine = engine_with(|options| options.acquire_timeout = Duration::from_secs(20));
     let mut write = engine.begin().await;
-    let read = write.query(endless(), usize::MAX, |row| {
-        row.get::<_, i64>(0).map_err(Error::from)
-    });
+    let read = write.query(endless(), all::<i64>());
     let given_up = tokio::time::timeout(Duration::from_millis(50), read).await;
     assert!(given_up.is_err());
     let ended = write.commit().await;
@@ -131,10 +114,9 @@ async fn a_read_ends_with_its_bytes() {
                 rows: usize::MAX,
                 bytes,
             };
-            let read = engine.readers.query(list, limit, |row| {
-                row.get_ref(0).map(drop).map_err(Error::from)
-            });
-            let fetched = read.await.expect("rows");
+            let read = engine.readers.query(list, Decoding::of::<String>(limit));
+            let read = read.await.expect("run").expect("readable");
+            let fetched = read.into_rows::<String>().expect("texts");
             assert_eq!((fetched.rows.len(), fetched.cut), (rows, cut), "{bytes}");
         }
     }
