@@ -122,7 +122,7 @@ impl std::fmt::Debug for DecodedRows {
         f.debug_struct("DecodedRows")
             .field("count", &self.count())
             .field("cut", &self.cut)
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 
