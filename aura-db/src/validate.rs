@@ -207,6 +207,11 @@ impl Check {
     }
 
     /// Fails with everything that was refused.
+    /// Returns what was refused so far.
+    pub(crate) fn problems(&self) -> &[FieldError] {
+        &self.0
+    }
+
     pub(crate) fn done(self) -> Result<(), Error> {
         if self.0.is_empty() {
             Ok(())

@@ -12,6 +12,11 @@ pub trait Clock: fmt::Debug + Send + Sync {
     /// The present moment, to the microsecond: the finest that both databases
     /// keep, so that what was written compares equal to what is read.
     fn now(&self) -> DateTime<Utc>;
+
+    /// Returns whether it is the machine's, in whose place a server's may be used.
+    fn is_system(&self) -> bool {
+        false
+    }
 }
 
 /// The machine's clock.
@@ -26,6 +31,10 @@ impl Clock for SystemClock {
         )]
         let now = Utc::now();
         now.trunc_subsecs(6)
+    }
+
+    fn is_system(&self) -> bool {
+        true
     }
 }
 

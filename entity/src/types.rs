@@ -136,6 +136,8 @@ words! {
         Error = "error",
         /// Somebody stopped it.
         Canceled = "canceled",
+        /// Failed, or lost its worker, as often as it may; somebody has to look.
+        Dead = "dead",
     }
 
     /// How much a log entry matters.

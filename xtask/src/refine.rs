@@ -137,7 +137,7 @@ pub(crate) fn refine(file: &str, code: &str) -> Result<String, Failure> {
         });
         format!("{secret}{cast}    pub {name}: {kind},")
     });
-    let refined = lines.collect::<Vec<_>>().join("\n") + "\n";
+    let refined = documents_last(lines.collect()).join("\n") + "\n";
     for (name, _) in columns.iter().chain(&relations) {
         if !used.iter().any(|used| used == name) {
             return Err(format!(
@@ -152,6 +152,30 @@ pub(crate) fn refine(file: &str, code: &str) -> Result<String, Failure> {
         &format!("use sea_orm::entity::prelude::*;\n\nuse crate::types::{{{imports}}};\n"),
         1,
     ))
+}
+
+/// Documents behind the other columns, also those that were added later, as they are read.
+fn documents_last(lines: Vec<String>) -> Vec<String> {
+    let is_relation = |line: &String| {
+        ["HasOne<", "HasMany<", "BelongsTo<"]
+            .map(|kind| line.contains(kind))
+            .contains(&true)
+    };
+    let is_field =
+        |line: &String| line.contains("    pub ") && line.contains(": ") && !is_relation(line);
+    let is_document = |line: &String| is_field(line) && line.contains("Document");
+    let last = lines
+        .iter()
+        .rposition(|line| is_field(line) && !is_document(line));
+    let Some(last) = last else {
+        return lines;
+    };
+    let mut rest = lines.into_iter();
+    let (documents, mut before): (Vec<_>, Vec<_>) =
+        rest.by_ref().take(last + 1).partition(is_document);
+    before.extend(documents);
+    before.extend(rest);
+    before
 }
 
 /// The name and type of a field that stands on this line.

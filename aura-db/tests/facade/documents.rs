@@ -17,7 +17,7 @@ use aura_db::{
 use serde_json::{Value, json};
 use testdb::{Backend, TestDb};
 
-use crate::support::{assert_error, open, refused, user};
+use crate::support::{assert_error, claim_of, open, refused, user};
 
 testdb::both!(migrated:
     workflows_keep_their_text, other_documents_keep_their_text, log_metadata_keeps_its_numbers,
@@ -121,13 +121,17 @@ async fn other_documents_keep_their_text(db: TestDb) {
         let held = executions.claim("w", lease).await.expect("an answer");
         assert_eq!(text(held.expect("queued").data.as_ref()), *written);
         let longer = format!("[{written}]");
-        let waits = executions.wait(queued.id, "w", None, Some(document(&longer)));
+        let waits = executions.wait(
+            claim_of(&db, queued.id, "w").await,
+            None,
+            Some(document(&longer)),
+        );
         assert_eq!(text(waits.await.expect("held").data.as_ref()), longer);
         executions.resume(queued.id).await.expect("it waits");
         executions.claim("w", lease).await.expect("an answer");
         let outcome = Outcome::error(document(written)).data(document(written));
         let done = executions
-            .finish(queued.id, "w", outcome)
+            .finish(claim_of(&db, queued.id, "w").await, outcome)
             .await
             .expect("held");
         let (data, error) = (text(done.data.as_ref()), text(done.error.as_ref()));

@@ -8,7 +8,7 @@ use serde_json::json;
 use testdb::{Backend, TestDb};
 
 use crate::executions::{LEASE, flow, queue};
-use crate::support::{assert_error, open, open_at};
+use crate::support::{assert_error, claim_of, open, open_at};
 
 testdb::both!(migrated:
     a_lease_is_extended_by_its_holder, finished_by_its_holder_only, a_late_holder_is_refused,
@@ -23,7 +23,7 @@ async fn a_lease_is_extended_by_its_holder(db: TestDb) {
     let id = queue(&db, flow).await.id;
     let executions = db.executions();
     assert_error!(
-        executions.extend(id, "w", LEASE).await,
+        executions.extend(claim_of(&db, id, "w").await, LEASE).await,
         Error::LeaseLost { .. }
     );
     executions
@@ -32,19 +32,26 @@ async fn a_lease_is_extended_by_its_holder(db: TestDb) {
         .expect("an answer")
         .expect("one");
     clock.advance(Duration::from_secs(59));
-    let extended = executions.extend(id, "w", LEASE).await.expect("extended");
+    let extended = executions
+        .extend(claim_of(&db, id, "w").await, LEASE)
+        .await
+        .expect("extended");
     assert_eq!(extended.lease_until, Some(db.now() + LEASE));
     assert_error!(
-        executions.extend(id, "other", LEASE).await,
+        executions
+            .extend(claim_of(&db, id, "other").await, LEASE)
+            .await,
         Error::LeaseLost { .. }
     );
     clock.advance(LEASE);
     assert_error!(
-        executions.extend(id, "w", LEASE).await,
+        executions.extend(claim_of(&db, id, "w").await, LEASE).await,
         Error::LeaseLost { worker, .. } if worker == "w"
     );
     assert_error!(
-        executions.extend(4711.into(), "w", LEASE).await,
+        executions
+            .extend(claim_of(&db, 4711.into(), "w").await, LEASE)
+            .await,
         Error::NotFound { .. }
     );
 }
@@ -60,13 +67,15 @@ async fn finished_by_its_holder_only(db: TestDb) {
         .expect("an answer");
     let result = Outcome::success(Some(json!({"sum": 3}).into()));
     assert_error!(
-        executions.finish(one, "x", result.clone()).await,
+        executions
+            .finish(claim_of(&db, one, "x").await, result.clone())
+            .await,
         Error::LeaseLost { .. }
     );
     clock.advance(Duration::from_secs(90));
     // Late, and nobody else took it.
     let done = executions
-        .finish(one, "w", result.clone())
+        .finish(claim_of(&db, one, "w").await, result.clone())
         .await
         .expect("finished");
     assert_eq!(done.status, ExecutionStatus::Success);
@@ -80,19 +89,23 @@ async fn finished_by_its_holder_only(db: TestDb) {
         (Some(Document::from(json!({"sum": 3}))), None)
     );
     assert_error!(
-        executions.finish(one, "w", result).await,
+        executions
+            .finish(claim_of(&db, one, "w").await, result)
+            .await,
         Error::LeaseLost { .. }
     );
     let failed = Outcome::error(json!({"message": "no"})).data(json!([1]));
     let done = executions
-        .finish(two, "w", failed.clone())
+        .finish(claim_of(&db, two, "w").await, failed.clone())
         .await
         .expect("finished");
     assert_eq!(done.status, ExecutionStatus::Error);
     assert_eq!(done.error, Some(Document::from(json!({"message": "no"}))));
     assert_eq!(done.data, Some(Document::from(json!([1]))));
     assert_error!(
-        executions.finish(4711.into(), "w", failed).await,
+        executions
+            .finish(claim_of(&db, 4711.into(), "w").await, failed)
+            .await,
         Error::NotFound { .. }
     );
 }
@@ -123,15 +136,22 @@ async fn a_late_holder_is_refused(db: TestDb) {
     );
     let late = Outcome::success(Some(json!("late").into()));
     assert_error!(
-        executions.finish(id, "old", late).await,
+        executions
+            .finish(claim_of(&db, id, "old").await, late)
+            .await,
         Error::LeaseLost { .. }
     );
     assert_error!(
-        executions.wait(id, "old", None, None).await,
+        executions
+            .wait(claim_of(&db, id, "old").await, None, None)
+            .await,
         Error::LeaseLost { .. }
     );
     let right = Outcome::success(Some(json!("right").into()));
-    let done = executions.finish(id, "new", right).await.expect("finished");
+    let done = executions
+        .finish(claim_of(&db, id, "new").await, right)
+        .await
+        .expect("finished");
     assert_eq!(done.data, Some(Document::from(json!("right"))));
 }
 
@@ -146,7 +166,11 @@ async fn waiting_ends_by_time_or_by_event(db: TestDb) {
         .expect("an answer");
     let until = db.now() + Duration::from_secs(100);
     let waiting = executions
-        .wait(timed, "w", Some(until), Some(json!({"step": 2}).into()))
+        .wait(
+            claim_of(&db, timed, "w").await,
+            Some(until),
+            Some(json!({"step": 2}).into()),
+        )
         .await;
     let waiting = waiting.expect("waiting");
     assert_eq!(waiting.status, ExecutionStatus::Waiting);
@@ -156,7 +180,7 @@ async fn waiting_ends_by_time_or_by_event(db: TestDb) {
     );
     assert_eq!(waiting.data, Some(Document::from(json!({"step": 2}))));
     executions
-        .wait(event, "w", None, None)
+        .wait(claim_of(&db, event, "w").await, None, None)
         .await
         .expect("waiting");
     clock.advance(Duration::from_secs(99));
@@ -205,7 +229,7 @@ async fn canceled_ones_are_lost_to_their_worker(db: TestDb) {
         .await
         .expect("an answer");
     executions
-        .wait(ids[1], "w", None, None)
+        .wait(claim_of(&db, ids[1], "w").await, None, None)
         .await
         .expect("waiting");
     for id in ids {
@@ -223,9 +247,13 @@ async fn canceled_ones_are_lost_to_their_worker(db: TestDb) {
             }
         );
     }
-    let lost = executions.extend(ids[0], "w", LEASE).await;
+    let lost = executions
+        .extend(claim_of(&db, ids[0], "w").await, LEASE)
+        .await;
     assert_error!(lost, Error::LeaseLost { .. });
-    let lost = executions.finish(ids[0], "w", Outcome::success(None)).await;
+    let lost = executions
+        .finish(claim_of(&db, ids[0], "w").await, Outcome::success(None))
+        .await;
     assert_error!(lost, Error::LeaseLost { .. });
     assert_eq!(executions.claim("w", LEASE).await.expect("an answer"), None);
     assert_error!(executions.cancel(4711.into()).await, Error::NotFound { .. });
@@ -243,7 +271,7 @@ async fn cancel_and_finish_meet(db: TestDb) {
             .expect("an answer")
             .expect("one");
         let (finished, canceled) = tokio::join!(
-            executions.finish(id, "w", Outcome::success(None)),
+            executions.finish(claim_of(&db, id, "w").await, Outcome::success(None)),
             executions.cancel(id)
         );
         let now = executions.get(id).await.expect("there").status;
@@ -309,7 +337,7 @@ async fn what_is_not_taken_is_free(test: TestDb) {
     db.executions().claim("w", LEASE).await.expect("an answer");
     let soon = db.now() + Duration::from_secs(1);
     db.executions()
-        .wait(due, "w", Some(soon), None)
+        .wait(claim_of(&db, due, "w").await, Some(soon), None)
         .await
         .expect("waiting");
     let queued = queue(&db, flow).await.id;
@@ -346,7 +374,7 @@ async fn a_reordered_table_reads_right(test: TestDb) {
     let (db, clock) = open_at(&test).await;
     let flow = flow(&db, "ada").await;
     let input = Document::from(json!({"the": "input"}));
-    let new = NewExecution::new(flow, ExecutionMode::Manual).data(input.clone());
+    let new = NewExecution::new(flow, ExecutionMode::Cron).data(input.clone());
     let executions = db.executions();
     let id = executions.enqueue(new).await.expect("queued").id;
     let check = match test.backend() {

@@ -11,7 +11,7 @@ use aura_db::{
 use serde_json::json;
 use testdb::TestDb;
 
-use crate::support::{assert_error, open, open_at, refused, user};
+use crate::support::{assert_error, claim_of, open, open_at, refused, user};
 
 testdb::both!(migrated:
     queued_at_the_present_version, taken_oldest_first, each_goes_to_one_worker,
@@ -28,7 +28,7 @@ pub(crate) async fn flow(db: &Database, name: &str) -> WorkflowId {
 }
 
 pub(crate) async fn queue(db: &Database, flow: WorkflowId) -> Execution {
-    let new = NewExecution::new(flow, ExecutionMode::Manual);
+    let new = NewExecution::new(flow, ExecutionMode::Manual).max_attempts(3);
     db.executions().enqueue(new).await.expect("queued")
 }
 
@@ -140,10 +140,7 @@ async fn each_goes_to_one_worker(db: TestDb) {
                     for execution in some {
                         assert_eq!(execution.worker_id.as_ref(), Some(&worker));
                         let outcome = Outcome::success(Some(json!(worker).into()));
-                        executions
-                            .finish(execution.id, &worker, outcome)
-                            .await
-                            .expect("held");
+                        executions.finish(&execution, outcome).await.expect("held");
                         done.push(execution.id);
                     }
                 }
@@ -282,7 +279,7 @@ async fn old_ones_are_pruned(db: TestDb) {
         let id = queue(&db, flow).await.id;
         executions.claim("w", LEASE).await.expect("an answer");
         executions
-            .finish(id, "w", Outcome::success(None))
+            .finish(claim_of(&db, id, "w").await, Outcome::success(None))
             .await
             .expect("finished");
         ids.push(id);
@@ -349,20 +346,31 @@ async fn bad_input(db: TestDb) {
         Duration::MAX,
     ] {
         assert_eq!(refused(executions.claim("w", lease).await), ["lease"]);
-        assert_eq!(refused(executions.extend(id, "w", lease).await), ["lease"]);
+        assert_eq!(
+            refused(executions.extend(claim_of(&db, id, "w").await, lease).await),
+            ["lease"]
+        );
     }
     for worker in ["", "  ", &"w".repeat(65), "\0"] {
         assert_eq!(
             refused(executions.claim_many(worker, LEASE, 1).await),
             ["worker"]
         );
-        let outcome = Outcome::error(json!({"\0": 1})).data(json!("\0"));
+        let outcome = Outcome::success(None);
         assert_eq!(
-            refused(executions.finish(id, worker, outcome).await),
-            ["data", "error", "worker"]
+            refused(
+                executions
+                    .finish(claim_of(&db, id, worker).await, outcome)
+                    .await
+            ),
+            ["worker"]
         );
         assert_eq!(
-            refused(executions.wait(id, worker, None, None).await),
+            refused(
+                executions
+                    .wait(claim_of(&db, id, worker).await, None, None)
+                    .await
+            ),
             ["worker"]
         );
     }

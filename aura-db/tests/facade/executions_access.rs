@@ -9,7 +9,7 @@ use aura_db::{
 };
 use testdb::TestDb;
 
-use crate::support::{assert_error, open, user};
+use crate::support::{assert_error, claim_of, open, user};
 
 testdb::both!(migrated:
     pages_of_own_executions,
@@ -92,7 +92,10 @@ async fn users_see_and_run_their_own(db: TestDb) {
     assert_eq!(left, theirs, "untouched");
 
     db.executions().claim("w", LEASE).await.expect("an answer");
-    let wait = db.executions().wait(theirs.id, "w", None, None).await;
+    let wait = db
+        .executions()
+        .wait(claim_of(&db, theirs.id, "w").await, None, None)
+        .await;
     wait.expect("waiting");
     assert_error!(executions.resume(theirs.id).await, Error::NotFound { .. });
     let canceled = executions.cancel(own.id).await.expect("canceled");
@@ -179,8 +182,14 @@ async fn only_admins_work(db: TestDb) {
         let outcome = Outcome::success(None);
         let all = [
             executions.claim("w", LEASE).await.map(|_| ()),
-            executions.extend(id, "w", LEASE).await.map(|_| ()),
-            executions.finish(id, "w", outcome).await.map(|_| ()),
+            executions
+                .extend(claim_of(&db, id, "w").await, LEASE)
+                .await
+                .map(|_| ()),
+            executions
+                .finish(claim_of(&db, id, "w").await, outcome)
+                .await
+                .map(|_| ()),
             executions.claim_many("w", LEASE, 1).await.map(|_| ()),
             executions.requeue_expired(1).await.map(|_| ()),
             executions.prune(db.now(), 1).await.map(|_| ()),
@@ -192,7 +201,9 @@ async fn only_admins_work(db: TestDb) {
                 Err(other) => panic!("{role}: {other:?}"),
             }
         }
-        let wait = executions.wait(id, "w", None, None).await;
+        let wait = executions
+            .wait(claim_of(&db, id, "w").await, None, None)
+            .await;
         match wait {
             Err(Error::LeaseLost { .. } | Error::NotFound { .. }) => assert!(may, "{role}"),
             Err(Error::Forbidden { .. }) => assert!(!may, "{role}"),

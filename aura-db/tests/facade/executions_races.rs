@@ -13,7 +13,7 @@ use serde_json::json;
 use testdb::TestDb;
 
 use crate::executions::flow;
-use crate::support::{assert_error, open, open_at, refused};
+use crate::support::{assert_error, claim_of, open, open_at, refused};
 
 testdb::both!(migrated:
     what_is_due_goes_first, due_ones_go_to_one_worker,
@@ -24,7 +24,7 @@ testdb::both!(migrated:
 const LEASE: Duration = Duration::from_mins(1);
 
 async fn queue(db: &Database, flow: WorkflowId) -> ExecutionId {
-    let new = NewExecution::new(flow, ExecutionMode::Manual);
+    let new = NewExecution::new(flow, ExecutionMode::Manual).max_attempts(3);
     db.executions().enqueue(new).await.expect("queued").id
 }
 
@@ -37,7 +37,10 @@ async fn claim(db: &Database) -> Option<ExecutionId> {
 async fn waiting(db: &Database, flow: WorkflowId, until: DateTimeUtc) -> ExecutionId {
     let id = queue(db, flow).await;
     assert_eq!(claim(db).await, Some(id));
-    let wait = db.executions().wait(id, "w", Some(until), None).await;
+    let wait = db
+        .executions()
+        .wait(claim_of(&db, id, "w").await, Some(until), None)
+        .await;
     wait.expect("waiting").id
 }
 
@@ -106,7 +109,10 @@ async fn recover_and_finish_meet(db: TestDb) {
         assert_eq!(claim(&db).await, Some(id));
         clock.advance(LEASE);
         let (finished, recovered) = tokio::join!(
-            executions.finish(id, "w", Outcome::success(Some(json!("done").into()))),
+            executions.finish(
+                claim_of(&db, id, "w").await,
+                Outcome::success(Some(json!("done").into()))
+            ),
             executions.requeue_expired(10)
         );
         let recovered = recovered.expect("an answer").len();
@@ -135,8 +141,10 @@ async fn recover_and_extend_meet(test: TestDb) {
         clock.advance(LEASE / 2);
         its_clock.set(db.now() + TimeDelta::seconds(31));
         let (holder, scheduler) = (db.executions(), ahead.executions());
-        let (extended, recovered) =
-            tokio::join!(holder.extend(id, "w", LEASE), scheduler.requeue_expired(10));
+        let (extended, recovered) = tokio::join!(
+            holder.extend(claim_of(&db, id, "w").await, LEASE),
+            scheduler.requeue_expired(10)
+        );
         let recovered = recovered.expect("an answer").len();
         let status = holder.get(id).await.expect("there").status;
         match (extended, recovered) {
@@ -203,11 +211,16 @@ async fn times_beyond_the_calendar(db: TestDb) {
     }
     assert_eq!(claim(&db).await, Some(id));
     for until in [earliest, latest] {
-        let wait = executions.wait(id, "w", Some(until), None).await;
+        let wait = executions
+            .wait(claim_of(&db, id, "w").await, Some(until), None)
+            .await;
         assert_eq!(refused(wait), ["until"]);
     }
     let outcome = Outcome::success(None);
-    executions.finish(id, "w", outcome).await.expect("finished");
+    executions
+        .finish(claim_of(&db, id, "w").await, outcome)
+        .await
+        .expect("finished");
     assert_eq!(executions.prune(earliest, 9).await.expect("pruned"), 0);
     assert_eq!(executions.prune(latest, 9).await.expect("pruned"), 1);
     assert_error!(executions.get(id).await, Error::NotFound { .. });
@@ -234,7 +247,9 @@ async fn times_finer_than_stored(db: TestDb) {
         Some(db.now() + micro)
     );
     let until = db.now() + micro + bit;
-    let waiting = executions.wait(id, "w", Some(until), None).await;
+    let waiting = executions
+        .wait(claim_of(&db, id, "w").await, Some(until), None)
+        .await;
     assert_eq!(
         waiting.expect("waiting").wait_until,
         Some(db.now() + micro * 2)

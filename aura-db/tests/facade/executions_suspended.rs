@@ -7,7 +7,7 @@ use aura_db::{Database, ExecutionStatus, NewWorkflow, WorkflowId};
 use testdb::TestDb;
 
 use crate::executions::{LEASE, flow, queue};
-use crate::support::{open, open_at, user};
+use crate::support::{claim_of, open, open_at, user};
 
 testdb::both!(migrated:
     a_deleted_workflow_leaves_the_queue, a_deleted_user_takes_them_along,
@@ -47,7 +47,7 @@ async fn a_deleted_workflow_leaves_the_queue(test: TestDb) {
     executions.claim("w", LEASE).await.expect("an answer");
     let until = Some(db.now() + LEASE);
     executions
-        .wait(waits, "w", until, None)
+        .wait(claim_of(&db, waits, "w").await, until, None)
         .await
         .expect("it waits");
     let runs = queue(&db, old).await.id;

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use aura_db::{
-    Error, ExecutionFilter, ExecutionId, ExecutionMode, LogFilter, LogLevel, MAX_DOCUMENT_DEPTH,
+    Error, Execution, ExecutionFilter, ExecutionMode, LogFilter, LogLevel, MAX_DOCUMENT_DEPTH,
     NewExecution, NewLog, NewWorkflow, PageRequest, Role, SessionRequest, WorkflowId,
 };
 use chrono::{DateTime, TimeDelta, Utc};
@@ -24,17 +24,17 @@ async fn flow(db: &aura_db::Database, name: &str) -> WorkflowId {
     db.workflows().create(new).await.expect("a workflow").id
 }
 
-async fn held(db: &aura_db::Database, flow: WorkflowId) -> ExecutionId {
+async fn claimed(db: &aura_db::Database, flow: WorkflowId) -> Execution {
     let new = NewExecution::new(flow, ExecutionMode::Manual);
     db.executions().enqueue(new).await.expect("queued");
     let claimed = db.executions().claim("w", Duration::from_mins(1)).await;
-    claimed.expect("an answer").expect("it is queued").id
+    claimed.expect("an answer").expect("it is queued")
 }
 
 async fn filters_take_any_time(db: TestDb) {
     let (db, _clock) = open_at(&db).await;
     let flow = flow(&db, "ada").await;
-    let execution = held(&db, flow).await;
+    let execution = claimed(&db, flow).await.id;
     let log = NewLog::new(flow, LogLevel::Info, "x");
     let at = db.logs().append(log).await.expect("appended").created_at;
     let nano = TimeDelta::nanoseconds(1);
@@ -90,23 +90,21 @@ async fn an_idle_limit_of_ages(db: TestDb) {
 async fn leases_and_waits_are_as_fine_as_rows(db: TestDb) {
     let (db, _clock) = open_at(&db).await;
     let flow = flow(&db, "ada").await;
-    let id = held(&db, flow).await;
+    let claim = claimed(&db, flow).await;
     let executions = db.executions();
-    let extended = executions
-        .extend(id, "w", Duration::from_nanos(1_999))
-        .await;
+    let extended = executions.extend(&claim, Duration::from_nanos(1_999)).await;
     let until = db.now() + TimeDelta::microseconds(1);
     assert_eq!(extended.expect("held").lease_until, Some(until));
     for absurd in [LONG_AGO, FAR_AHEAD] {
-        let waits = executions.wait(id, "w", Some(absurd), None).await;
+        let waits = executions.wait(&claim, Some(absurd), None).await;
         assert_eq!(refused(waits), ["until"]);
     }
     let fine = Some(until + TimeDelta::nanoseconds(999));
-    let waits = executions.wait(id, "w", fine, None).await.expect("held");
+    let waits = executions.wait(&claim, fine, None).await.expect("held");
     // Not before it was asked for.
     let next = until + TimeDelta::microseconds(1);
     assert_eq!(waits.wait_until, Some(next));
-    assert_eq!(executions.get(id).await.expect("there"), waits);
+    assert_eq!(executions.get(claim.id).await.expect("there"), waits);
 }
 
 fn nested(depth: usize) -> Value {

@@ -11,7 +11,7 @@ use aura_db::{
 use serde_json::{Value, json};
 use testdb::TestDb;
 
-use crate::support::{assert_error, open, user};
+use crate::support::{assert_error, claim_of, open, user};
 
 testdb::both!(migrated:
     names_and_texts, emails, documents, searches, cursors, tokens_and_user_agents,
@@ -386,7 +386,7 @@ async fn executions_and_logs(db: TestDb) {
             .expect("an answer");
         assert_eq!(claimed.expect("one").worker_id.as_ref(), Some(&worker));
         db.executions()
-            .extend(execution.id, &worker, lease)
+            .extend(claim_of(&db, execution.id, &worker).await, lease)
             .await
             .expect("held");
         let mine = ExecutionFilter::new().worker(&worker);
@@ -399,13 +399,16 @@ async fn executions_and_logs(db: TestDb) {
         assert_eq!(db.executions().stats(mine).await.expect("numbers").total, 1);
         let stranger = db
             .executions()
-            .finish(execution.id, text, Outcome::success(None))
+            .finish(
+                claim_of(&db, execution.id, text).await,
+                Outcome::success(None),
+            )
             .await;
         assert!(stranger.is_err());
         let outcome = Outcome::error(document.clone()).data(document.clone());
         let done = db
             .executions()
-            .finish(execution.id, &worker, outcome)
+            .finish(claim_of(&db, execution.id, &worker).await, outcome)
             .await
             .expect("held");
         assert_eq!(done.error, Some(document.clone().into()));

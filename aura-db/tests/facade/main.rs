@@ -13,6 +13,7 @@ mod contention;
 mod deadlocks;
 mod documents;
 mod errors;
+mod execution_attempts;
 mod execution_leases;
 mod execution_stats;
 mod executions;

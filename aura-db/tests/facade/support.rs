@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use aura_db::sea_orm::DbBackend;
 use aura_db::testing::TestClock;
-use aura_db::{Database, Error, FieldError, NewUser, User};
+use aura_db::{Claim, Database, Error, ExecutionId, FieldError, NewUser, User};
 use testdb::TestDb;
 
 pub(crate) const PASSWORD: &str = "correct horse battery staple";
@@ -63,3 +63,15 @@ macro_rules! assert_error {
     };
 }
 pub(crate) use assert_error;
+
+/// The last claim of an execution, as if it were this worker's.
+pub(crate) async fn claim_of(db: &Database, execution: ExecutionId, worker: &str) -> Claim {
+    let row = db.executions().find(execution).await.expect("an answer");
+    let (number, attempt) = row.map_or((0, 1), |row| (row.claim_no, row.attempts));
+    Claim {
+        execution,
+        worker: worker.to_owned(),
+        number,
+        attempt,
+    }
+}

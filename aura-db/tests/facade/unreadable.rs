@@ -12,7 +12,7 @@ use aura_db::{
 use testdb::{Backend, TestDb};
 
 use crate::executions::{LEASE, flow, queue};
-use crate::support::open_at;
+use crate::support::{claim_of, open_at};
 
 testdb::both!(migrated:
     a_queue_goes_on,
@@ -271,7 +271,10 @@ async fn statistics_go_on(test: TestDb) {
     let taken = executions.claim_many("w", LEASE, 4).await.expect("taken");
     for execution in &taken {
         clock.advance(std::time::Duration::from_secs(10));
-        let done = executions.finish(execution.id, "w", Outcome::success(None));
+        let done = executions.finish(
+            claim_of(&db, execution.id, "w").await,
+            Outcome::success(None),
+        );
         done.await.expect("finished");
     }
     let no_time = no_time(&test);

@@ -254,6 +254,15 @@ impl<X> Executor<X> {
         self.shared.clock.now()
     }
 
+    /// Returns the present moment where all processes see the same time: `None` for the
+    /// server's, or what the database's clock says on SQLite and when it was injected.
+    #[must_use]
+    pub fn shared_now(&self) -> Option<DateTime<Utc>> {
+        let clock = &self.shared.clock;
+        let is_server = matches!(self.shared.backend, Backend::Postgres(_)) && clock.is_system();
+        (!is_server).then(|| clock.now())
+    }
+
     /// Returns the key of the user on whose behalf rows are written.
     #[must_use]
     pub fn actor(&self) -> Option<i64> {

@@ -74,8 +74,8 @@ pub trait Migration: Send + Sync {
     /// transaction of its own.
     ///
     /// Where the tables are new, because the history is empty or the run drops them first,
-    /// a step that only creates and drops indexes is in the transaction all the same,
-    /// without `CONCURRENTLY`.
+    /// a step that only creates and drops indexes, and validates constraints, is in the
+    /// transaction all the same, without `CONCURRENTLY`.
     fn transactional(&self) -> bool {
         true
     }
@@ -196,7 +196,8 @@ pub(super) fn statements(
 /// is built at once, and keeps no writer waiting; and there are no rows to change.
 pub(super) fn runs_outside(step: &dyn Migration, direction: Direction, new: bool) -> bool {
     let statements = statements(step, direction, DbBackend::Postgres);
-    let is_for_new = new && statements.iter().all(|sql| is_concurrent(sql));
+    let is_quick = |sql: &String| is_concurrent(sql) || is_validation(sql);
+    let is_for_new = new && statements.iter().all(is_quick);
     !(step.transactional() || is_for_new)
 }
 
@@ -210,6 +211,14 @@ pub(super) fn is_concurrent(sql: &str) -> bool {
         ["CREATE" | "DROP", "INDEX", "CONCURRENTLY", ..]
             | ["CREATE", "UNIQUE", "INDEX", "CONCURRENTLY"]
     )
+}
+
+/// Whether a statement looks at the rows of a constraint, which is quick where there are none.
+fn is_validation(sql: &str) -> bool {
+    let words = sql.split_whitespace().take(5);
+    let words: Vec<_> = words.map(str::to_ascii_uppercase).collect();
+    let words: Vec<_> = words.iter().map(String::as_str).collect();
+    matches!(words[..], ["ALTER", "TABLE", _, "VALIDATE", "CONSTRAINT"])
 }
 
 /// Returns the statement for the inside of a transaction, where nothing is concurrent.

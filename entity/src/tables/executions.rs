@@ -21,11 +21,14 @@ pub struct Model {
     pub started_at: Option<DateTimeUtc>,
     pub finished_at: Option<DateTimeUtc>,
     pub created_at: DateTimeUtc,
+    pub is_suspended: bool,
+    pub attempts: i64,
+    pub max_attempts: i64,
+    pub claim_no: i64,
     #[sea_orm(save_as = "json_text")]
     pub data: Option<Document>,
     #[sea_orm(save_as = "json_text")]
     pub error: Option<Document>,
-    pub is_suspended: bool,
     #[sea_orm(has_many)]
     pub logs: HasMany<super::logs::Entity>,
     #[sea_orm(

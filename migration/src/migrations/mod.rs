@@ -20,6 +20,8 @@ mod m20261124_000012_index_logs;
 mod m20261127_000013_suspend_executions;
 mod m20261127_000014_index_open_work;
 mod m20261127_000015_write_microseconds;
+mod m20261128_000016_count_attempts;
+mod m20261128_000017_index_leases;
 
 /// Returns all steps, in the order in which they are applied.
 #[must_use]
@@ -40,6 +42,8 @@ pub fn all() -> Vec<Box<dyn Migration>> {
         Box::new(m20261127_000013_suspend_executions::SuspendExecutions),
         Box::new(m20261127_000014_index_open_work::IndexOpenWork),
         Box::new(m20261127_000015_write_microseconds::WRITE_MICROSECONDS),
+        Box::new(m20261128_000016_count_attempts::CountAttempts),
+        Box::new(m20261128_000017_index_leases::IndexLeases),
     ]
 }
 

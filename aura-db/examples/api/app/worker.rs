@@ -1,7 +1,7 @@
 //! What runs the executions. Here it is a task beside the API; it would be the
 //! same in processes of its own, as many as you like.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use aura_db::{Database, Error, Execution, LogLevel, NewLog, Outcome, WorkflowGraph};
 
@@ -13,21 +13,12 @@ const LEASE: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_secs(1);
 
 pub(crate) async fn run(app: App) {
-    // Leases are held by name, so no two workers may have the same, not even
-    // in containers where every process has the id 1.
+    // To be found by it in lists and logs, also in containers, where every process has the id 1.
     let name = format!("api-{:016x}", rand::random::<u64>());
-    let mut recovered: Option<Instant> = None;
     while !app.stopping.now() {
-        if recovered.is_none_or(|time| time.elapsed() > LEASE) {
-            recovered = Some(Instant::now());
-            // What crashed workers held goes back to the queue.
-            if let Err(error) = app.db.executions().requeue_expired(100).await {
-                tracing::warn!("recovering: {}", super::chain(&error));
-            }
-        }
         match app.db.executions().claim(&name, LEASE).await {
             Ok(Some(execution)) => {
-                match execute(&app, &name, &execution).await {
+                match execute(&app, &execution).await {
                     Ok(()) => {}
                     // Canceled, or taken for dead: somebody else's now.
                     Err(Error::LeaseLost { .. }) => tracing::info!(id = %execution.id, "lost"),
@@ -50,7 +41,7 @@ pub(crate) async fn run(app: App) {
 
 /// Runs one execution. It may have been begun before, by a worker that
 /// crashed: real steps have to stand being done twice.
-async fn execute(app: &App, worker: &str, execution: &Execution) -> Result<(), Error> {
+async fn execute(app: &App, execution: &Execution) -> Result<(), Error> {
     let (db, logs) = (&app.db, app.db.logs());
     let log = |message: String| {
         let entry = NewLog::new(execution.workflow_id, LogLevel::Info, message);
@@ -60,22 +51,17 @@ async fn execute(app: &App, worker: &str, execution: &Execution) -> Result<(), E
     log(format!("{} nodes", graph.nodes.len())).await?;
     for node in &graph.nodes {
         if app.stopping.now() {
-            // Given back: due at once, for whoever is there next.
-            let now = Some(db.now());
-            db.executions()
-                .wait(execution.id, worker, now, None)
-                .await?;
+            // For whoever is there next.
+            db.executions().release(execution).await?;
             return Ok(());
         }
         work().await;
         log(format!("{} is done", node.name)).await?;
-        db.executions().extend(execution.id, worker, LEASE).await?;
+        db.executions().extend(execution, LEASE).await?;
     }
     // After the last entry: followers stop when they see it.
     let outcome = Outcome::success(None);
-    db.executions()
-        .finish(execution.id, worker, outcome)
-        .await?;
+    db.executions().finish(execution, outcome).await?;
     Ok(())
 }
 

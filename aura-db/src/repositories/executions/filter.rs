@@ -38,6 +38,10 @@ projection! {
         pub finished_at: Option<DateTime<Utc>> = FinishedAt,
         /// When it was queued.
         pub created_at: DateTime<Utc> = CreatedAt,
+        /// How often it was begun.
+        pub attempts: i64 = Attempts,
+        /// How often it may be.
+        pub max_attempts: i64 = MaxAttempts,
     }
 }
 

@@ -4,221 +4,182 @@ use std::time::Duration;
 
 use chrono::{DateTime, Datelike, TimeDelta, Utc};
 use entity::{Action, Document, ExecutionId, ExecutionStatus, executions};
-use sea_orm::sea_query::{Expr, Query, SimpleExpr, UpdateStatement};
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
+use sea_orm::sea_query::{CaseStatement, Expr, Query, SimpleExpr, UpdateStatement};
+use sea_orm::{ColumnTrait, EntityTrait, ExprTrait, QueryFilter};
 
-use super::{ENDED, Execution, Executions, missing, op, run};
-use crate::context::{Context, Op};
+use super::clock::{after, ended_at, now};
+use super::outcome::{End, pause};
+use super::{Claim, Execution, Executions, Outcome, missing, op};
+use crate::context::Context;
 use crate::error::Error;
 use crate::repositories::{clamp_timestamp, set_json};
 use crate::validate::Check;
 
-/// The longest lease. Who works longer extends it.
-const LONGEST_LEASE: Duration = Duration::from_hours(366 * 24);
+/// The longest lease. Who works longer extends it. A later end is one of a clock that was
+/// wrong, and counts as passed.
+pub(super) const LONGEST_LEASE: Duration = Duration::from_hours(24);
 
-/// How an execution ended.
-#[derive(Debug, Clone)]
-pub struct Outcome {
-    status: ExecutionStatus,
-    data: Option<Document>,
-    error: Option<Document>,
-}
-
-impl Outcome {
-    /// It ended well, with this result; without one, its data stays.
-    #[must_use]
-    pub fn success(data: Option<Document>) -> Self {
-        Self {
-            status: ExecutionStatus::Success,
-            data,
-            error: None,
-        }
-    }
-
-    /// It failed, and this is why.
-    #[must_use]
-    pub fn error(error: impl Into<Document>) -> Self {
-        Self {
-            status: ExecutionStatus::Error,
-            data: None,
-            error: Some(error.into()),
-        }
-    }
-
-    /// With what it had done so far.
-    #[must_use]
-    pub fn data(mut self, json: impl Into<Document>) -> Self {
-        self.data = Some(json.into());
-        self
-    }
-}
+/// The longest pause between two attempts.
+const LONGEST_PAUSE: Duration = Duration::from_hours(366 * 24);
 
 impl Executions {
     /// Keeps an execution for longer: the lease runs from now.
     ///
-    /// Fails with [`Error::LeaseLost`] when the worker doesn't hold it any
+    /// Fails with [`Error::LeaseLost`] when the claim doesn't hold it any
     /// more, or not since the lease ran out; with [`Error::NotFound`] and
     /// [`Error::Validation`].
     pub async fn extend(
         &self,
-        id: ExecutionId,
-        worker: &str,
+        claim: impl Into<Claim> + Send,
         lease: Duration,
     ) -> Result<Execution, Error> {
-        let lease = checked(worker, Some(lease), Check::default())?;
+        let claim = &claim.into();
+        let lease = checked(&claim.worker, Some(lease), Check::default())?;
         self.0
             .write(op("extend", Action::Execute), |h| async move {
-                let now = h.now();
-                let mut update = held(id, worker);
+                let (now, longest) = (now(&h), micros(LONGEST_LEASE));
+                let mut update = held(claim);
                 update
-                    .value(executions::Column::LeaseUntil, now + lease)
-                    .and_where(executions::COLUMN.lease_until.gt(now));
-                update_as_holder(&h, id, worker, update).await
+                    .value(executions::Column::LeaseUntil, after(&h, lease))
+                    .and_where(Expr::col(executions::Column::LeaseUntil).gt(now))
+                    .and_where(Expr::col(executions::Column::LeaseUntil).lte(after(&h, longest)));
+                update_as_holder(&h, claim, update).await
             })
             .await
     }
 
-    /// Ends an execution and writes its result. Only its holder can, also after
-    /// the lease ran out, as long as nobody else took it.
+    /// Ends an attempt and writes its result. Only its holder can, also after
+    /// the lease ran out, as long as nobody else took it. A result that can't be
+    /// stored (U+0000, more than 16 MiB) ends the execution with an error that says so
+    /// (`"code": "result_not_storable"`), and the beginning of its text.
     ///
-    /// Fails with [`Error::LeaseLost`] when the worker doesn't hold it any
+    /// Fails with [`Error::LeaseLost`] when the claim doesn't hold it any
     /// more: it was recovered, canceled, or finished before. Fails with
     /// [`Error::NotFound`] and [`Error::Validation`].
     pub async fn finish(
         &self,
-        id: ExecutionId,
-        worker: &str,
+        claim: impl Into<Claim> + Send,
         outcome: Outcome,
     ) -> Result<Execution, Error> {
+        let claim = &claim.into();
         let mut check = Check::default();
-        check.document("data", outcome.data.as_ref());
-        check.document("error", outcome.error.as_ref());
-        checked(worker, None, check)?;
-        let outcome = &outcome;
+        if let End::Retryable(Some(pause)) = outcome.end
+            && pause > LONGEST_PAUSE
+        {
+            check.refuse("after", "must be at most a year");
+        }
+        checked(&claim.worker, None, check)?;
+        let outcome = &outcome.storable();
+        let pause = match outcome.end {
+            End::Retryable(pause_set) => {
+                pause_set.unwrap_or_else(|| pause(claim.attempt, rand::random()))
+            }
+            End::Success | End::Error => Duration::ZERO,
+        };
         self.0
             .write(op("finish", Action::Execute), |h| async move {
-                let mut update = held(id, worker);
-                update
-                    .value(executions::Column::Status, outcome.status)
-                    .value(executions::Column::FinishedAt, h.now())
-                    .value(executions::Column::LeaseUntil, no_time());
+                let mut update = held(claim);
+                update.value(executions::Column::LeaseUntil, no_time());
+                if let End::Retryable(_) = outcome.end {
+                    retry_or_bury(&h, &mut update, micros(pause));
+                } else {
+                    update
+                        .value(executions::Column::Status, outcome.status())
+                        .value(executions::Column::FinishedAt, ended_at(&h));
+                }
                 if let Some(data) = &outcome.data {
                     set_json(&mut update, executions::Column::Data, Some(data));
                 }
                 if let Some(error) = &outcome.error {
                     set_json(&mut update, executions::Column::Error, Some(error));
                 }
-                update_as_holder(&h, id, worker, update).await
+                update_as_holder(&h, claim, update).await
             })
             .await
     }
 
     /// Lets an execution rest until a time, or without one until
     /// [`Executions::resume`]; the worker gives it up, and `data` replaces what
-    /// it had when there is some. A time that is finer than a microsecond is
-    /// rounded up.
+    /// it had when there is some. It doesn't count as an attempt. A time that is finer than a
+    /// microsecond is rounded up.
     ///
     /// Fails like [`Executions::finish`].
     pub async fn wait(
         &self,
-        id: ExecutionId,
-        worker: &str,
+        claim: impl Into<Claim> + Send,
         until: Option<DateTime<Utc>>,
         data: Option<Document>,
     ) -> Result<Execution, Error> {
+        let claim = &claim.into();
         let mut check = Check::default();
         check.document("data", data.as_ref());
         if until.is_some_and(|until| !(1..=9999).contains(&until.year())) {
             check.refuse("until", "must be in the years from 1 to 9999");
         }
         let until = until.map(clamp_timestamp);
-        checked(worker, None, check)?;
+        checked(&claim.worker, None, check)?;
         let data = &data;
         self.0
             .write(op("wait", Action::Execute), |h| async move {
-                let mut update = held(id, worker);
-                update
-                    .value(executions::Column::Status, ExecutionStatus::Waiting)
-                    .value(executions::Column::WorkerId, Option::<String>::None)
-                    .value(executions::Column::LeaseUntil, no_time())
-                    .value(executions::Column::WaitUntil, until);
+                let mut update = given_up(claim, ExecutionStatus::Waiting);
+                update.value(executions::Column::WaitUntil, until);
                 if let Some(data) = data {
                     set_json(&mut update, executions::Column::Data, Some(data));
                 }
-                update_as_holder(&h, id, worker, update).await
+                update_as_holder(&h, claim, update).await
             })
             .await
     }
 
-    /// Queues an execution that waits, whatever it waits for.
+    /// Gives an execution back to the queue, as a worker does that stops. It doesn't count as
+    /// an attempt.
     ///
-    /// An event that comes before the worker has called [`Executions::wait`] is
-    /// not kept: the error is for its sender, to try again.
-    ///
-    /// Fails with [`Error::State`] when it doesn't wait, and with
-    /// [`Error::NotFound`].
-    pub async fn resume(&self, id: ExecutionId) -> Result<Execution, Error> {
-        let mut update = only(id);
-        update
-            .value(executions::Column::Status, ExecutionStatus::Queued)
-            .value(executions::Column::WaitUntil, no_time())
-            .and_where(executions::COLUMN.status.eq(ExecutionStatus::Waiting));
-        let state = ("is not waiting", "only what waits can be resumed");
-        self.by_anyone(run("resume"), id, update, state).await
-    }
-
-    /// Stops an execution that has not ended. Whoever works on it is told when
-    /// extending or finishing.
-    ///
-    /// Fails with [`Error::State`] when it has ended, and with
-    /// [`Error::NotFound`].
-    pub async fn cancel(&self, id: ExecutionId) -> Result<Execution, Error> {
-        let mut update = only(id);
-        update
-            .value(executions::Column::Status, ExecutionStatus::Canceled)
-            .value(executions::Column::FinishedAt, self.0.now())
-            .value(executions::Column::LeaseUntil, no_time())
-            .value(executions::Column::WaitUntil, no_time())
-            .and_where(executions::COLUMN.status.is_not_in(ENDED));
-        let state = ("has ended", "there is nothing left to cancel");
-        self.by_anyone(run("cancel"), id, update, state).await
-    }
-
-    async fn by_anyone(
-        &self,
-        op: Op,
-        id: ExecutionId,
-        update: UpdateStatement,
-        (state, hint): (&'static str, &'static str),
-    ) -> Result<Execution, Error> {
-        let update = &update;
+    /// Fails like [`Executions::finish`].
+    pub async fn release(&self, claim: impl Into<Claim> + Send) -> Result<Execution, Error> {
+        let claim = &claim.into();
+        checked(&claim.worker, None, Check::default())?;
         self.0
-            .write(op, |h| async move {
-                let mut update = update.clone();
-                update.cond_where(h.own_rows::<executions::Entity>());
-                let changed = h.update_returning::<executions::Entity>(update);
-                if let Some(execution) = changed.await?.pop() {
-                    return Ok(execution);
-                }
-                let there = executions::Entity::find()
-                    .filter(executions::COLUMN.id.eq(id))
-                    .filter(h.own_rows::<executions::Entity>());
-                if !h.exists(there).await? {
-                    return Err(missing(id));
-                }
-                Err(Error::State {
-                    what: "execution",
-                    key: id.to_string(),
-                    state,
-                    hint,
-                })
+            .write(op("release", Action::Execute), |h| async move {
+                let update = given_up(claim, ExecutionStatus::Queued);
+                update_as_holder(&h, claim, update).await
             })
             .await
     }
 }
 
-fn no_time() -> Option<DateTime<Utc>> {
+/// Has what failed wait for its next attempt, unless this was the last.
+fn retry_or_bury(h: &Context, update: &mut UpdateStatement, pause: TimeDelta) {
+    use executions::Column;
+    let is_left = || Expr::col(Column::Attempts).lt(Expr::col(Column::MaxAttempts));
+    let either = |left: SimpleExpr, last: SimpleExpr| -> SimpleExpr {
+        CaseStatement::new()
+            .case(is_left(), left)
+            .finally(last)
+            .into()
+    };
+    let no_time = || Expr::val(no_time());
+    let status = either(
+        Expr::val(ExecutionStatus::Waiting),
+        Expr::val(ExecutionStatus::Dead),
+    );
+    let worker = either(
+        Expr::val(Option::<String>::None),
+        Expr::col(Column::WorkerId),
+    );
+    update
+        .value(Column::Status, status)
+        .value(Column::WorkerId, worker)
+        .value(Column::WaitUntil, either(after(h, pause), no_time()))
+        .value(Column::FinishedAt, either(no_time(), ended_at(h)));
+}
+
+pub(super) fn no_time() -> Option<DateTime<Utc>> {
     None
+}
+
+/// Returns a time to the microsecond, as columns have it.
+pub(super) fn micros(time: Duration) -> TimeDelta {
+    TimeDelta::microseconds(i64::try_from(time.as_micros()).unwrap_or(i64::MAX))
 }
 
 pub(super) fn checked(
@@ -228,34 +189,51 @@ pub(super) fn checked(
 ) -> Result<TimeDelta, Error> {
     check.name("worker", worker, 64);
     if lease.is_some_and(|lease| lease < Duration::from_micros(1) || lease > LONGEST_LEASE) {
-        check.refuse("lease", "must be more than nothing and at most a year");
+        check.refuse("lease", "must be more than nothing and at most 24 hours");
     }
     check.done()?;
-    // Columns have a resolution of microseconds.
-    let micros = lease.and_then(|lease| i64::try_from(lease.as_micros()).ok());
-    Ok(TimeDelta::microseconds(micros.unwrap_or_default()))
+    Ok(micros(lease.unwrap_or_default()))
 }
 
-fn only(id: ExecutionId) -> UpdateStatement {
+pub(super) fn only(id: ExecutionId) -> UpdateStatement {
     Query::update()
         .table(executions::Entity)
         .and_where(executions::COLUMN.id.eq(id))
         .take()
 }
 
-/// The execution, if this worker holds it.
-fn held(id: ExecutionId, worker: &str) -> UpdateStatement {
-    let mine: SimpleExpr = executions::COLUMN.worker_id.eq(worker);
-    only(id)
+/// The execution, if this claim holds it.
+fn held(claim: &Claim) -> UpdateStatement {
+    let mine: SimpleExpr = executions::COLUMN.worker_id.eq(claim.worker.as_str());
+    only(claim.execution)
         .and_where(executions::COLUMN.status.eq(ExecutionStatus::Running))
+        .and_where(executions::COLUMN.claim_no.eq(claim.number))
         .and_where(Expr::expr(mine))
+        .take()
+}
+
+/// The execution, if this claim holds it, without its worker and this attempt.
+fn given_up(claim: &Claim, status: ExecutionStatus) -> UpdateStatement {
+    use executions::Column;
+    held(claim)
+        .value(Column::Status, status)
+        .value(Column::WorkerId, Option::<String>::None)
+        .value(Column::LeaseUntil, no_time())
+        .value(
+            Column::Attempts,
+            CaseStatement::new()
+                .case(
+                    executions::COLUMN.attempts.gt(0),
+                    Expr::col(Column::Attempts).sub(1),
+                )
+                .finally(0),
+        )
         .take()
 }
 
 async fn update_as_holder(
     h: &Context,
-    id: ExecutionId,
-    worker: &str,
+    claim: &Claim,
     update: UpdateStatement,
 ) -> Result<Execution, Error> {
     if let Some(execution) = h
@@ -265,13 +243,13 @@ async fn update_as_holder(
     {
         return Ok(execution);
     }
-    let there = executions::Entity::find().filter(executions::COLUMN.id.eq(id));
+    let there = executions::Entity::find().filter(executions::COLUMN.id.eq(claim.execution));
     if h.exists(there).await? {
         Err(Error::LeaseLost {
-            execution: id,
-            worker: worker.to_owned(),
+            execution: claim.execution,
+            worker: claim.worker.clone(),
         })
     } else {
-        Err(missing(id))
+        Err(missing(claim.execution))
     }
 }

@@ -13,15 +13,17 @@
 //! let lease = Duration::from_secs(60);
 //! while let Some(execution) = db.executions().claim("worker-1", lease).await? {
 //!     // … `extend` the lease while it works …
-//!     db.executions().finish(execution.id, "worker-1", Outcome::success(None)).await?;
+//!     db.executions().finish(&execution, Outcome::success(None)).await?;
 //! }
-//! // What a crashed worker held goes back to the queue.
-//! db.executions().requeue_expired(100).await?;
 //! # Ok(()) }
 //! ```
 
+mod claim;
+mod clock;
 mod filter;
+mod intervene;
 mod lease;
+mod outcome;
 #[cfg(test)]
 pub(super) mod plans;
 mod prune;
@@ -37,8 +39,9 @@ use entity::{
 use sea_orm::sea_query::{Expr, Query};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 
+pub use self::claim::Claim;
 pub use self::filter::{ExecutionFilter, ExecutionSummary};
-pub use self::lease::Outcome;
+pub use self::outcome::Outcome;
 pub use self::stats::{ExecutionDay, ExecutionStats};
 pub use entity::executions::Model as Execution;
 
@@ -61,16 +64,22 @@ pub struct NewExecution {
     pub mode: ExecutionMode,
     /// What it begins with.
     pub data: Option<Document>,
+    /// How often it may be begun, from 1 to 1,000.
+    pub max_attempts: i64,
 }
 
 impl NewExecution {
-    /// One without data.
+    /// Creates one without data. It may be begun three times, what a person starts once.
     #[must_use]
     pub fn new(workflow: WorkflowId, mode: ExecutionMode) -> Self {
         Self {
             workflow,
             mode,
             data: None,
+            max_attempts: match mode {
+                ExecutionMode::Manual => 1,
+                ExecutionMode::Trigger | ExecutionMode::Webhook | ExecutionMode::Cron => 3,
+            },
         }
     }
 }
@@ -78,6 +87,9 @@ impl NewExecution {
 setters!(NewExecution {
     /// Sets what it begins with.
     data(json: impl IntoDocument) => data = json.into_document(),
+    /// Sets how often it may be begun, from 1 to 1,000: an attempt that fails in a way that can
+    /// pass, or loses its worker, is followed by another.
+    max_attempts(attempts: i64) => max_attempts = attempts,
 });
 
 /// The executions. From [`Database::executions`](crate::Database::executions).
@@ -87,15 +99,16 @@ setters!(NewExecution {
 ///
 /// What leases are, and are not:
 ///
-/// * A holder is known by its name only. So no two workers may share a name, and
-///   one that has lost an execution, and takes it again, must have dropped what
-///   it did before: a name for each task that works (`host-process-task`) makes
-///   sure of both.
+/// * A [`Claim`] holds an execution until it ends, waits or is given back, somebody cancels it,
+///   or its lease runs out and another worker takes it. Whatever a worker does with a claim
+///   that holds no more is [`Error::LeaseLost`], also when it was given the execution again.
 /// * Who is slow may still be at work when another has begun anew: an execution
-///   is run at least once, and its result is written once. One that crashes its
-///   worker comes back each time; nobody counts.
-/// * The times are those of the clocks of the machines, which must not be
-///   further apart than leases can spare.
+///   is run at least once, and its result is written once. One that crashes its workers, or
+///   fails each time in a way that could pass, is [dead](entity::ExecutionStatus::Dead) after
+///   its last attempt, until [`Executions::retry`] or [`Executions::discard`].
+/// * Times are the server's on PostgreSQL. On SQLite they are those of the processes, which
+///   are on one machine; those whose clocks differ by more than leases can spare must not
+///   share a file.
 #[derive(Debug, Clone)]
 pub struct Executions(pub(crate) Context);
 
@@ -128,6 +141,9 @@ impl Executions {
         use executions::Column;
         let mut check = Check::default();
         check.document("data", new.data.as_ref());
+        if !(1..=1_000).contains(&new.max_attempts) {
+            check.refuse("max_attempts", "must be from 1 to 1000");
+        }
         check.done()?;
         let new = &new;
         self.0
@@ -137,7 +153,8 @@ impl Executions {
                     .column((workflows::Entity, workflows::Column::Version))
                     .expr(Expr::val(new.mode))
                     .expr(Expr::val(ExecutionStatus::Queued))
-                    .expr(Expr::val(h.now()))
+                    .expr(clock::now(&h))
+                    .expr(Expr::val(new.max_attempts))
                     .expr(json_expr(Column::Data, new.data.as_ref()))
                     .from(workflows::Entity)
                     .and_where(workflows::COLUMN.id.eq(new.workflow))
@@ -152,6 +169,7 @@ impl Executions {
                     Column::Mode,
                     Column::Status,
                     Column::CreatedAt,
+                    Column::MaxAttempts,
                     Column::Data,
                 ]);
                 insert
@@ -250,11 +268,12 @@ const OPEN: [ExecutionStatus; 3] = [
     ExecutionStatus::Waiting,
 ];
 
-/// What no execution leaves any more.
-const ENDED: [ExecutionStatus; 3] = [
+/// What no worker takes any more.
+const ENDED: [ExecutionStatus; 4] = [
     ExecutionStatus::Success,
     ExecutionStatus::Error,
     ExecutionStatus::Canceled,
+    ExecutionStatus::Dead,
 ];
 
 fn missing(id: ExecutionId) -> Error {

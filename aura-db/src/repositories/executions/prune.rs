@@ -9,7 +9,7 @@ use sea_orm::{
 };
 
 use super::{OPEN, op};
-use crate::context::Context;
+use crate::context::{Context, Op};
 use crate::error::Error;
 use crate::repositories::batches::{Batch, Changed};
 use crate::repositories::clamp_timestamp;
@@ -49,10 +49,7 @@ pub(super) async fn prune(h: &Context, before: DateTime<Utc>, limit: u64) -> Res
             break;
         }
         let these = &ids;
-        h.in_batches(op, u64::MAX, |h, batch| async move {
-            delete_entries(&h, these, batch).await
-        })
-        .await?;
+        delete_all_entries(h, op, these).await?;
         let deleted = h
             .in_batches(op, rows, |h, batch| async move {
                 let these = executions::COLUMN
@@ -70,6 +67,14 @@ pub(super) async fn prune(h: &Context, before: DateTime<Utc>, limit: u64) -> Res
         last = ids;
     }
     Ok(pruned)
+}
+
+/// Deletes the log entries of these executions, in batches.
+pub(super) async fn delete_all_entries(h: &Context, op: Op, of: &[i64]) -> Result<(), Error> {
+    let deleted = h.in_batches(op, u64::MAX, |h, batch| async move {
+        delete_entries(&h, of, batch).await
+    });
+    deleted.await.map(drop)
 }
 
 async fn delete_entries(h: &Context, of: &[i64], batch: Batch) -> Result<Changed, Error> {

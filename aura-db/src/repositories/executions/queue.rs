@@ -3,11 +3,13 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use aura_orm::TypedQuery;
 use aura_orm::page::{MAX_PAGE, MAX_PAGE_BYTES};
+use chrono::{DateTime, Utc};
 use entity::{Action, ExecutionMode, executions};
-use sea_orm::{DbBackend, Iterable, Value};
+use sea_orm::{DbBackend, Iterable, Statement, Value};
 
-use super::lease::checked;
+use super::lease::{LONGEST_LEASE, checked, micros};
 use super::{Execution, Executions, op, suspend};
 use crate::context::Context;
 use crate::error::Error;
@@ -29,7 +31,11 @@ fn with_known_modes(sql: &str, taken: &str) -> String {
 }
 
 /// Those that a claim has found.
-const FOUND: &str = "SELECT id FROM due UNION ALL SELECT id FROM queued";
+const FOUND: &str = "SELECT id FROM due UNION ALL SELECT id FROM expired \
+     UNION ALL SELECT id FROM queued";
+
+/// The most executions that one claim buries.
+const BURIED: u64 = 100;
 
 /// Of those that were found the first whose documents have at most `{bytes}` together, and the
 /// first `{first}` however large they are. `octet_length` of a `json` decompresses it; of what
@@ -59,6 +65,15 @@ fn fitting(sql: &str, found: &str, [bytes, first]: [&str; 2]) -> String {
         .replace("{first}", first)
 }
 
+/// Whose lease ran out, in place of `{late}`. One that ends later than any lease may was written
+/// by a clock that was wrong, and nobody would wait for its end.
+const LATE: &str = "status = 'running' \
+     AND (lease_until <= {now} OR lease_until > {longest} OR lease_until IS NULL)";
+
+/// What is set where an attempt was the last, in place of `{bury}`.
+const BURY: &str = r#"status = 'dead', lease_until = NULL, finished_at = {ended},
+    error = {json}('{"code":"lease_expired","attempts":' || attempts || '}'{as_json})"#;
+
 /// The rows are locked where they are found, and those that another worker has
 /// locked are passed over. None is locked that is not taken, because it would be
 /// passed over by others, and none would have it: so the queue is only looked
@@ -69,21 +84,34 @@ fn fitting(sql: &str, found: &str, [bytes, first]: [&str; 2]) -> String {
 /// lock others; the workflow is looked up by row and not joined, because a join
 /// would read the whole queue.
 const CLAIM_ON_POSTGRES: &str = r"
-WITH due AS MATERIALIZED (
+WITH buried AS (
+    UPDATE executions SET {bury} WHERE id = ANY (ARRAY (
+        SELECT id FROM executions AS e WHERE {late} AND attempts >= max_attempts
+        ORDER BY id LIMIT {most} FOR UPDATE OF e SKIP LOCKED))
+), due AS MATERIALIZED (
     SELECT id FROM executions AS e WHERE status = 'waiting' AND is_suspended = FALSE
-        AND wait_until <= $3
+        AND wait_until <= {now}
         AND mode IN ({known})
         AND (SELECT w.deleted_at IS NULL FROM workflows AS w WHERE w.id = e.workflow_id)
     ORDER BY wait_until, id LIMIT $4 FOR UPDATE OF e SKIP LOCKED
-), queued AS MATERIALIZED (
-    SELECT id FROM executions AS e WHERE status = 'queued' AND is_suspended = FALSE
+), expired AS MATERIALIZED (
+    SELECT id FROM executions AS e WHERE {late} AND attempts < max_attempts
+        AND is_suspended = FALSE
         AND mode IN ({known})
         AND (SELECT w.deleted_at IS NULL FROM workflows AS w WHERE w.id = e.workflow_id)
         AND (SELECT count(*) FROM due) = 0
     ORDER BY id LIMIT $4 FOR UPDATE OF e SKIP LOCKED
+), queued AS MATERIALIZED (
+    SELECT id FROM executions AS e WHERE status = 'queued' AND is_suspended = FALSE
+        AND mode IN ({known})
+        AND (SELECT w.deleted_at IS NULL FROM workflows AS w WHERE w.id = e.workflow_id)
+        AND (SELECT count(*) FROM due) = 0 AND (SELECT count(*) FROM expired) = 0
+    ORDER BY id LIMIT $4 FOR UPDATE OF e SKIP LOCKED
 )
-UPDATE executions SET status = 'running', worker_id = $1, lease_until = $2, wait_until = NULL,
-    started_at = COALESCE(started_at, $3)
+UPDATE executions SET status = 'running', worker_id = $1,
+    lease_until = {now} + $2 * interval '1 microsecond', wait_until = NULL,
+    started_at = COALESCE(started_at, {now}),
+    attempts = attempts + 1, claim_no = claim_no + 1
 WHERE id = ANY (ARRAY ({taken}))";
 
 /// SQLite has one writer, so a claim is alone. The `+` keeps it from
@@ -91,84 +119,145 @@ WHERE id = ANY (ARRAY ({taken}))";
 const CLAIM_ON_SQLITE: &str = r"
 WITH due AS MATERIALIZED (
     SELECT id FROM executions AS e WHERE +status = 'waiting' AND is_suspended = FALSE
-        AND wait_until <= ?3
+        AND wait_until <= {now}
         AND mode IN ({known})
         AND (SELECT w.deleted_at IS NULL FROM workflows AS w WHERE w.id = e.workflow_id)
     ORDER BY wait_until, id LIMIT ?4
-), queued AS MATERIALIZED (
-    SELECT id FROM executions AS e WHERE status = 'queued' AND is_suspended = FALSE
+), expired AS MATERIALIZED (
+    SELECT id FROM executions AS e WHERE {late} AND attempts < max_attempts
+        AND is_suspended = FALSE
         AND mode IN ({known})
         AND (SELECT w.deleted_at IS NULL FROM workflows AS w WHERE w.id = e.workflow_id)
         AND (SELECT count(*) FROM due) = 0
     ORDER BY id LIMIT ?4
+), queued AS MATERIALIZED (
+    SELECT id FROM executions AS e WHERE status = 'queued' AND is_suspended = FALSE
+        AND mode IN ({known})
+        AND (SELECT w.deleted_at IS NULL FROM workflows AS w WHERE w.id = e.workflow_id)
+        AND (SELECT count(*) FROM due) = 0 AND (SELECT count(*) FROM expired) = 0
+    ORDER BY id LIMIT ?4
 )
 UPDATE executions SET status = 'running', worker_id = ?1, lease_until = ?2, wait_until = NULL,
-    started_at = COALESCE(started_at, ?3)
+    started_at = COALESCE(started_at, {now}),
+    attempts = attempts + 1, claim_no = claim_no + 1
 WHERE id IN ({taken})";
+
+/// SQLite can't do this and claim in one statement.
+const BURY_ON_SQLITE: &str = r"
+UPDATE executions SET {bury} WHERE id IN (
+    SELECT id FROM executions WHERE {late} AND attempts >= max_attempts ORDER BY id LIMIT {most})";
+
+/// Puts the moments of a statement in the place of their names: the present one is the
+/// parameter of this number, where there is one, and on PostgreSQL otherwise the server's.
+/// SQLite is given the end of the longest lease as `?{longest}`.
+fn with_moments(backend: DbBackend, sql: &str, [now, longest]: [&str; 2]) -> String {
+    let sql = sql.replace("{late}", LATE).replace("{bury}", BURY);
+    let sql = match backend {
+        DbBackend::Postgres => {
+            let now = format!("COALESCE({now}, statement_timestamp())");
+            let longest_micros = LONGEST_LEASE.as_micros();
+            sql.replace("{ended}", "GREATEST({now}, started_at)")
+                .replace("{json}", "CAST")
+                .replace("{as_json}", " AS json")
+                .replace(
+                    "{longest}",
+                    &format!("{{now}} + {longest_micros} * interval '1 microsecond'"),
+                )
+                .replace("{now}", &now)
+        }
+        _ => sql
+            .replace("{ended}", "max({now}, coalesce(started_at, {now}))")
+            .replace("{json}", "")
+            .replace("{as_json}", "")
+            .replace("{longest}", longest)
+            .replace("{now}", now),
+    };
+    sql.replace("{most}", &BURIED.to_string())
+}
+
+fn claim_sql(backend: DbBackend, taken: &str) -> String {
+    let (sql, moments) = match backend {
+        DbBackend::Postgres => (CLAIM_ON_POSTGRES, ["$3", ""]),
+        _ => (CLAIM_ON_SQLITE, ["?3", "?5"]),
+    };
+    with_moments(backend, &with_known_modes(sql, taken), moments)
+}
 
 /// Claims one.
 pub(super) static CLAIM_POSTGRES: LazyLock<String> =
-    LazyLock::new(|| with_known_modes(CLAIM_ON_POSTGRES, FOUND));
+    LazyLock::new(|| claim_sql(DbBackend::Postgres, FOUND));
 
 pub(super) static CLAIM_SQLITE: LazyLock<String> =
-    LazyLock::new(|| with_known_modes(CLAIM_ON_SQLITE, FOUND));
+    LazyLock::new(|| claim_sql(DbBackend::Sqlite, FOUND));
 
 /// Claims several.
 pub(super) static CLAIM_MANY_POSTGRES: LazyLock<String> = LazyLock::new(|| {
     let fitting = fitting(FITTING_POSTGRES, FOUND, ["$5", "$6"]);
-    with_known_modes(CLAIM_ON_POSTGRES, &fitting)
+    claim_sql(DbBackend::Postgres, &fitting)
 });
 
 pub(super) static CLAIM_MANY_SQLITE: LazyLock<String> = LazyLock::new(|| {
-    let fitting = fitting(FITTING_SQLITE, FOUND, ["?5", "?6"]);
-    with_known_modes(CLAIM_ON_SQLITE, &fitting)
+    let fitting = fitting(FITTING_SQLITE, FOUND, ["?6", "?7"]);
+    claim_sql(DbBackend::Sqlite, &fitting)
 });
 
-pub(super) static RECOVER_POSTGRES: LazyLock<String> = LazyLock::new(|| {
-    let fitting = fitting(FITTING_POSTGRES, "SELECT id FROM expired", ["$3", "$4"]);
-    format!(
-        r"
-WITH expired AS MATERIALIZED (
-    SELECT id FROM executions AS e
-    WHERE status = 'running' AND (lease_until IS NULL OR lease_until <= $1)
-    ORDER BY id LIMIT $2 FOR UPDATE OF e SKIP LOCKED
+/// Buries, on SQLite, what a claim finds. The parameters are the present moment and the end of
+/// the longest lease.
+pub(super) static BURY_SQLITE: LazyLock<String> =
+    LazyLock::new(|| with_moments(DbBackend::Sqlite, BURY_ON_SQLITE, ["?1", "?2"]));
+
+/// Whether there is something to bury.
+static LATE_SQLITE: LazyLock<String> = LazyLock::new(|| {
+    let sql = "SELECT 1 FROM executions WHERE {late} AND attempts >= max_attempts LIMIT 1";
+    with_moments(DbBackend::Sqlite, sql, ["?1", "?2"])
+});
+
+/// Puts what is late back into the queue, or buries it.
+const RECOVER: &str = r#"
+WITH late AS MATERIALIZED (
+    SELECT id FROM executions AS e WHERE {late} ORDER BY id LIMIT {limit}
 )
-UPDATE executions SET status = 'queued', worker_id = NULL, lease_until = NULL
-WHERE id = ANY (ARRAY ({fitting}))"
-    )
+UPDATE executions SET
+    status = CASE WHEN attempts < max_attempts THEN 'queued' ELSE 'dead' END,
+    worker_id = CASE WHEN attempts < max_attempts THEN NULL ELSE worker_id END,
+    finished_at = CASE WHEN attempts < max_attempts THEN NULL ELSE {ended} END,
+    error = CASE WHEN attempts < max_attempts THEN error
+        ELSE {json}('{"code":"lease_expired","attempts":' || attempts || '}'{as_json}) END,
+    lease_until = NULL
+WHERE id "#;
+
+pub(super) static RECOVER_POSTGRES: LazyLock<String> = LazyLock::new(|| {
+    let fitting = fitting(FITTING_POSTGRES, "SELECT id FROM late", ["$3", "$4"]);
+    let sql = format!("{RECOVER}= ANY (ARRAY ({fitting}))");
+    let sql = sql.replace("{limit}", "$2 FOR UPDATE OF e SKIP LOCKED");
+    with_moments(DbBackend::Postgres, &sql, ["$1", ""])
 });
 
 pub(super) static RECOVER_SQLITE: LazyLock<String> = LazyLock::new(|| {
-    let fitting = fitting(FITTING_SQLITE, "SELECT id FROM expired", ["?3", "?4"]);
-    format!(
-        r"
-WITH expired AS MATERIALIZED (
-    SELECT id FROM executions
-    WHERE status = 'running' AND (lease_until IS NULL OR lease_until <= ?1)
-    ORDER BY id LIMIT ?2
-)
-UPDATE executions SET status = 'queued', worker_id = NULL, lease_until = NULL
-WHERE id IN ({fitting})"
-    )
+    let fitting = fitting(FITTING_SQLITE, "SELECT id FROM late", ["?4", "?5"]);
+    let sql = format!("{RECOVER}IN ({fitting})").replace("{limit}", "?2");
+    with_moments(DbBackend::Sqlite, &sql, ["?1", "?3"])
 });
 
 impl Executions {
     /// Takes an execution for this worker, until the lease runs out: the one
-    /// whose waiting has been over for longest, or else the oldest in the queue.
-    /// `None` when there is none. Each goes to one worker.
+    /// whose waiting has been over for longest, or else one whose worker let its lease run
+    /// out, or else the oldest in the queue. `None` when there is none. Each goes to one
+    /// worker, and this counts as an attempt. What ran out with its last attempt is dead, and
+    /// noted so: at most 100 at a time.
     ///
     /// One of a mode that this build doesn't know is left to a newer one. One that
     /// this build can't read is logged as an error (target `aura_db::unreadable`)
     /// and passed over; it stays taken until its lease runs out.
     ///
     /// Fails with [`Error::Validation`] when the worker has no name, or one of
-    /// more than 64 characters, or the lease is empty or longer than a year.
+    /// more than 64 characters, or the lease is empty or longer than 24 hours.
     pub async fn claim(&self, worker: &str, lease: Duration) -> Result<Option<Execution>, Error> {
         Ok(self.claim_batch("claim", worker, lease, 1).await?.pop())
     }
 
     /// Takes up to `limit` executions at once (and 1,000): those whose waiting
-    /// is over, or else the oldest in the queue. It may be fewer than there are, as
+    /// is over, or else those whose lease ran out, or else the oldest in the queue. It may be fewer than there are, as
     /// where their documents would have more than
     /// [`MAX_PAGE_BYTES`] together; when it is none, there
     /// was nothing to take. Returned oldest first.
@@ -200,9 +289,14 @@ impl Executions {
         self.taking(name, limit, |h| async move {
             // None that can be read is no empty queue: what stands behind those that
             // can't is taken too. It ends, because each look takes some out of the queue.
+            bury_on_sqlite(&h).await?;
             loop {
-                let now = h.now();
-                let values: [Value; 3] = [worker.into(), (now + lease).into(), now.into()];
+                let now = h.shared_now();
+                let until: Value = match (h.backend(), now) {
+                    (DbBackend::Postgres, _) | (_, None) => lease.num_microseconds().into(),
+                    (_, Some(now)) => (now + lease).into(),
+                };
+                let values = [worker.into(), until, now.into()];
                 let (count, taken) = take(&h, sql, &values, limit, limit > 1).await?;
                 if count == 0 || !taken.is_empty() {
                     return Ok(taken);
@@ -213,8 +307,9 @@ impl Executions {
     }
 
     /// Queues at most `limit` executions (and 1,000) whose workers let the
-    /// lease run out, oldest first, and returns them; fewer where their documents would
-    /// have more than [`MAX_PAGE_BYTES`] together. Of several
+    /// lease run out, oldest first, and returns them, with those that are dead now because it
+    /// was their last attempt; fewer where their documents would
+    /// have more than [`MAX_PAGE_BYTES`] together. Workers find them without it. Of several
     /// who do this at once each gets others. One that this build can't read is queued as
     /// well, and logged as an error instead of returned.
     ///
@@ -228,7 +323,7 @@ impl Executions {
         };
         let requeued = self
             .taking("requeue_expired", limit, |h| async move {
-                let values: [Value; 1] = [h.now().into()];
+                let values = [h.shared_now().into()];
                 Ok(take(&h, sql, &values, limit, true).await?.1)
             })
             .await?;
@@ -287,6 +382,7 @@ async fn take(
         }
         let mut values = values.to_vec();
         values.push(integer(ask));
+        values.extend(longest_lease(h).map(Value::from));
         if is_bounded {
             values.extend([integer(left as u64), integer(u64::from(count == 0))]);
         }
@@ -305,6 +401,25 @@ async fn take(
             return Ok((count, taken));
         }
     }
+}
+
+/// Returns the end of the longest lease that begins now, for SQLite.
+fn longest_lease(h: &Context) -> Option<DateTime<Utc>> {
+    let now = h.shared_now().filter(|_| h.backend() == DbBackend::Sqlite);
+    now.map(|now| now + micros(LONGEST_LEASE))
+}
+
+/// Notes what ran out with its last attempt. On PostgreSQL a claim does so itself.
+async fn bury_on_sqlite(h: &Context) -> Result<(), Error> {
+    let (Some(now), Some(longest)) = (h.shared_now(), longest_lease(h)) else {
+        return Ok(());
+    };
+    let values: Vec<Value> = vec![now.into(), longest.into()];
+    let late = Statement::from_sql_and_values(h.backend(), &**LATE_SQLITE, values.clone());
+    if h.fetch_all(TypedQuery::<i64>::sql(late)).await?.is_empty() {
+        return Ok(());
+    }
+    h.sql(&**BURY_SQLITE, values).await.map(drop)
 }
 
 fn integer(number: u64) -> Value {

@@ -48,6 +48,8 @@ pub struct ExecutionDay {
     pub success: u64,
     /// How many of them failed.
     pub error: u64,
+    /// How many of them are dead.
+    pub dead: u64,
 }
 
 impl Executions {
@@ -92,6 +94,7 @@ impl Executions {
                     .expr_as(count(), "n")
                     .expr_as(count_of(ExecutionStatus::Success), "success")
                     .expr_as(count_of(ExecutionStatus::Error), "error")
+                    .expr_as(count_of(ExecutionStatus::Dead), "dead")
                     .group_by(day(executions::Column::CreatedAt, backend))
                     .into_query()
                     .order_by_expr(day(executions::Column::CreatedAt, backend), Order::Asc)
@@ -214,6 +217,7 @@ impl RowDecoder for Day {
             total: read_unsigned(cells)?,
             success: read_unsigned(cells)?,
             error: read_unsigned(cells)?,
+            dead: read_unsigned(cells)?,
         }))
     }
 }

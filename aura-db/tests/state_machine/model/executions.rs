@@ -13,21 +13,25 @@ use super::check::{Check, micros};
 use super::list::{page, whole, without};
 use super::{Allowed, Answer, Ctx, Model};
 use crate::outcome::{Failed, json_of};
-use crate::steps::executions::{Call, End, Query};
+use crate::steps::executions::{Call, End, Held, Query};
 
-const ENDED: [ExecutionStatus; 3] = [
+const ENDED: [ExecutionStatus; 4] = [
     ExecutionStatus::Success,
     ExecutionStatus::Error,
     ExecutionStatus::Canceled,
+    ExecutionStatus::Dead,
 ];
+
+/// The longest lease.
+const DAY: TimeDelta = TimeDelta::hours(24);
 
 impl Model {
     pub(super) fn executions(&mut self, ctx: Ctx, call: &Call) -> Answer {
         let may = |action| self.enter(ctx, action, Resource::Execution);
         let may_run = || self.enter(ctx, Action::Execute, Resource::Workflow);
         match call {
-            Call::Enqueue(workflow, mode, data) => {
-                self.enqueue(ctx, *workflow, *mode, data.as_ref())
+            Call::Enqueue(workflow, mode, attempts, data) => {
+                self.enqueue(ctx, *workflow, *mode, *attempts, data.as_ref())
             }
             Call::Find(id) => match self.execution(may(Action::Read)?, *id) {
                 Err(Failed::NotFound { .. }) => Ok(Value::Null),
@@ -46,8 +50,9 @@ impl Model {
             }
             Call::List(query, pages) => {
                 let rows = self.executed(may(Action::Read)?, query)?;
-                let tell =
-                    |row: &Execution| without(json_of(row), &["is_suspended", "data", "error"]);
+                let tell = |row: &Execution| {
+                    without(json_of(row), &["is_suspended", "claim_no", "data", "error"])
+                };
                 page(
                     rows,
                     |row| ((), row.id.0),
@@ -78,10 +83,15 @@ impl Model {
                 let limit = usize::try_from((*limit).min(1_000)).unwrap_or(0);
                 Ok(json_of(self.claim(worker, lease, limit)))
             }
-            Call::Extend(id, worker, lease) => self.extend(ctx, *id, worker, *lease),
-            Call::Finish(id, worker, end) => self.finish(ctx, *id, worker, end),
-            Call::Wait(id, worker, until, data) => {
-                self.wait(ctx, *id, worker, *until, data.as_ref())
+            Call::Extend(held, lease) => self.extend(ctx, held, *lease),
+            Call::Finish(held, end) => self.finish(ctx, held, end),
+            Call::Wait(held, until, data) => self.wait(ctx, held, *until, data.as_ref()),
+            Call::Release(held) => {
+                leased(&held.worker, None, Check::default())?;
+                may(Action::Execute)?;
+                let row = self.held(held)?;
+                give_up(row, ExecutionStatus::Queued);
+                Ok(json_of(&*row))
             }
             Call::Resume(id) => {
                 let status = self.execution(may_run()?, *id)?.status;
@@ -102,12 +112,36 @@ impl Model {
                 match row.filter(|_| !ENDED.contains(&status)) {
                     Some(row) => {
                         row.status = ExecutionStatus::Canceled;
-                        row.finished_at = Some(now);
+                        row.finished_at = Some(ended(row, now));
                         (row.lease_until, row.wait_until) = (None, None);
                         Ok(json_of(&*row))
                     }
                     None => Err(state(*id)),
                 }
+            }
+            Call::Retry(id) => {
+                let status = self.execution(may_run()?, *id)?.status;
+                let row = self.executions.rows.get_mut(&id.0);
+                match row.filter(|_| status == ExecutionStatus::Dead) {
+                    Some(row) => {
+                        row.status = ExecutionStatus::Queued;
+                        row.attempts = 0;
+                        (row.worker_id, row.finished_at, row.error) = (None, None, None);
+                        Ok(json_of(&*row))
+                    }
+                    None => Err(state(*id)),
+                }
+            }
+            Call::Discard(id) => {
+                let found = self.execution(may(Action::Delete)?, *id)?.clone();
+                if found.status != ExecutionStatus::Dead {
+                    return Err(state(*id));
+                }
+                self.executions.rows.remove(&id.0);
+                self.logs
+                    .rows
+                    .retain(|_, log| log.execution_id != Some(*id));
+                Ok(json_of(found))
             }
             Call::RequeueExpired(limit) => self.requeue_expired(ctx, *limit),
             Call::Stats(query) => Ok(stats(&self.executed(may(Action::Read)?, query)?)),
@@ -119,11 +153,16 @@ impl Model {
         ctx: Ctx,
         workflow: WorkflowId,
         mode: ExecutionMode,
+        attempts: Option<i64>,
         data: Option<&Document>,
     ) -> Answer {
         let may_run = || self.enter(ctx, Action::Execute, Resource::Workflow);
         let mut check = Check::default();
         check.json("data", data);
+        check.refuse(
+            "max_attempts",
+            attempts.is_some_and(|n| !(1..=1_000).contains(&n)),
+        );
         check.done()?;
         let version = self.own_workflow(may_run()?, workflow)?.version;
         let now = self.now;
@@ -139,9 +178,12 @@ impl Model {
             started_at: None,
             finished_at: None,
             created_at: now,
+            is_suspended: false,
+            attempts: 0,
+            max_attempts: attempts.unwrap_or(if mode == ExecutionMode::Manual { 1 } else { 3 }),
+            claim_no: 0,
             data: data.cloned(),
             error: None,
-            is_suspended: false,
         })))
     }
 
@@ -165,22 +207,46 @@ impl Model {
         Ok(json!(old.len()))
     }
 
-    fn finish(&mut self, ctx: Ctx, id: ExecutionId, worker: &str, end: &End) -> Answer {
+    fn finish(&mut self, ctx: Ctx, held: &Held, end: &End) -> Answer {
         let may = |action| self.enter(ctx, action, Resource::Execution);
-        let (status, error, data) = match end.clone() {
-            End::Success(data) => (ExecutionStatus::Success, None, data),
-            End::Error(error, data) => (ExecutionStatus::Error, Some(error), data),
+        let (status, error, data, pause) = match end.clone() {
+            End::Success(data) => (ExecutionStatus::Success, None, data, None),
+            End::Error(error, data) => (ExecutionStatus::Error, Some(error), data, None),
+            End::Retryable(error, data, pause) => {
+                (ExecutionStatus::Waiting, Some(error), data, Some(pause))
+            }
         };
         let mut check = Check::default();
-        check.json("data", data.as_ref());
-        check.json("error", error.as_ref());
-        leased(worker, None, check)?;
+        let year = Duration::from_hours(366 * 24);
+        check.refuse("after", pause.is_some_and(|pause| pause > year));
+        leased(&held.worker, None, check)?;
         may(Action::Execute)?;
         let now = self.now;
-        let row = self.held(id, worker)?;
-        row.status = status;
-        row.finished_at = Some(now);
+        let row = self.held(held)?;
+        let refused = [("data", &data), ("error", &error)]
+            .into_iter()
+            .find_map(|(name, document)| not_storable(name, document.as_ref()?));
         row.lease_until = None;
+        let is_last = row.attempts >= row.max_attempts;
+        if let Some(why) = refused {
+            row.status = ExecutionStatus::Error;
+            row.finished_at = Some(ended(row, now));
+            row.error = Some(why);
+            return Ok(json_of(&*row));
+        }
+        match pause {
+            Some(pause) if !is_last => {
+                row.status = ExecutionStatus::Waiting;
+                row.worker_id = None;
+                let pause = i64::try_from(pause.as_micros()).unwrap_or(i64::MAX);
+                row.wait_until = Some(now + TimeDelta::microseconds(pause));
+            }
+            Some(_) => bury(row, now),
+            None => {
+                row.status = status;
+                row.finished_at = Some(ended(row, now));
+            }
+        }
         row.data = data.or(row.data.take());
         row.error = error.or(row.error.take());
         Ok(json_of(&*row))
@@ -189,8 +255,7 @@ impl Model {
     fn wait(
         &mut self,
         ctx: Ctx,
-        id: ExecutionId,
-        worker: &str,
+        held: &Held,
         until: Option<DateTime<Utc>>,
         data: Option<&Document>,
     ) -> Answer {
@@ -199,12 +264,10 @@ impl Model {
         let absurd = |until: DateTime<Utc>| !(1..=9999).contains(&until.year());
         check.refuse("until", until.is_some_and(absurd));
         check.json("data", data);
-        leased(worker, None, check)?;
+        leased(&held.worker, None, check)?;
         may(Action::Execute)?;
-        let row = self.held(id, worker)?;
-        row.status = ExecutionStatus::Waiting;
-        row.worker_id = None;
-        row.lease_until = None;
+        let row = self.held(held)?;
+        give_up(row, ExecutionStatus::Waiting);
         row.wait_until = until.map(micros);
         row.data = data.cloned().or(row.data.take());
         Ok(json_of(&*row))
@@ -215,27 +278,28 @@ impl Model {
         may(Action::Execute)?;
         let now = self.now;
         let rows = self.executions.rows.values_mut();
-        let late = rows.filter(|row| {
-            row.status == ExecutionStatus::Running
-                && row.lease_until.is_none_or(|until| until <= now)
-        });
+        let late = rows.filter(|row| is_late(row, now));
         let limit = usize::try_from((limit).min(1_000)).unwrap_or(0);
         let requeued = late.take(limit).map(|row| {
-            row.status = ExecutionStatus::Queued;
-            (row.worker_id, row.lease_until) = (None, None);
+            if row.attempts < row.max_attempts {
+                row.status = ExecutionStatus::Queued;
+                (row.worker_id, row.lease_until) = (None, None);
+            } else {
+                bury_late(row, now);
+            }
             row.clone()
         });
         Ok(json_of(requeued.collect::<Vec<_>>()))
     }
 
-    fn extend(&mut self, ctx: Ctx, id: ExecutionId, worker: &str, lease: Duration) -> Answer {
+    fn extend(&mut self, ctx: Ctx, held: &Held, lease: Duration) -> Answer {
         let may = |action| self.enter(ctx, action, Resource::Execution);
-        let lease = leased(worker, Some(lease), Check::default())?;
+        let lease = leased(&held.worker, Some(lease), Check::default())?;
         may(Action::Execute)?;
         let now = self.now;
-        let row = self.held(id, worker)?;
-        if row.lease_until.is_none_or(|until| until <= now) {
-            return Err(lost(id, worker));
+        let row = self.held(held)?;
+        if is_late(row, now) {
+            return Err(lost(held));
         }
         row.lease_until = Some(now + lease);
         Ok(json_of(&*row))
@@ -249,20 +313,26 @@ impl Model {
             .ok_or_else(|| Failed::not_found("execution", &id))
     }
 
-    /// An execution that this worker holds.
-    fn held(&mut self, id: ExecutionId, worker: &str) -> Result<&mut Execution, Failed> {
-        let row = self.executions.rows.get_mut(&id.0);
-        let row = row.ok_or_else(|| Failed::not_found("execution", &id))?;
-        let held = row.status == ExecutionStatus::Running;
-        if held && row.worker_id.as_deref() == Some(worker) {
+    /// An execution that this claim holds.
+    fn held(&mut self, held: &Held) -> Result<&mut Execution, Failed> {
+        let row = self.executions.rows.get_mut(&held.id.0);
+        let row = row.ok_or_else(|| Failed::not_found("execution", &held.id))?;
+        let by = (row.worker_id.as_deref(), row.claim_no);
+        if row.status == ExecutionStatus::Running && by == (Some(&held.worker), held.number) {
             Ok(row)
         } else {
-            Err(lost(id, worker))
+            Err(lost(held))
         }
     }
 
     fn claim(&mut self, worker: &str, lease: TimeDelta, limit: usize) -> Vec<Execution> {
         let now = self.now;
+        let last = self
+            .executions
+            .rows
+            .values_mut()
+            .filter(|row| is_late(row, now) && row.attempts >= row.max_attempts);
+        last.take(100).for_each(|row| bury_late(row, now));
         let workflows = &self.workflows.rows;
         let live = |id: WorkflowId| {
             workflows
@@ -274,6 +344,10 @@ impl Model {
         let due = |row: &&&Execution| row.wait_until.is_some_and(|until| until <= now);
         let mut takes: Vec<_> = live.iter().filter(due).collect();
         takes.sort_by_key(|row| (row.wait_until, row.id));
+        if takes.is_empty() {
+            let late = |row: &&&Execution| is_late(row, now) && row.attempts < row.max_attempts;
+            takes = live.iter().filter(late).collect();
+        }
         if takes.is_empty() {
             let queued = |row: &&&Execution| row.status == ExecutionStatus::Queued;
             takes = live.iter().filter(queued).collect();
@@ -287,6 +361,8 @@ impl Model {
             row.lease_until = Some(now + lease);
             row.wait_until = None;
             row.started_at = row.started_at.or(Some(now));
+            row.attempts += 1;
+            row.claim_no += 1;
             Some(row.clone())
         });
         claimed.collect()
@@ -313,11 +389,59 @@ impl Model {
     }
 }
 
-fn lost(execution: ExecutionId, worker: &str) -> Failed {
+fn lost(held: &Held) -> Failed {
     Failed::LeaseLost {
-        execution,
-        worker: worker.to_owned(),
+        execution: held.id,
+        worker: held.worker.clone(),
     }
+}
+
+/// Whether the lease has run out, or was written by a clock that was wrong.
+fn is_late(row: &Execution, now: DateTime<Utc>) -> bool {
+    let holds = |until| until > now && until <= now + DAY;
+    row.status == ExecutionStatus::Running && !row.lease_until.is_some_and(holds)
+}
+
+fn ended(row: &Execution, now: DateTime<Utc>) -> DateTime<Utc> {
+    row.started_at.map_or(now, |started| started.max(now))
+}
+
+fn bury(row: &mut Execution, now: DateTime<Utc>) {
+    row.status = ExecutionStatus::Dead;
+    row.lease_until = None;
+    row.finished_at = Some(ended(row, now));
+}
+
+fn bury_late(row: &mut Execution, now: DateTime<Utc>) {
+    bury(row, now);
+    row.error = Some(json!({"code": "lease_expired", "attempts": row.attempts}).into());
+}
+
+/// Takes it from its worker, and the attempt with it.
+fn give_up(row: &mut Execution, status: ExecutionStatus) {
+    row.status = status;
+    (row.worker_id, row.lease_until) = (None, None);
+    row.attempts = (row.attempts - 1).max(0);
+}
+
+/// What stands in the place of a result that can't be stored.
+fn not_storable(name: &str, document: &Document) -> Option<Document> {
+    let mut check = Check::default();
+    check.json("it", Some(document));
+    check.done().err()?;
+    let text = document.as_str();
+    let problem = if text.contains("\\u0000") {
+        "must not hold the character U+0000, which PostgreSQL can't store"
+    } else {
+        "must be nested at most 127 deep"
+    };
+    let error = json!({
+        "code": "result_not_storable",
+        "problem": format!("{name} {problem}"),
+        "bytes": text.len(),
+        "text": text.replace("\\u0000", "\\ufffd"),
+    });
+    Some(error.into())
 }
 
 fn state(id: ExecutionId) -> Failed {
@@ -327,11 +451,11 @@ fn state(id: ExecutionId) -> Failed {
     }
 }
 
-/// A lease of up to a year, to the microsecond.
+/// A lease of up to a day, to the microsecond.
 fn leased(worker: &str, lease: Option<Duration>, mut check: Check) -> Result<TimeDelta, Failed> {
     check.name("worker", worker, 64);
-    let year = Duration::from_hours(366 * 24);
-    let wrong = |lease: Duration| lease < Duration::from_micros(1) || lease > year;
+    let day = Duration::from_hours(24);
+    let wrong = |lease: Duration| lease < Duration::from_micros(1) || lease > day;
     check.refuse("lease", lease.is_some_and(wrong));
     check.done()?;
     let micros = lease.map_or(0, |lease| i64::try_from(lease.as_micros()).unwrap_or(0));
@@ -340,7 +464,7 @@ fn leased(worker: &str, lease: Option<Duration>, mut check: Check) -> Result<Tim
 
 fn stats(rows: &[&Execution]) -> Value {
     let mut by_status = BTreeMap::<u8, (ExecutionStatus, u64)>::new();
-    let mut days = BTreeMap::<_, [u64; 3]>::new();
+    let mut days = BTreeMap::<_, [u64; 4]>::new();
     let mut times = Vec::new();
     for row in rows {
         by_status
@@ -351,6 +475,7 @@ fn stats(rows: &[&Execution]) -> Value {
         day[0] += 1;
         day[1] += u64::from(row.status == ExecutionStatus::Success);
         day[2] += u64::from(row.status == ExecutionStatus::Error);
+        day[3] += u64::from(row.status == ExecutionStatus::Dead);
         if let (Some(start), Some(end)) = (row.started_at, row.finished_at) {
             let micros = (end - start).num_microseconds().unwrap_or(0);
             times.push(u64::try_from(micros).unwrap_or(0));
@@ -366,8 +491,8 @@ fn stats(rows: &[&Execution]) -> Value {
     let p95 = rank
         .checked_sub(1)
         .map(|index| Duration::from_micros(times[index]));
-    let days = days.iter().map(|(day, [total, success, error])| {
-        json!({"day": day, "total": total, "success": success, "error": error})
+    let days = days.iter().map(|(day, [total, success, error, dead])| {
+        json!({"day": day, "total": total, "success": success, "error": error, "dead": dead})
     });
     json!({
         "total": rows.len(),

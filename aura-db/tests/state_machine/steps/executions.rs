@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use aura_db::{
-    Document, ExecutionFilter, ExecutionId, ExecutionMode, ExecutionStatus, NewExecution,
+    Claim, Document, ExecutionFilter, ExecutionId, ExecutionMode, ExecutionStatus, NewExecution,
     WorkflowId,
 };
 use chrono::{DateTime, Utc};
@@ -17,7 +17,7 @@ use crate::side::{Door, Side};
 
 #[derive(Debug, Clone)]
 pub(crate) enum Call {
-    Enqueue(WorkflowId, ExecutionMode, Option<Document>),
+    Enqueue(WorkflowId, ExecutionMode, Option<i64>, Option<Document>),
     Find(ExecutionId),
     Get(ExecutionId),
     GetWithLogs(ExecutionId, u64),
@@ -26,11 +26,14 @@ pub(crate) enum Call {
     Prune(DateTime<Utc>, u64),
     Claim(String, Duration),
     ClaimMany(String, Duration, u64),
-    Extend(ExecutionId, String, Duration),
-    Finish(ExecutionId, String, End),
-    Wait(ExecutionId, String, Option<DateTime<Utc>>, Option<Document>),
+    Extend(Held, Duration),
+    Finish(Held, End),
+    Wait(Held, Option<DateTime<Utc>>, Option<Document>),
+    Release(Held),
     Resume(ExecutionId),
     Cancel(ExecutionId),
+    Retry(ExecutionId),
+    Discard(ExecutionId),
     RequeueExpired(u64),
     Stats(Query),
 }
@@ -40,6 +43,26 @@ pub(crate) enum Call {
 pub(crate) enum End {
     Success(Option<Document>),
     Error(Document, Option<Document>),
+    Retryable(Document, Option<Document>, Duration),
+}
+
+/// A claim that can be read.
+#[derive(Debug, Clone)]
+pub(crate) struct Held {
+    pub(crate) id: ExecutionId,
+    pub(crate) worker: String,
+    pub(crate) number: i64,
+}
+
+impl Held {
+    fn claim(&self, side: &Side) -> Claim {
+        Claim {
+            execution: side.real(self.id),
+            worker: self.worker.clone(),
+            number: self.number,
+            attempt: 1,
+        }
+    }
 }
 
 /// A filter that can be read.
@@ -125,6 +148,7 @@ fn status(draw: &mut Draw<'_>) -> ExecutionStatus {
         ExecutionStatus::Success,
         ExecutionStatus::Error,
         ExecutionStatus::Canceled,
+        ExecutionStatus::Dead,
     ])
 }
 
@@ -152,8 +176,8 @@ fn worker(draw: &mut Draw<'_>) -> String {
     }
 }
 
-/// An execution and who holds it, most of the time.
-fn held(draw: &mut Draw<'_>, model: &Model) -> (ExecutionId, String) {
+/// An execution and the claim that holds it, most of the time.
+fn held(draw: &mut Draw<'_>, model: &Model) -> Held {
     let id = execution(draw, model);
     let mut row = model.executions.rows.get(&id.0);
     let running = |status| status == ExecutionStatus::Running;
@@ -164,10 +188,21 @@ fn held(draw: &mut Draw<'_>, model: &Model) -> (ExecutionId, String) {
             .values()
             .rfind(|row| running(row.status));
     }
+    let number = row.map_or(0, |row| row.claim_no) - i64::from(draw.rarely(8));
     let id = row.map_or(id, |row| row.id);
-    match row.and_then(|row| row.worker_id.clone()) {
-        Some(worker) if draw.byte() % 5 != 4 => (id, worker),
-        _ => (id, worker(draw)),
+    let worker = match row.and_then(|row| row.worker_id.clone()) {
+        Some(worker) if draw.byte() % 5 != 4 => worker,
+        _ => worker(draw),
+    };
+    Held { id, worker, number }
+}
+
+/// A dead execution, most of the time.
+fn dead(draw: &mut Draw<'_>, model: &Model) -> ExecutionId {
+    let dead = |row: &&aura_db::Execution| row.status == ExecutionStatus::Dead;
+    match model.executions.rows.values().find(dead) {
+        Some(row) if draw.byte() % 4 < 3 => row.id,
+        _ => execution(draw, model),
     }
 }
 
@@ -179,7 +214,7 @@ fn lease(draw: &mut Draw<'_>) -> Duration {
         8 => Duration::from_nanos(1_999),
         9 => Duration::from_nanos(999),
         10 => Duration::ZERO,
-        11 => Duration::from_hours(366 * 24),
+        11 => Duration::from_hours(24),
         12 => Duration::MAX,
         _ => Duration::from_hours(1),
     }
@@ -199,6 +234,8 @@ pub(crate) const KINDS: Kinds = &[
     kind!(60, |draw, model| Call::Enqueue(
         workflow(draw, model),
         mode(draw),
+        draw.rarely(3)
+            .then(|| draw.pick(&[1, 2, 1, 5, 1_000, 0, 1_001])),
         draw.maybe(Draw::json)
     )),
     kind!(19, |draw, model| Call::Find(execution(draw, model))),
@@ -225,23 +262,32 @@ pub(crate) const KINDS: Kinds = &[
         lease(draw),
         limit(draw)
     )),
-    kind!(20, |draw, model| {
-        let (id, worker) = held(draw, model);
-        Call::Extend(id, worker, lease(draw))
-    }),
-    kind!(22, |draw, model| {
-        let (id, worker) = held(draw, model);
-        let end = match draw.byte() % 4 {
+    kind!(20, |draw, model| Call::Extend(
+        held(draw, model),
+        lease(draw)
+    )),
+    kind!(26, |draw, model| {
+        let held = held(draw, model);
+        let end = match draw.byte() % 6 {
             0 | 1 => End::Success(draw.maybe(Draw::json)),
-            _ => End::Error(draw.json(), draw.maybe(Draw::json)),
+            2 | 3 => End::Error(draw.json(), draw.maybe(Draw::json)),
+            _ => {
+                let (error, data) = (draw.json(), draw.maybe(Draw::json));
+                let pauses = [0, 1, 60, 366 * 24 * 3_600, 366 * 24 * 3_600 + 1];
+                let pause = Duration::from_secs(draw.pick(&pauses));
+                End::Retryable(error, data, pause)
+            }
         };
-        Call::Finish(id, worker, end)
+        Call::Finish(held, end)
     }),
     kind!(24, |draw, model| {
-        let (id, worker) = held(draw, model);
+        let held = held(draw, model);
         let until = draw.maybe(|draw| draw.moment(model.now));
-        Call::Wait(id, worker, until, draw.maybe(Draw::json))
+        Call::Wait(held, until, draw.maybe(Draw::json))
     }),
+    kind!(19, |draw, model| Call::Release(held(draw, model))),
+    kind!(19, |draw, model| Call::Retry(dead(draw, model))),
+    kind!(19, |draw, model| Call::Discard(dead(draw, model))),
     kind!(19, |draw, model| {
         let waiting = |row: &&aura_db::Execution| row.status == ExecutionStatus::Waiting;
         let row = model.executions.rows.values().find(waiting);
@@ -260,8 +306,11 @@ impl Call {
         let executions = door.executions();
         let real = |id: &ExecutionId| side.real(*id);
         match self {
-            Self::Enqueue(workflow, mode, data) => {
+            Self::Enqueue(workflow, mode, attempts, data) => {
                 let mut new = NewExecution::new(side.real(*workflow), *mode);
+                if let Some(attempts) = attempts {
+                    new = new.max_attempts(*attempts);
+                }
                 new.data = data.clone();
                 side.made(executions.enqueue(new).await, |row| row.id)
             }
@@ -283,23 +332,32 @@ impl Call {
             Self::ClaimMany(worker, lease, limit) => {
                 side.told(executions.claim_many(worker, *lease, *limit).await)
             }
-            Self::Extend(id, worker, lease) => {
-                side.told(executions.extend(real(id), worker, *lease).await)
+            Self::Extend(held, lease) => {
+                side.told(executions.extend(held.claim(side), *lease).await)
             }
-            Self::Finish(id, worker, end) => {
-                let outcome = match end.clone() {
-                    End::Success(data) => aura_db::Outcome::success(data),
-                    End::Error(error, None) => aura_db::Outcome::error(error),
-                    End::Error(error, Some(data)) => aura_db::Outcome::error(error).data(data),
+            Self::Finish(held, end) => {
+                let (outcome, data) = match end.clone() {
+                    End::Success(data) => (aura_db::Outcome::success(None), data),
+                    End::Error(error, data) => (aura_db::Outcome::error(error), data),
+                    End::Retryable(error, data, pause) => {
+                        (aura_db::Outcome::retryable(error).after(pause), data)
+                    }
                 };
-                side.told(executions.finish(real(id), worker, outcome).await)
+                let outcome = match data {
+                    Some(data) => outcome.data(data),
+                    None => outcome,
+                };
+                side.told(executions.finish(held.claim(side), outcome).await)
             }
-            Self::Wait(id, worker, until, data) => {
-                let waits = executions.wait(real(id), worker, *until, data.clone());
+            Self::Wait(held, until, data) => {
+                let waits = executions.wait(held.claim(side), *until, data.clone());
                 side.told(waits.await)
             }
+            Self::Release(held) => side.told(executions.release(held.claim(side)).await),
             Self::Resume(id) => side.told(executions.resume(real(id)).await),
             Self::Cancel(id) => side.told(executions.cancel(real(id)).await),
+            Self::Retry(id) => side.told(executions.retry(real(id)).await),
+            Self::Discard(id) => side.told(executions.discard(real(id)).await),
             Self::RequeueExpired(limit) => side.told(executions.requeue_expired(*limit).await),
             Self::Stats(query) => side.told(executions.stats(query.filter(side)).await),
         }

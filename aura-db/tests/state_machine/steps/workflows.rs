@@ -183,7 +183,7 @@ pub(crate) const KINDS: Kinds = &[
         Query::draw(draw, model),
         Pages::draw(draw)
     )),
-    kind!(30, |draw, model| {
+    kind!(36, |draw, model| {
         let (workflow, plugin) = pair(draw, model);
         Call::Attach(workflow, plugin)
     }),
@@ -191,7 +191,7 @@ pub(crate) const KINDS: Kinds = &[
         let (workflow, plugin) = pair(draw, model);
         Call::Detach(workflow, plugin)
     }),
-    kind!(19, |draw, model| Call::Duplicate(
+    kind!(26, |draw, model| Call::Duplicate(
         workflow(draw, model),
         draw.maybe(|draw| draw.name(160))
     )),

@@ -236,7 +236,7 @@ async fn work(db: &Database, flow: WorkflowId, worker: &str) -> Result<(), Strin
         return Err(format!("{worker} was given {taken:?}"));
     }
     let outcome = Outcome::success(RESULT.parse().ok());
-    let ended = executions.finish(taken.id, worker, outcome).await;
+    let ended = executions.finish(&taken, outcome).await;
     let ended = ended.map_err(said)?;
     match ended.data {
         Some(data) if data.as_str() == RESULT => Ok(()),

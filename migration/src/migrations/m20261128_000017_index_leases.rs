@@ -1,0 +1,46 @@
+//! What workers look for besides the queue: leases that ran out.
+
+use aura_orm::migration::columns::Columns;
+use aura_orm::migration::{Migration, create_index_concurrently, drop_index_concurrently};
+use sea_orm::DbBackend;
+use sea_orm::sea_query::IndexCreateStatement;
+
+use super::m20261128_000016_count_attempts::STATUS_CHECK;
+
+pub(super) struct IndexLeases;
+
+impl Migration for IndexLeases {
+    fn name(&self) -> &'static str {
+        "m20261128_000017_index_leases"
+    }
+
+    fn up(&self, backend: DbBackend) -> Vec<String> {
+        let mut statements = vec![create_index_concurrently(backend, &index(backend))];
+        if backend == DbBackend::Postgres {
+            statements.push(format!(
+                "ALTER TABLE \"executions\" VALIDATE CONSTRAINT \"{STATUS_CHECK}\""
+            ));
+        }
+        statements
+    }
+
+    fn down(&self, backend: DbBackend) -> Vec<String> {
+        let index = index(backend);
+        let name = index.get_index_spec().get_name().unwrap_or_default();
+        vec![drop_index_concurrently(backend, name)]
+    }
+
+    /// Workers go on while it is built, and while the rows are looked at.
+    fn transactional(&self) -> bool {
+        false
+    }
+}
+
+fn index(backend: DbBackend) -> IndexCreateStatement {
+    Columns::of(backend).partial(
+        "executions",
+        "leases",
+        &["lease_until", "id"],
+        "\"status\" = 'running'",
+    )
+}
