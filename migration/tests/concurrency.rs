@@ -103,7 +103,7 @@ async fn a_transaction_that_is_open_is_waited_for(db: TestDb) {
     let other = db.outside().await;
     let begin = match db.backend() {
         Backend::Sqlite => "BEGIN IMMEDIATE",
-        Backend::Postgres => "BEGIN; LOCK TABLE logs IN ACCESS EXCLUSIVE MODE",
+        Backend::Postgres => "BEGIN; LOCK TABLE executions IN ACCESS EXCLUSIVE MODE",
     };
     other.execute_unprepared(begin).await.expect("it begins");
     let config = impatient(&db);

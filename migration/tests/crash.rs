@@ -160,7 +160,7 @@ testdb::both!(migrated: a_full_disk_changes_nothing);
 async fn a_full_disk_changes_nothing(db: TestDb) {
     let runner = migration::runner();
     // Down to a step in a transaction.
-    let down = runner.run(&db.config(), Plan::Down(3), |_| {}).await;
+    let down = runner.run(&db.config(), Plan::Down(2), |_| {}).await;
     down.expect("reversed");
     let before = db.dump(&runner.tables()).await;
     let (ended, disk) = match db.backend() {

@@ -93,7 +93,7 @@ async fn time_limits_of_the_server_do_not_stop_a_run() {
     let db = TestDb::migrated(Backend::Postgres).await;
     // Down to a step that needs no session of its own.
     let down = migration::runner()
-        .run(&db.config(), Plan::Down(2), |_| {})
+        .run(&db.config(), Plan::Down(1), |_| {})
         .await;
     down.expect("reversed");
     let name = db.lines("SELECT current_database()::text AS line").await;

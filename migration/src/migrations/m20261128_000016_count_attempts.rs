@@ -12,7 +12,8 @@ pub(super) struct CountAttempts;
 pub(super) const STATUS_CHECK: &str = "executions_status_check";
 
 const BEFORE: &str = "'queued', 'running', 'waiting', 'success', 'error', 'canceled'";
-const AFTER: &str = "'queued', 'running', 'waiting', 'success', 'error', 'canceled', 'dead'";
+pub(super) const AFTER: &str =
+    "'queued', 'running', 'waiting', 'success', 'error', 'canceled', 'dead'";
 
 impl Migration for CountAttempts {
     fn name(&self) -> &'static str {
@@ -28,7 +29,10 @@ impl Migration for CountAttempts {
                 _ => alter.to_string(SqliteQueryBuilder),
             }
         });
-        added.chain(allow(backend, BEFORE, AFTER)).collect()
+        // The next step looks at the rows, while others write.
+        added
+            .chain(allow(backend, BEFORE, AFTER, " NOT VALID"))
+            .collect()
     }
 
     fn down(&self, backend: DbBackend) -> Vec<String> {
@@ -38,7 +42,7 @@ impl Migration for CountAttempts {
         let dropped =
             dropped.map(|column| format!(r#"ALTER TABLE "executions" DROP COLUMN "{column}""#));
         let known = std::iter::once(known.to_owned());
-        let known = known.chain(allow(backend, AFTER, BEFORE));
+        let known = known.chain(allow(backend, AFTER, BEFORE, ""));
         known.chain(dropped).collect()
     }
 
@@ -59,12 +63,11 @@ fn columns(columns: Columns) -> [ColumnDef; 3] {
 }
 
 /// Changes the words that the status may have.
-fn allow(backend: DbBackend, from: &str, to: &str) -> Vec<String> {
+pub(super) fn allow(backend: DbBackend, from: &str, to: &str, valid: &str) -> Vec<String> {
     if backend == DbBackend::Postgres {
-        // The next step looks at the rows, while others write.
         return vec![format!(
             "ALTER TABLE \"executions\" DROP CONSTRAINT IF EXISTS \"{STATUS_CHECK}\", \
-             ADD CONSTRAINT \"{STATUS_CHECK}\" CHECK (\"status\" IN ({to})) NOT VALID"
+             ADD CONSTRAINT \"{STATUS_CHECK}\" CHECK (\"status\" IN ({to})){valid}"
         )];
     }
     // What SQLite documents for a condition (lang_altertable, section 7): no row depends on

@@ -5,7 +5,7 @@ use aura_orm::migration::{Migration, create_index_concurrently, drop_index_concu
 use sea_orm::DbBackend;
 use sea_orm::sea_query::IndexCreateStatement;
 
-use super::m20261128_000016_count_attempts::STATUS_CHECK;
+use super::m20261128_000016_count_attempts::{AFTER, STATUS_CHECK, allow};
 
 pub(super) struct IndexLeases;
 
@@ -27,7 +27,11 @@ impl Migration for IndexLeases {
     fn down(&self, backend: DbBackend) -> Vec<String> {
         let index = index(backend);
         let name = index.get_index_spec().get_name().unwrap_or_default();
-        vec![drop_index_concurrently(backend, name)]
+        let mut statements = vec![drop_index_concurrently(backend, name)];
+        if backend == DbBackend::Postgres {
+            statements.extend(allow(backend, AFTER, AFTER, " NOT VALID"));
+        }
+        statements
     }
 
     /// Workers go on while it is built, and while the rows are looked at.
@@ -41,6 +45,7 @@ fn index(backend: DbBackend) -> IndexCreateStatement {
         "executions",
         "leases",
         &["lease_until", "id"],
-        "\"status\" = 'running'",
+        // Not the status: SQLite would take equality with it for the narrower search.
+        "\"lease_until\" IS NOT NULL",
     )
 }

@@ -58,7 +58,7 @@ async fn stream(db: &Database) -> Result<usize, aura_db::Error> {
 }
 
 async fn claims(db: &Database) -> Result<usize, aura_db::Error> {
-    let (mut count, lease) = (0, Duration::from_micros(1));
+    let (mut count, lease) = (0, Duration::from_hours(1));
     loop {
         let claimed = db.executions().claim_many("reader", lease, 1_000).await?;
         if claimed.is_empty() {

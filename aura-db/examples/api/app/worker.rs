@@ -1,7 +1,7 @@
 //! What runs the executions. Here it is a task beside the API; it would be the
 //! same in processes of its own, as many as you like.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aura_db::{Database, Error, Execution, LogLevel, NewLog, Outcome, WorkflowGraph};
 
@@ -15,7 +15,16 @@ const LOOK: Duration = Duration::from_secs(1);
 pub(crate) async fn run(app: App) {
     // To be found by it in lists and logs, also in containers, where every process has the id 1.
     let name = format!("api-{:016x}", rand::random::<u64>());
+    let mut tidied: Option<Instant> = None;
     while !app.stopping.now() {
+        if tidied.is_none_or(|time| time.elapsed() > LEASE) {
+            tidied = Some(Instant::now());
+            // Workers take what crashed ones held by themselves. This shows it in lists, and
+            // finds what was queued for workflows that were deleted with SQL.
+            if let Err(error) = app.db.executions().requeue_expired(100).await {
+                tracing::warn!("tidying the queue: {}", super::chain(&error));
+            }
+        }
         match app.db.executions().claim(&name, LEASE).await {
             Ok(Some(execution)) => {
                 match execute(&app, &execution).await {

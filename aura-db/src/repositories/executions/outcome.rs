@@ -120,7 +120,7 @@ fn not_storable(field: &str, problem: &str, document: &Document) -> Document {
 
 /// Returns the pause before the attempt after this one. `random` is between 0 and 1.
 pub(super) fn pause(attempt: i64, random: f64) -> Duration {
-    let doublings = u32::try_from(attempt - 1).unwrap_or(0).min(16);
+    let doublings = u32::try_from(attempt.clamp(1, 16) - 1).unwrap_or(0);
     let most = LONGEST_PAUSE.min(FIRST_PAUSE * 2_u32.pow(doublings));
     most.mul_f64(1.0 - random / 2.0)
 }

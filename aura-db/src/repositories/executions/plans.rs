@@ -6,8 +6,8 @@ use testdb::{Backend, TestDb};
 
 use super::prune::{delete, ended};
 use super::queue::{
-    CLAIM_MANY_POSTGRES, CLAIM_MANY_SQLITE, CLAIM_POSTGRES, CLAIM_SQLITE, RECOVER_POSTGRES,
-    RECOVER_SQLITE,
+    BURY_SQLITE, CLAIM_MANY_POSTGRES, CLAIM_MANY_SQLITE, CLAIM_POSTGRES, CLAIM_SQLITE, LATE_SQLITE,
+    RECOVER_POSTGRES, RECOVER_SQLITE,
 };
 
 testdb::both!(migrated: rows_are_found_by_index);
@@ -74,21 +74,39 @@ async fn rows_are_found_by_index(db: TestDb) {
     };
     let now = chrono::DateTime::from_timestamp(1_767_225_700, 0).expect("a time");
     let time = Value::from(now);
-    let values = ["w".into(), time.clone(), time.clone(), 10_i64.into()];
+    // PostgreSQL computes the end of a lease, and of the longest.
+    let (until, longest) = match backend {
+        DbBackend::Postgres => (Value::from(60_000_000_i64), None),
+        _ => (time.clone(), Some(time.clone())),
+    };
+    let values = ["w".into(), until, time.clone(), 10_i64.into()];
     let bounds = [Value::from(1_i64 << 26), 1_i64.into()];
     let bounded = |values: &[Value]| [values, &bounds].concat();
     let many = Statement::from_sql_and_values(backend, many, bounded(&values));
     let claim = Statement::from_sql_and_values(backend, claim, values);
-    let recover = [time, 10_i64.into()];
+    let recover: Vec<_> = [time.clone(), 10_i64.into()]
+        .into_iter()
+        .chain(longest)
+        .collect();
     let recover = Statement::from_sql_and_values(backend, recover_sql, bounded(&recover));
+    let of_sqlite = |sql: &str| Statement::from_sql_and_values(backend, sql, [time.clone()]);
+    let (look, bury) = (of_sqlite(&LATE_SQLITE), of_sqlite(&BURY_SQLITE));
     let prune = StatementBuilder::build(&delete(backend, ended(now, 1_000)), &backend);
-    let work = ["idx_executions_due", "idx_executions_ready"];
-    for (statement, indexes) in [
+    let work = [
+        "idx_executions_due",
+        "idx_executions_ready",
+        "idx_executions_leases",
+    ];
+    let mut statements = vec![
         (claim, work.as_slice()),
         (many, work.as_slice()),
         (recover, &["idx_executions_status_id"]),
         (prune, &["idx_executions_finished"]),
-    ] {
+    ];
+    if backend == DbBackend::Sqlite {
+        statements.extend([look, bury].map(|late| (late, &work[2..])));
+    }
+    for (statement, indexes) in statements {
         // Of those that were found, to add up what their documents have.
         let sorts = usize::from(statement.sql.contains("WINDOW"));
         let plan = plan(&connection, statement).await;

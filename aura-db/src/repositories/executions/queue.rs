@@ -65,9 +65,13 @@ fn fitting(sql: &str, found: &str, [bytes, first]: [&str; 2]) -> String {
         .replace("{first}", first)
 }
 
-/// Whose lease ran out, in place of `{late}`. One that ends later than any lease may was written
-/// by a clock that was wrong, and nobody would wait for its end.
-const LATE: &str = "status = 'running' \
+/// Whose lease ran out, in place of `{late}`. The `+` is for SQLite, as in [`CLAIM_ON_SQLITE`].
+const LATE: &str = "{+}status = 'running' AND lease_until <= {now}";
+
+/// As [`LATE`], and those of which nobody would wait for the end: a lease that ends later than
+/// any may was written by a clock that was wrong. Workers don't look for these, which no index
+/// has.
+const STRAY: &str = "status = 'running' \
      AND (lease_until <= {now} OR lease_until > {longest} OR lease_until IS NULL)";
 
 /// What is set where an attempt was the last, in place of `{bury}`.
@@ -87,7 +91,7 @@ const CLAIM_ON_POSTGRES: &str = r"
 WITH buried AS (
     UPDATE executions SET {bury} WHERE id = ANY (ARRAY (
         SELECT id FROM executions AS e WHERE {late} AND attempts >= max_attempts
-        ORDER BY id LIMIT {most} FOR UPDATE OF e SKIP LOCKED))
+        ORDER BY lease_until, id LIMIT {most} FOR UPDATE OF e SKIP LOCKED))
 ), due AS MATERIALIZED (
     SELECT id FROM executions AS e WHERE status = 'waiting' AND is_suspended = FALSE
         AND wait_until <= {now}
@@ -100,7 +104,7 @@ WITH buried AS (
         AND mode IN ({known})
         AND (SELECT w.deleted_at IS NULL FROM workflows AS w WHERE w.id = e.workflow_id)
         AND (SELECT count(*) FROM due) = 0
-    ORDER BY id LIMIT $4 FOR UPDATE OF e SKIP LOCKED
+    ORDER BY lease_until, id LIMIT $4 FOR UPDATE OF e SKIP LOCKED
 ), queued AS MATERIALIZED (
     SELECT id FROM executions AS e WHERE status = 'queued' AND is_suspended = FALSE
         AND mode IN ({known})
@@ -129,7 +133,7 @@ WITH due AS MATERIALIZED (
         AND mode IN ({known})
         AND (SELECT w.deleted_at IS NULL FROM workflows AS w WHERE w.id = e.workflow_id)
         AND (SELECT count(*) FROM due) = 0
-    ORDER BY id LIMIT ?4
+    ORDER BY lease_until, id LIMIT ?4
 ), queued AS MATERIALIZED (
     SELECT id FROM executions AS e WHERE status = 'queued' AND is_suspended = FALSE
         AND mode IN ({known})
@@ -145,42 +149,46 @@ WHERE id IN ({taken})";
 /// SQLite can't do this and claim in one statement.
 const BURY_ON_SQLITE: &str = r"
 UPDATE executions SET {bury} WHERE id IN (
-    SELECT id FROM executions WHERE {late} AND attempts >= max_attempts ORDER BY id LIMIT {most})";
+    SELECT id FROM executions WHERE {late} AND attempts >= max_attempts
+    ORDER BY lease_until, id LIMIT {most})";
 
-/// Puts the moments of a statement in the place of their names: the present one is the
-/// parameter of this number, where there is one, and on PostgreSQL otherwise the server's.
-/// SQLite is given the end of the longest lease as `?{longest}`.
-fn with_moments(backend: DbBackend, sql: &str, [now, longest]: [&str; 2]) -> String {
-    let sql = sql.replace("{late}", LATE).replace("{bury}", BURY);
-    let sql = match backend {
-        DbBackend::Postgres => {
-            let now = format!("COALESCE({now}, statement_timestamp())");
-            let longest_micros = LONGEST_LEASE.as_micros();
-            sql.replace("{ended}", "GREATEST({now}, started_at)")
-                .replace("{json}", "CAST")
-                .replace("{as_json}", " AS json")
-                .replace(
-                    "{longest}",
-                    &format!("{{now}} + {longest_micros} * interval '1 microsecond'"),
-                )
-                .replace("{now}", &now)
-        }
-        _ => sql
-            .replace("{ended}", "max({now}, coalesce(started_at, {now}))")
-            .replace("{json}", "")
-            .replace("{as_json}", "")
-            .replace("{longest}", longest)
-            .replace("{now}", now),
+/// Puts the conditions of a statement in the place of their names. The present moment is the
+/// parameter `now`; on PostgreSQL it is the server's where that is NULL. The end of the longest
+/// lease is on SQLite the parameter `longest`.
+fn with_moments(backend: DbBackend, sql: &str, now: &str, longest: &str) -> String {
+    let is_postgres = backend == DbBackend::Postgres;
+    let (now, longest) = if is_postgres {
+        let micros = LONGEST_LEASE.as_micros();
+        (
+            format!("COALESCE({now}, statement_timestamp())"),
+            format!("{{now}} + {micros} * interval '1 microsecond'"),
+        )
+    } else {
+        (now.to_owned(), longest.to_owned())
     };
-    sql.replace("{most}", &BURIED.to_string())
+    let [plus, ended, cast, as_json] = if is_postgres {
+        ["", "GREATEST({now}, started_at)", "CAST", " AS json"]
+    } else {
+        ["+", "max({now}, coalesce(started_at, {now}))", "", ""]
+    };
+    sql.replace("{late}", LATE)
+        .replace("{stray}", STRAY)
+        .replace("{bury}", BURY)
+        .replace("{+}", plus)
+        .replace("{ended}", ended)
+        .replace("{json}", cast)
+        .replace("{as_json}", as_json)
+        .replace("{longest}", &longest)
+        .replace("{now}", &now)
+        .replace("{most}", &BURIED.to_string())
 }
 
 fn claim_sql(backend: DbBackend, taken: &str) -> String {
-    let (sql, moments) = match backend {
-        DbBackend::Postgres => (CLAIM_ON_POSTGRES, ["$3", ""]),
-        _ => (CLAIM_ON_SQLITE, ["?3", "?5"]),
+    let (sql, now) = match backend {
+        DbBackend::Postgres => (CLAIM_ON_POSTGRES, "$3"),
+        _ => (CLAIM_ON_SQLITE, "?3"),
     };
-    with_moments(backend, &with_known_modes(sql, taken), moments)
+    with_moments(backend, &with_known_modes(sql, taken), now, "")
 }
 
 /// Claims one.
@@ -197,25 +205,24 @@ pub(super) static CLAIM_MANY_POSTGRES: LazyLock<String> = LazyLock::new(|| {
 });
 
 pub(super) static CLAIM_MANY_SQLITE: LazyLock<String> = LazyLock::new(|| {
-    let fitting = fitting(FITTING_SQLITE, FOUND, ["?6", "?7"]);
+    let fitting = fitting(FITTING_SQLITE, FOUND, ["?5", "?6"]);
     claim_sql(DbBackend::Sqlite, &fitting)
 });
 
-/// Buries, on SQLite, what a claim finds. The parameters are the present moment and the end of
-/// the longest lease.
+/// Buries, on SQLite, what a claim finds. The parameter is the present moment.
 pub(super) static BURY_SQLITE: LazyLock<String> =
-    LazyLock::new(|| with_moments(DbBackend::Sqlite, BURY_ON_SQLITE, ["?1", "?2"]));
+    LazyLock::new(|| with_moments(DbBackend::Sqlite, BURY_ON_SQLITE, "?1", ""));
 
 /// Whether there is something to bury.
-static LATE_SQLITE: LazyLock<String> = LazyLock::new(|| {
+pub(super) static LATE_SQLITE: LazyLock<String> = LazyLock::new(|| {
     let sql = "SELECT 1 FROM executions WHERE {late} AND attempts >= max_attempts LIMIT 1";
-    with_moments(DbBackend::Sqlite, sql, ["?1", "?2"])
+    with_moments(DbBackend::Sqlite, sql, "?1", "")
 });
 
 /// Puts what is late back into the queue, or buries it.
 const RECOVER: &str = r#"
 WITH late AS MATERIALIZED (
-    SELECT id FROM executions AS e WHERE {late} ORDER BY id LIMIT {limit}
+    SELECT id FROM executions AS e WHERE {stray} ORDER BY id LIMIT {limit}
 )
 UPDATE executions SET
     status = CASE WHEN attempts < max_attempts THEN 'queued' ELSE 'dead' END,
@@ -230,13 +237,13 @@ pub(super) static RECOVER_POSTGRES: LazyLock<String> = LazyLock::new(|| {
     let fitting = fitting(FITTING_POSTGRES, "SELECT id FROM late", ["$3", "$4"]);
     let sql = format!("{RECOVER}= ANY (ARRAY ({fitting}))");
     let sql = sql.replace("{limit}", "$2 FOR UPDATE OF e SKIP LOCKED");
-    with_moments(DbBackend::Postgres, &sql, ["$1", ""])
+    with_moments(DbBackend::Postgres, &sql, "$1", "")
 });
 
 pub(super) static RECOVER_SQLITE: LazyLock<String> = LazyLock::new(|| {
     let fitting = fitting(FITTING_SQLITE, "SELECT id FROM late", ["?4", "?5"]);
     let sql = format!("{RECOVER}IN ({fitting})").replace("{limit}", "?2");
-    with_moments(DbBackend::Sqlite, &sql, ["?1", "?3"])
+    with_moments(DbBackend::Sqlite, &sql, "?1", "?3")
 });
 
 impl Executions {
@@ -297,7 +304,7 @@ impl Executions {
                     (_, Some(now)) => (now + lease).into(),
                 };
                 let values = [worker.into(), until, now.into()];
-                let (count, taken) = take(&h, sql, &values, limit, limit > 1).await?;
+                let (count, taken) = take(&h, sql, &values, None, limit, limit > 1).await?;
                 if count == 0 || !taken.is_empty() {
                     return Ok(taken);
                 }
@@ -309,7 +316,8 @@ impl Executions {
     /// Queues at most `limit` executions (and 1,000) whose workers let the
     /// lease run out, oldest first, and returns them, with those that are dead now because it
     /// was their last attempt; fewer where their documents would
-    /// have more than [`MAX_PAGE_BYTES`] together. Workers find them without it. Of several
+    /// have more than [`MAX_PAGE_BYTES`] together. Workers find them without it, except leases
+    /// that end later than any may, as after a clock was wrong. Of several
     /// who do this at once each gets others. One that this build can't read is queued as
     /// well, and logged as an error instead of returned.
     ///
@@ -323,8 +331,9 @@ impl Executions {
         };
         let requeued = self
             .taking("requeue_expired", limit, |h| async move {
+                let longest = longest_lease(&h);
                 let values = [h.shared_now().into()];
-                Ok(take(&h, sql, &values, limit, true).await?.1)
+                Ok(take(&h, sql, &values, longest, limit, true).await?.1)
             })
             .await?;
         suspend::sweep(&self.0, op("requeue_expired", Action::Execute)).await?;
@@ -361,6 +370,7 @@ async fn take(
     h: &Context,
     sql: &str,
     values: &[Value],
+    longest: Option<DateTime<Utc>>,
     limit: u64,
     is_bounded: bool,
 ) -> Result<(u64, Vec<Execution>), Error> {
@@ -382,7 +392,7 @@ async fn take(
         }
         let mut values = values.to_vec();
         values.push(integer(ask));
-        values.extend(longest_lease(h).map(Value::from));
+        values.extend(longest.map(Value::from));
         if is_bounded {
             values.extend([integer(left as u64), integer(u64::from(count == 0))]);
         }
@@ -411,10 +421,10 @@ fn longest_lease(h: &Context) -> Option<DateTime<Utc>> {
 
 /// Notes what ran out with its last attempt. On PostgreSQL a claim does so itself.
 async fn bury_on_sqlite(h: &Context) -> Result<(), Error> {
-    let (Some(now), Some(longest)) = (h.shared_now(), longest_lease(h)) else {
+    let Some(now) = h.shared_now().filter(|_| h.backend() == DbBackend::Sqlite) else {
         return Ok(());
     };
-    let values: Vec<Value> = vec![now.into(), longest.into()];
+    let values: Vec<Value> = vec![now.into()];
     let late = Statement::from_sql_and_values(h.backend(), &**LATE_SQLITE, values.clone());
     if h.fetch_all(TypedQuery::<i64>::sql(late)).await?.is_empty() {
         return Ok(());

@@ -327,12 +327,14 @@ impl Model {
 
     fn claim(&mut self, worker: &str, lease: TimeDelta, limit: usize) -> Vec<Execution> {
         let now = self.now;
-        let last = self
-            .executions
-            .rows
-            .values_mut()
-            .filter(|row| is_late(row, now) && row.attempts >= row.max_attempts);
-        last.take(100).for_each(|row| bury_late(row, now));
+        let is_over = |row: &Execution| row.lease_until.is_some_and(|until| until <= now);
+        let rows = self.executions.rows.values_mut();
+        let last = rows.filter(|row| is_over(row) && row.attempts >= row.max_attempts);
+        let mut last: Vec<_> = last.collect();
+        last.sort_by_key(|row| (row.lease_until, row.id));
+        for row in last.into_iter().take(100) {
+            bury_late(row, now);
+        }
         let workflows = &self.workflows.rows;
         let live = |id: WorkflowId| {
             workflows
@@ -345,8 +347,9 @@ impl Model {
         let mut takes: Vec<_> = live.iter().filter(due).collect();
         takes.sort_by_key(|row| (row.wait_until, row.id));
         if takes.is_empty() {
-            let late = |row: &&&Execution| is_late(row, now) && row.attempts < row.max_attempts;
+            let late = |row: &&&Execution| is_over(row) && row.attempts < row.max_attempts;
             takes = live.iter().filter(late).collect();
+            takes.sort_by_key(|row| (row.lease_until, row.id));
         }
         if takes.is_empty() {
             let queued = |row: &&&Execution| row.status == ExecutionStatus::Queued;

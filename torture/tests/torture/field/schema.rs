@@ -94,7 +94,7 @@ async fn a_dump_is_restored(field: Field) {
 
 /// The last step that makes an index in the place of another.
 async fn an_index_is_dropped(field: Field) {
-    let down = field.tool(&["down", "-n", "2", "--yes"]);
+    let down = field.tool(&["down", "-n", "4", "--yes"]);
     assert_eq!(down.status.code(), Some(0), "{down:?}");
     let old = "idx_executions_queued";
     field.by_hand(&format!("DROP INDEX {old}")).await;
