@@ -153,6 +153,17 @@ words! {
     }
 }
 
+impl ExecutionStatus {
+    /// Returns whether no worker takes it any more. What is dead can be retried.
+    #[must_use]
+    pub fn has_ended(self) -> bool {
+        match self {
+            Self::Success | Self::Error | Self::Canceled | Self::Dead => true,
+            Self::Queued | Self::Running | Self::Waiting => false,
+        }
+    }
+}
+
 macro_rules! hashes {
     ($($(#[doc = $about:literal])* $name:ident),+ $(,)?) => {
         $(

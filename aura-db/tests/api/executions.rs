@@ -14,6 +14,7 @@ testdb::both!(migrated:
     an_execution_is_followed_to_its_end,
     a_follower_goes_on_where_it_was,
     a_canceled_execution_ends_its_followers,
+    a_dead_execution_is_retried_or_discarded,
     the_service_ends_while_it_is_followed,
     a_client_that_stalls_keeps_nothing_alive
 );
@@ -118,6 +119,46 @@ async fn a_follower_goes_on_where_it_was(test: TestDb) {
         service.send(request).await.status(),
         StatusCode::BAD_REQUEST
     );
+    service.end().await;
+}
+
+async fn a_dead_execution_is_retried_or_discarded(test: TestDb) {
+    let service = Service::start(&test).await;
+    let (_, admin) = service.join("ada", Role::Admin).await;
+    let (_, stranger) = service.join("uma", Role::User).await;
+    let (one, two) = (
+        start(&service, &admin, 1).await,
+        start(&service, &admin, 1).await,
+    );
+    for id in [one, two] {
+        service.follow(id, &admin, None).await.rest().await;
+    }
+    test.execute("UPDATE executions SET status = 'dead'").await;
+    let dead = async || {
+        let list = service.get("/executions/dead", &admin).await.json();
+        let items = list["items"].as_array().expect("items").iter();
+        items.map(|item| item["id"].as_i64()).collect::<Vec<_>>()
+    };
+    assert_eq!(dead().await, [Some(two), Some(one)]);
+    let retry = format!("/executions/{one}/retry");
+    let refused = service.post(&retry, &stranger, &json!({})).await;
+    assert_eq!(refused.status, StatusCode::NOT_FOUND);
+    let queued = service.post(&retry, &admin, &json!({})).await.json();
+    assert_eq!(
+        (&queued["status"], &queued["attempts"]),
+        (&json!("queued"), &json!(0))
+    );
+    let events = service.follow(one, &admin, None).await.rest().await;
+    let end = events.last().expect("an end");
+    assert_eq!(
+        (end.name.as_str(), &end.data["status"]),
+        ("end", &json!("success"))
+    );
+    let again = service.post(&retry, &admin, &json!({})).await;
+    assert_eq!(again.status, StatusCode::CONFLICT, "{again:?}");
+    let gone = service.delete(&format!("/executions/{two}"), &admin).await;
+    assert_eq!(gone.status, StatusCode::NO_CONTENT);
+    assert_eq!(dead().await, []);
     service.end().await;
 }
 

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use aura_db::logs::{Log, Tail, TailFrom, TailPosition};
 use aura_db::{
-    Document, Error, ExecutionId, ExecutionMode, ExecutionStatus, LogFilter, NewExecution,
+    Document, Error, Execution, ExecutionFilter, ExecutionId, ExecutionMode, ExecutionStatus,
+    ExecutionSummary, LogFilter, NewExecution, Page,
 };
 use aura_db::{Restricted, WorkflowId};
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -16,6 +17,7 @@ use futures_util::{Stream, StreamExt, stream};
 use serde_json::json;
 
 use super::auth::Caller;
+use super::workflows::Part;
 use super::{ApiError, App, Stopping};
 
 /// How often a follower asks whether the execution has ended.
@@ -35,6 +37,35 @@ pub(crate) async fn start(
     let location = format!("/executions/{}/logs", execution.id);
     let location = [(header::LOCATION, location)];
     Ok((StatusCode::ACCEPTED, location, Json(execution)))
+}
+
+/// What failed as often as it may: `{"items": […], "next": "…"}`.
+pub(crate) async fn dead(
+    caller: Caller,
+    Query(part): Query<Part>,
+) -> Result<Json<Page<ExecutionSummary>>, ApiError> {
+    let dead = ExecutionFilter::new().status(ExecutionStatus::Dead);
+    Ok(Json(caller.db.executions().list(dead, part.into()).await?))
+}
+
+/// Queues a dead execution again.
+pub(crate) async fn retry(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<ExecutionId>,
+) -> Result<Json<Execution>, ApiError> {
+    let execution = caller.db.executions().retry(id).await?;
+    app.queued.notify_one();
+    Ok(Json(execution))
+}
+
+/// Deletes a dead execution with its logs.
+pub(crate) async fn discard(
+    caller: Caller,
+    Path(id): Path<ExecutionId>,
+) -> Result<StatusCode, ApiError> {
+    caller.db.executions().discard(id).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// The log as server-sent events: `log` for each entry, from the first on, and
@@ -117,10 +148,9 @@ impl Follower {
 
 /// Waits until the execution has ended, and says how.
 async fn ended(db: &Restricted, id: ExecutionId) -> Result<ExecutionStatus, Error> {
-    use ExecutionStatus::{Canceled, Error, Success};
     loop {
         let status = db.executions().get(id).await?.status;
-        if matches!(status, Success | Error | Canceled) {
+        if status.has_ended() {
             return Ok(status);
         }
         tokio::time::sleep(CHECK).await;

@@ -47,6 +47,9 @@ fn router(app: App) -> Router {
         // refused before the body is read.
         .layer(DefaultBodyLimit::max(MAX_DOCUMENT_BYTES))
         .route("/workflows/{id}/executions", post(executions::start))
+        .route("/executions/dead", get(executions::dead))
+        .route("/executions/{id}", delete(executions::discard))
+        .route("/executions/{id}/retry", post(executions::retry))
         .route("/executions/{id}/logs", get(executions::follow))
         .route(
             "/credentials",
