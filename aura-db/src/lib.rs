@@ -162,7 +162,8 @@ pub use page::{Cursor, Page, PageRequest, Sort, UnreadableRow};
 pub use password::NewPassword;
 pub use repositories::agents::{Agent, AgentChange, AgentFilter, AgentSummary, NewAgent};
 pub use repositories::executions::{
-    Claim, Execution, ExecutionFilter, ExecutionStats, ExecutionSummary, NewExecution, Outcome,
+    Claim, Enqueued, Execution, ExecutionFilter, ExecutionStats, ExecutionSummary, NewExecution,
+    Outcome,
 };
 pub use repositories::logs::{Log, LogFilter, LogStats, NewLog};
 pub use repositories::plugins::{NewPlugin, Plugin, PluginFilter, PluginSummary};

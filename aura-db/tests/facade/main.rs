@@ -14,6 +14,7 @@ mod deadlocks;
 mod documents;
 mod errors;
 mod execution_attempts;
+mod execution_keys;
 mod execution_leases;
 mod execution_stats;
 mod executions;

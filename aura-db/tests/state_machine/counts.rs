@@ -33,6 +33,10 @@ const EXPECTED: &[(&str, &str)] = &[
     ("executions.claim_many", "ok Validation"),
     ("executions.discard", "ok NotFound State Forbidden"),
     ("executions.enqueue", "ok NotFound Validation Forbidden"),
+    (
+        "executions.enqueue_once",
+        "ok NotFound Validation Conflict Forbidden",
+    ),
     ("executions.extend", "ok NotFound Validation LeaseLost"),
     ("executions.find", "ok none Forbidden"),
     ("executions.finish", "ok NotFound Validation LeaseLost"),

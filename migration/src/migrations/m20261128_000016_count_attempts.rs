@@ -1,5 +1,5 @@
-//! How often an execution was begun and may be; which claim of it holds; and a status for
-//! those that can't succeed.
+//! How often an execution was begun and may be; which claim of it holds; a status for
+//! those that can't succeed; and the key under which it was asked for.
 
 use aura_orm::migration::Migration;
 use aura_orm::migration::columns::Columns;
@@ -38,7 +38,13 @@ impl Migration for CountAttempts {
     fn down(&self, backend: DbBackend) -> Vec<String> {
         // Whoever doesn't know the word reads what it is.
         let known = r#"UPDATE "executions" SET "status" = 'error' WHERE "status" = 'dead'"#;
-        let dropped = ["claim_no", "max_attempts", "attempts"];
+        let dropped = [
+            "input_hash",
+            "idempotency_key",
+            "claim_no",
+            "max_attempts",
+            "attempts",
+        ];
         let dropped =
             dropped.map(|column| format!(r#"ALTER TABLE "executions" DROP COLUMN "{column}""#));
         let known = std::iter::once(known.to_owned());
@@ -53,12 +59,14 @@ impl Migration for CountAttempts {
 
 /// Each with a constant default, which rewrites no row and lets workers of the version before
 /// go on.
-fn columns(columns: Columns) -> [ColumnDef; 3] {
+fn columns(columns: Columns) -> [ColumnDef; 5] {
     let number = |name, default: i64| columns.integer(name).not_null().default(default).take();
     [
         number("attempts", 0),
         number("max_attempts", 3),
         number("claim_no", 0),
+        columns.string("idempotency_key", 200),
+        columns.string("input_hash", 64),
     ]
 }
 

@@ -1,4 +1,5 @@
-//! What workers look for besides the queue: leases that ran out.
+//! What workers look for besides the queue, leases that ran out; the keys of executions that
+//! are queued once; and what failed.
 
 use aura_orm::migration::columns::Columns;
 use aura_orm::migration::{Migration, create_index_concurrently, drop_index_concurrently};
@@ -15,7 +16,11 @@ impl Migration for IndexLeases {
     }
 
     fn up(&self, backend: DbBackend) -> Vec<String> {
-        let mut statements = vec![create_index_concurrently(backend, &index(backend))];
+        let indexes = indexes(backend);
+        let created = indexes
+            .iter()
+            .map(|index| create_index_concurrently(backend, index));
+        let mut statements: Vec<_> = created.collect();
         if backend == DbBackend::Postgres {
             statements.push(format!(
                 "ALTER TABLE \"executions\" VALIDATE CONSTRAINT \"{STATUS_CHECK}\""
@@ -25,9 +30,12 @@ impl Migration for IndexLeases {
     }
 
     fn down(&self, backend: DbBackend) -> Vec<String> {
-        let index = index(backend);
-        let name = index.get_index_spec().get_name().unwrap_or_default();
-        let mut statements = vec![drop_index_concurrently(backend, name)];
+        let indexes = indexes(backend);
+        let names = indexes
+            .iter()
+            .filter_map(|index| index.get_index_spec().get_name());
+        let dropped = names.map(|name| drop_index_concurrently(backend, name));
+        let mut statements: Vec<_> = dropped.collect();
         if backend == DbBackend::Postgres {
             statements.extend(allow(backend, AFTER, AFTER, " NOT VALID"));
         }
@@ -40,12 +48,29 @@ impl Migration for IndexLeases {
     }
 }
 
-fn index(backend: DbBackend) -> IndexCreateStatement {
-    Columns::of(backend).partial(
+fn indexes(backend: DbBackend) -> [IndexCreateStatement; 3] {
+    let columns = Columns::of(backend);
+    let leases = columns.partial(
         "executions",
         "leases",
         &["lease_until", "id"],
         // Not the status: SQLite would take equality with it for the narrower search.
         "\"lease_until\" IS NOT NULL",
-    )
+    );
+    let mut keys = columns.partial(
+        "executions",
+        "keys",
+        &["workflow_id", "idempotency_key"],
+        "\"idempotency_key\" IS NOT NULL",
+    );
+    keys.name("uq_executions_workflow_id_idempotency_key")
+        .unique();
+    // As `open`, of what users look for among everybody's.
+    let failed = columns.partial(
+        "executions",
+        "failed",
+        &["workflow_id", "id"],
+        "\"status\" IN ('error', 'canceled', 'dead')",
+    );
+    [leases, keys, failed]
 }

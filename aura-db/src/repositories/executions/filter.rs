@@ -7,7 +7,7 @@ use sea_orm::ColumnTrait;
 use sea_orm::sea_query::Expr;
 use serde::Serialize;
 
-use super::OPEN;
+use super::{FAILED, OPEN};
 use crate::repositories::clamp_timestamp;
 use crate::repositories::filter::ListFilter;
 
@@ -79,14 +79,19 @@ impl ExecutionFilter {
     #[must_use]
     pub fn statuses(self, statuses: impl IntoIterator<Item = ExecutionStatus>) -> Self {
         let statuses: Vec<_> = statuses.into_iter().collect();
-        let are_open = statuses.iter().all(|status| OPEN.contains(status));
-        let filter = self.0.and(executions::COLUMN.status.is_in(statuses));
-        // In the words of the index, which a plan for any values can rely on.
-        Self(if are_open {
-            let open = r#""executions"."status" IN ('queued', 'running', 'waiting')"#;
-            filter.and(Expr::cust(open))
+        let are_all = |of: &[ExecutionStatus]| statuses.iter().all(|status| of.contains(status));
+        // In the words of an index, which a plan for any values can rely on.
+        let index = if are_all(&OPEN) {
+            Some(r#""executions"."status" IN ('queued', 'running', 'waiting')"#)
+        } else if are_all(&FAILED) {
+            Some(r#""executions"."status" IN ('error', 'canceled', 'dead')"#)
         } else {
-            filter
+            None
+        };
+        let filter = self.0.and(executions::COLUMN.status.is_in(statuses));
+        Self(match index {
+            Some(index) => filter.and(Expr::cust(index)),
+            None => filter,
         })
     }
 

@@ -20,6 +20,7 @@
 
 mod claim;
 mod clock;
+mod enqueue;
 mod filter;
 mod intervene;
 mod lease;
@@ -32,65 +33,22 @@ mod stats;
 pub(super) mod suspend;
 
 use chrono::{DateTime, Utc};
-use entity::{
-    Action, Document, ExecutionId, ExecutionMode, ExecutionStatus, Resource, WorkflowId,
-    executions, logs, workflows,
-};
-use sea_orm::sea_query::{Expr, Query};
+use entity::{Action, ExecutionId, ExecutionStatus, Resource, executions, logs};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 
 pub use self::claim::Claim;
+pub use self::enqueue::{Enqueued, NewExecution};
 pub use self::filter::{ExecutionFilter, ExecutionSummary};
 pub use self::outcome::Outcome;
 pub use self::stats::{ExecutionDay, ExecutionStats};
 pub use entity::executions::Model as Execution;
 
-use crate::IntoDocument;
 use crate::context::{Context, Op};
 use crate::error::Error;
-use crate::repositories::filter::{reads, setters};
-use crate::repositories::{json_expr, readable};
-use crate::validate::Check;
+use crate::repositories::filter::reads;
+use crate::repositories::readable;
 use aura_orm::page::{MAX_PAGE, Page, PageRequest};
 use aura_orm::repository::Projection;
-
-/// An execution to be queued.
-#[derive(Debug, Clone)]
-pub struct NewExecution {
-    /// Of which workflow: any that is not deleted, because drafts are run by
-    /// hand.
-    pub workflow: WorkflowId,
-    /// What started it.
-    pub mode: ExecutionMode,
-    /// What it begins with.
-    pub data: Option<Document>,
-    /// How often it may be begun, from 1 to 1,000.
-    pub max_attempts: i64,
-}
-
-impl NewExecution {
-    /// Creates one without data. It may be begun three times, what a person starts once.
-    #[must_use]
-    pub fn new(workflow: WorkflowId, mode: ExecutionMode) -> Self {
-        Self {
-            workflow,
-            mode,
-            data: None,
-            max_attempts: match mode {
-                ExecutionMode::Manual => 1,
-                ExecutionMode::Trigger | ExecutionMode::Webhook | ExecutionMode::Cron => 3,
-            },
-        }
-    }
-}
-
-setters!(NewExecution {
-    /// Sets what it begins with.
-    data(json: impl IntoDocument) => data = json.into_document(),
-    /// Sets how often it may be begun, from 1 to 1,000: an attempt that fails in a way that can
-    /// pass, or loses its worker, is followed by another.
-    max_attempts(attempts: i64) => max_attempts = attempts,
-});
 
 /// The executions. From [`Database::executions`](crate::Database::executions).
 ///
@@ -133,55 +91,6 @@ const fn run(name: &'static str) -> Op {
 reads!(Executions of executions: ExecutionId, Execution);
 
 impl Executions {
-    /// Queues an execution of the workflow's present version.
-    ///
-    /// Fails with [`Error::NotFound`] when the workflow is not there, and with
-    /// [`Error::Validation`].
-    pub async fn enqueue(&self, new: NewExecution) -> Result<Execution, Error> {
-        use executions::Column;
-        let mut check = Check::default();
-        check.document("data", new.data.as_ref());
-        if !(1..=1_000).contains(&new.max_attempts) {
-            check.refuse("max_attempts", "must be from 1 to 1000");
-        }
-        check.done()?;
-        let new = &new;
-        self.0
-            .write(run("enqueue"), |h| async move {
-                let mut from = Query::select();
-                from.column((workflows::Entity, workflows::Column::Id))
-                    .column((workflows::Entity, workflows::Column::Version))
-                    .expr(Expr::val(new.mode))
-                    .expr(Expr::val(ExecutionStatus::Queued))
-                    .expr(clock::now(&h))
-                    .expr(Expr::val(new.max_attempts))
-                    .expr(json_expr(Column::Data, new.data.as_ref()))
-                    .from(workflows::Entity)
-                    .and_where(workflows::COLUMN.id.eq(new.workflow))
-                    .and_where(workflows::COLUMN.deleted_at.is_null());
-                if let Some(owner) = h.limited_to() {
-                    from.and_where(workflows::COLUMN.owner_id.eq(owner));
-                }
-                let mut insert = Query::insert();
-                insert.into_table(executions::Entity).columns([
-                    Column::WorkflowId,
-                    Column::WorkflowVersion,
-                    Column::Mode,
-                    Column::Status,
-                    Column::CreatedAt,
-                    Column::MaxAttempts,
-                    Column::Data,
-                ]);
-                insert
-                    .select_from(from)
-                    .map_err(crate::repositories::unbuilt)?;
-                h.insert_returning::<executions::Entity>(insert)
-                    .await?
-                    .ok_or_else(|| Error::not_found("workflow", new.workflow))
-            })
-            .await
-    }
-
     /// The execution and its newest log entries, newest first; at most 1,000, and as
     /// many as have [`MAX_PAGE_BYTES`](crate::page::MAX_PAGE_BYTES) together: a list of
     /// the log has those before them. An entry that this build can't read is logged as
@@ -266,6 +175,13 @@ const OPEN: [ExecutionStatus; 3] = [
     ExecutionStatus::Queued,
     ExecutionStatus::Running,
     ExecutionStatus::Waiting,
+];
+
+/// What ended otherwise than well.
+const FAILED: [ExecutionStatus; 3] = [
+    ExecutionStatus::Error,
+    ExecutionStatus::Canceled,
+    ExecutionStatus::Dead,
 ];
 
 /// What no worker takes any more.

@@ -91,7 +91,7 @@ async fn rows_are_found_by_index(db: TestDb) {
     let recover = Statement::from_sql_and_values(backend, recover_sql, bounded(&recover));
     let of_sqlite = |sql: &str| Statement::from_sql_and_values(backend, sql, [time.clone()]);
     let (look, bury) = (of_sqlite(&LATE_SQLITE), of_sqlite(&BURY_SQLITE));
-    let prune = StatementBuilder::build(&delete(backend, ended(now, 1_000)), &backend);
+    let prune = StatementBuilder::build(&delete(backend, ended(now, now, 1_000)), &backend);
     let work = [
         "idx_executions_due",
         "idx_executions_ready",

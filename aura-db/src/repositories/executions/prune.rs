@@ -5,9 +5,11 @@ use chrono::{DateTime, Utc};
 use entity::{Action, ExecutionId, executions};
 use sea_orm::sea_query::{DeleteStatement, Expr, LockBehavior, LockType, Query, SimpleExpr};
 use sea_orm::{
-    ColumnTrait, DbBackend, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait, Select,
+    ColumnTrait, Condition, DbBackend, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
+    QueryTrait, Select,
 };
 
+use super::enqueue::KEY_RETENTION;
 use super::{OPEN, op};
 use crate::context::{Context, Op};
 use crate::error::Error;
@@ -31,7 +33,7 @@ pub(super) async fn prune(h: &Context, before: DateTime<Utc>, limit: u64) -> Res
     let op = op("prune", Action::Delete);
     if h.in_transaction() {
         let at_once = |h: Context| async move {
-            let these = delete(h.backend(), ended(before, limit));
+            let these = delete(h.backend(), ended(h.now(), before, limit));
             h.delete_many(&these).await
         };
         return h.write(op, at_once).await;
@@ -40,7 +42,7 @@ pub(super) async fn prune(h: &Context, before: DateTime<Utc>, limit: u64) -> Res
     loop {
         let rows = (limit - pruned).min(AT_ONCE);
         let find = |h: Context| async move {
-            let found = skip_locked(h.backend(), ended(before, rows));
+            let found = skip_locked(h.backend(), ended(h.now(), before, rows));
             h.fetch_all(TypedQuery::<i64>::of(found.into_query())).await
         };
         // Also with a limit of 0, so that the role is asked.
@@ -55,7 +57,7 @@ pub(super) async fn prune(h: &Context, before: DateTime<Utc>, limit: u64) -> Res
                 let these = executions::COLUMN
                     .id
                     .is_in(these.iter().copied().map(ExecutionId));
-                let these = ended(before, batch.size).filter(these);
+                let these = ended(h.now(), before, batch.size).filter(these);
                 let deleted = h.delete_many(&delete(h.backend(), these)).await?;
                 Ok(Changed::rows(deleted))
             })
@@ -88,8 +90,16 @@ async fn delete_entries(h: &Context, of: &[i64], batch: Batch) -> Result<Changed
     h.sql(sql, values).await.map(Changed::rows)
 }
 
-/// Finds the executions that ended before this time, those that ended first before others.
-pub(super) fn ended(before: DateTime<Utc>, limit: u64) -> Select<executions::Entity> {
+/// Finds the executions that ended before this time, those that ended first before others;
+/// not those that still answer for their key.
+pub(super) fn ended(
+    now: DateTime<Utc>,
+    before: DateTime<Utc>,
+    limit: u64,
+) -> Select<executions::Entity> {
+    let is_free = Condition::any()
+        .add(executions::COLUMN.idempotency_key.is_null())
+        .add(executions::COLUMN.finished_at.lte(now - KEY_RETENTION));
     // Not `IN (ENDED)`: SQLite would look for all of these, and sort them, for
     // each batch.
     executions::Entity::find()
@@ -97,6 +107,7 @@ pub(super) fn ended(before: DateTime<Utc>, limit: u64) -> Select<executions::Ent
         .column(executions::Column::Id)
         .filter(executions::COLUMN.finished_at.lt(clamp_timestamp(before)))
         .filter(executions::COLUMN.status.is_not_in(OPEN))
+        .filter(is_free)
         .order_by_asc(executions::Column::FinishedAt)
         .order_by_asc(executions::Column::Id)
         .limit(limit.min(i64::MAX as u64))

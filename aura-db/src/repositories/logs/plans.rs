@@ -59,7 +59,10 @@ async fn own_entries_are_found_by_index(test: TestDb) {
             ExecutionFilter::new().status(running),
             "idx_executions_open",
         ),
-        (ExecutionFilter::new().status(ExecutionStatus::Error), all),
+        (
+            ExecutionFilter::new().status(ExecutionStatus::Error),
+            "idx_executions_failed",
+        ),
         (ExecutionFilter::new().mode(ExecutionMode::Webhook), all),
         (ExecutionFilter::new().worker("w"), all),
         (ExecutionFilter::new().until(time), all),

@@ -8,6 +8,7 @@ use aura_db::{
 };
 use chrono::{DateTime, Datelike, TimeDelta, Utc};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use super::check::{Check, micros};
 use super::list::{page, whole, without};
@@ -33,6 +34,9 @@ impl Model {
             Call::Enqueue(workflow, mode, attempts, data) => {
                 self.enqueue(ctx, *workflow, *mode, *attempts, data.as_ref())
             }
+            Call::EnqueueOnce(workflow, mode, data, key) => {
+                self.enqueue_once(ctx, *workflow, *mode, data.as_ref(), key)
+            }
             Call::Find(id) => match self.execution(may(Action::Read)?, *id) {
                 Err(Failed::NotFound { .. }) => Ok(Value::Null),
                 found => found.map(json_of),
@@ -51,7 +55,17 @@ impl Model {
             Call::List(query, pages) => {
                 let rows = self.executed(may(Action::Read)?, query)?;
                 let tell = |row: &Execution| {
-                    without(json_of(row), &["is_suspended", "claim_no", "data", "error"])
+                    without(
+                        json_of(row),
+                        &[
+                            "is_suspended",
+                            "claim_no",
+                            "idempotency_key",
+                            "input_hash",
+                            "data",
+                            "error",
+                        ],
+                    )
                 };
                 page(
                     rows,
@@ -182,17 +196,70 @@ impl Model {
             attempts: 0,
             max_attempts: attempts.unwrap_or(if mode == ExecutionMode::Manual { 1 } else { 3 }),
             claim_no: 0,
+            idempotency_key: None,
+            input_hash: None,
             data: data.cloned(),
             error: None,
         })))
     }
 
+    fn enqueue_once(
+        &mut self,
+        ctx: Ctx,
+        workflow: WorkflowId,
+        mode: ExecutionMode,
+        data: Option<&Document>,
+        key: &str,
+    ) -> Answer {
+        let mut check = Check::default();
+        check.json("data", data);
+        check.name("key", key, 200);
+        check.done()?;
+        let allowed = self.enter(ctx, Action::Execute, Resource::Workflow)?;
+        let mut hash = Sha256::new();
+        hash.update(format!("{mode}\n{}", data.map_or("", Document::as_str)));
+        let hash: String = hash
+            .finalize()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        let workflows = &self.workflows.rows;
+        let shown = workflows.get(&workflow.0);
+        let is_shown = shown.is_some_and(|workflow| allowed.shows(workflow.owner_id));
+        let now = self.now;
+        let mut rows = self.executions.rows.values_mut();
+        let before = rows.find(|row| {
+            is_shown && row.workflow_id == workflow && row.idempotency_key.as_deref() == Some(key)
+        });
+        if let Some(before) = before {
+            if before.finished_at.is_none_or(|at| at > now - DAY) {
+                return if before.input_hash.as_ref() == Some(&hash) {
+                    Ok(json!([&*before, false]))
+                } else {
+                    let columns = ["idempotency_key", "workflow_id"];
+                    Err(Failed::conflict("executions", &columns, false))
+                };
+            }
+            (before.idempotency_key, before.input_hash) = (None, None);
+        }
+        let made = self.enqueue(ctx, workflow, mode, None, data)?;
+        let id = made["id"].as_i64().unwrap_or_default();
+        let row = self.executions.rows.get_mut(&id);
+        let row = row.ok_or_else(|| Failed::not_found("execution", &id))?;
+        (row.idempotency_key, row.input_hash) = (Some(key.to_owned()), Some(hash));
+        Ok(json!([&*row, true]))
+    }
+
     fn prune(&mut self, ctx: Ctx, before: DateTime<Utc>, limit: u64) -> Answer {
         let may = |action| self.enter(ctx, action, Resource::Execution);
         may(Action::Delete)?;
+        let now = self.now;
         let rows = self.executions.rows.values();
         let old = rows.filter(|row| {
-            ENDED.contains(&row.status) && row.finished_at.is_some_and(|at| at < before)
+            ENDED.contains(&row.status)
+                && row.finished_at.is_some_and(|at| {
+                    at < before && (row.idempotency_key.is_none() || at <= now - DAY)
+                })
         });
         let mut old: Vec<_> = old.map(|row| (row.finished_at, row.id)).collect();
         old.sort_by_key(|(finished_at, id)| (*finished_at, id.0));

@@ -18,6 +18,7 @@ use crate::side::{Door, Side};
 #[derive(Debug, Clone)]
 pub(crate) enum Call {
     Enqueue(WorkflowId, ExecutionMode, Option<i64>, Option<Document>),
+    EnqueueOnce(WorkflowId, ExecutionMode, Option<Document>, String),
     Find(ExecutionId),
     Get(ExecutionId),
     GetWithLogs(ExecutionId, u64),
@@ -238,6 +239,16 @@ pub(crate) const KINDS: Kinds = &[
             .then(|| draw.pick(&[1, 2, 1, 5, 1_000, 0, 1_001])),
         draw.maybe(Draw::json)
     )),
+    kind!(40, |draw, model| {
+        let data = draw.rarely(3).then(|| draw.json());
+        let mode = draw.pick(&[ExecutionMode::Webhook, ExecutionMode::Manual]);
+        let key = match draw.byte() % 16 {
+            14 => "k".repeat(201),
+            15 => String::new(),
+            byte => format!("k'{}", byte % 2),
+        };
+        Call::EnqueueOnce(workflow(draw, model), mode, data, key)
+    }),
     kind!(19, |draw, model| Call::Find(execution(draw, model))),
     kind!(19, |draw, model| Call::Get(execution(draw, model))),
     kind!(19, |draw, model| Call::GetWithLogs(
@@ -313,6 +324,15 @@ impl Call {
                 }
                 new.data = data.clone();
                 side.made(executions.enqueue(new).await, |row| row.id)
+            }
+            Self::EnqueueOnce(workflow, mode, data, key) => {
+                let mut new = NewExecution::new(side.real(*workflow), *mode);
+                new.data = data.clone();
+                let queued = executions.enqueue_once(new, key).await;
+                if let Ok(queued) = &queued {
+                    side.born_once(queued.execution.id);
+                }
+                side.told(queued.map(|queued| (queued.execution, queued.is_new)))
             }
             Self::Find(id) => side.told(executions.find(real(id)).await),
             Self::Get(id) => side.told(executions.get(real(id)).await),

@@ -1,0 +1,229 @@
+//! Queues executions.
+
+use chrono::TimeDelta;
+use entity::{Document, ExecutionMode, ExecutionStatus, WorkflowId, executions, workflows};
+use sea_orm::sea_query::{Expr, InsertStatement, OnConflict, Query};
+use sea_orm::{ColumnTrait, EntityTrait, ExprTrait, QueryFilter};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use super::clock::{after, now};
+use super::{Execution, Executions, run};
+use crate::IntoDocument;
+use crate::context::Context;
+use crate::error::Error;
+use crate::repositories::filter::setters;
+use crate::repositories::json_expr;
+use crate::validate::Check;
+
+/// How long after its end an execution answers for its key, and is kept.
+pub(super) const KEY_RETENTION: TimeDelta = TimeDelta::hours(24);
+
+/// How often a key is tried that others take and give up at the same moment.
+const TRIES: u32 = 3;
+
+/// An execution to be queued.
+#[derive(Debug, Clone)]
+pub struct NewExecution {
+    /// Of which workflow: any that is not deleted, because drafts are run by
+    /// hand.
+    pub workflow: WorkflowId,
+    /// What started it.
+    pub mode: ExecutionMode,
+    /// What it begins with.
+    pub data: Option<Document>,
+    /// How often it may be begun, from 1 to 1,000.
+    pub max_attempts: i64,
+}
+
+impl NewExecution {
+    /// Creates one without data. It may be begun three times, what a person starts once.
+    #[must_use]
+    pub fn new(workflow: WorkflowId, mode: ExecutionMode) -> Self {
+        Self {
+            workflow,
+            mode,
+            data: None,
+            max_attempts: match mode {
+                ExecutionMode::Manual => 1,
+                ExecutionMode::Trigger | ExecutionMode::Webhook | ExecutionMode::Cron => 3,
+            },
+        }
+    }
+}
+
+setters!(NewExecution {
+    /// Sets what it begins with.
+    data(json: impl IntoDocument) => data = json.into_document(),
+    /// Sets how often it may be begun, from 1 to 1,000: an attempt that fails in a way that can
+    /// pass, or loses its worker, is followed by another.
+    max_attempts(attempts: i64) => max_attempts = attempts,
+});
+
+/// An execution that was asked for under a key.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Enqueued {
+    /// The execution, as it is now.
+    pub execution: Execution,
+    /// Whether this call has queued it, and none before.
+    pub is_new: bool,
+}
+
+impl NewExecution {
+    fn check(&self) -> Check {
+        let mut check = Check::default();
+        check.document("data", self.data.as_ref());
+        if !(1..=1_000).contains(&self.max_attempts) {
+            check.refuse("max_attempts", "must be from 1 to 1000");
+        }
+        check
+    }
+
+    /// Returns what tells this input from others, in 64 hexadecimal digits.
+    fn hash(&self) -> String {
+        let mut hash = Sha256::new();
+        hash.update(self.mode.as_str());
+        hash.update("\n");
+        hash.update(self.data.as_ref().map_or("", Document::as_str));
+        let bytes = hash.finalize();
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Returns the statement that queues it, if the workflow is there.
+    fn insert(&self, h: &Context, key: Option<(&str, &str)>) -> Result<InsertStatement, Error> {
+        use executions::Column;
+        let mut from = Query::select();
+        from.column((workflows::Entity, workflows::Column::Id))
+            .column((workflows::Entity, workflows::Column::Version))
+            .expr(Expr::val(self.mode))
+            .expr(Expr::val(ExecutionStatus::Queued))
+            .expr(now(h))
+            .expr(Expr::val(self.max_attempts))
+            .expr(Expr::val(key.map(|(key, _)| key.to_owned())))
+            .expr(Expr::val(key.map(|(_, hash)| hash.to_owned())))
+            .expr(json_expr(Column::Data, self.data.as_ref()))
+            .from(workflows::Entity)
+            .and_where(workflows::COLUMN.id.eq(self.workflow))
+            .and_where(workflows::COLUMN.deleted_at.is_null());
+        if let Some(owner) = h.limited_to() {
+            from.and_where(workflows::COLUMN.owner_id.eq(owner));
+        }
+        let mut insert = Query::insert();
+        insert.into_table(executions::Entity).columns([
+            Column::WorkflowId,
+            Column::WorkflowVersion,
+            Column::Mode,
+            Column::Status,
+            Column::CreatedAt,
+            Column::MaxAttempts,
+            Column::IdempotencyKey,
+            Column::InputHash,
+            Column::Data,
+        ]);
+        insert
+            .select_from(from)
+            .map_err(crate::repositories::unbuilt)?;
+        Ok(insert)
+    }
+}
+
+impl Executions {
+    /// Queues an execution of the workflow's present version.
+    ///
+    /// Fails with [`Error::NotFound`] when the workflow is not there, and with
+    /// [`Error::Validation`].
+    pub async fn enqueue(&self, new: NewExecution) -> Result<Execution, Error> {
+        new.check().done()?;
+        let new = &new;
+        self.0
+            .write(run("enqueue"), |h| async move {
+                let insert = new.insert(&h, None)?;
+                h.insert_returning::<executions::Entity>(insert)
+                    .await?
+                    .ok_or_else(|| Error::not_found("workflow", new.workflow))
+            })
+            .await
+    }
+
+    /// Queues an execution of the workflow's present version, unless one was asked for under
+    /// this key, of at most 200 characters: then it returns that one, as it is now. So who was
+    /// given [`Error::OutcomeUnknown`], or is asked twice, can ask again. A key is free again
+    /// 24 hours after the end of its execution, which isn't [pruned](Executions::prune)
+    /// before.
+    ///
+    /// Fails with [`Error::Conflict`] when it was asked for with another mode or other data
+    /// under this key, with [`Error::NotFound`] when the workflow is not there, and with
+    /// [`Error::Validation`].
+    pub async fn enqueue_once(&self, new: NewExecution, key: &str) -> Result<Enqueued, Error> {
+        let mut check = new.check();
+        check.name("key", key, 200);
+        check.done()?;
+        let (new, hash) = (&new, &new.hash());
+        self.0
+            .write(run("enqueue_once"), |h| async move {
+                for _ in 0..TRIES {
+                    let mut insert = new.insert(&h, Some((key, hash)))?;
+                    insert.on_conflict(OnConflict::new().do_nothing().to_owned());
+                    let queued = h.insert_returning::<executions::Entity>(insert).await?;
+                    if let Some(execution) = queued {
+                        let is_new = true;
+                        return Ok(Enqueued { execution, is_new });
+                    }
+                    if free_key(&h, new.workflow, key).await? {
+                        continue;
+                    }
+                    // In a statement of its own, which sees what was in the way.
+                    if let Some(execution) = find(&h, new.workflow, key).await? {
+                        if execution.input_hash.as_ref() != Some(hash) {
+                            return Err(taken());
+                        }
+                        let is_new = false;
+                        return Ok(Enqueued { execution, is_new });
+                    }
+                    let there = workflows::Entity::find()
+                        .filter(workflows::COLUMN.id.eq(new.workflow))
+                        .filter(workflows::COLUMN.deleted_at.is_null())
+                        .filter(h.own_rows::<workflows::Entity>());
+                    if !h.exists(there).await? {
+                        return Err(Error::not_found("workflow", new.workflow));
+                    }
+                }
+                Err(taken())
+            })
+            .await
+    }
+}
+
+/// Frees a key whose execution has ended long ago. Returns whether it did.
+async fn free_key(h: &Context, workflow: WorkflowId, key: &str) -> Result<bool, Error> {
+    use executions::Column;
+    let none = Option::<String>::None;
+    let mut update = Query::update();
+    update
+        .table(executions::Entity)
+        .value(Column::IdempotencyKey, none.clone())
+        .value(Column::InputHash, none)
+        .and_where(executions::COLUMN.workflow_id.eq(workflow))
+        .and_where(executions::COLUMN.idempotency_key.eq(key))
+        .and_where(Expr::col(Column::FinishedAt).lte(after(h, -KEY_RETENTION)))
+        .cond_where(h.own_rows::<executions::Entity>());
+    Ok(h.update(&update).await? > 0)
+}
+
+async fn find(h: &Context, workflow: WorkflowId, key: &str) -> Result<Option<Execution>, Error> {
+    let find = executions::Entity::find()
+        .filter(executions::COLUMN.workflow_id.eq(workflow))
+        .filter(executions::COLUMN.idempotency_key.eq(key))
+        .filter(h.own_rows::<executions::Entity>());
+    h.fetch_optional(find).await
+}
+
+fn taken() -> Error {
+    let columns = ["idempotency_key", "workflow_id"];
+    Error::Conflict {
+        table: "executions".to_owned(),
+        columns: columns.map(str::to_owned).to_vec(),
+        deleted: false,
+    }
+}
