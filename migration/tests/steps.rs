@@ -38,9 +38,11 @@ async fn each_step_is_undone_without_a_trace(db: TestDb) {
         run(&db, Plan::Up(Some(1))).await;
         assert_ne!(dump(&db).await, before, "{} does nothing", step.name());
         run(&db, Plan::Down(1)).await;
-        // Rows that were changed in batches stay so.
+        // Rows that were changed in batches stay so, and a constraint that was validated.
         if step.batches().is_none() {
-            assert_eq!(dump(&db).await, before, "{}", step.name());
+            let after = dump(&db).await;
+            let valid = |dump: &str| dump.replace(" NOT VALID", "");
+            assert_eq!(valid(&after), valid(&before), "{}", step.name());
         }
 
         run(&db, Plan::Up(Some(1))).await;

@@ -69,6 +69,9 @@ const RELATIONS: &[(&str, &[(&str, &str)])] = &[
     ),
 ];
 
+/// Unique indexes of a part of the rows, which an entity can't say.
+const PARTIAL: &[&str] = &["uq_executions_workflow_id_idempotency_key"];
+
 /// Types that are secrets, and stay out of what is serialized.
 const SECRETS: &[&str] = &["PasswordHash", "TokenHash"];
 
@@ -95,7 +98,12 @@ pub(crate) fn refine(file: &str, code: &str) -> Result<String, Failure> {
     let relations = of(table, RELATIONS);
     let mut used = Vec::new();
     let mut imports = BTreeSet::new();
-    let lines = code.lines().map(|line| {
+    let is_partial = |line: &str| {
+        let mut names = PARTIAL.iter();
+        line.contains("unique_key") && names.any(|name| line.contains(name))
+    };
+    let lines = code.lines().filter(|line| !is_partial(line));
+    let lines = lines.map(|line| {
         let Some((name, kind)) = field(line) else {
             return line.to_owned();
         };

@@ -39,7 +39,7 @@ async fn waiting(db: &Database, flow: WorkflowId, until: DateTimeUtc) -> Executi
     assert_eq!(claim(db).await, Some(id));
     let wait = db
         .executions()
-        .wait(claim_of(&db, id, "w").await, Some(until), None)
+        .wait(claim_of(db, id, "w").await, Some(until), None)
         .await;
     wait.expect("waiting").id
 }

@@ -11,7 +11,6 @@ use serde::Serialize;
 pub struct Model {
     #[sea_orm(primary_key)]
     pub id: ExecutionId,
-    #[sea_orm(unique_key = "uq_executions_workflow_id_idempotency_key")]
     pub workflow_id: WorkflowId,
     pub workflow_version: i64,
     pub mode: ExecutionMode,
@@ -26,7 +25,6 @@ pub struct Model {
     pub attempts: i64,
     pub max_attempts: i64,
     pub claim_no: i64,
-    #[sea_orm(unique_key = "uq_executions_workflow_id_idempotency_key")]
     pub idempotency_key: Option<String>,
     pub input_hash: Option<String>,
     #[sea_orm(save_as = "json_text")]

@@ -12,8 +12,7 @@ pub(super) struct CountAttempts;
 pub(super) const STATUS_CHECK: &str = "executions_status_check";
 
 const BEFORE: &str = "'queued', 'running', 'waiting', 'success', 'error', 'canceled'";
-pub(super) const AFTER: &str =
-    "'queued', 'running', 'waiting', 'success', 'error', 'canceled', 'dead'";
+const AFTER: &str = "'queued', 'running', 'waiting', 'success', 'error', 'canceled', 'dead'";
 
 impl Migration for CountAttempts {
     fn name(&self) -> &'static str {
@@ -66,12 +65,12 @@ fn columns(columns: Columns) -> [ColumnDef; 5] {
         number("max_attempts", 3),
         number("claim_no", 0),
         columns.string("idempotency_key", 200),
-        columns.string("input_hash", 64),
+        columns.string("input_hash", 32),
     ]
 }
 
 /// Changes the words that the status may have.
-pub(super) fn allow(backend: DbBackend, from: &str, to: &str, valid: &str) -> Vec<String> {
+fn allow(backend: DbBackend, from: &str, to: &str, valid: &str) -> Vec<String> {
     if backend == DbBackend::Postgres {
         return vec![format!(
             "ALTER TABLE \"executions\" DROP CONSTRAINT IF EXISTS \"{STATUS_CHECK}\", \

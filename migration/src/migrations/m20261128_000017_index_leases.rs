@@ -6,7 +6,7 @@ use aura_orm::migration::{Migration, create_index_concurrently, drop_index_concu
 use sea_orm::DbBackend;
 use sea_orm::sea_query::IndexCreateStatement;
 
-use super::m20261128_000016_count_attempts::{AFTER, STATUS_CHECK, allow};
+use super::m20261128_000016_count_attempts::STATUS_CHECK;
 
 pub(super) struct IndexLeases;
 
@@ -35,11 +35,8 @@ impl Migration for IndexLeases {
             .iter()
             .filter_map(|index| index.get_index_spec().get_name());
         let dropped = names.map(|name| drop_index_concurrently(backend, name));
-        let mut statements: Vec<_> = dropped.collect();
-        if backend == DbBackend::Postgres {
-            statements.extend(allow(backend, AFTER, AFTER, " NOT VALID"));
-        }
-        statements
+        // What was looked at stays so.
+        dropped.collect()
     }
 
     /// Workers go on while it is built, and while the rows are looked at.

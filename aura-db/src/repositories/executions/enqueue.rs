@@ -80,14 +80,16 @@ impl NewExecution {
         check
     }
 
-    /// Returns what tells this input from others, in 64 hexadecimal digits.
+    /// Returns what tells this input from others: 128 bits, in hexadecimal digits.
     fn hash(&self) -> String {
         let mut hash = Sha256::new();
         hash.update(self.mode.as_str());
         hash.update("\n");
         hash.update(self.data.as_ref().map_or("", Document::as_str));
         let bytes = hash.finalize();
-        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+        let bytes = bytes.iter().take(16);
+        let number = bytes.fold(0_u128, |number, byte| number << 8 | u128::from(*byte));
+        format!("{number:032x}")
     }
 
     /// Returns the statement that queues it, if the workflow is there.
@@ -147,8 +149,8 @@ impl Executions {
     }
 
     /// Queues an execution of the workflow's present version, unless one was asked for under
-    /// this key, of at most 200 characters: then it returns that one, as it is now. So who was
-    /// given [`Error::OutcomeUnknown`], or is asked twice, can ask again. A key is free again
+    /// this key, of at most 200 characters: then it returns that one, as it is now. So who
+    /// doesn't know what came of a call, or is asked twice, can ask again. A key is free again
     /// 24 hours after the end of its execution, which isn't [pruned](Executions::prune)
     /// before.
     ///
@@ -181,10 +183,12 @@ impl Executions {
                         let is_new = false;
                         return Ok(Enqueued { execution, is_new });
                     }
-                    let there = workflows::Entity::find()
+                    let mut there = workflows::Entity::find()
                         .filter(workflows::COLUMN.id.eq(new.workflow))
-                        .filter(workflows::COLUMN.deleted_at.is_null())
-                        .filter(h.own_rows::<workflows::Entity>());
+                        .filter(workflows::COLUMN.deleted_at.is_null());
+                    if let Some(owner) = h.limited_to() {
+                        there = there.filter(workflows::COLUMN.owner_id.eq(owner));
+                    }
                     if !h.exists(there).await? {
                         return Err(Error::not_found("workflow", new.workflow));
                     }

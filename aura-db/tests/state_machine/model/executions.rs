@@ -29,7 +29,6 @@ const DAY: TimeDelta = TimeDelta::hours(24);
 impl Model {
     pub(super) fn executions(&mut self, ctx: Ctx, call: &Call) -> Answer {
         let may = |action| self.enter(ctx, action, Resource::Execution);
-        let may_run = || self.enter(ctx, Action::Execute, Resource::Workflow);
         match call {
             Call::Enqueue(workflow, mode, attempts, data) => {
                 self.enqueue(ctx, *workflow, *mode, *attempts, data.as_ref())
@@ -107,6 +106,19 @@ impl Model {
                 give_up(row, ExecutionStatus::Queued);
                 Ok(json_of(&*row))
             }
+            Call::Resume(_) | Call::Cancel(_) | Call::Retry(_) | Call::Discard(_) => {
+                self.intervene(ctx, call)
+            }
+            Call::RequeueExpired(limit) => self.requeue_expired(ctx, *limit),
+            Call::Stats(query) => Ok(stats(&self.executed(may(Action::Read)?, query)?)),
+        }
+    }
+
+    /// What people do with executions.
+    fn intervene(&mut self, ctx: Ctx, call: &Call) -> Answer {
+        let may = |action| self.enter(ctx, action, Resource::Execution);
+        let may_run = || self.enter(ctx, Action::Execute, Resource::Workflow);
+        match call {
             Call::Resume(id) => {
                 let status = self.execution(may_run()?, *id)?.status;
                 let row = self.executions.rows.get_mut(&id.0);
@@ -157,8 +169,7 @@ impl Model {
                     .retain(|_, log| log.execution_id != Some(*id));
                 Ok(json_of(found))
             }
-            Call::RequeueExpired(limit) => self.requeue_expired(ctx, *limit),
-            Call::Stats(query) => Ok(stats(&self.executed(may(Action::Read)?, query)?)),
+            other => panic!("{other:?}"),
         }
     }
 
@@ -218,11 +229,10 @@ impl Model {
         let allowed = self.enter(ctx, Action::Execute, Resource::Workflow)?;
         let mut hash = Sha256::new();
         hash.update(format!("{mode}\n{}", data.map_or("", Document::as_str)));
-        let hash: String = hash
-            .finalize()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let bytes = hash.finalize();
+        let bytes = bytes.iter().take(16);
+        let number = bytes.fold(0_u128, |number, byte| number << 8 | u128::from(*byte));
+        let hash = format!("{number:032x}");
         let workflows = &self.workflows.rows;
         let shown = workflows.get(&workflow.0);
         let is_shown = shown.is_some_and(|workflow| allowed.shows(workflow.owner_id));
@@ -242,8 +252,8 @@ impl Model {
             }
             (before.idempotency_key, before.input_hash) = (None, None);
         }
-        let made = self.enqueue(ctx, workflow, mode, None, data)?;
-        let id = made["id"].as_i64().unwrap_or_default();
+        let queued = self.enqueue(ctx, workflow, mode, None, data)?;
+        let id = queued["id"].as_i64().unwrap_or_default();
         let row = self.executions.rows.get_mut(&id);
         let row = row.ok_or_else(|| Failed::not_found("execution", &id))?;
         (row.idempotency_key, row.input_hash) = (Some(key.to_owned()), Some(hash));
