@@ -136,7 +136,7 @@ words! {
         Error = "error",
         /// Somebody stopped it.
         Canceled = "canceled",
-        /// Failed, or lost its worker, as often as it may; somebody has to look.
+        /// Failed, or lost its worker, as often as it may: to be retried or discarded.
         Dead = "dead",
     }
 

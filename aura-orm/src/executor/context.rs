@@ -15,7 +15,8 @@ use crate::clock::{Clock, SystemClock};
 use crate::error::Error;
 use crate::executor::sqlite::SqliteExecutor;
 use crate::executor::stats::{DatabaseStats, OWN_STATEMENTS, Stats};
-use crate::executor::transaction::{Begin, Kept, TransactionScope, Work};
+use crate::executor::transaction::{Begin, Kept, Work};
+use crate::executor::transaction_state::TransactionScope;
 use crate::postgres::{Isolation, Pool};
 use crate::seaorm::{SeaOrm, SeaOrmConnections};
 

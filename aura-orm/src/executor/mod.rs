@@ -5,7 +5,8 @@
 //! * [`query`], [`aggregate`], [`bulk`], [`insert_many`]: every statement is run here, after a [`check`].
 //! * [`sqlite`]: the connections to SQLite; those to PostgreSQL are in
 //!   [`postgres`](crate::postgres).
-//! * [`acquire`], [`transaction`], [`tx_connection`]: begin, commit, savepoints, retries.
+//! * [`acquire`], [`transaction`], [`transaction_state`], [`tx_connection`]: begin, commit,
+//!   savepoints, retries.
 //! * [`stats`]: what is counted.
 
 mod acquire;
@@ -19,6 +20,7 @@ pub(crate) mod query;
 pub(crate) mod sqlite;
 pub(crate) mod stats;
 pub(crate) mod transaction;
+pub(crate) mod transaction_state;
 mod tx_connection;
 
 pub use context::{Access, CommitHook, Executor, Operation, PoolSizes};

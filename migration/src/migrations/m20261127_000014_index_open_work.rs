@@ -1,38 +1,15 @@
 //! What workers look for without what is suspended; and what users with workflows of their
 //! own look for, in logs and executions of everybody: what hasn't ended, what went wrong.
 
-use aura_orm::migration::Migration;
+use aura_orm::migration::ExchangeIndexes;
 use aura_orm::migration::columns::Columns;
-use sea_orm::DbBackend;
 use sea_orm::sea_query::IndexCreateStatement;
 
-use super::exchange_indexes;
+pub(super) const INDEX_OPEN_WORK: ExchangeIndexes =
+    ExchangeIndexes::new("m20261127_000014_index_open_work", before, after);
 
-pub(super) struct IndexOpenWork;
-
-impl Migration for IndexOpenWork {
-    fn name(&self) -> &'static str {
-        "m20261127_000014_index_open_work"
-    }
-
-    fn up(&self, backend: DbBackend) -> Vec<String> {
-        let columns = Columns::of(backend);
-        exchange_indexes(backend, &before(columns), &after(columns))
-    }
-
-    fn down(&self, backend: DbBackend) -> Vec<String> {
-        let columns = Columns::of(backend);
-        exchange_indexes(backend, &after(columns), &before(columns))
-    }
-
-    /// Workers go on while they are built.
-    fn transactional(&self) -> bool {
-        false
-    }
-}
-
-fn before(columns: Columns) -> [IndexCreateStatement; 2] {
-    [
+fn before(columns: Columns) -> Vec<IndexCreateStatement> {
+    vec![
         columns.partial("executions", "queued", &["id"], "\"status\" = 'queued'"),
         columns.partial(
             "executions",
@@ -43,8 +20,8 @@ fn before(columns: Columns) -> [IndexCreateStatement; 2] {
     ]
 }
 
-fn after(columns: Columns) -> [IndexCreateStatement; 5] {
-    [
+fn after(columns: Columns) -> Vec<IndexCreateStatement> {
+    vec![
         // Not `WHERE NOT is_suspended`: a worker of an earlier version, which doesn't know the
         // column, finds its work too.
         columns.partial(

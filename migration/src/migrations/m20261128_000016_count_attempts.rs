@@ -35,7 +35,7 @@ impl Migration for CountAttempts {
     }
 
     fn down(&self, backend: DbBackend) -> Vec<String> {
-        // Whoever doesn't know the word reads what it is.
+        // As builds that don't know the word call it.
         let known = r#"UPDATE "executions" SET "status" = 'error' WHERE "status" = 'dead'"#;
         let dropped = [
             "input_hash",

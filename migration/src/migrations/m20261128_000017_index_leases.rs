@@ -2,7 +2,7 @@
 //! are queued once; and what failed.
 
 use aura_orm::migration::columns::Columns;
-use aura_orm::migration::{Migration, create_index_concurrently, drop_index_concurrently};
+use aura_orm::migration::{Migration, exchange_indexes};
 use sea_orm::DbBackend;
 use sea_orm::sea_query::IndexCreateStatement;
 
@@ -16,11 +16,7 @@ impl Migration for IndexLeases {
     }
 
     fn up(&self, backend: DbBackend) -> Vec<String> {
-        let indexes = indexes(backend);
-        let created = indexes
-            .iter()
-            .map(|index| create_index_concurrently(backend, index));
-        let mut statements: Vec<_> = created.collect();
+        let mut statements = exchange_indexes(backend, &[], &indexes(backend));
         if backend == DbBackend::Postgres {
             statements.push(format!(
                 "ALTER TABLE \"executions\" VALIDATE CONSTRAINT \"{STATUS_CHECK}\""
@@ -30,13 +26,8 @@ impl Migration for IndexLeases {
     }
 
     fn down(&self, backend: DbBackend) -> Vec<String> {
-        let indexes = indexes(backend);
-        let names = indexes
-            .iter()
-            .filter_map(|index| index.get_index_spec().get_name());
-        let dropped = names.map(|name| drop_index_concurrently(backend, name));
         // What was looked at stays so.
-        dropped.collect()
+        exchange_indexes(backend, &indexes(backend), &[])
     }
 
     /// Workers go on while it is built, and while the rows are looked at.

@@ -1,9 +1,7 @@
 //! The steps, oldest first. `cargo run -p migration -- generate NAME` adds one
 //! here; a step that was released is never edited.
 
-use aura_orm::migration::{Migration, create_index_concurrently, drop_index_concurrently};
-use sea_orm::DbBackend;
-use sea_orm::sea_query::IndexCreateStatement;
+use aura_orm::migration::Migration;
 
 mod m20261122_000001_create_users;
 mod m20261122_000002_create_sessions;
@@ -36,30 +34,13 @@ pub fn all() -> Vec<Box<dyn Migration>> {
         Box::new(m20261122_000007_create_executions::CreateExecutions),
         Box::new(m20261122_000008_create_logs::CreateLogs),
         Box::new(m20261122_000009_create_agents::CreateAgents),
-        Box::new(m20261123_000010_index_executions::IndexExecutions),
+        Box::new(m20261123_000010_index_executions::INDEX_EXECUTIONS),
         Box::new(m20261123_000011_create_json_text::CreateJsonText),
-        Box::new(m20261124_000012_index_logs::IndexLogs),
+        Box::new(m20261124_000012_index_logs::INDEX_LOGS),
         Box::new(m20261127_000013_suspend_executions::SuspendExecutions),
-        Box::new(m20261127_000014_index_open_work::IndexOpenWork),
+        Box::new(m20261127_000014_index_open_work::INDEX_OPEN_WORK),
         Box::new(m20261127_000015_write_microseconds::WRITE_MICROSECONDS),
         Box::new(m20261128_000016_count_attempts::CountAttempts),
         Box::new(m20261128_000017_index_leases::IndexLeases),
     ]
-}
-
-/// Builds new indexes and then drops the old ones: reads that need one always have one.
-fn exchange_indexes(
-    backend: DbBackend,
-    old: &[IndexCreateStatement],
-    new: &[IndexCreateStatement],
-) -> Vec<String> {
-    let names = old
-        .iter()
-        .filter_map(|index| index.get_index_spec().get_name());
-    // One that was dropped or built by hand is no obstacle; `check` compares it.
-    let created = new
-        .iter()
-        .map(|index| create_index_concurrently(backend, index));
-    let dropped = names.map(|name| drop_index_concurrently(backend, name));
-    created.chain(dropped).collect()
 }

@@ -60,7 +60,7 @@ async fn execute(app: &App, execution: &Execution) -> Result<(), Error> {
     log(format!("{} nodes", graph.nodes.len())).await?;
     for node in &graph.nodes {
         if app.stopping.now() {
-            // For whoever is there next.
+            // For the next worker.
             db.executions().release(execution).await?;
             return Ok(());
         }

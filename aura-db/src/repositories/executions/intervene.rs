@@ -30,8 +30,8 @@ impl Executions {
         self.by_anyone(run("resume"), id, build, state).await
     }
 
-    /// Stops an execution that has not ended. Whoever works on it is told when
-    /// extending or finishing.
+    /// Stops an execution that has not ended. Its worker notices when it extends or
+    /// finishes it.
     ///
     /// Fails with [`Error::State`] when it has ended, and with
     /// [`Error::NotFound`].

@@ -49,7 +49,7 @@ impl Executions {
     }
 
     /// Ends an attempt and writes its result. Only its holder can, also after
-    /// the lease ran out, as long as nobody else took it. A result that can't be
+    /// the lease ran out, as long as no other took it. A result that can't be
     /// stored (U+0000, more than 16 MiB) ends the execution with an error that says so
     /// (`"code": "result_not_storable"`), and the beginning of its text.
     ///

@@ -29,6 +29,7 @@ mod outcome;
 pub(super) mod plans;
 mod prune;
 mod queue;
+mod sql;
 mod stats;
 pub(super) mod suspend;
 
@@ -57,7 +58,7 @@ use aura_orm::repository::Projection;
 ///
 /// What leases are, and are not:
 ///
-/// * A [`Claim`] holds an execution until it ends, waits or is given back, somebody cancels it,
+/// * A [`Claim`] holds an execution until it ends, waits, is given back or is canceled,
 ///   or its lease runs out and another worker takes it. Whatever a worker does with a claim
 ///   that holds no more is [`Error::LeaseLost`], also when it was given the execution again.
 /// * Who is slow may still be at work when another has begun anew: an execution

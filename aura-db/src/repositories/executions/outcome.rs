@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::error::FieldError;
 use crate::validate::Check;
 
-/// The text of a result that can't be stored, of which so many bytes are kept.
+/// How many bytes are kept of the text of a result that can't be stored.
 const KEPT_BYTES: usize = 4 * 1024;
 
 /// The first pause before another attempt; doubled each time, up to the longest.

@@ -5,7 +5,7 @@ use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, Statement, Stateme
 use testdb::{Backend, TestDb};
 
 use super::prune::{delete, ended};
-use super::queue::{
+use super::sql::{
     BURY_SQLITE, CLAIM_MANY_POSTGRES, CLAIM_MANY_SQLITE, CLAIM_POSTGRES, CLAIM_SQLITE, LATE_SQLITE,
     RECOVER_POSTGRES, RECOVER_SQLITE,
 };

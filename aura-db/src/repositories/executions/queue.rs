@@ -1,15 +1,18 @@
 //! Takes executions out of the queue, and puts back those whose lease ran out.
 
-use std::sync::LazyLock;
 use std::time::Duration;
 
 use aura_orm::TypedQuery;
 use aura_orm::page::{MAX_PAGE, MAX_PAGE_BYTES};
 use chrono::{DateTime, Utc};
-use entity::{Action, ExecutionMode, executions};
-use sea_orm::{DbBackend, Iterable, Statement, Value};
+use entity::{Action, executions};
+use sea_orm::{DbBackend, Statement, Value};
 
 use super::lease::{LONGEST_LEASE, checked, micros};
+use super::sql::{
+    BURY_SQLITE, CLAIM_MANY_POSTGRES, CLAIM_MANY_SQLITE, CLAIM_POSTGRES, CLAIM_SQLITE, LATE_SQLITE,
+    RECOVER_POSTGRES, RECOVER_SQLITE,
+};
 use super::{Execution, Executions, op, suspend};
 use crate::context::Context;
 use crate::error::Error;
@@ -19,232 +22,6 @@ use crate::validate::Check;
 /// How many executions are looked at first on PostgreSQL, when several are taken: those that
 /// don't fit are locked for as long as those that do, and their documents are decompressed.
 const FIRST_LOOK: u64 = 16;
-
-/// SQL with the modes that this build knows in place of `{known}`. What was
-/// queued with another is left to the workers of a newer build.
-fn with_known_modes(sql: &str, taken: &str) -> String {
-    let known: Vec<_> = ExecutionMode::iter()
-        .map(|mode| format!("'{mode}'"))
-        .collect();
-    sql.replace("{known}", &known.join(", "))
-        .replace("{taken}", taken)
-}
-
-/// Those that a claim has found.
-const FOUND: &str = "SELECT id FROM due UNION ALL SELECT id FROM expired \
-     UNION ALL SELECT id FROM queued";
-
-/// The most executions that one claim buries.
-const BURIED: u64 = 100;
-
-/// Of those that were found the first whose documents have at most `{bytes}` together, and the
-/// first `{first}` however large they are. `octet_length` of a `json` decompresses it; of what
-/// is stored compressed PostgreSQL knows no other size in text.
-const FITTING_POSTGRES: &str = r"
-    SELECT id FROM (
-        SELECT id, row_number() OVER queue AS nth, sum(
-            coalesce(octet_length(CAST(data AS text)), 0)
-            + coalesce(octet_length(CAST(error AS text)), 0)) OVER queue AS bytes
-        FROM executions WHERE id = ANY (ARRAY ({found}))
-        WINDOW queue AS (ORDER BY wait_until, id)) AS sized
-    WHERE bytes <= {bytes} OR nth <= {first}";
-
-/// As [`FITTING_POSTGRES`]. `octet_length` reads the head of the row only.
-const FITTING_SQLITE: &str = r"
-    SELECT id FROM (
-        SELECT id, row_number() OVER queue AS nth, sum(
-            coalesce(octet_length(data), 0)
-            + coalesce(octet_length(error), 0)) OVER queue AS bytes
-        FROM executions WHERE id IN ({found})
-        WINDOW queue AS (ORDER BY wait_until, id)) AS sized
-    WHERE bytes <= {bytes} OR nth <= {first}";
-
-fn fitting(sql: &str, found: &str, [bytes, first]: [&str; 2]) -> String {
-    sql.replace("{found}", found)
-        .replace("{bytes}", bytes)
-        .replace("{first}", first)
-}
-
-/// Whose lease ran out, in place of `{late}`. The `+` is for SQLite, as in [`CLAIM_ON_SQLITE`].
-const LATE: &str = "{+}status = 'running' AND lease_until <= {now}";
-
-/// As [`LATE`], and those of which nobody would wait for the end: a lease that ends later than
-/// any may was written by a clock that was wrong. Workers don't look for these, which no index
-/// has.
-const STRAY: &str = "status = 'running' \
-     AND (lease_until <= {now} OR lease_until > {longest} OR lease_until IS NULL)";
-
-/// What is set where an attempt was the last, in place of `{bury}`.
-const BURY: &str = r#"status = 'dead', lease_until = NULL, finished_at = {ended},
-    error = {json}('{"code":"lease_expired","attempts":' || attempts || '}'{as_json})"#;
-
-/// The rows are locked where they are found, and those that another worker has
-/// locked are passed over. None is locked that is not taken, because it would be
-/// passed over by others, and none would have it: so the queue is only looked
-/// at when nothing is due. (A limit that is computed, to take from both, is
-/// planned as a tenth of the queue.) Of several, what doesn't fit is locked until the end of
-/// the statement: see [`FIRST_LOOK`].
-/// `ANY (ARRAY (…))`, because an `IN` may be run anew for each row, and would
-/// lock others; the workflow is looked up by row and not joined, because a join
-/// would read the whole queue.
-const CLAIM_ON_POSTGRES: &str = r"
-WITH buried AS (
-    UPDATE executions SET {bury} WHERE id = ANY (ARRAY (
-        SELECT id FROM executions AS e WHERE {late} AND attempts >= max_attempts
-        ORDER BY lease_until, id LIMIT {most} FOR UPDATE OF e SKIP LOCKED))
-), due AS MATERIALIZED (
-    SELECT id FROM executions AS e WHERE status = 'waiting' AND is_suspended = FALSE
-        AND wait_until <= {now}
-        AND mode IN ({known})
-        AND (SELECT w.deleted_at IS NULL FROM workflows AS w WHERE w.id = e.workflow_id)
-    ORDER BY wait_until, id LIMIT $4 FOR UPDATE OF e SKIP LOCKED
-), expired AS MATERIALIZED (
-    SELECT id FROM executions AS e WHERE {late} AND attempts < max_attempts
-        AND is_suspended = FALSE
-        AND mode IN ({known})
-        AND (SELECT w.deleted_at IS NULL FROM workflows AS w WHERE w.id = e.workflow_id)
-        AND (SELECT count(*) FROM due) = 0
-    ORDER BY lease_until, id LIMIT $4 FOR UPDATE OF e SKIP LOCKED
-), queued AS MATERIALIZED (
-    SELECT id FROM executions AS e WHERE status = 'queued' AND is_suspended = FALSE
-        AND mode IN ({known})
-        AND (SELECT w.deleted_at IS NULL FROM workflows AS w WHERE w.id = e.workflow_id)
-        AND (SELECT count(*) FROM due) = 0 AND (SELECT count(*) FROM expired) = 0
-    ORDER BY id LIMIT $4 FOR UPDATE OF e SKIP LOCKED
-)
-UPDATE executions SET status = 'running', worker_id = $1,
-    lease_until = {now} + $2 * interval '1 microsecond', wait_until = NULL,
-    started_at = COALESCE(started_at, {now}),
-    attempts = attempts + 1, claim_no = claim_no + 1
-WHERE id = ANY (ARRAY ({taken}))";
-
-/// SQLite has one writer, so a claim is alone. The `+` keeps it from
-/// reading all that wait, because it takes equality for the narrower search.
-const CLAIM_ON_SQLITE: &str = r"
-WITH due AS MATERIALIZED (
-    SELECT id FROM executions AS e WHERE +status = 'waiting' AND is_suspended = FALSE
-        AND wait_until <= {now}
-        AND mode IN ({known})
-        AND (SELECT w.deleted_at IS NULL FROM workflows AS w WHERE w.id = e.workflow_id)
-    ORDER BY wait_until, id LIMIT ?4
-), expired AS MATERIALIZED (
-    SELECT id FROM executions AS e WHERE {late} AND attempts < max_attempts
-        AND is_suspended = FALSE
-        AND mode IN ({known})
-        AND (SELECT w.deleted_at IS NULL FROM workflows AS w WHERE w.id = e.workflow_id)
-        AND (SELECT count(*) FROM due) = 0
-    ORDER BY lease_until, id LIMIT ?4
-), queued AS MATERIALIZED (
-    SELECT id FROM executions AS e WHERE status = 'queued' AND is_suspended = FALSE
-        AND mode IN ({known})
-        AND (SELECT w.deleted_at IS NULL FROM workflows AS w WHERE w.id = e.workflow_id)
-        AND (SELECT count(*) FROM due) = 0 AND (SELECT count(*) FROM expired) = 0
-    ORDER BY id LIMIT ?4
-)
-UPDATE executions SET status = 'running', worker_id = ?1, lease_until = ?2, wait_until = NULL,
-    started_at = COALESCE(started_at, {now}),
-    attempts = attempts + 1, claim_no = claim_no + 1
-WHERE id IN ({taken})";
-
-/// SQLite can't do this and claim in one statement.
-const BURY_ON_SQLITE: &str = r"
-UPDATE executions SET {bury} WHERE id IN (
-    SELECT id FROM executions WHERE {late} AND attempts >= max_attempts
-    ORDER BY lease_until, id LIMIT {most})";
-
-/// Puts the conditions of a statement in the place of their names. The present moment is the
-/// parameter `now`; on PostgreSQL it is the server's where that is NULL. The end of the longest
-/// lease is on SQLite the parameter `longest`.
-fn with_moments(backend: DbBackend, sql: &str, now: &str, longest: &str) -> String {
-    let is_postgres = backend == DbBackend::Postgres;
-    let (now, longest) = if is_postgres {
-        let micros = LONGEST_LEASE.as_micros();
-        (
-            format!("COALESCE({now}, statement_timestamp())"),
-            format!("{{now}} + {micros} * interval '1 microsecond'"),
-        )
-    } else {
-        (now.to_owned(), longest.to_owned())
-    };
-    let [plus, ended, cast, as_json] = if is_postgres {
-        ["", "GREATEST({now}, started_at)", "CAST", " AS json"]
-    } else {
-        ["+", "max({now}, coalesce(started_at, {now}))", "", ""]
-    };
-    sql.replace("{late}", LATE)
-        .replace("{stray}", STRAY)
-        .replace("{bury}", BURY)
-        .replace("{+}", plus)
-        .replace("{ended}", ended)
-        .replace("{json}", cast)
-        .replace("{as_json}", as_json)
-        .replace("{longest}", &longest)
-        .replace("{now}", &now)
-        .replace("{most}", &BURIED.to_string())
-}
-
-fn claim_sql(backend: DbBackend, taken: &str) -> String {
-    let (sql, now) = match backend {
-        DbBackend::Postgres => (CLAIM_ON_POSTGRES, "$3"),
-        _ => (CLAIM_ON_SQLITE, "?3"),
-    };
-    with_moments(backend, &with_known_modes(sql, taken), now, "")
-}
-
-/// Claims one.
-pub(super) static CLAIM_POSTGRES: LazyLock<String> =
-    LazyLock::new(|| claim_sql(DbBackend::Postgres, FOUND));
-
-pub(super) static CLAIM_SQLITE: LazyLock<String> =
-    LazyLock::new(|| claim_sql(DbBackend::Sqlite, FOUND));
-
-/// Claims several.
-pub(super) static CLAIM_MANY_POSTGRES: LazyLock<String> = LazyLock::new(|| {
-    let fitting = fitting(FITTING_POSTGRES, FOUND, ["$5", "$6"]);
-    claim_sql(DbBackend::Postgres, &fitting)
-});
-
-pub(super) static CLAIM_MANY_SQLITE: LazyLock<String> = LazyLock::new(|| {
-    let fitting = fitting(FITTING_SQLITE, FOUND, ["?5", "?6"]);
-    claim_sql(DbBackend::Sqlite, &fitting)
-});
-
-/// Buries, on SQLite, what a claim finds. The parameter is the present moment.
-pub(super) static BURY_SQLITE: LazyLock<String> =
-    LazyLock::new(|| with_moments(DbBackend::Sqlite, BURY_ON_SQLITE, "?1", ""));
-
-/// Whether there is something to bury.
-pub(super) static LATE_SQLITE: LazyLock<String> = LazyLock::new(|| {
-    let sql = "SELECT 1 FROM executions WHERE {late} AND attempts >= max_attempts LIMIT 1";
-    with_moments(DbBackend::Sqlite, sql, "?1", "")
-});
-
-/// Puts what is late back into the queue, or buries it.
-const RECOVER: &str = r#"
-WITH late AS MATERIALIZED (
-    SELECT id FROM executions AS e WHERE {stray} ORDER BY id LIMIT {limit}
-)
-UPDATE executions SET
-    status = CASE WHEN attempts < max_attempts THEN 'queued' ELSE 'dead' END,
-    worker_id = CASE WHEN attempts < max_attempts THEN NULL ELSE worker_id END,
-    finished_at = CASE WHEN attempts < max_attempts THEN NULL ELSE {ended} END,
-    error = CASE WHEN attempts < max_attempts THEN error
-        ELSE {json}('{"code":"lease_expired","attempts":' || attempts || '}'{as_json}) END,
-    lease_until = NULL
-WHERE id "#;
-
-pub(super) static RECOVER_POSTGRES: LazyLock<String> = LazyLock::new(|| {
-    let fitting = fitting(FITTING_POSTGRES, "SELECT id FROM late", ["$3", "$4"]);
-    let sql = format!("{RECOVER}= ANY (ARRAY ({fitting}))");
-    let sql = sql.replace("{limit}", "$2 FOR UPDATE OF e SKIP LOCKED");
-    with_moments(DbBackend::Postgres, &sql, "$1", "")
-});
-
-pub(super) static RECOVER_SQLITE: LazyLock<String> = LazyLock::new(|| {
-    let fitting = fitting(FITTING_SQLITE, "SELECT id FROM late", ["?4", "?5"]);
-    let sql = format!("{RECOVER}IN ({fitting})").replace("{limit}", "?2");
-    with_moments(DbBackend::Sqlite, &sql, "?1", "?3")
-});
 
 impl Executions {
     /// Takes an execution for this worker, until the lease runs out: the one
