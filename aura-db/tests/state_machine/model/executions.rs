@@ -6,15 +6,16 @@ use std::time::Duration;
 use aura_db::{
     Action, Document, Execution, ExecutionId, ExecutionMode, ExecutionStatus, Resource, WorkflowId,
 };
-use chrono::{DateTime, Datelike, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::check::{Check, micros};
+use super::check::Check;
+use super::leases::{DAY, ended, give_up, leased};
 use super::list::{page, whole, without};
 use super::{Allowed, Answer, Ctx, Model};
 use crate::outcome::{Failed, json_of};
-use crate::steps::executions::{Call, End, Held, Query};
+use crate::steps::executions::{Call, Query};
 
 const ENDED: [ExecutionStatus; 4] = [
     ExecutionStatus::Success,
@@ -22,9 +23,6 @@ const ENDED: [ExecutionStatus; 4] = [
     ExecutionStatus::Canceled,
     ExecutionStatus::Dead,
 ];
-
-/// The longest lease.
-const DAY: TimeDelta = TimeDelta::hours(24);
 
 impl Model {
     pub(super) fn executions(&mut self, ctx: Ctx, call: &Call) -> Answer {
@@ -284,168 +282,12 @@ impl Model {
         Ok(json!(old.len()))
     }
 
-    fn finish(&mut self, ctx: Ctx, held: &Held, end: &End) -> Answer {
-        let may = |action| self.enter(ctx, action, Resource::Execution);
-        let (status, error, data, pause) = match end.clone() {
-            End::Success(data) => (ExecutionStatus::Success, None, data, None),
-            End::Error(error, data) => (ExecutionStatus::Error, Some(error), data, None),
-            End::Retryable(error, data, pause) => {
-                (ExecutionStatus::Waiting, Some(error), data, Some(pause))
-            }
-        };
-        let mut check = Check::default();
-        let year = Duration::from_hours(366 * 24);
-        check.refuse("after", pause.is_some_and(|pause| pause > year));
-        leased(&held.worker, None, check)?;
-        may(Action::Execute)?;
-        let now = self.now;
-        let row = self.held(held)?;
-        let refused = [("data", &data), ("error", &error)]
-            .into_iter()
-            .find_map(|(name, document)| not_storable(name, document.as_ref()?));
-        row.lease_until = None;
-        let is_last = row.attempts >= row.max_attempts;
-        if let Some(why) = refused {
-            row.status = ExecutionStatus::Error;
-            row.finished_at = Some(ended(row, now));
-            row.error = Some(why);
-            return Ok(json_of(&*row));
-        }
-        match pause {
-            Some(pause) if !is_last => {
-                row.status = ExecutionStatus::Waiting;
-                row.worker_id = None;
-                let pause = i64::try_from(pause.as_micros()).unwrap_or(i64::MAX);
-                row.wait_until = Some(now + TimeDelta::microseconds(pause));
-            }
-            Some(_) => bury(row, now),
-            None => {
-                row.status = status;
-                row.finished_at = Some(ended(row, now));
-            }
-        }
-        row.data = data.or(row.data.take());
-        row.error = error.or(row.error.take());
-        Ok(json_of(&*row))
-    }
-
-    fn wait(
-        &mut self,
-        ctx: Ctx,
-        held: &Held,
-        until: Option<DateTime<Utc>>,
-        data: Option<&Document>,
-    ) -> Answer {
-        let may = |action| self.enter(ctx, action, Resource::Execution);
-        let mut check = Check::default();
-        let absurd = |until: DateTime<Utc>| !(1..=9999).contains(&until.year());
-        check.refuse("until", until.is_some_and(absurd));
-        check.json("data", data);
-        leased(&held.worker, None, check)?;
-        may(Action::Execute)?;
-        let row = self.held(held)?;
-        give_up(row, ExecutionStatus::Waiting);
-        row.wait_until = until.map(micros);
-        row.data = data.cloned().or(row.data.take());
-        Ok(json_of(&*row))
-    }
-
-    fn requeue_expired(&mut self, ctx: Ctx, limit: u64) -> Answer {
-        let may = |action| self.enter(ctx, action, Resource::Execution);
-        may(Action::Execute)?;
-        let now = self.now;
-        let rows = self.executions.rows.values_mut();
-        let late = rows.filter(|row| is_late(row, now));
-        let limit = usize::try_from((limit).min(1_000)).unwrap_or(0);
-        let requeued = late.take(limit).map(|row| {
-            if row.attempts < row.max_attempts {
-                row.status = ExecutionStatus::Queued;
-                (row.worker_id, row.lease_until) = (None, None);
-            } else {
-                bury_late(row, now);
-            }
-            row.clone()
-        });
-        Ok(json_of(requeued.collect::<Vec<_>>()))
-    }
-
-    fn extend(&mut self, ctx: Ctx, held: &Held, lease: Duration) -> Answer {
-        let may = |action| self.enter(ctx, action, Resource::Execution);
-        let lease = leased(&held.worker, Some(lease), Check::default())?;
-        may(Action::Execute)?;
-        let now = self.now;
-        let row = self.held(held)?;
-        if is_late(row, now) {
-            return Err(lost(held));
-        }
-        row.lease_until = Some(now + lease);
-        Ok(json_of(&*row))
-    }
-
     /// An execution of a workflow that may be reached, deleted or not.
     fn execution(&self, allowed: Allowed, id: ExecutionId) -> Result<&Execution, Failed> {
         let row = self.executions.rows.get(&id.0);
         let workflow = |row: &Execution| self.workflows.rows.get(&row.workflow_id.0);
         row.filter(|row| workflow(row).is_none_or(|workflow| allowed.shows(workflow.owner_id)))
             .ok_or_else(|| Failed::not_found("execution", &id))
-    }
-
-    /// An execution that this claim holds.
-    fn held(&mut self, held: &Held) -> Result<&mut Execution, Failed> {
-        let row = self.executions.rows.get_mut(&held.id.0);
-        let row = row.ok_or_else(|| Failed::not_found("execution", &held.id))?;
-        let by = (row.worker_id.as_deref(), row.claim_no);
-        if row.status == ExecutionStatus::Running && by == (Some(&held.worker), held.number) {
-            Ok(row)
-        } else {
-            Err(lost(held))
-        }
-    }
-
-    fn claim(&mut self, worker: &str, lease: TimeDelta, limit: usize) -> Vec<Execution> {
-        let now = self.now;
-        let is_over = |row: &Execution| row.lease_until.is_some_and(|until| until <= now);
-        let rows = self.executions.rows.values_mut();
-        let last = rows.filter(|row| is_over(row) && row.attempts >= row.max_attempts);
-        let mut last: Vec<_> = last.collect();
-        last.sort_by_key(|row| (row.lease_until, row.id));
-        for row in last.into_iter().take(100) {
-            bury_late(row, now);
-        }
-        let workflows = &self.workflows.rows;
-        let live = |id: WorkflowId| {
-            workflows
-                .get(&id.0)
-                .is_some_and(|workflow| workflow.deleted_at.is_none())
-        };
-        let rows = self.executions.rows.values();
-        let live: Vec<_> = rows.filter(|row| live(row.workflow_id)).collect();
-        let due = |row: &&&Execution| row.wait_until.is_some_and(|until| until <= now);
-        let mut takes: Vec<_> = live.iter().filter(due).collect();
-        takes.sort_by_key(|row| (row.wait_until, row.id));
-        if takes.is_empty() {
-            let late = |row: &&&Execution| is_over(row) && row.attempts < row.max_attempts;
-            takes = live.iter().filter(late).collect();
-            takes.sort_by_key(|row| (row.lease_until, row.id));
-        }
-        if takes.is_empty() {
-            let queued = |row: &&&Execution| row.status == ExecutionStatus::Queued;
-            takes = live.iter().filter(queued).collect();
-        }
-        let mut takes: Vec<_> = takes.iter().take(limit).map(|row| row.id.0).collect();
-        takes.sort_unstable();
-        let claimed = takes.iter().filter_map(|id| {
-            let row = self.executions.rows.get_mut(id)?;
-            row.status = ExecutionStatus::Running;
-            row.worker_id = Some(worker.to_owned());
-            row.lease_until = Some(now + lease);
-            row.wait_until = None;
-            row.started_at = row.started_at.or(Some(now));
-            row.attempts += 1;
-            row.claim_no += 1;
-            Some(row.clone())
-        });
-        claimed.collect()
     }
 
     fn executed(&self, allowed: Allowed, query: &Query) -> Result<Vec<&Execution>, Failed> {
@@ -469,77 +311,11 @@ impl Model {
     }
 }
 
-fn lost(held: &Held) -> Failed {
-    Failed::LeaseLost {
-        execution: held.id,
-        worker: held.worker.clone(),
-    }
-}
-
-/// Whether the lease has run out, or was written by a clock that was wrong.
-fn is_late(row: &Execution, now: DateTime<Utc>) -> bool {
-    let holds = |until| until > now && until <= now + DAY;
-    row.status == ExecutionStatus::Running && !row.lease_until.is_some_and(holds)
-}
-
-fn ended(row: &Execution, now: DateTime<Utc>) -> DateTime<Utc> {
-    row.started_at.map_or(now, |started| started.max(now))
-}
-
-fn bury(row: &mut Execution, now: DateTime<Utc>) {
-    row.status = ExecutionStatus::Dead;
-    row.lease_until = None;
-    row.finished_at = Some(ended(row, now));
-}
-
-fn bury_late(row: &mut Execution, now: DateTime<Utc>) {
-    bury(row, now);
-    row.error = Some(json!({"code": "lease_expired", "attempts": row.attempts}).into());
-}
-
-/// Takes it from its worker, and the attempt with it.
-fn give_up(row: &mut Execution, status: ExecutionStatus) {
-    row.status = status;
-    (row.worker_id, row.lease_until) = (None, None);
-    row.attempts = (row.attempts - 1).max(0);
-}
-
-/// What stands in the place of a result that can't be stored.
-fn not_storable(name: &str, document: &Document) -> Option<Document> {
-    let mut check = Check::default();
-    check.json("it", Some(document));
-    check.done().err()?;
-    let text = document.as_str();
-    let problem = if text.contains("\\u0000") {
-        "must not hold the character U+0000, which PostgreSQL can't store"
-    } else {
-        "must be nested at most 127 deep"
-    };
-    let error = json!({
-        "code": "result_not_storable",
-        "problem": format!("{name} {problem}"),
-        "bytes": text.len(),
-        "text": text.replace("\\u0000", "\\ufffd"),
-    });
-    Some(error.into())
-}
-
 fn state(id: ExecutionId) -> Failed {
     Failed::State {
         what: "execution".to_owned(),
         id: id.0,
     }
-}
-
-/// A lease of up to a day, to the microsecond.
-fn leased(worker: &str, lease: Option<Duration>, mut check: Check) -> Result<TimeDelta, Failed> {
-    check.name("worker", worker, 64);
-    let day = Duration::from_hours(24);
-    let wrong = |lease: Duration| lease < Duration::from_micros(1) || lease > day;
-    check.refuse("lease", lease.is_some_and(wrong));
-    check.done()?;
-    let micros = lease.map_or(0, |lease| i64::try_from(lease.as_micros()).unwrap_or(0));
-    Ok(TimeDelta::microseconds(micros))
 }
 
 fn stats(rows: &[&Execution]) -> Value {

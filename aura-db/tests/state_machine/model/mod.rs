@@ -5,6 +5,7 @@ mod agents;
 mod check;
 mod executions;
 mod history;
+mod leases;
 mod list;
 mod logs;
 mod notes;
