@@ -199,8 +199,9 @@ impl Session {
     }
 
     /// Runs a statement, hands over its rows, and returns the number of rows that it
-    /// changed or returned; after a break the statement still runs. `prepare` keeps it prepared for the next time. `begin` begins
-    /// the transaction that it is in, and goes out together with it.
+    /// changed or returned; after a break the statement still runs. `prepare` keeps it
+    /// prepared for the next time. `begin` begins the transaction that it is in, and goes out
+    /// together with it.
     pub(super) async fn run(
         &mut self,
         begin: Option<&str>,

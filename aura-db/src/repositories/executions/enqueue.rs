@@ -80,7 +80,7 @@ impl NewExecution {
         check
     }
 
-    /// Returns what tells this input from others: 128 bits, in hexadecimal digits.
+    /// Returns a hash of the input: 128 bits, in hexadecimal digits.
     fn hash(&self) -> String {
         let mut hash = Sha256::new();
         hash.update(self.mode.as_str());

@@ -32,7 +32,8 @@ impl Executions {
     ///
     /// One of a mode that this build doesn't know is left to a newer one. One that
     /// this build can't read is logged as an error (target `aura_db::unreadable`)
-    /// and passed over; it stays taken until its lease runs out.
+    /// and passed over; it stays taken until its lease runs out, and after as many leases as it
+    /// has attempts it is dead: [`retry`](Executions::retry) it with a build that can.
     ///
     /// Fails with [`Error::Validation`] when the worker has no name, or one of
     /// more than 64 characters, or the lease is empty or longer than 24 hours.
@@ -41,10 +42,9 @@ impl Executions {
     }
 
     /// Takes up to `limit` executions at once (and 1,000): those whose waiting
-    /// is over, or else those whose lease ran out, or else the oldest in the queue. It may be fewer than there are, as
-    /// where their documents would have more than
-    /// [`MAX_PAGE_BYTES`] together; when it is none, there
-    /// was nothing to take. Returned oldest first.
+    /// is over, or else those whose lease ran out, or else the oldest in the queue. It may be
+    /// fewer than there are, as where their documents would have more than [`MAX_PAGE_BYTES`]
+    /// together; when it is none, there was nothing to take. Returned oldest first.
     ///
     /// Fails like [`Executions::claim`].
     pub async fn claim_many(

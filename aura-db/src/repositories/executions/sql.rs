@@ -64,8 +64,8 @@ const BURY: &str = r#"status = 'dead', lease_until = NULL, finished_at = {ended}
 /// Takes the first of a kind, and of the next kind only when there is none. (A limit that is
 /// computed, to take from all, is planned as a tenth of the queue.) None is locked that is not
 /// taken, because it would be passed over by others, and none would have it; of several, what
-/// doesn't fit is, until the end of the statement. The `+` is for
-/// SQLite: it takes equality for the narrower search, and would read all that wait.
+/// doesn't fit is, until the end of the statement. The `+` is for SQLite: it takes equality for
+/// the narrower search, and would read all that wait.
 const CLAIM: &str = r"
 due AS MATERIALIZED (
     SELECT id FROM executions AS e
