@@ -13,6 +13,7 @@ use sea_orm::sea_query::LockType;
 use sea_orm::{ColumnTrait, Condition, DbBackend, EntityTrait, QueryFilter, QuerySelect};
 
 use crate::error::Error;
+use crate::repositories::executions::Turns;
 use crate::repositories::logs::{Appended, Followers, LogEntry};
 use crate::{Repository, RepositoryEntity};
 
@@ -35,6 +36,8 @@ struct Shared {
     followers: Arc<Followers>,
     /// Wakes those who follow the workflows with these keys.
     notify_appended: CommitHook,
+    /// Whose executions are taken next.
+    turns: Turns,
 }
 
 /// What an operation runs with. Cheap to clone.
@@ -119,6 +122,7 @@ impl Context {
             appends: Arc::default(),
             followers: followers.clone(),
             notify_appended: Arc::new(move |workflows| followers.notify(workflows)),
+            turns: Turns::default(),
         };
         Ok(Self {
             executor,
@@ -127,6 +131,11 @@ impl Context {
             own: None,
             role: None,
         })
+    }
+
+    /// Returns whose executions are taken next.
+    pub(crate) fn turns(&self) -> &Turns {
+        &self.shared.turns
     }
 
     /// Returns the same context with another executor of the same database.

@@ -149,9 +149,9 @@ pub use connection::{
 };
 pub use database::{Database, OwnedTransaction, Restricted, Transaction};
 pub use entity::{
-    self, Action, AgentId, Document, DocumentError, ExecutionId, ExecutionMode, ExecutionStatus,
-    LogId, LogLevel, PasswordHash, PluginId, Resource, Role, Scope, SessionId, TokenHash, UserId,
-    WorkflowId, WorkflowStatus, WorkflowVersionId,
+    self, Action, AgentId, Document, DocumentError, ExecutionAttemptId, ExecutionId, ExecutionMode,
+    ExecutionStatus, LogId, LogLevel, PasswordHash, PluginId, Resource, Role, Scope, SessionId,
+    TokenHash, UserId, WorkflowId, WorkflowStatus, WorkflowVersionId,
 };
 pub use error::{Error, FieldError};
 pub use graph::{GraphEdge, GraphNode, GraphProblem, WorkflowGraph};
@@ -162,8 +162,8 @@ pub use page::{Cursor, Page, PageRequest, Sort, UnreadableRow};
 pub use password::NewPassword;
 pub use repositories::agents::{Agent, AgentChange, AgentFilter, AgentSummary, NewAgent};
 pub use repositories::executions::{
-    Claim, Enqueued, Execution, ExecutionFilter, ExecutionStats, ExecutionSummary, NewExecution,
-    Outcome,
+    Claim, DEFAULT_QUEUE, Enqueued, Execution, ExecutionAttempt, ExecutionFilter, ExecutionStats,
+    ExecutionSummary, NewExecution, Outcome, Worker,
 };
 pub use repositories::logs::{Log, LogFilter, LogStats, NewLog};
 pub use repositories::plugins::{NewPlugin, Plugin, PluginFilter, PluginSummary};

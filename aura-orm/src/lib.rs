@@ -62,7 +62,7 @@ mod tests {
     use std::path::Path;
 
     /// AURA's tables, and the crates that know them.
-    const FOREIGN: [&str; 12] = [
+    const FOREIGN: [&str; 13] = [
         "users",
         "sessions",
         "plugins",
@@ -70,6 +70,7 @@ mod tests {
         "workflow_plugins",
         "workflow_versions",
         "executions",
+        "execution_attempts",
         "logs",
         "agents",
         "entity::",

@@ -45,6 +45,8 @@ ids! {
     WorkflowVersionId,
     /// The key of an execution.
     ExecutionId,
+    /// The key of a past attempt of an execution.
+    ExecutionAttemptId,
     /// The key of a log entry.
     LogId,
     /// The key of an agent.

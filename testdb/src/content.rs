@@ -58,6 +58,11 @@ pub const ROWS: &[(&str, &str)] = &[
         r#"(id, name, description, model, is_enabled, owner_id, config) VALUES
           (1, 'Helper', NULL, 'small', TRUE, 1, '{"temperature": 0.2}'), (2, 'Helper', 'x', 'large', FALSE, 2, NULL)"#,
     ),
+    (
+        "execution_attempts",
+        r#"(id, execution_id, claim_no, attempt, worker_id, ended_at, reason) VALUES
+          (1, 1, 1, 1, 'worker-1', '2026-01-02T03:03:05.678901+00:00', '{"message": "no"}'), (2, 1, 2, 2, NULL, '2026-01-02T03:04:04+00:00', '')"#,
+    ),
 ];
 
 impl TestDb {

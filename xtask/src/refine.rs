@@ -48,6 +48,7 @@ const COLUMNS: &[(&str, &[(&str, &str)])] = &[
             ("status", "ExecutionStatus"),
         ],
     ),
+    ("execution_attempts", &[("id", "ExecutionAttemptId")]),
     ("logs", &[("id", "LogId"), ("level", "LogLevel")]),
     ("agents", &[("id", "AgentId")]),
 ];
@@ -63,6 +64,7 @@ const RELATIONS: &[(&str, &[(&str, &str)])] = &[
     ),
     ("workflow_versions", &[("workflows", "workflow")]),
     ("executions", &[("workflows", "workflow")]),
+    ("execution_attempts", &[("executions", "execution")]),
     (
         "logs",
         &[("workflows", "workflow"), ("executions", "execution")],

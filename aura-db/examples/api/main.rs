@@ -9,9 +9,11 @@
 //! curl -H 'content-type: application/json' localhost:8080/login \
 //!     -d '{"email": "admin@aura.local", "password": "…"}'
 //! curl -H "authorization: Bearer $TOKEN" localhost:8080/workflows
-//! curl -H "authorization: Bearer $TOKEN" -X POST localhost:8080/workflows/1/executions
+//! curl -H "authorization: Bearer $TOKEN" -H 'idempotency-key: 1' -X POST \
+//!     localhost:8080/workflows/1/executions
 //! curl -H "authorization: Bearer $TOKEN" -N localhost:8080/executions/1/logs
 //! curl -H "authorization: Bearer $TOKEN" localhost:8080/executions/dead
+//! curl -H "authorization: Bearer $TOKEN" localhost:8080/executions/1/attempts
 //! curl -H "authorization: Bearer $TOKEN" -X POST localhost:8080/executions/1/retry
 //! curl -H "authorization: Bearer $TOKEN" -X POST localhost:8080/api-keys
 //! curl -H "x-api-key: $KEY" localhost:8080/credentials

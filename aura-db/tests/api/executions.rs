@@ -15,6 +15,7 @@ testdb::both!(migrated:
     a_follower_goes_on_where_it_was,
     a_canceled_execution_ends_its_followers,
     a_dead_execution_is_retried_or_discarded,
+    an_execution_is_started_once,
     the_service_ends_while_it_is_followed,
     a_client_that_stalls_keeps_nothing_alive
 );
@@ -122,6 +123,35 @@ async fn a_follower_goes_on_where_it_was(test: TestDb) {
     service.end().await;
 }
 
+async fn an_execution_is_started_once(test: TestDb) {
+    let service = Service::start(&test).await;
+    let (_, token) = service.join("ada", Role::Admin).await;
+    let flow = json!({ "name": "Count", "nodes": [] });
+    let flow = service.post("/workflows", &token, &flow).await.json();
+    let path = format!("/workflows/{}/executions", flow["id"]);
+    let body = json!({ "order": 1 });
+    let first = service.post_once(&path, &token, "order-1", &body).await;
+    assert_eq!(first.status, StatusCode::ACCEPTED, "{first:?}");
+    let again = service.post_once(&path, &token, "order-1", &body).await;
+    assert_eq!(again.status, StatusCode::OK, "{again:?}");
+    assert_eq!(again.json()["id"], first.json()["id"]);
+    assert_eq!(again.headers["location"], first.headers["location"]);
+    let other = json!({ "order": 2 });
+    let other = service.post_once(&path, &token, "order-1", &other).await;
+    assert_eq!(other.status, StatusCode::CONFLICT, "{other:?}");
+    for key in ["", "é"] {
+        let refused = service.post_once(&path, &token, key, &body).await;
+        assert_eq!(
+            refused.status,
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "{refused:?}"
+        );
+    }
+    let next = service.post_once(&path, &token, "order-2", &body).await;
+    assert_eq!(next.status, StatusCode::ACCEPTED, "{next:?}");
+    service.end().await;
+}
+
 async fn a_dead_execution_is_retried_or_discarded(test: TestDb) {
     let service = Service::start(&test).await;
     let (_, admin) = service.join("ada", Role::Admin).await;
@@ -134,6 +164,19 @@ async fn a_dead_execution_is_retried_or_discarded(test: TestDb) {
         service.follow(id, &admin, None).await.rest().await;
     }
     test.execute("UPDATE executions SET status = 'dead'").await;
+    let attempt = format!(
+        "INSERT INTO execution_attempts (execution_id, claim_no, attempt, worker_id, reason) \
+         VALUES ({one}, 1, 1, 'w', 'no')"
+    );
+    test.execute(&attempt).await;
+    let attempts = format!("/executions/{one}/attempts");
+    let kept = service.get(&attempts, &admin).await.json();
+    assert_eq!(
+        (&kept[0]["reason"], &kept[0]["worker_id"], &kept[1]),
+        (&json!("no"), &json!("w"), &json!(null))
+    );
+    let hidden = service.get(&attempts, &stranger).await.status;
+    assert_eq!(hidden, StatusCode::NOT_FOUND);
     let dead = async || {
         let list = service.get("/executions/dead", &admin).await.json();
         let items = list["items"].as_array().expect("items").iter();

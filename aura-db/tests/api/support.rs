@@ -166,22 +166,22 @@ impl Client {
     async fn ask(&self, method: Method, path: &str, token: &str, body: Option<String>) -> Answer {
         let bearer = format!("Bearer {token}");
         let header = (!token.is_empty()).then_some(("authorization", &*bearer));
-        self.ask_with(method, path, header, body).await
+        self.ask_with(method, path, header.as_slice(), body).await
     }
 
     async fn ask_with(
         &self,
         method: Method,
         path: &str,
-        header: Option<(&str, &str)>,
+        headers: &[(&str, &str)],
         body: Option<String>,
     ) -> Answer {
         let mut request = Request::builder()
             .method(method)
             .uri(path)
             .header("host", "localhost");
-        if let Some((name, value)) = header {
-            request = request.header(name, value);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
         }
         if body.is_some() {
             request = request.header("content-type", "application/json");
@@ -213,8 +213,22 @@ impl Client {
 
     /// Asks with an API key instead of the token of a session.
     pub(crate) async fn get_by_key(&self, path: &str, key: &str) -> Answer {
-        let header = Some(("x-api-key", key));
-        self.ask_with(Method::GET, path, header, None).await
+        let headers = [("x-api-key", key)];
+        self.ask_with(Method::GET, path, &headers, None).await
+    }
+
+    /// Posts with a key, so that it is done once.
+    pub(crate) async fn post_once(
+        &self,
+        path: &str,
+        token: &str,
+        key: &str,
+        body: &Value,
+    ) -> Answer {
+        let bearer = format!("Bearer {token}");
+        let headers = [("authorization", bearer.as_str()), ("idempotency-key", key)];
+        let body = Some(body.to_string());
+        self.ask_with(Method::POST, path, &headers, body).await
     }
 
     pub(crate) async fn delete(&self, path: &str, token: &str) -> Answer {

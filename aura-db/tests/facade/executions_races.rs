@@ -16,7 +16,7 @@ use crate::executions::flow;
 use crate::support::{assert_error, claim_of, open, open_at, refused};
 
 testdb::both!(migrated:
-    what_is_due_goes_first, due_ones_go_to_one_worker,
+    what_is_due_takes_its_place, due_ones_go_to_one_worker,
     recover_and_finish_meet, recover_and_extend_meet, pruned_once,
     times_beyond_the_calendar, times_finer_than_stored,
 );
@@ -44,7 +44,7 @@ async fn waiting(db: &Database, flow: WorkflowId, until: DateTimeUtc) -> Executi
     wait.expect("waiting").id
 }
 
-async fn what_is_due_goes_first(db: TestDb) {
+async fn what_is_due_takes_its_place(db: TestDb) {
     let (db, clock) = open_at(&db).await;
     let flow = flow(&db, "ada").await;
     let second = |n| db.now() + TimeDelta::seconds(n);
@@ -56,8 +56,8 @@ async fn what_is_due_goes_first(db: TestDb) {
     clock.advance(Duration::from_secs(30));
     let some = db.executions().claim_many("w", LEASE, 1).await;
     let some: Vec<_> = some.expect("an answer").iter().map(|e| e.id).collect();
-    assert_eq!(some, [soon]);
-    assert_eq!(claim(&db).await, Some(late));
+    assert_eq!(some, [late]);
+    assert_eq!(claim(&db).await, Some(soon));
     assert_eq!(claim(&db).await, Some(queued));
     assert_eq!(claim(&db).await, None);
     let status = db.executions().get(never).await.expect("there").status;

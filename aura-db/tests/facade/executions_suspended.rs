@@ -60,15 +60,14 @@ async fn a_deleted_workflow_leaves_the_queue(test: TestDb) {
     clock.advance(LEASE * 2);
     assert_eq!(claimed(&db).await, [theirs.0]);
     // Given up by its worker, it is queued, and stays out of the way.
-    let back = executions.requeue_expired(10).await.expect("an answer");
-    assert_eq!(back.iter().map(|back| back.id).collect::<Vec<_>>(), [runs]);
+    let back = executions.get(runs).await.expect("there");
+    assert_eq!(back.status, ExecutionStatus::Queued);
     assert_eq!(claimed(&db).await, [0; 0]);
 
     db.workflows().restore(old).await.expect("restored");
     assert_eq!(suspended(&db).await, [0; 0]);
-    // What is due comes first.
-    assert_eq!(claimed(&db).await, [waits.0]);
-    assert_eq!(claimed(&db).await, [runs.0, queued.0]);
+    clock.advance(LEASE / 2);
+    assert_eq!(claimed(&db).await, [waits.0, runs.0, queued.0]);
     let done = executions.get(done).await.expect("there");
     assert_eq!(done.status, ExecutionStatus::Canceled);
     db.close().await;
@@ -129,8 +128,7 @@ async fn what_was_missed_is_found(test: TestDb) {
     };
     set("created_at").await;
     assert_eq!(suspended(&db).await, [0; 0]);
-    assert_eq!(claimed(&db).await, [0; 0], "it is passed over");
-    db.executions().requeue_expired(1).await.expect("an answer");
+    assert_eq!(claimed(&db).await, [0; 0], "it is put aside");
     assert_eq!(suspended(&db).await, [queued]);
 
     set("NULL").await;

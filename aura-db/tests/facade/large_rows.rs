@@ -75,8 +75,9 @@ async fn flows(test: &TestDb, db: &Database) -> Vec<WorkflowId> {
 
 /// Queues executions with a document of four MiB each.
 async fn queue_large(test: &TestDb) {
-    let values = "(SELECT min(id) FROM workflows), 1, 'manual', 'queued', {json}";
-    let columns = "executions (workflow_id, workflow_version, mode, status, data)";
+    let values = "(SELECT min(id) FROM workflows), (SELECT min(owner_id) FROM workflows), \
+         1, 'manual', 'queued', {json}";
+    let columns = "executions (workflow_id, owner_id, workflow_version, mode, status, data)";
     fill(test, ALL, 4, columns, values).await;
 }
 

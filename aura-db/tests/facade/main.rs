@@ -16,6 +16,8 @@ mod errors;
 mod execution_attempts;
 mod execution_keys;
 mod execution_leases;
+mod execution_order;
+mod execution_past_attempts;
 mod execution_stats;
 mod executions;
 mod executions_access;

@@ -83,7 +83,7 @@ async fn a_changed_column_fails_no_statement(test: TestDb) {
     for change in [
         "SELECT 1",
         "ALTER TABLE users ALTER COLUMN name TYPE varchar(200)",
-        "ALTER TABLE executions ADD COLUMN priority bigint, \
+        "ALTER TABLE executions ADD COLUMN region bigint, \
          ALTER COLUMN worker_id TYPE varchar(100)",
     ] {
         test.execute(change).await;

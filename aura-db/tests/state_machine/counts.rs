@@ -28,6 +28,7 @@ const EXPECTED: &[(&str, &str)] = &[
     ("agents.purge", "none NotFound State"),
     ("agents.restore", "ok NotFound State"),
     ("agents.update", "ok Validation NotFound Conflict"),
+    ("executions.attempts", "ok NotFound"),
     ("executions.cancel", "ok NotFound State Forbidden"),
     ("executions.claim", "ok none Validation"),
     ("executions.claim_many", "ok Validation"),

@@ -1,7 +1,7 @@
 //! What a database returns, with handles instead of its ids.
 
 use aura_db::entity::{agents, plugins};
-use aura_db::executions::{Execution, ExecutionSummary};
+use aura_db::executions::{Execution, ExecutionAttempt, ExecutionSummary};
 use aura_db::logs::Log;
 use aura_db::sessions::Authenticated;
 use aura_db::workflows::{StatusChange, Workflow, WorkflowVersion, WorkflowVersionSummary};
@@ -135,8 +135,17 @@ impl Logical for Execution {
     fn logical(mut self, ids: &Ids) -> Self {
         self.id = ids.handle(self.id);
         self.workflow_id = ids.handle(self.workflow_id);
+        self.owner_id = ids.handle(self.owner_id);
         // A mark for speed, which may come late.
         self.is_suspended = false;
+        self
+    }
+}
+
+impl Logical for ExecutionAttempt {
+    fn logical(mut self, ids: &Ids) -> Self {
+        self.id = 0.into();
+        self.execution_id = ids.handle(self.execution_id);
         self
     }
 }

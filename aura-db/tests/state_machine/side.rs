@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use aura_db::agents::Agents;
 use aura_db::entity::users;
@@ -110,7 +111,16 @@ impl Side {
             // The rest goes with them.
             self.test.execute(&format!("DELETE FROM {table}")).await;
         }
-        self.clock.set(TestClock::default().now());
+        // So that the first claim looks after the queue.
+        let now = TestClock::default().now();
+        self.clock.set(now - Duration::from_mins(1));
+        let none = self
+            .db
+            .executions()
+            .claim("w", Duration::from_mins(1))
+            .await;
+        assert_eq!(none.expect("an answer"), None);
+        self.clock.set(now);
         *self.ids() = Ids::default();
         *self.tail.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }

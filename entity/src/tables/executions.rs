@@ -2,7 +2,7 @@
 
 use sea_orm::entity::prelude::*;
 
-use crate::types::{Document, ExecutionId, ExecutionMode, ExecutionStatus, WorkflowId};
+use crate::types::{Document, ExecutionId, ExecutionMode, ExecutionStatus, UserId, WorkflowId};
 use serde::Serialize;
 
 #[sea_orm::model]
@@ -27,10 +27,15 @@ pub struct Model {
     pub claim_no: i64,
     pub idempotency_key: Option<String>,
     pub input_hash: Option<String>,
+    pub queue: String,
+    pub owner_id: UserId,
+    pub priority: i64,
     #[sea_orm(save_as = "json_text")]
     pub data: Option<Document>,
     #[sea_orm(save_as = "json_text")]
     pub error: Option<Document>,
+    #[sea_orm(has_many)]
+    pub execution_attempts: HasMany<super::execution_attempts::Entity>,
     #[sea_orm(has_many)]
     pub logs: HasMany<super::logs::Entity>,
     #[sea_orm(

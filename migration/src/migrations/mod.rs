@@ -20,6 +20,9 @@ mod m20261127_000014_index_open_work;
 mod m20261127_000015_write_microseconds;
 mod m20261128_000016_count_attempts;
 mod m20261128_000017_index_leases;
+mod m20261128_000018_create_execution_attempts;
+mod m20261128_000019_order_executions;
+mod m20261128_000020_index_order;
 
 /// Returns all steps, in the order in which they are applied.
 #[must_use]
@@ -42,5 +45,8 @@ pub fn all() -> Vec<Box<dyn Migration>> {
         Box::new(m20261127_000015_write_microseconds::WRITE_MICROSECONDS),
         Box::new(m20261128_000016_count_attempts::CountAttempts),
         Box::new(m20261128_000017_index_leases::IndexLeases),
+        Box::new(m20261128_000018_create_execution_attempts::CreateExecutionAttempts),
+        Box::new(m20261128_000019_order_executions::OrderExecutions),
+        Box::new(m20261128_000020_index_order::INDEX_ORDER),
     ]
 }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use aura_db::logs::{Log, Tail, TailFrom, TailPosition};
 use aura_db::{
-    Document, Error, Execution, ExecutionFilter, ExecutionId, ExecutionMode, ExecutionStatus,
-    ExecutionSummary, LogFilter, NewExecution, Page,
+    Document, Error, Execution, ExecutionAttempt, ExecutionFilter, ExecutionId, ExecutionMode,
+    ExecutionStatus, ExecutionSummary, LogFilter, NewExecution, Page,
 };
 use aura_db::{Restricted, WorkflowId};
 use axum::extract::{Path, Query, State};
@@ -23,20 +23,43 @@ use super::{ApiError, App, Stopping};
 /// How often a follower asks whether the execution has ended.
 const CHECK: Duration = Duration::from_millis(500);
 
-/// Queues an execution; the body, if there is one, is what it begins with.
+/// Queues an execution; the body, if there is one, is what it begins with. A client that
+/// doesn't know whether its request arrived sends it again with the same `idempotency-key`, and
+/// is answered with the execution of the first (200 instead of 202).
 pub(crate) async fn start(
     State(app): State<App>,
     caller: Caller,
     Path(id): Path<WorkflowId>,
+    headers: HeaderMap,
     body: Option<Json<Document>>,
 ) -> Result<impl IntoResponse, ApiError> {
     let mut new = NewExecution::new(id, ExecutionMode::Manual);
     new.data = body.map(|Json(data)| data);
-    let execution = caller.db.executions().enqueue(new).await?;
+    let executions = caller.db.executions();
+    let (execution, status) = match headers.get("idempotency-key") {
+        Some(key) => {
+            // What isn't text is no key, and is refused as one that is empty.
+            let key = key.to_str().unwrap_or_default();
+            let queued = executions.enqueue_once(new, key).await?;
+            let status = match queued.is_new {
+                true => StatusCode::ACCEPTED,
+                false => StatusCode::OK,
+            };
+            (queued.execution, status)
+        }
+        None => (executions.enqueue(new).await?, StatusCode::ACCEPTED),
+    };
     app.queued.notify_one();
     let location = format!("/executions/{}/logs", execution.id);
-    let location = [(header::LOCATION, location)];
-    Ok((StatusCode::ACCEPTED, location, Json(execution)))
+    Ok((status, [(header::LOCATION, location)], Json(execution)))
+}
+
+/// How the attempts of an execution ended that failed.
+pub(crate) async fn attempts(
+    caller: Caller,
+    Path(id): Path<ExecutionId>,
+) -> Result<Json<Vec<ExecutionAttempt>>, ApiError> {
+    Ok(Json(caller.db.executions().attempts(id).await?))
 }
 
 /// What failed as often as it may: `{"items": […], "next": "…"}`.

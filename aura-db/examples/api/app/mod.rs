@@ -50,6 +50,7 @@ fn router(app: App) -> Router {
         .route("/executions/dead", get(executions::dead))
         .route("/executions/{id}", delete(executions::discard))
         .route("/executions/{id}/retry", post(executions::retry))
+        .route("/executions/{id}/attempts", get(executions::attempts))
         .route("/executions/{id}/logs", get(executions::follow))
         .route(
             "/credentials",

@@ -20,7 +20,7 @@ pub(crate) async fn run(app: App) {
         if tidied.is_none_or(|time| time.elapsed() > LEASE) {
             tidied = Some(Instant::now());
             // Workers take what crashed ones held by themselves. This shows it in lists, and
-            // finds what was queued for workflows that were deleted with SQL.
+            // finds what was put aside for workflows that were restored with SQL.
             if let Err(error) = app.db.executions().requeue_expired(100).await {
                 tracing::warn!("tidying the queue: {}", super::chain(&error));
             }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::clock::{after, now};
-use super::{Execution, Executions, run};
+use super::{DEFAULT_QUEUE, Execution, Executions, run};
 use crate::IntoDocument;
 use crate::context::Context;
 use crate::error::Error;
@@ -34,6 +34,11 @@ pub struct NewExecution {
     pub data: Option<Document>,
     /// How often it may be begun, from 1 to 1,000.
     pub max_attempts: i64,
+    /// In which queue, of at most 64 characters: [`DEFAULT_QUEUE`], unless it is set.
+    pub queue: String,
+    /// Which of the owner's executions in this queue come first, from -1,000 to 1,000: those
+    /// with a higher one.
+    pub priority: i64,
 }
 
 impl NewExecution {
@@ -48,6 +53,8 @@ impl NewExecution {
                 ExecutionMode::Manual => 1,
                 ExecutionMode::Trigger | ExecutionMode::Webhook | ExecutionMode::Cron => 3,
             },
+            queue: DEFAULT_QUEUE.to_owned(),
+            priority: 0,
         }
     }
 }
@@ -58,6 +65,12 @@ setters!(NewExecution {
     /// Sets how often it may be begun, from 1 to 1,000: an attempt that fails in a way that can
     /// pass, or loses its worker, is followed by another.
     max_attempts(attempts: i64) => max_attempts = attempts,
+    /// Sets the queue, of at most 64 characters: a [`Worker`](super::Worker) takes from those
+    /// that it names.
+    queue(name: impl Into<String>) => queue = name.into(),
+    /// Sets the priority, from -1,000 to 1,000. It counts among the executions that the same
+    /// owner has in the same queue: those of others don't wait for it.
+    priority(priority: i64) => priority = priority,
 });
 
 /// An execution that was asked for under a key.
@@ -76,6 +89,10 @@ impl NewExecution {
         check.document("data", self.data.as_ref());
         if !(1..=1_000).contains(&self.max_attempts) {
             check.refuse("max_attempts", "must be from 1 to 1000");
+        }
+        check.name("queue", &self.queue, 64);
+        if !(-1_000..=1_000).contains(&self.priority) {
+            check.refuse("priority", "must be from -1000 to 1000");
         }
         check
     }
@@ -102,6 +119,9 @@ impl NewExecution {
             .expr(Expr::val(ExecutionStatus::Queued))
             .expr(now(h))
             .expr(Expr::val(self.max_attempts))
+            .expr(Expr::val(self.queue.as_str()))
+            .expr(Expr::val(self.priority))
+            .column((workflows::Entity, workflows::Column::OwnerId))
             .expr(Expr::val(key.map(|(key, _)| key.to_owned())))
             .expr(Expr::val(key.map(|(_, hash)| hash.to_owned())))
             .expr(json_expr(Column::Data, self.data.as_ref()))
@@ -119,6 +139,9 @@ impl NewExecution {
             Column::Status,
             Column::CreatedAt,
             Column::MaxAttempts,
+            Column::Queue,
+            Column::Priority,
+            Column::OwnerId,
             Column::IdempotencyKey,
             Column::InputHash,
             Column::Data,

@@ -42,6 +42,10 @@ projection! {
         pub attempts: i64 = Attempts,
         /// How often it may be.
         pub max_attempts: i64 = MaxAttempts,
+        /// In which queue it stands, or stood.
+        pub queue: String = Queue,
+        /// Which of its owner's come first: those with a higher one.
+        pub priority: i64 = Priority,
     }
 }
 
@@ -106,6 +110,13 @@ impl ExecutionFilter {
     pub fn worker(self, worker: impl AsRef<str>) -> Self {
         let by_worker = |worker: &str| executions::COLUMN.worker_id.eq(worker);
         Self(self.0.and_text("worker", worker.as_ref(), 64, by_worker))
+    }
+
+    /// Filters those of this queue.
+    #[must_use]
+    pub fn queue(self, queue: impl AsRef<str>) -> Self {
+        let in_queue = |queue: &str| executions::COLUMN.queue.eq(queue);
+        Self(self.0.and_text("queue", queue.as_ref(), 64, in_queue))
     }
 
     /// Filters those queued at this time or later.

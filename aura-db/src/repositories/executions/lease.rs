@@ -7,6 +7,7 @@ use entity::{Action, Document, ExecutionId, ExecutionStatus, executions};
 use sea_orm::sea_query::{CaseStatement, Expr, Query, SimpleExpr, UpdateStatement};
 use sea_orm::{ColumnTrait, EntityTrait, ExprTrait, QueryFilter};
 
+use super::attempts::note;
 use super::clock::{after, ended_at, now};
 use super::outcome::{End, pause};
 use super::{Claim, Execution, Executions, Outcome, missing, op};
@@ -76,26 +77,34 @@ impl Executions {
             }
             End::Success | End::Error => Duration::ZERO,
         };
-        self.0
-            .write(op("finish", Action::Execute), |h| async move {
-                let mut update = held(claim);
-                update.value(executions::Column::LeaseUntil, no_time());
-                if let End::Retryable(_) = outcome.end {
-                    retry_or_bury(&h, &mut update, micros(pause));
-                } else {
-                    update
-                        .value(executions::Column::Status, outcome.status())
-                        .value(executions::Column::FinishedAt, ended_at(&h));
-                }
-                if let Some(data) = &outcome.data {
-                    set_json(&mut update, executions::Column::Data, Some(data));
-                }
-                if let Some(error) = &outcome.error {
-                    set_json(&mut update, executions::Column::Error, Some(error));
-                }
-                update_as_holder(&h, claim, update).await
-            })
-            .await
+        let op = op("finish", Action::Execute);
+        let run = |h: Context| async move {
+            let mut update = held(claim);
+            update.value(executions::Column::LeaseUntil, no_time());
+            if let End::Retryable(_) = outcome.end {
+                retry_or_bury(&h, &mut update, micros(pause));
+            } else {
+                update
+                    .value(executions::Column::Status, outcome.status())
+                    .value(executions::Column::FinishedAt, ended_at(&h));
+            }
+            if let Some(data) = &outcome.data {
+                set_json(&mut update, executions::Column::Data, Some(data));
+            }
+            if let Some(error) = &outcome.error {
+                set_json(&mut update, executions::Column::Error, Some(error));
+            }
+            let ended = update_as_holder(&h, claim, update).await?;
+            if let (End::Retryable(_), Some(error)) = (outcome.end, &outcome.error) {
+                note(&h, &ended, &claim.worker, error).await?;
+            }
+            Ok(ended)
+        };
+        match outcome.end {
+            // What is kept of the attempt goes with its end.
+            End::Retryable(_) => self.0.atomic(op, run).await,
+            End::Success | End::Error => self.0.write(op, run).await,
+        }
     }
 
     /// Lets an execution rest until a time, or without one until

@@ -18,6 +18,7 @@
 //! # Ok(()) }
 //! ```
 
+mod attempts;
 mod claim;
 mod clock;
 mod enqueue;
@@ -29,19 +30,26 @@ mod outcome;
 pub(super) mod plans;
 mod prune;
 mod queue;
+mod recover;
 mod sql;
 mod stats;
 pub(super) mod suspend;
+mod taking;
+mod turn;
+mod worker;
 
 use chrono::{DateTime, Utc};
 use entity::{Action, ExecutionId, ExecutionStatus, Resource, executions, logs};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 
+pub use self::attempts::ExecutionAttempt;
 pub use self::claim::Claim;
 pub use self::enqueue::{Enqueued, NewExecution};
 pub use self::filter::{ExecutionFilter, ExecutionSummary};
 pub use self::outcome::Outcome;
 pub use self::stats::{ExecutionDay, ExecutionStats};
+pub(crate) use self::turn::Turns;
+pub use self::worker::{DEFAULT_QUEUE, Worker};
 pub use entity::executions::Model as Execution;
 
 use crate::context::{Context, Op};

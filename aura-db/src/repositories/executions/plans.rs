@@ -6,8 +6,8 @@ use testdb::{Backend, TestDb};
 
 use super::prune::{delete, ended};
 use super::sql::{
-    BURY_SQLITE, CLAIM_MANY_POSTGRES, CLAIM_MANY_SQLITE, CLAIM_POSTGRES, CLAIM_SQLITE, LATE_SQLITE,
-    RECOVER_POSTGRES, RECOVER_SQLITE,
+    CLAIM_MANY_POSTGRES, CLAIM_MANY_SQLITE, CLAIM_POSTGRES, CLAIM_SQLITE, LOOK_SQLITE,
+    MAINTAIN_POSTGRES, MAINTAIN_SQLITE, PARK_SQLITE, RECOVER_POSTGRES, RECOVER_SQLITE,
 };
 
 testdb::both!(migrated: rows_are_found_by_index);
@@ -68,43 +68,58 @@ async fn rows_are_found_by_index(db: TestDb) {
     fill(&db).await;
     let connection = db.outside().await;
     let backend = connection.get_database_backend();
-    let (claim, many, recover_sql) = match backend {
-        DbBackend::Postgres => (&*CLAIM_POSTGRES, &*CLAIM_MANY_POSTGRES, &*RECOVER_POSTGRES),
-        _ => (&*CLAIM_SQLITE, &*CLAIM_MANY_SQLITE, &*RECOVER_SQLITE),
-    };
     let now = chrono::DateTime::from_timestamp(1_767_225_700, 0).expect("a time");
-    let time = Value::from(now);
-    // PostgreSQL computes the end of a lease, and of the longest.
-    let (until, longest) = match backend {
-        DbBackend::Postgres => (Value::from(60_000_000_i64), None),
-        _ => (time.clone(), Some(time.clone())),
-    };
-    let values = ["w".into(), until, time.clone(), 10_i64.into()];
+    let (time, limit) = (Value::from(now), Value::from(10_i64));
     let bounds = [Value::from(1_i64 << 26), 1_i64.into()];
-    let bounded = |values: &[Value]| [values, &bounds].concat();
-    let many = Statement::from_sql_and_values(backend, many, bounded(&values));
-    let claim = Statement::from_sql_and_values(backend, claim, values);
-    let recover: Vec<_> = [time.clone(), 10_i64.into()]
-        .into_iter()
-        .chain(longest)
-        .collect();
-    let recover = Statement::from_sql_and_values(backend, recover_sql, bounded(&recover));
-    let of_sqlite = |sql: &str| Statement::from_sql_and_values(backend, sql, [time.clone()]);
-    let (look, bury) = (of_sqlite(&LATE_SQLITE), of_sqlite(&BURY_SQLITE));
+    let of = |sql: &str, values: &[&[Value]]| {
+        Statement::from_sql_and_values(backend, sql, values.concat())
+    };
+    let order = ["idx_executions_order"].as_slice();
+    let late = ["idx_executions_leases"].as_slice();
+    let strays = ["idx_executions_status_id"].as_slice();
     let prune = StatementBuilder::build(&delete(backend, ended(now, now, 1_000)), &backend);
-    let work = [
-        "idx_executions_due",
-        "idx_executions_ready",
-        "idx_executions_leases",
-    ];
-    let mut statements = vec![
-        (claim, work.as_slice()),
-        (many, work.as_slice()),
-        (recover, &["idx_executions_status_id"]),
-        (prune, &["idx_executions_finished"]),
-    ];
-    if backend == DbBackend::Sqlite {
-        statements.extend([look, bury].map(|late| (late, &work[2..])));
+    let mut statements = vec![(prune, ["idx_executions_finished"].as_slice())];
+    if backend == DbBackend::Postgres {
+        let ranges =
+            r#"[{"queue":"default","low":2,"high":9},{"queue":"default","low":0,"high":1}]"#;
+        let micros = Value::from(60_000_000_i64);
+        let values = ["w".into(), micros, time.clone(), ranges.into()];
+        let many = CLAIM_MANY_POSTGRES.replace("{limit}", "10");
+        statements.extend([
+            (of(&CLAIM_POSTGRES, &[&values]), order),
+            (of(&many, &[&values, &bounds]), order),
+            (
+                of(&MAINTAIN_POSTGRES, &[&[time.clone(), ranges.into()]]),
+                &[
+                    "idx_executions_order",
+                    "idx_executions_leases",
+                    "idx_executions_due",
+                ],
+            ),
+            (of(&RECOVER_POSTGRES, &[&[time, limit], &bounds]), strays),
+        ]);
+    } else {
+        let range = ["default".into(), 2_i64.into(), 9_i64.into()];
+        let values = ["w".into(), time.clone(), time.clone(), limit.clone()];
+        let at = std::slice::from_ref(&time);
+        let [trim, note, recover, promote] = &*MAINTAIN_SQLITE;
+        let due = ["idx_executions_due"].as_slice();
+        statements.extend([
+            (of(&CLAIM_SQLITE, &[&values, &range]), order),
+            (of(&CLAIM_MANY_SQLITE, &[&values, &range, &bounds]), order),
+            (
+                of(&LOOK_SQLITE, &[at]),
+                &["idx_executions_leases", "idx_executions_due"],
+            ),
+            (of(trim, &[at]), late),
+            (of(note, &[at]), late),
+            (of(recover, &[at]), late),
+            (of(promote, &[at]), due),
+            (of(&PARK_SQLITE, &[&range]), order),
+        ]);
+        let [_, _, recover] = &*RECOVER_SQLITE;
+        let values = [time.clone(), limit, time];
+        statements.push((of(recover, &[&values, &bounds]), strays));
     }
     for (statement, indexes) in statements {
         // Of those that were found, to add up what their documents have.

@@ -1,34 +1,36 @@
-//! Takes executions out of the queue, and puts back those whose lease ran out.
+//! Takes executions out of the queue.
 
+use std::borrow::Cow;
+use std::cmp::Reverse;
 use std::time::Duration;
 
 use aura_orm::TypedQuery;
-use aura_orm::page::{MAX_PAGE, MAX_PAGE_BYTES};
-use chrono::{DateTime, Utc};
-use entity::{Action, executions};
+use aura_orm::page::MAX_PAGE;
+use chrono::TimeDelta;
+use entity::Action;
 use sea_orm::{DbBackend, Statement, Value};
 
-use super::lease::{LONGEST_LEASE, checked, micros};
+use super::lease::checked;
 use super::sql::{
-    BURY_SQLITE, CLAIM_MANY_POSTGRES, CLAIM_MANY_SQLITE, CLAIM_POSTGRES, CLAIM_SQLITE, LATE_SQLITE,
-    RECOVER_POSTGRES, RECOVER_SQLITE,
+    CLAIM_MANY_POSTGRES, CLAIM_MANY_SQLITE, CLAIM_POSTGRES, CLAIM_SQLITE, LOOK_SQLITE,
+    MAINTAIN_POSTGRES, MAINTAIN_SQLITE, MOST_DUE, MOST_LATE, PARK_SQLITE,
 };
-use super::{Execution, Executions, op, suspend};
+use super::taking::Taking;
+use super::turn::Range;
+use super::{Execution, Executions, Worker, op};
 use crate::context::Context;
 use crate::error::Error;
-use crate::repositories::readable;
-use crate::validate::Check;
-
-/// How many executions are looked at first on PostgreSQL, when several are taken: those that
-/// don't fit are locked for as long as those that do, and their documents are decompressed.
-const FIRST_LOOK: u64 = 16;
+use crate::repositories::unbuilt;
 
 impl Executions {
-    /// Takes an execution for this worker, until the lease runs out: the one
-    /// whose waiting has been over for longest, or else one whose worker let its lease run
-    /// out, or else the oldest in the queue. `None` when there is none. Each goes to one
-    /// worker, and this counts as an attempt. What ran out with its last attempt is dead, and
-    /// noted so: at most 100 at a time.
+    /// Takes an execution for this worker, until the lease runs out. `None` when there is
+    /// none. Each goes to one worker, and this counts as an attempt.
+    ///
+    /// It is one of the first of the worker's queues that has any. Owners of workflows take
+    /// turns, whatever others have queued; of an owner's the highest priority comes first, and
+    /// the oldest of that. What has waited until its time, and what has lost its worker, takes
+    /// its place in the queue again; what lost its worker in its last attempt is
+    /// dead. Both are looked for each second, and whenever there is nothing else.
     ///
     /// One of a mode that this build doesn't know is left to a newer one. One that
     /// this build can't read is logged as an error (target `aura_db::unreadable`)
@@ -36,179 +38,162 @@ impl Executions {
     /// has attempts it is dead: [`retry`](Executions::retry) it with a build that can.
     ///
     /// Fails with [`Error::Validation`] when the worker has no name, or one of
-    /// more than 64 characters, or the lease is empty or longer than 24 hours.
-    pub async fn claim(&self, worker: &str, lease: Duration) -> Result<Option<Execution>, Error> {
-        Ok(self.claim_batch("claim", worker, lease, 1).await?.pop())
+    /// more than 64 characters, or no queue or more than 16, or the lease is empty or longer
+    /// than 24 hours.
+    pub async fn claim(
+        &self,
+        worker: impl Into<Worker> + Send,
+        lease: Duration,
+    ) -> Result<Option<Execution>, Error> {
+        let taken = self.claim_batch("claim", worker.into(), lease, 1);
+        Ok(taken.await?.pop())
     }
 
-    /// Takes up to `limit` executions at once (and 1,000): those whose waiting
-    /// is over, or else those whose lease ran out, or else the oldest in the queue. It may be
-    /// fewer than there are, as where their documents would have more than [`MAX_PAGE_BYTES`]
-    /// together; when it is none, there was nothing to take. Returned oldest first.
+    /// Takes up to `limit` executions at once (and 1,000), as [`Executions::claim`] takes one.
+    /// It may be fewer than there are, as where their documents would have more than
+    /// [`MAX_PAGE_BYTES`](crate::page::MAX_PAGE_BYTES) together; when it is none, there was
+    /// nothing to take. Returned with the highest priority first, and then the oldest.
     ///
     /// Fails like [`Executions::claim`].
     pub async fn claim_many(
         &self,
-        worker: &str,
+        worker: impl Into<Worker> + Send,
         lease: Duration,
         limit: u64,
     ) -> Result<Vec<Execution>, Error> {
-        self.claim_batch("claim_many", worker, lease, limit).await
+        self.claim_batch("claim_many", worker.into(), lease, limit)
+            .await
     }
 
     async fn claim_batch(
         &self,
         name: &'static str,
-        worker: &str,
+        worker: Worker,
         lease: Duration,
         limit: u64,
     ) -> Result<Vec<Execution>, Error> {
-        let lease = checked(worker, Some(lease), Check::default())?;
-        let sql: &str = match (self.0.backend(), limit) {
-            (DbBackend::Postgres, ..=1) => &CLAIM_POSTGRES,
-            (DbBackend::Postgres, _) => &CLAIM_MANY_POSTGRES,
-            (_, ..=1) => &CLAIM_SQLITE,
-            (_, _) => &CLAIM_MANY_SQLITE,
-        };
-        self.taking(name, limit, |h| async move {
-            // None that can be read is no empty queue: what stands behind those that
-            // can't is taken too. It ends, because each look takes some out of the queue.
-            bury_on_sqlite(&h).await?;
-            loop {
-                let now = h.shared_now();
-                let until: Value = match (h.backend(), now) {
-                    (DbBackend::Postgres, _) | (_, None) => lease.num_microseconds().into(),
-                    (_, Some(now)) => (now + lease).into(),
-                };
-                let values = [worker.into(), until, now.into()];
-                let (count, taken) = take(&h, sql, &values, None, limit, limit > 1).await?;
-                if count == 0 || !taken.is_empty() {
-                    return Ok(taken);
+        let lease = checked(&worker.name, Some(lease), worker.check())?;
+        // What a transaction did may be rolled back, and is not remembered.
+        let (worker, is_alone) = (&worker, !self.0.in_transaction());
+        let mut taken = self
+            .taking(op(name, Action::Execute), limit, |h| async move {
+                let turns = h.turns();
+                if is_alone && limit > 0 && turns.needs_maintenance(h.now()) {
+                    maintain(&h, &turns.ranges(&worker.queues), is_alone).await?;
                 }
-            }
-        })
-        .await
-    }
-
-    /// Queues at most `limit` executions (and 1,000) whose workers let the
-    /// lease run out, oldest first, and returns them, with those that are dead now because it
-    /// was their last attempt; fewer where their documents would
-    /// have more than [`MAX_PAGE_BYTES`] together. Workers find them without it, except leases
-    /// that end later than any may, as after a clock was wrong. Of several
-    /// who do this at once each gets others. One that this build can't read is queued as
-    /// well, and logged as an error instead of returned.
-    ///
-    /// Outside of a transaction it also looks for executions of deleted workflows that
-    /// workers pass over, and puts them aside; deleting a workflow does so too, unless it
-    /// was done with SQL or was interrupted.
-    pub async fn requeue_expired(&self, limit: u64) -> Result<Vec<Execution>, Error> {
-        let sql: &str = match self.0.backend() {
-            DbBackend::Postgres => &RECOVER_POSTGRES,
-            _ => &RECOVER_SQLITE,
-        };
-        let requeued = self
-            .taking("requeue_expired", limit, |h| async move {
-                let longest = longest_lease(&h);
-                let values = [h.shared_now().into()];
-                Ok(take(&h, sql, &values, longest, limit, true).await?.1)
+                // None that can be read, or that isn't of a deleted workflow, is no empty
+                // queue: what stands behind those is taken too. It ends, because each look
+                // takes some out of the queue.
+                loop {
+                    let ranges = turns.ranges(&worker.queues);
+                    let taking = claim(&h, worker, lease, limit, &ranges).await?;
+                    if is_alone {
+                        turns.taken(&ranges, &taking.taken);
+                    }
+                    let is_short = taking.count < limit.min(MAX_PAGE);
+                    let has_changed = is_short && maintain(&h, &ranges, is_alone).await?;
+                    if !taking.taken.is_empty() || taking.count == 0 && !has_changed {
+                        return Ok(taking.taken);
+                    }
+                }
             })
             .await?;
-        suspend::sweep(&self.0, op("requeue_expired", Action::Execute)).await?;
-        Ok(requeued)
-    }
-
-    /// Runs an operation that takes this many executions. What it takes with several
-    /// statements is returned, or not taken.
-    async fn taking<F, Fut>(
-        &self,
-        name: &'static str,
-        limit: u64,
-        run: F,
-    ) -> Result<Vec<Execution>, Error>
-    where
-        F: Fn(Context) -> Fut + Send + Sync,
-        Fut: Future<Output = Result<Vec<Execution>, Error>> + Send,
-    {
-        let op = op(name, Action::Execute);
-        let mut taken = if self.0.backend() == DbBackend::Postgres && limit > FIRST_LOOK {
-            self.0.atomic(op, run).await?
-        } else {
-            self.0.write(op, run).await?
-        };
         // `RETURNING` promises no order.
-        taken.sort_by_key(|execution| execution.id);
+        taken.sort_by_key(|execution| (Reverse(execution.priority), execution.id));
         Ok(taken)
     }
 }
 
-/// Runs a statement that takes at most `limit` executions, and returns how many it took, and
-/// those of them that can be read. Where it is bounded, it takes no more than a page may have.
-async fn take(
+async fn claim(
     h: &Context,
-    sql: &str,
-    values: &[Value],
-    longest: Option<DateTime<Utc>>,
+    worker: &Worker,
+    lease: TimeDelta,
     limit: u64,
-    is_bounded: bool,
-) -> Result<(u64, Vec<Execution>), Error> {
-    let limit = limit.min(MAX_PAGE);
-    let (mut count, mut taken) = (0, Vec::new());
-    let (mut left, mut largest) = (MAX_PAGE_BYTES, None);
-    loop {
-        let room = limit - count;
-        let ask = match (h.backend(), largest) {
-            (DbBackend::Postgres, None) => room.min(FIRST_LOOK),
-            (DbBackend::Postgres, Some(largest)) => {
-                let fitting = left.checked_div(largest).unwrap_or(usize::MAX);
-                room.min(fitting as u64)
+    ranges: &[Range],
+) -> Result<Taking, Error> {
+    let now = h.shared_now();
+    let name: Value = worker.name.as_str().into();
+    let several = limit > 1;
+    let mut taking = Taking::new(h.backend(), limit);
+    if h.backend() == DbBackend::Postgres {
+        let ranges = as_json(ranges)?;
+        while let Some(ask) = taking.ask() {
+            let sql = match several {
+                true => Cow::Owned(CLAIM_MANY_POSTGRES.replace("{limit}", &ask.to_string())),
+                false => Cow::Borrowed(CLAIM_POSTGRES.as_str()),
+            };
+            let micros = lease.num_microseconds();
+            let mut values = vec![name.clone(), micros.into(), now.into()];
+            values.push(ranges.as_str().into());
+            values.extend(taking.bounds(several));
+            if taking.take(h, &sql, values).await? < ask {
+                break;
             }
-            _ => room,
-        };
-        if ask == 0 {
-            return Ok((count, taken));
         }
-        let mut values = values.to_vec();
-        values.push(integer(ask));
-        values.extend(longest.map(Value::from));
-        if is_bounded {
-            values.extend([integer(left as u64), integer(u64::from(count == 0))]);
-        }
-        let rows = h.sql_returning::<executions::Entity>(sql, values).await?;
-        let found = rows.len() as u64;
-        count += found;
-        for execution in readable(rows) {
-            let documents = [&execution.data, &execution.error];
-            let documents = documents.into_iter().flatten();
-            let bytes: usize = documents.map(|json| json.as_str().len()).sum();
-            left = left.saturating_sub(bytes);
-            largest = largest.max(Some(bytes));
-            taken.push(execution);
-        }
-        if found < ask {
-            return Ok((count, taken));
-        }
+        return Ok(taking);
     }
-}
-
-/// Returns the end of the longest lease that begins now, for SQLite.
-fn longest_lease(h: &Context) -> Option<DateTime<Utc>> {
-    let now = h.shared_now().filter(|_| h.backend() == DbBackend::Sqlite);
-    now.map(|now| now + micros(LONGEST_LEASE))
-}
-
-/// Notes what ran out with its last attempt. On PostgreSQL a claim does so itself.
-async fn bury_on_sqlite(h: &Context) -> Result<(), Error> {
-    let Some(now) = h.shared_now().filter(|_| h.backend() == DbBackend::Sqlite) else {
-        return Ok(());
+    let sql: &str = match several {
+        true => &CLAIM_MANY_SQLITE,
+        false => &CLAIM_SQLITE,
     };
-    let values: Vec<Value> = vec![now.into()];
-    let late = Statement::from_sql_and_values(h.backend(), &**LATE_SQLITE, values.clone());
-    if h.fetch_all(TypedQuery::<i64>::sql(late)).await?.is_empty() {
-        return Ok(());
+    for range in ranges {
+        let Some(ask) = taking.ask() else { break };
+        let until = now.map(|now| now + lease);
+        let mut values = vec![name.clone(), until.into(), now.into(), ask.into()];
+        values.extend(of_range(range));
+        values.extend(taking.bounds(several));
+        taking.take(h, sql, values).await?;
     }
-    h.sql(&**BURY_SQLITE, values).await.map(drop)
+    Ok(taking)
 }
 
-fn integer(number: u64) -> Value {
-    i64::try_from(number).unwrap_or(i64::MAX).into()
+/// Puts back what lost its worker, queues what is due, and puts aside what stands in the way of
+/// these ranges. Returns whether it found any. What is left of many is found by the next look,
+/// which then comes at once.
+async fn maintain(h: &Context, ranges: &[Range], is_alone: bool) -> Result<bool, Error> {
+    let (now, at) = (h.shared_now(), h.now());
+    let [late, due, parked] = if h.backend() == DbBackend::Postgres {
+        let values = [Value::from(now), as_json(ranges)?.into()];
+        let sql = &**MAINTAIN_POSTGRES;
+        let counts = Statement::from_sql_and_values(h.backend(), sql, values);
+        let counts = h.fetch_all(TypedQuery::<(i64, i64, i64)>::sql(counts));
+        let counts = counts.await?.pop().unwrap_or_default();
+        [counts.0, counts.1, counts.2].map(i64::unsigned_abs)
+    } else {
+        maintain_sqlite(h, now.unwrap_or(at).into(), ranges).await?
+    };
+    if is_alone && late < MOST_LATE && due < MOST_DUE && parked < MOST_DUE {
+        h.turns().maintained(at);
+    }
+    Ok(late + due + parked > 0)
+}
+
+async fn maintain_sqlite(h: &Context, now: Value, ranges: &[Range]) -> Result<[u64; 3], Error> {
+    let values = vec![now];
+    let look = Statement::from_sql_and_values(h.backend(), &**LOOK_SQLITE, values.clone());
+    let found = h.fetch_all(TypedQuery::<bool>::sql(look)).await?;
+    let (mut late, mut due, mut parked) = (0, 0, 0);
+    if found.contains(&true) {
+        let [trim, note, recover, promote] = &*MAINTAIN_SQLITE;
+        h.sql(trim.as_str(), values.clone()).await?;
+        h.sql(note.as_str(), values.clone()).await?;
+        late = h.sql(recover.as_str(), values.clone()).await?;
+        due = h.sql(promote.as_str(), values).await?;
+    }
+    for range in ranges {
+        parked += h.sql(&**PARK_SQLITE, of_range(range).to_vec()).await?;
+    }
+    Ok([late, due, parked])
+}
+
+fn of_range(range: &Range) -> [Value; 3] {
+    [
+        range.queue.as_str().into(),
+        range.low.into(),
+        range.high.into(),
+    ]
+}
+
+fn as_json(ranges: &[Range]) -> Result<String, Error> {
+    Ok(serde_json::to_string(ranges).map_err(unbuilt)?)
 }

@@ -1,4 +1,6 @@
 //! The SQL of the queue.
+//!
+//! The present moment is a parameter; on PostgreSQL it is the server's where that is NULL.
 
 use std::sync::LazyLock;
 
@@ -7,48 +9,26 @@ use sea_orm::{DbBackend, Iterable};
 
 use super::lease::LONGEST_LEASE;
 
-/// Those that a claim has found.
-const FOUND: &str = "SELECT id FROM due UNION ALL SELECT id FROM expired \
-     UNION ALL SELECT id FROM queued";
+/// The most executions whose lease ran out that one look puts back.
+pub(super) const MOST_LATE: u64 = 100;
 
-/// The most executions that one claim buries.
-const BURIED: u64 = 100;
+/// The most executions that one look queues because their waiting is over, and the most that it
+/// puts aside because their workflow was deleted.
+pub(super) const MOST_DUE: u64 = 1_000;
 
-/// What a worker of this build may take, in place of `{runnable}`. What was queued with another
-/// mode is left to the workers of a newer build. The workflow is looked up by row and not
-/// joined, because a join would read the whole queue.
-const RUNNABLE: &str = "is_suspended = FALSE AND mode IN ({known}) \
-     AND (SELECT w.deleted_at IS NULL FROM workflows AS w WHERE w.id = e.workflow_id)";
+/// What workers take, in this order of an owner's. What was queued with another mode is left to
+/// workers of a newer build.
+const READY: &str = "e.status = 'queued' AND e.is_suspended = FALSE AND e.mode IN ({known}) \
+     AND e.queue = {queue} AND e.owner_id BETWEEN {low} AND {high} \
+     ORDER BY e.owner_id, e.priority DESC, e.id";
 
-/// Of those that were found the first whose documents have at most `{bytes}` together, and the
-/// first `{first}` however large they are. `octet_length` of a `json` decompresses it; of what
-/// is stored compressed PostgreSQL knows no other size in text.
-const FITTING_POSTGRES: &str = r"
-    SELECT id FROM (
-        SELECT id, row_number() OVER queue AS nth, sum(
-            coalesce(octet_length(CAST(data AS text)), 0)
-            + coalesce(octet_length(CAST(error AS text)), 0)) OVER queue AS bytes
-        FROM executions WHERE id = ANY (ARRAY ({found}))
-        WINDOW queue AS (ORDER BY wait_until, id)) AS sized
-    WHERE bytes <= {bytes} OR nth <= {first}";
+const ORDER: &str = "owner_id, priority DESC, id";
 
-/// As [`FITTING_POSTGRES`]. `octet_length` reads the head of the row only.
-const FITTING_SQLITE: &str = r"
-    SELECT id FROM (
-        SELECT id, row_number() OVER queue AS nth, sum(
-            coalesce(octet_length(data), 0)
-            + coalesce(octet_length(error), 0)) OVER queue AS bytes
-        FROM executions WHERE id IN ({found})
-        WINDOW queue AS (ORDER BY wait_until, id)) AS sized
-    WHERE bytes <= {bytes} OR nth <= {first}";
+/// What has waited long enough. The `+` is for SQLite: it takes equality for the narrower
+/// search, and would read all that wait.
+const DUE: &str = "{+}status = 'waiting' AND wait_until <= {now} AND is_suspended = FALSE";
 
-fn fitting(sql: &str, found: &str, [bytes, first]: [&str; 2]) -> String {
-    sql.replace("{found}", found)
-        .replace("{bytes}", bytes)
-        .replace("{first}", first)
-}
-
-/// Whose lease ran out, in place of `{late}`. See [`CLAIM`] for the `+`.
+/// Whose lease ran out.
 const LATE: &str = "{+}status = 'running' AND lease_until <= {now}";
 
 /// As [`LATE`], and those whose end is too far away to wait for: a lease that ends later than
@@ -57,138 +37,37 @@ const LATE: &str = "{+}status = 'running' AND lease_until <= {now}";
 const STRAY: &str = "status = 'running' \
      AND (lease_until <= {now} OR lease_until > {longest} OR lease_until IS NULL)";
 
-/// What is set where an attempt was the last, in place of `{bury}`.
-const BURY: &str = r#"status = 'dead', lease_until = NULL, finished_at = {ended},
-    error = {json}('{"code":"lease_expired","attempts":' || attempts || '}'{as_json})"#;
+/// The stretches of the queues that a worker looks at, one after the other: an array of objects,
+/// because the parameter of one statement has to do for any number of them.
+const RANGES: &str = "json_to_recordset(CAST({ranges} AS json)) \
+     AS range (queue text, low bigint, high bigint)";
 
-/// Takes the first of a kind, and of the next kind only when there is none. (A limit that is
-/// computed, to take from all, is planned as a tenth of the queue.) None is locked that is not
-/// taken, because it would be passed over by others, and none would have it; of several, what
-/// doesn't fit is, until the end of the statement. The `+` is for SQLite: it takes equality for
-/// the narrower search, and would read all that wait.
-const CLAIM: &str = r"
-due AS MATERIALIZED (
-    SELECT id FROM executions AS e
-    WHERE {+}status = 'waiting' AND wait_until <= {now} AND {runnable}
-    ORDER BY wait_until, id LIMIT {limit}
-), expired AS MATERIALIZED (
-    SELECT id FROM executions AS e
-    WHERE {late} AND attempts < max_attempts AND {runnable}
-        AND (SELECT count(*) FROM due) = 0
-    ORDER BY lease_until, id LIMIT {limit}
-), queued AS MATERIALIZED (
-    SELECT id FROM executions AS e
-    WHERE status = 'queued' AND {runnable}
-        AND (SELECT count(*) FROM due) = 0 AND (SELECT count(*) FROM expired) = 0
-    ORDER BY id LIMIT {limit}
-)
+/// Rows are locked where they are found, and those that another worker has locked are passed
+/// over. None is locked that is not taken, because others would pass it over and none would have
+/// it; of several, what doesn't fit is, until the end of the statement.
+const LOCK: &str = "FOR UPDATE OF e SKIP LOCKED";
+
+/// Of those in `found` the first whose documents have at most `{bytes}` together, and the
+/// first `{first}` however large they are. `octet_length` of a `json` decompresses it; of what
+/// is stored compressed PostgreSQL knows no other size in text.
+const FITTING: &str = "
+    SELECT id FROM (
+        SELECT id, row_number() OVER found AS nth, sum(
+            coalesce(octet_length({data}), 0)
+            + coalesce(octet_length({error}), 0)) OVER found AS bytes
+        FROM executions WHERE id {in}{found}{end}
+        WINDOW found AS (ORDER BY {order})) AS sized
+    WHERE bytes <= {bytes} OR nth <= {first}";
+
+/// What a claim writes.
+const CLAIM: &str = "
 UPDATE executions SET status = 'running', worker_id = {worker}, lease_until = {until},
     wait_until = NULL, started_at = COALESCE(started_at, {now}),
     attempts = attempts + 1, claim_no = claim_no + 1
 WHERE id ";
 
-/// Buries what ran out with its last attempt.
-const BURY_THESE: &str = r"
-UPDATE executions SET {bury} WHERE id {in} (
-    SELECT id FROM executions AS e WHERE {late} AND attempts >= max_attempts
-    ORDER BY lease_until, id LIMIT {most}";
-
-/// Rows are locked where they are found, and those that another worker has locked are passed
-/// over.
-const LOCK: &str = " FOR UPDATE OF e SKIP LOCKED";
-
-/// Puts the conditions of a statement in the place of their names. The present moment is the
-/// parameter `now`; on PostgreSQL it is the server's where that is NULL. The end of the longest
-/// lease is on SQLite the parameter `longest`.
-fn with_moments(backend: DbBackend, sql: &str, now: &str, longest: &str) -> String {
-    let is_postgres = backend == DbBackend::Postgres;
-    let (now, longest) = if is_postgres {
-        let micros = LONGEST_LEASE.as_micros();
-        (
-            format!("COALESCE({now}, statement_timestamp())"),
-            format!("{{now}} + {micros} * interval '1 microsecond'"),
-        )
-    } else {
-        (now.to_owned(), longest.to_owned())
-    };
-    let [plus, ended, cast, as_json] = if is_postgres {
-        ["", "GREATEST({now}, started_at)", "CAST", " AS json"]
-    } else {
-        ["+", "max({now}, coalesce(started_at, {now}))", "", ""]
-    };
-    let known: Vec<_> = ExecutionMode::iter()
-        .map(|mode| format!("'{mode}'"))
-        .collect();
-    sql.replace("{runnable}", RUNNABLE)
-        .replace("{late}", LATE)
-        .replace("{stray}", STRAY)
-        .replace("{bury}", BURY)
-        .replace("{+}", plus)
-        .replace("{ended}", ended)
-        .replace("{json}", cast)
-        .replace("{as_json}", as_json)
-        .replace("{longest}", &longest)
-        .replace("{now}", &now)
-        .replace("{most}", &BURIED.to_string())
-        .replace("{known}", &known.join(", "))
-}
-
-/// Claims what `taken` selects of what was found. `ANY (ARRAY (…))`, because an `IN` may be run
-/// anew for each row, and would lock others.
-fn claim_sql(backend: DbBackend, taken: &str) -> String {
-    let (sql, now) = if backend == DbBackend::Postgres {
-        let bury = BURY_THESE.replace("{in}", "= ANY (ARRAY");
-        let sql = format!("WITH buried AS ({bury}{LOCK}))), {CLAIM}= ANY (ARRAY ({taken}))")
-            .replace("{limit}", &format!("$4{LOCK}"))
-            .replace("{worker}", "$1")
-            .replace("{until}", "{now} + $2 * interval '1 microsecond'");
-        (sql, "$3")
-    } else {
-        let sql = format!("WITH {CLAIM}IN ({taken})")
-            .replace("{limit}", "?4")
-            .replace("{worker}", "?1")
-            .replace("{until}", "?2");
-        (sql, "?3")
-    };
-    with_moments(backend, &sql, now, "")
-}
-
-/// Claims one.
-pub(super) static CLAIM_POSTGRES: LazyLock<String> =
-    LazyLock::new(|| claim_sql(DbBackend::Postgres, FOUND));
-
-pub(super) static CLAIM_SQLITE: LazyLock<String> =
-    LazyLock::new(|| claim_sql(DbBackend::Sqlite, FOUND));
-
-/// Claims several.
-pub(super) static CLAIM_MANY_POSTGRES: LazyLock<String> = LazyLock::new(|| {
-    let fitting = fitting(FITTING_POSTGRES, FOUND, ["$5", "$6"]);
-    claim_sql(DbBackend::Postgres, &fitting)
-});
-
-pub(super) static CLAIM_MANY_SQLITE: LazyLock<String> = LazyLock::new(|| {
-    let fitting = fitting(FITTING_SQLITE, FOUND, ["?5", "?6"]);
-    claim_sql(DbBackend::Sqlite, &fitting)
-});
-
-/// Buries, on SQLite, which can't do this and claim in one statement. The parameter is the
-/// present moment.
-pub(super) static BURY_SQLITE: LazyLock<String> = LazyLock::new(|| {
-    let sql = format!("{})", BURY_THESE.replace("{in}", "IN"));
-    with_moments(DbBackend::Sqlite, &sql, "?1", "")
-});
-
-/// Whether there is something to bury.
-pub(super) static LATE_SQLITE: LazyLock<String> = LazyLock::new(|| {
-    let sql = "SELECT 1 FROM executions WHERE {late} AND attempts >= max_attempts LIMIT 1";
-    with_moments(DbBackend::Sqlite, sql, "?1", "")
-});
-
-/// Puts what is late back into the queue, or buries it.
+/// What is written where a lease ran out.
 const RECOVER: &str = r#"
-WITH late AS MATERIALIZED (
-    SELECT id FROM executions AS e WHERE {stray} ORDER BY id LIMIT {limit}
-)
 UPDATE executions SET
     status = CASE WHEN attempts < max_attempts THEN 'queued' ELSE 'dead' END,
     worker_id = CASE WHEN attempts < max_attempts THEN NULL ELSE worker_id END,
@@ -198,15 +77,291 @@ UPDATE executions SET
     lease_until = NULL
 WHERE id "#;
 
-pub(super) static RECOVER_POSTGRES: LazyLock<String> = LazyLock::new(|| {
-    let fitting = fitting(FITTING_POSTGRES, "SELECT id FROM late", ["$3", "$4"]);
-    let sql = format!("{RECOVER}= ANY (ARRAY ({fitting}))");
-    let sql = sql.replace("{limit}", &format!("$2{LOCK}"));
-    with_moments(DbBackend::Postgres, &sql, "$1", "")
+/// Keeps the attempts of those in `late`. Workers of the version before count no claims, so two
+/// attempts can have the same number; the first is kept.
+const NOTE: &str = r#"
+INSERT INTO execution_attempts (execution_id, claim_no, attempt, worker_id, ended_at, reason)
+SELECT id, claim_no, attempts, worker_id, {now}, {reason} FROM late WHERE TRUE
+ON CONFLICT (execution_id, claim_no) DO NOTHING"#;
+
+/// Makes room for another attempt of those in `late`.
+const TRIM: &str = "
+DELETE FROM execution_attempts WHERE id {in}
+    SELECT a.id FROM execution_attempts AS a WHERE a.execution_id IN (SELECT id FROM late)
+        AND (SELECT count(*) FROM execution_attempts AS b
+            WHERE b.execution_id = a.execution_id AND b.claim_no > a.claim_no) >= {kept}{end}";
+
+/// The reason of an attempt that lost its worker.
+const LOST: &str = r#"'{"code":"lease_expired"}'"#;
+
+/// How many attempts are kept.
+const KEPT_ATTEMPTS: u64 = 20;
+
+/// Puts the words and conditions of a backend in the place of their names.
+fn of(backend: DbBackend, sql: &str, now: &str) -> String {
+    let is_postgres = backend == DbBackend::Postgres;
+    let (now, longest) = if is_postgres {
+        let micros = LONGEST_LEASE.as_micros();
+        (
+            format!("COALESCE({now}, statement_timestamp())"),
+            format!("{{now}} + {micros} * interval '1 microsecond'"),
+        )
+    } else {
+        (now.to_owned(), "?3".to_owned())
+    };
+    // An `IN` may be run anew for each row on PostgreSQL, and would lock others.
+    let [plus, within, end, ended, cast, as_json, data, error] = if is_postgres {
+        [
+            "",
+            "= ANY (ARRAY (",
+            "))",
+            "GREATEST({now}, started_at)",
+            "CAST",
+            " AS json",
+            "CAST(data AS text)",
+            "CAST(error AS text)",
+        ]
+    } else {
+        // `octet_length` reads the head of the row only.
+        let ended = "max({now}, coalesce(started_at, {now}))";
+        ["+", "IN (", ")", ended, "", "", "data", "error"]
+    };
+    let known: Vec<_> = ExecutionMode::iter()
+        .map(|mode| format!("'{mode}'"))
+        .collect();
+    let sql = sql
+        .replace("{reason}", LOST)
+        .replace("{ready}", READY)
+        .replace("{due}", DUE)
+        .replace("{late}", LATE)
+        .replace("{stray}", STRAY)
+        .replace("{+}", plus)
+        .replace("{in}", within)
+        .replace("{end}", end)
+        .replace("{ended}", ended)
+        .replace("{json}", cast)
+        .replace("{as_json}", as_json)
+        .replace("{data}", data)
+        .replace("{error}", error)
+        .replace("{longest}", &longest)
+        .replace("{now}", &now)
+        .replace("{known}", &known.join(", "))
+        .replace("{most_late}", &MOST_LATE.to_string())
+        .replace("{most_due}", &MOST_DUE.to_string())
+        .replace("{kept}", &(KEPT_ATTEMPTS - 1).to_string());
+    if is_postgres {
+        sql.replace("{lock}", LOCK)
+            .replace("{queue}", "range.queue")
+            .replace("{low}", "range.low")
+            .replace("{high}", "range.high")
+    } else {
+        sql.replace("{lock}", "")
+    }
+}
+
+/// Those of the first `{limit}` whose workflow isn't deleted. A deleted workflow's stand there
+/// only until they are put aside.
+const LIVE: &str = "SELECT f.id FROM found AS f JOIN workflows AS w ON w.id = f.workflow_id \
+     WHERE w.deleted_at IS NULL";
+
+fn claim_postgres(several: bool) -> String {
+    let found = format!(
+        "WITH found AS MATERIALIZED (
+            SELECT ready.id, ready.workflow_id FROM {RANGES} CROSS JOIN LATERAL (
+                SELECT e.id, e.workflow_id FROM executions AS e WHERE {{ready}}
+                LIMIT {{limit}} {{lock}}) AS ready
+            LIMIT {{limit}})"
+    );
+    let taken = if several {
+        FITTING
+            .replace("{found}", LIVE)
+            .replace("{order}", ORDER)
+            .replace("{bytes}", "$5")
+            .replace("{first}", "$6")
+    } else {
+        LIVE.to_owned()
+    };
+    let sql = format!("{found}{CLAIM}{{in}}{taken}{{end}}")
+        .replace("{ranges}", "$4")
+        .replace("{worker}", "$1")
+        .replace("{until}", "{now} + $2 * interval '1 microsecond'");
+    of(DbBackend::Postgres, &sql, "$3")
+}
+
+fn claim_sqlite(several: bool) -> String {
+    let found = "SELECT e.id, e.workflow_id FROM executions AS e WHERE {ready} LIMIT ?4";
+    let taken = if several {
+        FITTING
+            .replace("{found}", &LIVE.replace("found", &format!("({found})")))
+            .replace("{order}", ORDER)
+            .replace("{bytes}", "?8")
+            .replace("{first}", "?9")
+    } else {
+        LIVE.replace("found", &format!("({found})"))
+    };
+    let sql = format!("{CLAIM}{{in}}{taken}{{end}}")
+        .replace("{ready}", READY)
+        .replace("{queue}", "?5")
+        .replace("{low}", "?6")
+        .replace("{high}", "?7")
+        .replace("{worker}", "?1")
+        .replace("{until}", "?2");
+    of(DbBackend::Sqlite, &sql, "?3")
+}
+
+/// Claims one: worker, length of the lease, moment, ranges. Its limit is a literal, as is that
+/// of several in the place of `{limit}`: for one that it doesn't know PostgreSQL finds a plan
+/// anew at each claim.
+pub(super) static CLAIM_POSTGRES: LazyLock<String> =
+    LazyLock::new(|| claim_postgres(false).replace("{limit}", "1"));
+
+/// Claims one: worker, end of the lease, moment, limit, queue, first and last owner.
+pub(super) static CLAIM_SQLITE: LazyLock<String> = LazyLock::new(|| claim_sqlite(false));
+
+/// Claims several: and how many bytes, and how many however large they are.
+pub(super) static CLAIM_MANY_POSTGRES: LazyLock<String> = LazyLock::new(|| claim_postgres(true));
+
+pub(super) static CLAIM_MANY_SQLITE: LazyLock<String> = LazyLock::new(|| claim_sqlite(true));
+
+/// The first executions that a worker looks at.
+const FRONT: &str = "
+    SELECT f.id FROM (
+        SELECT ready.id, ready.workflow_id FROM {front} LIMIT {most_due}) AS f
+    JOIN workflows AS w ON w.id = f.workflow_id WHERE w.deleted_at IS NOT NULL";
+
+const LATE_ROWS: &str = "late AS MATERIALIZED (
+    SELECT id, claim_no, attempts, worker_id FROM executions AS e WHERE {late}
+    ORDER BY lease_until, id LIMIT {most_late} {lock})";
+
+const PROMOTE: &str = "
+UPDATE executions SET status = 'queued', wait_until = NULL WHERE id {in}
+    SELECT id FROM executions AS e WHERE {due}
+    ORDER BY wait_until, id LIMIT {most_due} {lock}{end}";
+
+const PARK: &str = "
+UPDATE executions SET is_suspended = TRUE WHERE id {in}
+    SELECT e.id FROM executions AS e WHERE e.status = 'queued' AND e.id {in}{front_rows}{end}
+    {lock}{end}";
+
+/// Puts back what lost its worker, queues what is due, and puts aside what stands in the way;
+/// says how many. The parameters are the moment and the ranges.
+pub(super) static MAINTAIN_POSTGRES: LazyLock<String> = LazyLock::new(|| {
+    let front = FRONT.replace(
+        "{front}",
+        &format!(
+            "{RANGES} CROSS JOIN LATERAL (
+            SELECT e.id, e.workflow_id FROM executions AS e WHERE {{ready}}
+            LIMIT {{most_due}}) AS ready"
+        ),
+    );
+    let park = PARK.replace("{front_rows}", &front);
+    let sql = format!(
+        "WITH {LATE_ROWS}, trimmed AS ({TRIM}), noted AS ({NOTE}),
+recovered AS ({RECOVER}{{in}}SELECT id FROM late{{end}} RETURNING id),
+promoted AS ({PROMOTE} RETURNING id),
+parked AS ({park} RETURNING id)
+SELECT (SELECT count(*) FROM recovered), (SELECT count(*) FROM promoted),
+    (SELECT count(*) FROM parked)"
+    );
+    of(DbBackend::Postgres, &sql.replace("{ranges}", "$2"), "$1")
 });
 
-pub(super) static RECOVER_SQLITE: LazyLock<String> = LazyLock::new(|| {
-    let fitting = fitting(FITTING_SQLITE, "SELECT id FROM late", ["?4", "?5"]);
-    let sql = format!("{RECOVER}IN ({fitting})").replace("{limit}", "?2");
-    with_moments(DbBackend::Sqlite, &sql, "?1", "?3")
+/// Whether something lost its worker or is due. The parameter is the moment.
+pub(super) static LOOK_SQLITE: LazyLock<String> = LazyLock::new(|| {
+    let sql = "SELECT EXISTS (SELECT 1 FROM executions WHERE {late}) \
+         OR EXISTS (SELECT 1 FROM executions WHERE {due})";
+    of(DbBackend::Sqlite, sql, "?1")
+});
+
+/// As [`MAINTAIN_POSTGRES`], in the order in which they are run. The parameter is the moment.
+pub(super) static MAINTAIN_SQLITE: LazyLock<[String; 4]> = LazyLock::new(|| {
+    let recover = format!("{RECOVER}{{in}}SELECT id FROM late{{end}}");
+    let sql = [TRIM, NOTE, &recover].map(|sql| format!("WITH {LATE_ROWS}{sql}"));
+    let [trim, note, recover] = sql;
+    [&trim, &note, &recover, PROMOTE].map(|sql| of(DbBackend::Sqlite, sql, "?1"))
+});
+
+/// Puts aside what stands in the way. The parameters are queue, first and last owner.
+pub(super) static PARK_SQLITE: LazyLock<String> = LazyLock::new(|| {
+    let ready = "(SELECT e.id, e.workflow_id FROM executions AS e WHERE {ready}
+        LIMIT {most_due}) AS ready";
+    let sql = PARK.replace("{front_rows}", &FRONT.replace("{front}", ready));
+    let sql = sql
+        .replace("{ready}", READY)
+        .replace("{queue}", "?1")
+        .replace("{low}", "?2")
+        .replace("{high}", "?3");
+    of(DbBackend::Sqlite, &sql, "")
+});
+
+/// The attempt that has ended.
+const ENDED: &str = "WITH late AS (
+    SELECT CAST({id} AS bigint) AS id, CAST({claim} AS bigint) AS claim_no,
+        CAST({attempt} AS bigint) AS attempts, CAST({worker} AS text) AS worker_id)";
+
+fn ended(sql: &str, [id, claim, attempt, worker, reason]: [&str; 5]) -> String {
+    let sql = sql.replace("{id}", id).replace("{claim}", claim);
+    let sql = sql
+        .replace("{attempt}", attempt)
+        .replace("{worker}", worker);
+    sql.replace("{reason}", reason)
+}
+
+/// Keeps how an attempt has ended: moment, execution, claim, attempt, worker, reason.
+pub(super) static NOTE_POSTGRES: LazyLock<String> = LazyLock::new(|| {
+    let sql = format!("{ENDED}, trimmed AS ({TRIM}){NOTE}");
+    of(
+        DbBackend::Postgres,
+        &ended(&sql, ["$2", "$3", "$4", "$5", "$6"]),
+        "$1",
+    )
+});
+
+/// Makes room for another attempt. The parameter is the execution.
+pub(super) static TRIM_SQLITE: LazyLock<String> = LazyLock::new(|| {
+    let sql = format!("WITH late AS (SELECT ?1 AS id){TRIM}");
+    of(DbBackend::Sqlite, &sql, "")
+});
+
+/// As [`NOTE_POSTGRES`], after [`TRIM_SQLITE`].
+pub(super) static NOTE_SQLITE: LazyLock<String> = LazyLock::new(|| {
+    let sql = format!("{ENDED}{NOTE}");
+    of(
+        DbBackend::Sqlite,
+        &ended(&sql, ["?2", "?3", "?4", "?5", "?6"]),
+        "?1",
+    )
+});
+
+/// Those of the late whose documents a page may have.
+fn late_fitting([limit, bytes, first]: [&str; 3]) -> String {
+    let found = format!(
+        "SELECT id FROM executions AS e WHERE {{stray}} ORDER BY id LIMIT {limit} {{lock}}"
+    );
+    let fitting = FITTING
+        .replace("{found}", &found)
+        .replace("{order}", "id")
+        .replace("{bytes}", bytes)
+        .replace("{first}", first);
+    format!(
+        "late AS MATERIALIZED (SELECT id, claim_no, attempts, worker_id FROM executions
+            WHERE id {{in}}{fitting}{{end}})"
+    )
+}
+
+/// Puts back what lost its worker: moment, limit, bytes, how many however large they are.
+pub(super) static RECOVER_POSTGRES: LazyLock<String> = LazyLock::new(|| {
+    let late = late_fitting(["$2", "$3", "$4"]);
+    let sql = format!(
+        "WITH {late}, trimmed AS ({TRIM}), noted AS ({NOTE}){RECOVER}{{in}}SELECT id FROM late{{end}}"
+    );
+    of(DbBackend::Postgres, &sql, "$1")
+});
+
+/// As [`RECOVER_POSTGRES`], in the order in which they are run: moment, limit, end of the
+/// longest lease, bytes, how many however large they are.
+pub(super) static RECOVER_SQLITE: LazyLock<[String; 3]> = LazyLock::new(|| {
+    let late = late_fitting(["?2", "?4", "?5"]);
+    let recover = format!("{RECOVER}{{in}}SELECT id FROM late{{end}}");
+    [TRIM, NOTE, &recover].map(|sql| of(DbBackend::Sqlite, &format!("WITH {late}{sql}"), "?1"))
 });

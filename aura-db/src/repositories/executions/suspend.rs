@@ -4,7 +4,8 @@
 //! those that haven't ended are marked when their workflow is deleted, and are marked no
 //! longer when it is restored: in batches, after the deletion itself. The mark is for speed
 //! only. What it misses, because a process ended meanwhile or a workflow was deleted with
-//! SQL, isn't claimed either, and [`sweep`] finds it.
+//! SQL, isn't claimed either: workers put it aside when it stands in their way, and [`sweep`]
+//! finds what was restored.
 
 use aura_orm::TypedQuery;
 use entity::{UserId, WorkflowId};
@@ -29,19 +30,6 @@ UPDATE executions SET is_suspended = {suspended} WHERE id IN (
     WHERE e.workflow_id IN (
         SELECT w.id FROM workflows AS w WHERE w.{column} = ?1 AND w.deleted_at IS {state})
     AND {rows} LIMIT ?2)";
-
-/// Workflows that are deleted, of the executions that workers look at first.
-const DELETED: &str = r"
-SELECT w.id FROM workflows AS w WHERE w.deleted_at IS NOT NULL AND w.id IN (
-    SELECT workflow_id FROM (
-        SELECT e.workflow_id FROM executions AS e
-        WHERE e.status = 'queued' AND e.is_suspended = FALSE ORDER BY e.id LIMIT 1000) AS queued
-    UNION
-    SELECT workflow_id FROM (
-        SELECT e.workflow_id FROM executions AS e
-        WHERE e.wait_until IS NOT NULL AND e.is_suspended = FALSE
-        ORDER BY e.wait_until, e.id LIMIT 1000) AS due)
-ORDER BY w.id";
 
 /// Workflows that aren't deleted and have suspended executions. Each is found with one step
 /// in the index, however many there are of the one before.
@@ -77,25 +65,23 @@ pub(crate) async fn resume(h: &Context, op: Op, of: Of) -> Result<(), Error> {
     unless_alone(h, marked, "resuming the executions of what was restored")
 }
 
-/// Marks what stands in the way of workers, and takes the mark off what doesn't any longer. In
-/// a transaction nothing is done.
+/// Takes the mark off what isn't of a deleted workflow any longer. In a transaction nothing is
+/// done.
 pub(super) async fn sweep(h: &Context, op: Op) -> Result<(), Error> {
     if h.in_transaction() {
         return Ok(());
     }
-    let swept = mark_what_was_missed(h, op).await;
-    unless_alone(h, swept, "looking for executions of deleted workflows")
+    let swept = resume_what_was_missed(h, op).await;
+    unless_alone(h, swept, "looking for executions of restored workflows")
 }
 
-async fn mark_what_was_missed(h: &Context, op: Op) -> Result<(), Error> {
-    for (find, suspended) in [(DELETED, true), (RESTORED, false)] {
-        let workflows = |h: Context| async move {
-            let find = Statement::from_string(h.backend(), find);
-            h.fetch_all(TypedQuery::<i64>::sql(find)).await
-        };
-        for workflow in h.read(op, workflows).await? {
-            mark(h, op, Of::Workflow(WorkflowId(workflow)), suspended).await?;
-        }
+async fn resume_what_was_missed(h: &Context, op: Op) -> Result<(), Error> {
+    let workflows = |h: Context| async move {
+        let find = Statement::from_string(h.backend(), RESTORED);
+        h.fetch_all(TypedQuery::<i64>::sql(find)).await
+    };
+    for workflow in h.read(op, workflows).await? {
+        mark(h, op, Of::Workflow(WorkflowId(workflow)), false).await?;
     }
     Ok(())
 }

@@ -28,8 +28,8 @@ impl Model {
     pub(super) fn executions(&mut self, ctx: Ctx, call: &Call) -> Answer {
         let may = |action| self.enter(ctx, action, Resource::Execution);
         match call {
-            Call::Enqueue(workflow, mode, attempts, data) => {
-                self.enqueue(ctx, *workflow, *mode, *attempts, data.as_ref())
+            Call::Enqueue(workflow, mode, attempts, data, place) => {
+                self.enqueue(ctx, *workflow, *mode, *attempts, data.as_ref(), place)
             }
             Call::EnqueueOnce(workflow, mode, data, key) => {
                 self.enqueue_once(ctx, *workflow, *mode, data.as_ref(), key)
@@ -56,6 +56,7 @@ impl Model {
                         json_of(row),
                         &[
                             "is_suspended",
+                            "owner_id",
                             "claim_no",
                             "idempotency_key",
                             "input_hash",
@@ -83,16 +84,14 @@ impl Model {
                 )
             }
             Call::Prune(before, limit) => self.prune(ctx, *before, *limit),
-            Call::Claim(worker, lease) => {
-                let lease = leased(worker, Some(*lease), Check::default())?;
-                may(Action::Execute)?;
-                Ok(json_of(self.claim(worker, lease, 1).pop()))
-            }
+            Call::Claim(worker, lease) => Ok(json_of(self.claim(ctx, worker, *lease, 1)?.pop())),
             Call::ClaimMany(worker, lease, limit) => {
-                let lease = leased(worker, Some(*lease), Check::default())?;
-                may(Action::Execute)?;
-                let limit = usize::try_from((*limit).min(1_000)).unwrap_or(0);
-                Ok(json_of(self.claim(worker, lease, limit)))
+                Ok(json_of(self.claim(ctx, worker, *lease, *limit)?))
+            }
+            Call::Attempts(id) => {
+                self.execution(may(Action::Read)?, *id)?;
+                let attempts = self.attempts.get(&id.0);
+                Ok(json_of(attempts.cloned().unwrap_or_default()))
             }
             Call::Extend(held, lease) => self.extend(ctx, held, *lease),
             Call::Finish(held, end) => self.finish(ctx, held, end),
@@ -178,6 +177,7 @@ impl Model {
         mode: ExecutionMode,
         attempts: Option<i64>,
         data: Option<&Document>,
+        (queue, priority): &(String, i64),
     ) -> Answer {
         let may_run = || self.enter(ctx, Action::Execute, Resource::Workflow);
         let mut check = Check::default();
@@ -186,8 +186,11 @@ impl Model {
             "max_attempts",
             attempts.is_some_and(|n| !(1..=1_000).contains(&n)),
         );
+        check.name("queue", queue, 64);
+        check.refuse("priority", !(-1_000..=1_000).contains(priority));
         check.done()?;
-        let version = self.own_workflow(may_run()?, workflow)?.version;
+        let found = self.own_workflow(may_run()?, workflow)?;
+        let (version, owner_id) = (found.version, found.owner_id);
         let now = self.now;
         Ok(json_of(self.executions.insert(|id| Execution {
             id: ExecutionId(id),
@@ -207,6 +210,9 @@ impl Model {
             claim_no: 0,
             idempotency_key: None,
             input_hash: None,
+            queue: queue.clone(),
+            owner_id,
+            priority: *priority,
             data: data.cloned(),
             error: None,
         })))
@@ -250,7 +256,8 @@ impl Model {
             }
             (before.idempotency_key, before.input_hash) = (None, None);
         }
-        let queued = self.enqueue(ctx, workflow, mode, None, data)?;
+        let place = ("default".to_owned(), 0);
+        let queued = self.enqueue(ctx, workflow, mode, None, data, &place)?;
         let id = queued["id"].as_i64().unwrap_or_default();
         let row = self.executions.rows.get_mut(&id);
         let row = row.ok_or_else(|| Failed::not_found("execution", &id))?;
@@ -293,6 +300,7 @@ impl Model {
     fn executed(&self, allowed: Allowed, query: &Query) -> Result<Vec<&Execution>, Failed> {
         let mut check = Check::default();
         check.optional("worker", query.worker.as_ref(), 64);
+        check.optional("queue", query.queue.as_ref(), 64);
         check.done()?;
         let owner = |row: &Execution| self.workflows.rows.get(&row.workflow_id.0);
         let rows = self.executions.rows.values().filter(|row| {
@@ -300,6 +308,7 @@ impl Model {
                 && query.workflow.is_none_or(|id| row.workflow_id == id)
                 && (query.statuses.is_empty() || query.statuses.contains(&row.status))
                 && query.mode.is_none_or(|mode| row.mode == mode)
+                && query.queue.as_ref().is_none_or(|queue| row.queue == *queue)
                 && query
                     .worker
                     .as_ref()

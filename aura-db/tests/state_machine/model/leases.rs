@@ -1,15 +1,26 @@
 //! Who holds an execution, and how attempts end.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use aura_db::{Action, Document, Execution, ExecutionStatus, Resource, WorkflowId};
+use aura_db::{
+    Action, Document, Execution, ExecutionAttempt, ExecutionStatus, Resource, WorkflowId,
+};
 use chrono::{DateTime, Datelike, TimeDelta, Utc};
 use serde_json::json;
 
 use super::check::{Check, micros};
 use super::{Answer, Ctx, Model};
 use crate::outcome::{Failed, json_of};
-use crate::steps::executions::{End, Held};
+use crate::steps::executions::{End, Held, Taker};
+
+/// Whose turn it is.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Turns {
+    /// By queue the owner whose execution was taken last.
+    last: BTreeMap<String, i64>,
+    maintained: Option<DateTime<Utc>>,
+}
 
 /// The longest lease.
 pub(super) const DAY: TimeDelta = TimeDelta::hours(24);
@@ -30,10 +41,14 @@ impl Model {
         leased(&held.worker, None, check)?;
         may(Action::Execute)?;
         let now = self.now;
-        let row = self.held(held)?;
+        self.held(held)?;
         let refused = [("data", &data), ("error", &error)]
             .into_iter()
             .find_map(|(name, document)| not_storable(name, document.as_ref()?));
+        if let (Some(_), None, Some(error)) = (pause, &refused, &error) {
+            self.keep_attempt(held.id.0, error.as_str());
+        }
+        let row = self.held(held)?;
         row.lease_until = None;
         let is_last = row.attempts >= row.max_attempts;
         if let Some(why) = refused {
@@ -83,21 +98,57 @@ impl Model {
 
     pub(super) fn requeue_expired(&mut self, ctx: Ctx, limit: u64) -> Answer {
         let may = |action| self.enter(ctx, action, Resource::Execution);
+        if self.takes_nothing(ctx, limit) {
+            return Ok(json!([]));
+        }
         may(Action::Execute)?;
         let now = self.now;
-        let rows = self.executions.rows.values_mut();
+        let rows = self.executions.rows.values();
         let late = rows.filter(|row| is_late(row, now));
         let limit = usize::try_from((limit).min(1_000)).unwrap_or(0);
-        let requeued = late.take(limit).map(|row| {
-            if row.attempts < row.max_attempts {
-                row.status = ExecutionStatus::Queued;
-                (row.worker_id, row.lease_until) = (None, None);
-            } else {
-                bury_late(row, now);
-            }
-            row.clone()
-        });
+        let late: Vec<_> = late.take(limit).map(|row| row.id.0).collect();
+        let requeued = late.into_iter().map(|id| self.recover(id));
         Ok(json_of(requeued.collect::<Vec<_>>()))
+    }
+
+    /// Whether no statement is run, which would be refused.
+    fn takes_nothing(&self, ctx: Ctx, limit: u64) -> bool {
+        self.broken && !ctx.restricted && limit == 0
+    }
+
+    /// Queues what lost its worker, unless this was its last attempt.
+    fn recover(&mut self, id: i64) -> Option<Execution> {
+        let now = self.now;
+        self.keep_attempt(id, r#"{"code":"lease_expired"}"#);
+        let row = self.executions.rows.get_mut(&id)?;
+        if row.attempts < row.max_attempts {
+            row.status = ExecutionStatus::Queued;
+            (row.worker_id, row.lease_until) = (None, None);
+        } else {
+            bury(row, now);
+            row.error = Some(json!({"code": "lease_expired", "attempts": row.attempts}).into());
+        }
+        Some(row.clone())
+    }
+
+    /// Keeps how an attempt ended.
+    fn keep_attempt(&mut self, id: i64, reason: &str) {
+        let Some(row) = self.executions.rows.get(&id) else {
+            return;
+        };
+        let attempts = self.attempts.entry(id).or_default();
+        attempts.push(ExecutionAttempt {
+            id: 0.into(),
+            execution_id: row.id,
+            claim_no: row.claim_no,
+            attempt: row.attempts,
+            worker_id: row.worker_id.clone(),
+            ended_at: self.now,
+            reason: reason[..reason.floor_char_boundary(2_048)].to_owned(),
+        });
+        if attempts.len() > 20 {
+            attempts.remove(0);
+        }
     }
 
     pub(super) fn extend(&mut self, ctx: Ctx, held: &Held, lease: Duration) -> Answer {
@@ -125,50 +176,104 @@ impl Model {
         }
     }
 
-    pub(super) fn claim(&mut self, worker: &str, lease: TimeDelta, limit: usize) -> Vec<Execution> {
+    pub(super) fn claim(
+        &mut self,
+        ctx: Ctx,
+        worker: &Taker,
+        lease: Duration,
+        limit: u64,
+    ) -> Result<Vec<Execution>, Failed> {
+        let mut check = Check::default();
+        check.refuse("queues", !(1..=16).contains(&worker.queues.len()));
+        for queue in &worker.queues {
+            check.name("queues", queue, 64);
+        }
+        let lease = leased(&worker.name, Some(lease), check)?;
+        if self.takes_nothing(ctx, limit) {
+            return Ok(Vec::new());
+        }
+        self.enter(ctx, Action::Execute, Resource::Execution)?;
+        let limit = usize::try_from(limit.min(1_000)).unwrap_or(0);
+        let is_alone = !self.in_transaction;
+        let last = self.turns.maintained;
+        let is_fresh = |last| self.now >= last && self.now < last + TimeDelta::seconds(1);
+        if is_alone && limit > 0 && !last.is_some_and(is_fresh) {
+            self.maintain();
+        }
+        loop {
+            let taken = self.take(worker, lease, limit);
+            let has_changed = taken.len() < limit && self.maintain();
+            if !taken.is_empty() || !has_changed {
+                return Ok(taken);
+            }
+        }
+    }
+
+    /// Looks for what lost its worker and what is due. Returns whether there was any.
+    fn maintain(&mut self) -> bool {
         let now = self.now;
-        let is_over = |row: &Execution| row.lease_until.is_some_and(|until| until <= now);
-        let rows = self.executions.rows.values_mut();
-        let last = rows.filter(|row| is_over(row) && row.attempts >= row.max_attempts);
-        let mut last: Vec<_> = last.collect();
-        last.sort_by_key(|row| (row.lease_until, row.id));
-        for row in last.into_iter().take(100) {
-            bury_late(row, now);
+        let is_over = |until: Option<DateTime<Utc>>| until.is_some_and(|until| until <= now);
+        let rows = self.executions.rows.values();
+        let late = rows.filter(|row| is_over(row.lease_until));
+        let late: Vec<_> = late.map(|row| row.id.0).collect();
+        for id in &late {
+            self.recover(*id);
         }
         let workflows = &self.workflows.rows;
-        let live = |id: WorkflowId| {
-            workflows
-                .get(&id.0)
-                .is_some_and(|workflow| workflow.deleted_at.is_none())
+        let is_live = |id: WorkflowId| {
+            let workflow = workflows.get(&id.0);
+            workflow.is_some_and(|workflow| workflow.deleted_at.is_none())
         };
-        let rows = self.executions.rows.values();
-        let live: Vec<_> = rows.filter(|row| live(row.workflow_id)).collect();
-        let due = |row: &&&Execution| row.wait_until.is_some_and(|until| until <= now);
-        let mut takes: Vec<_> = live.iter().filter(due).collect();
-        takes.sort_by_key(|row| (row.wait_until, row.id));
-        if takes.is_empty() {
-            let late = |row: &&&Execution| is_over(row) && row.attempts < row.max_attempts;
-            takes = live.iter().filter(late).collect();
-            takes.sort_by_key(|row| (row.lease_until, row.id));
+        let rows = self.executions.rows.values_mut();
+        let due = rows.filter(|row| is_over(row.wait_until) && is_live(row.workflow_id));
+        let due = due.map(|row| {
+            row.status = ExecutionStatus::Queued;
+            row.wait_until = None;
+        });
+        let has_changed = due.count() + late.len() > 0;
+        if !self.in_transaction {
+            self.turns.maintained = Some(now);
         }
-        if takes.is_empty() {
-            let queued = |row: &&&Execution| row.status == ExecutionStatus::Queued;
-            takes = live.iter().filter(queued).collect();
-        }
-        let mut takes: Vec<_> = takes.iter().take(limit).map(|row| row.id.0).collect();
-        takes.sort_unstable();
-        let claimed = takes.iter().filter_map(|id| {
-            let row = self.executions.rows.get_mut(id)?;
+        has_changed
+    }
+
+    /// Takes what is next, by queue, owner's turn, priority and age.
+    fn take(&mut self, worker: &Taker, lease: TimeDelta, limit: usize) -> Vec<Execution> {
+        let now = self.now;
+        let workflows = &self.workflows.rows;
+        let rows = self.executions.rows.values().filter(|row| {
+            let workflow = workflows.get(&row.workflow_id.0);
+            row.status == ExecutionStatus::Queued
+                && workflow.is_some_and(|workflow| workflow.deleted_at.is_none())
+        });
+        let place = |row: &Execution| {
+            let queue = worker.queues.iter().position(|queue| *queue == row.queue)?;
+            let last = self.turns.last.get(&row.queue);
+            let is_behind = last.is_some_and(|last| row.owner_id.0 <= *last);
+            Some((queue, is_behind, row.owner_id.0, -row.priority, row.id.0))
+        };
+        let mut next: Vec<_> = rows.filter_map(place).collect();
+        next.sort_unstable();
+        next.truncate(limit);
+        let mut taken = Vec::new();
+        for (queue, _, owner, _, id) in next {
+            if !self.in_transaction {
+                self.turns.last.insert(worker.queues[queue].clone(), owner);
+            }
+            let Some(row) = self.executions.rows.get_mut(&id) else {
+                continue;
+            };
             row.status = ExecutionStatus::Running;
-            row.worker_id = Some(worker.to_owned());
+            row.worker_id = Some(worker.name.clone());
             row.lease_until = Some(now + lease);
             row.wait_until = None;
             row.started_at = row.started_at.or(Some(now));
             row.attempts += 1;
             row.claim_no += 1;
-            Some(row.clone())
-        });
-        claimed.collect()
+            taken.push(row.clone());
+        }
+        taken.sort_by_key(|row| (-row.priority, row.id));
+        taken
     }
 }
 
@@ -193,11 +298,6 @@ fn bury(row: &mut Execution, now: DateTime<Utc>) {
     row.status = ExecutionStatus::Dead;
     row.lease_until = None;
     row.finished_at = Some(ended(row, now));
-}
-
-fn bury_late(row: &mut Execution, now: DateTime<Utc>) {
-    bury(row, now);
-    row.error = Some(json!({"code": "lease_expired", "attempts": row.attempts}).into());
 }
 
 /// Takes it from its worker, and the attempt with it.

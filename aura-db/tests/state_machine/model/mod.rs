@@ -20,7 +20,10 @@ use aura_db::agents::Agent;
 use aura_db::plugins::Plugin;
 use aura_db::testing::TestClock;
 use aura_db::workflows::WorkflowVersion;
-use aura_db::{Action, Clock, Execution, Log, Resource, Scope, Session, User, UserId, Workflow};
+use aura_db::{
+    Action, Clock, Execution, ExecutionAttempt, Log, Resource, Scope, Session, User, UserId,
+    Workflow,
+};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
@@ -72,6 +75,8 @@ pub(crate) struct Model {
     pub(crate) attached: BTreeSet<(i64, i64)>,
     versions: BTreeMap<(i64, i64), WorkflowVersion>,
     pub(crate) executions: Rows<Execution>,
+    attempts: BTreeMap<i64, Vec<ExecutionAttempt>>,
+    turns: leases::Turns,
     pub(crate) logs: Rows<Log>,
     pub(crate) agents: Rows<Agent>,
     pub(crate) notes: Rows<crate::notes::Model>,
@@ -95,6 +100,8 @@ impl Default for Model {
             attached: BTreeSet::new(),
             versions: BTreeMap::new(),
             executions: Rows::default(),
+            attempts: BTreeMap::new(),
+            turns: leases::Turns::default(),
             logs: Rows::default(),
             agents: Rows::default(),
             notes: Rows::default(),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use aura_db::{
     Claim, Document, ExecutionFilter, ExecutionId, ExecutionMode, ExecutionStatus, NewExecution,
-    WorkflowId,
+    Worker, WorkflowId,
 };
 use chrono::{DateTime, Utc};
 
@@ -17,7 +17,13 @@ use crate::side::{Door, Side};
 
 #[derive(Debug, Clone)]
 pub(crate) enum Call {
-    Enqueue(WorkflowId, ExecutionMode, Option<i64>, Option<Document>),
+    Enqueue(
+        WorkflowId,
+        ExecutionMode,
+        Option<i64>,
+        Option<Document>,
+        (String, i64),
+    ),
     EnqueueOnce(WorkflowId, ExecutionMode, Option<Document>, String),
     Find(ExecutionId),
     Get(ExecutionId),
@@ -25,8 +31,9 @@ pub(crate) enum Call {
     List(Query, Pages),
     ListFull(Query, Pages),
     Prune(DateTime<Utc>, u64),
-    Claim(String, Duration),
-    ClaimMany(String, Duration, u64),
+    Claim(Taker, Duration),
+    ClaimMany(Taker, Duration, u64),
+    Attempts(ExecutionId),
     Extend(Held, Duration),
     Finish(Held, End),
     Wait(Held, Option<DateTime<Utc>>, Option<Document>),
@@ -45,6 +52,36 @@ pub(crate) enum End {
     Success(Option<Document>),
     Error(Document, Option<Document>),
     Retryable(Document, Option<Document>, Duration),
+}
+
+/// A worker that can be read.
+#[derive(Debug, Clone)]
+pub(crate) struct Taker {
+    pub(crate) name: String,
+    pub(crate) queues: Vec<String>,
+}
+
+impl Taker {
+    fn draw(draw: &mut Draw<'_>) -> Self {
+        let name = worker(draw);
+        let queues: &[&str] = match draw.byte() % 16 {
+            0..8 => &["default"],
+            8..12 => &["b'", "default"],
+            12 => &["default", "b'"],
+            13 => &["b'", "b'"],
+            14 => &[],
+            _ => &["q"; 17],
+        };
+        let queues = queues.iter().map(|queue| (*queue).to_owned()).collect();
+        Self { name, queues }
+    }
+
+    fn worker(&self) -> Worker {
+        if self.queues == ["default"] {
+            return self.name.as_str().into();
+        }
+        Worker::new(&self.name).queues(&self.queues)
+    }
 }
 
 /// A claim that can be read.
@@ -73,6 +110,7 @@ pub(crate) struct Query {
     pub(crate) statuses: Vec<ExecutionStatus>,
     pub(crate) mode: Option<ExecutionMode>,
     pub(crate) worker: Option<String>,
+    pub(crate) queue: Option<String>,
     pub(crate) from: Option<DateTime<Utc>>,
     pub(crate) until: Option<DateTime<Utc>>,
     pub(crate) oldest_first: bool,
@@ -85,6 +123,7 @@ impl Query {
         statuses: Vec::new(),
         mode: None,
         worker: None,
+        queue: None,
         from: None,
         until: None,
         oldest_first: true,
@@ -100,6 +139,7 @@ impl Query {
                 let long = draw.rarely(5);
                 if long { "w".repeat(65) } else { worker(draw) }
             }),
+            queue: draw.rarely(3).then(|| queue(draw)),
             from: draw.rarely(4).then(|| past(draw, model)),
             until: draw.rarely(4).then(|| past(draw, model)),
         }
@@ -118,6 +158,9 @@ impl Query {
         }
         if let Some(worker) = &self.worker {
             filter = filter.worker(worker);
+        }
+        if let Some(queue) = &self.queue {
+            filter = filter.queue(queue);
         }
         if let Some(from) = self.from {
             filter = filter.from(from);
@@ -174,6 +217,15 @@ fn worker(draw: &mut Draw<'_>) -> String {
         14 => draw.name(64),
         15 => String::new(),
         byte => format!("w'{}", byte % 2),
+    }
+}
+
+fn queue(draw: &mut Draw<'_>) -> String {
+    match draw.byte() % 16 {
+        0..10 => "default".to_owned(),
+        10..14 => "b'".to_owned(),
+        14 => String::new(),
+        _ => "q".repeat(65),
     }
 }
 
@@ -237,7 +289,8 @@ pub(crate) const KINDS: Kinds = &[
         mode(draw),
         draw.rarely(3)
             .then(|| draw.pick(&[1, 2, 1, 5, 1_000, 0, 1_001])),
-        draw.maybe(Draw::json)
+        draw.maybe(Draw::json),
+        (queue(draw), draw.pick(&[0, 0, 5, -1_000, 1_000, 1_001]))
     )),
     kind!(40, |draw, model| {
         let data = draw.rarely(3).then(|| draw.json());
@@ -267,9 +320,13 @@ pub(crate) const KINDS: Kinds = &[
         past(draw, model),
         limit(draw)
     )),
-    kind!(40, |draw, _model| Call::Claim(worker(draw), lease(draw))),
+    kind!(40, |draw, _model| Call::Claim(
+        Taker::draw(draw),
+        lease(draw)
+    )),
+    kind!(19, |draw, model| Call::Attempts(execution(draw, model))),
     kind!(20, |draw, _model| Call::ClaimMany(
-        worker(draw),
+        Taker::draw(draw),
         lease(draw),
         limit(draw)
     )),
@@ -317,8 +374,9 @@ impl Call {
         let executions = door.executions();
         let real = |id: &ExecutionId| side.real(*id);
         match self {
-            Self::Enqueue(workflow, mode, attempts, data) => {
+            Self::Enqueue(workflow, mode, attempts, data, (queue, priority)) => {
                 let mut new = NewExecution::new(side.real(*workflow), *mode);
+                new = new.queue(queue).priority(*priority);
                 if let Some(attempts) = attempts {
                     new = new.max_attempts(*attempts);
                 }
@@ -348,10 +406,14 @@ impl Call {
                     .await
             }
             Self::Prune(before, limit) => side.told(executions.prune(*before, *limit).await),
-            Self::Claim(worker, lease) => side.told(executions.claim(worker, *lease).await),
-            Self::ClaimMany(worker, lease, limit) => {
-                side.told(executions.claim_many(worker, *lease, *limit).await)
+            Self::Claim(worker, lease) => {
+                side.told(executions.claim(worker.worker(), *lease).await)
             }
+            Self::ClaimMany(worker, lease, limit) => {
+                let taken = executions.claim_many(worker.worker(), *lease, *limit);
+                side.told(taken.await)
+            }
+            Self::Attempts(id) => side.told(executions.attempts(real(id)).await),
             Self::Extend(held, lease) => {
                 side.told(executions.extend(held.claim(side), *lease).await)
             }

@@ -98,13 +98,16 @@ const COLLATIONS: &str = "(SELECT string_agg(concat_ws(' ', a.attname, \
      LEFT JOIN pg_catalog.pg_collation c ON c.oid = x.indcollation[k] \
      WHERE c.oid <> a.attcollation OR NOT o.opcdefault)";
 
+/// The options 0 and 3 of a column are ascending and descending, with NULLs where they are by
+/// default.
 fn indexes() -> String {
     format!(
         "SELECT t.relname::text AS table_name, i.relname::text AS name, x.indisunique AS is_unique, x.indisprimary AS is_primary, \
          array_to_string(array(SELECT pg_get_indexdef(x.indexrelid, k, true) \
+             || CASE x.indoption[k - 1] WHEN 3 THEN ' DESC' ELSE '' END \
            FROM generate_series(1, x.indnkeyatts) k ORDER BY k), E'\\n') AS columns, \
          nullif(concat_ws(', ', nullif(m.amname, 'btree'), \
-           CASE WHEN 0 = ALL (x.indoption::int[]) THEN NULL ELSE 'order ' || x.indoption::text END, \
+           CASE WHEN x.indoption::int[] <@ ARRAY[0, 3] THEN NULL ELSE 'order ' || x.indoption::text END, \
            CASE WHEN x.indnatts > x.indnkeyatts THEN 'with included columns' END, \
            CASE WHEN NOT x.indimmediate THEN 'deferrable' END, \
            CASE WHEN to_jsonb(x) ->> 'indnullsnotdistinct' = 'true' THEN 'nulls not distinct' END, \

@@ -55,7 +55,7 @@ async fn a_column_moves(field: Field) {
 }
 
 async fn a_column_is_added(field: Field) {
-    let add = "ALTER TABLE executions ADD COLUMN priority bigint";
+    let add = "ALTER TABLE executions ADD COLUMN region bigint";
     changes(&field, add, add).await;
 }
 
@@ -94,16 +94,16 @@ async fn a_dump_is_restored(field: Field) {
 
 /// The last step that makes an index in the place of another.
 async fn an_index_is_dropped(field: Field) {
-    let down = field.tool(&["down", "-n", "4", "--yes"]);
+    let down = field.tool(&["down", "-n", "1", "--yes"]);
     assert_eq!(down.status.code(), Some(0), "{down:?}");
-    let old = "idx_executions_queued";
+    let old = "idx_executions_ready";
     field.by_hand(&format!("DROP INDEX {old}")).await;
     let check = field.tool(&["check"]);
     assert_eq!(check.status.code(), Some(1), "{check:?}");
     let up = field.tool(&["up"]);
     assert_eq!(up.status.code(), Some(0), "{up:?}");
     field.is_as_expected();
-    let new = "idx_executions_ready";
+    let new = "idx_executions_order";
     field.by_hand(&format!("DROP INDEX {new}")).await;
     let check = field.tool(&["check"]);
     assert!(check.stdout.contains(new), "{check:?}");

@@ -1,0 +1,33 @@
+//! What workers look for, in the order in which they take it.
+
+use aura_orm::migration::ExchangeIndexes;
+use aura_orm::migration::columns::Columns;
+use sea_orm::sea_query::{ConditionalStatement, Expr, Index, IndexCreateStatement, IndexOrder};
+
+pub(super) const INDEX_ORDER: ExchangeIndexes =
+    ExchangeIndexes::new("m20261128_000020_index_order", before, after);
+
+fn before(columns: Columns) -> Vec<IndexCreateStatement> {
+    // Workers of the version before go on with `idx_executions_status_id`.
+    vec![columns.partial(
+        "executions",
+        "ready",
+        &["is_suspended", "id"],
+        "\"status\" = 'queued'",
+    )]
+}
+
+fn after(_: Columns) -> Vec<IndexCreateStatement> {
+    let order = Index::create()
+        .name("idx_executions_order")
+        .table("executions")
+        .col("queue")
+        .col("owner_id")
+        .col(("priority", IndexOrder::Desc))
+        .col("id")
+        .cond_where(Expr::cust(
+            "\"status\" = 'queued' AND \"is_suspended\" = FALSE",
+        ))
+        .take();
+    vec![order]
+}
