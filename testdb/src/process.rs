@@ -163,6 +163,16 @@ impl Running {
         self.child.0.id()
     }
 
+    /// Whether it has ended by itself.
+    ///
+    /// # Panics
+    ///
+    /// When it is not ours to ask.
+    pub fn has_ended(&mut self) -> bool {
+        let status = self.child.0.try_wait();
+        status.expect("it is our own process").is_some()
+    }
+
     /// Waits for the next line of stdout that contains this; `false` when it
     /// ended without one.
     ///

@@ -1,7 +1,8 @@
-//! What a writer writes, and how its log tells what was committed.
+//! What a writer writes, and how its log tells what was committed; and what becomes of each
+//! execution in a worker's hands.
 //!
-//! The program of this crate does what a service does, for the tests that end
-//! it in every way; both need to know what belongs together.
+//! The programs of this crate do what a service does, for the tests that end
+//! them in every way; both need to know what belongs together.
 
 use std::fmt;
 use std::str::FromStr;
@@ -102,6 +103,49 @@ pub async fn write(
                 }
             })
             .await
+        }
+    }
+}
+
+/// What a worker does with a claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// Ends it well.
+    Success,
+    /// Writes to it after its lease ran out, while another holds it.
+    Stall,
+    /// Ends it well after a long time, in which it keeps its lease.
+    Slow,
+    /// Has it tried again.
+    Retry,
+    /// Lets it wait.
+    Wait,
+    /// Gives it back.
+    Release,
+    /// Ends the worker.
+    Crash,
+}
+
+impl Fate {
+    /// Returns what becomes of a claim: the same every time, so that some executions never
+    /// succeed.
+    #[must_use]
+    pub fn of(execution: i64, claim: i64) -> Self {
+        if execution % 50 == 0 {
+            return if execution % 600 == 0 {
+                Self::Crash
+            } else {
+                Self::Retry
+            };
+        }
+        let chance = |claim: i64| (execution.wrapping_mul(7) + claim.wrapping_mul(13)) % 100;
+        match chance(claim) {
+            0 => Self::Stall,
+            _ if chance(claim - 1) == 0 => Self::Slow,
+            1..8 => Self::Retry,
+            8..11 => Self::Wait,
+            11..14 => Self::Release,
+            _ => Self::Success,
         }
     }
 }

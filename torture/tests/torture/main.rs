@@ -14,6 +14,7 @@ mod power;
 mod restart;
 mod visible;
 mod wal;
+mod workers;
 mod zones;
 
 use std::collections::BTreeMap;
