@@ -13,7 +13,7 @@ use sea_orm::sea_query::LockType;
 use sea_orm::{ColumnTrait, Condition, DbBackend, EntityTrait, QueryFilter, QuerySelect};
 
 use crate::error::Error;
-use crate::repositories::executions::Turns;
+use crate::repositories::executions::{Turns, Waiters};
 use crate::repositories::logs::{Appended, Followers, LogEntry};
 use crate::{Repository, RepositoryEntity};
 
@@ -38,6 +38,10 @@ struct Shared {
     notify_appended: CommitHook,
     /// Whose executions are taken next.
     turns: Turns,
+    /// The workers that wait.
+    waiters: Arc<Waiters>,
+    /// Wakes them for what was queued.
+    notify_queued: CommitHook,
 }
 
 /// What an operation runs with. Cheap to clone.
@@ -118,7 +122,10 @@ impl Context {
     pub(crate) async fn connect(config: Config) -> Result<Self, Error> {
         let executor = Executor::connect(config).await?;
         let followers = Arc::<Followers>::default();
+        let waiters = Arc::new(Waiters::new(executor.clone()));
         let shared = Shared {
+            waiters: waiters.clone(),
+            notify_queued: Arc::new(move |keys| waiters.queued(keys)),
             appends: Arc::default(),
             followers: followers.clone(),
             notify_appended: Arc::new(move |workflows| followers.notify(workflows)),
@@ -136,6 +143,19 @@ impl Context {
     /// Returns whose executions are taken next.
     pub(crate) fn turns(&self) -> &Turns {
         &self.shared.turns
+    }
+
+    /// Returns the workers that wait.
+    pub(crate) fn waiters(&self) -> &Arc<Waiters> {
+        &self.shared.waiters
+    }
+
+    /// Wakes a worker for each execution that was queued, by its queue; inside a transaction
+    /// after its commit.
+    pub(crate) fn notify_queued<'a>(&self, queues: impl IntoIterator<Item = &'a str>) {
+        let waiters = &self.shared.waiters;
+        let keys = queues.into_iter().map(|queue| waiters.key(queue));
+        self.after_commit(&self.shared.notify_queued, &keys.collect());
     }
 
     /// Returns the same context with another executor of the same database.

@@ -163,7 +163,7 @@ pub use password::NewPassword;
 pub use repositories::agents::{Agent, AgentChange, AgentFilter, AgentSummary, NewAgent};
 pub use repositories::executions::{
     Claim, DEFAULT_QUEUE, Enqueued, Execution, ExecutionAttempt, ExecutionFilter, ExecutionStats,
-    ExecutionSummary, NewExecution, Outcome, Worker,
+    ExecutionSummary, NewExecution, Outcome, Wakeups, Worker,
 };
 pub use repositories::logs::{Log, LogFilter, LogStats, NewLog};
 pub use repositories::plugins::{NewPlugin, Plugin, PluginFilter, PluginSummary};

@@ -12,12 +12,12 @@ use sea_orm::DbBackend;
 use tracing::{Instrument, Span};
 
 use crate::clock::{Clock, SystemClock};
-use crate::error::Error;
+use crate::error::{Context as _, Error};
 use crate::executor::sqlite::SqliteExecutor;
 use crate::executor::stats::{DatabaseStats, OWN_STATEMENTS, Stats};
 use crate::executor::transaction::{Begin, Kept, Work};
 use crate::executor::transaction_state::TransactionScope;
-use crate::postgres::{Isolation, Pool};
+use crate::postgres::{Isolation, Listener, Pool};
 use crate::seaorm::{SeaOrm, SeaOrmConnections};
 
 /// The state that all handles of a database share.
@@ -303,6 +303,19 @@ impl<X> Executor<X> {
         match &self.scope {
             Some(scope) => scope.open.after_commit(hook, keys),
             None => hook(keys),
+        }
+    }
+
+    /// Listens to a channel of notifications, on a connection of its own. `None` where there is
+    /// none to listen to: on SQLite, and behind a pooler.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unavailable`].
+    pub async fn listen(&self, channel: &'static str) -> Result<Option<Listener>, Error> {
+        match &self.shared.backend {
+            Backend::Sqlite(_) => Ok(None),
+            Backend::Postgres(postgres) => postgres.listen(channel).await.context("listening"),
         }
     }
 

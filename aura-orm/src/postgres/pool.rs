@@ -12,6 +12,7 @@ use super::connection::{self, Isolation, PooledConnection};
 use super::deadlock::DeadlockTimeout;
 use super::error::Error;
 use super::key::Keys;
+use super::listener::Listener;
 use super::pipeline::{Pipelines, Place, Unshared};
 use super::session::Session;
 use crate::fetched::{DecodedRows, Decoding};
@@ -494,6 +495,21 @@ impl Pool {
     pub fn size(&self) -> (u32, usize) {
         let idle = self.0.idle();
         (idle.open, idle.connections.len())
+    }
+
+    /// Listens to a channel, on a connection of its own. `None` with
+    /// `DB_PREPARED_STATEMENTS=false`: a pooler, for which it is, hands sessions on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Connect`], [`Error::Failed`] and [`Error::TimedOut`].
+    pub async fn listen(&self, channel: &'static str) -> Result<Option<Listener>, Error> {
+        if !self.0.prepares {
+            return Ok(None);
+        }
+        let connector = &self.0.connector;
+        let timeout = connector.config().pool.connection_timeout;
+        Listener::open(connector, channel, timeout).await.map(Some)
     }
 
     /// Waits for the statements under way, and closes all connections.

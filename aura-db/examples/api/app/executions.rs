@@ -27,7 +27,6 @@ const CHECK: Duration = Duration::from_millis(500);
 /// doesn't know whether its request arrived sends it again with the same `idempotency-key`, and
 /// is answered with the execution of the first (200 instead of 202).
 pub(crate) async fn start(
-    State(app): State<App>,
     caller: Caller,
     Path(id): Path<WorkflowId>,
     headers: HeaderMap,
@@ -41,15 +40,15 @@ pub(crate) async fn start(
             // What isn't text is no key, and is refused as one that is empty.
             let key = key.to_str().unwrap_or_default();
             let queued = executions.enqueue_once(new, key).await?;
-            let status = match queued.is_new {
-                true => StatusCode::ACCEPTED,
-                false => StatusCode::OK,
+            let status = if queued.is_new {
+                StatusCode::ACCEPTED
+            } else {
+                StatusCode::OK
             };
             (queued.execution, status)
         }
         None => (executions.enqueue(new).await?, StatusCode::ACCEPTED),
     };
-    app.queued.notify_one();
     let location = format!("/executions/{}/logs", execution.id);
     Ok((status, [(header::LOCATION, location)], Json(execution)))
 }
@@ -73,13 +72,10 @@ pub(crate) async fn dead(
 
 /// Queues a dead execution again.
 pub(crate) async fn retry(
-    State(app): State<App>,
     caller: Caller,
     Path(id): Path<ExecutionId>,
 ) -> Result<Json<Execution>, ApiError> {
-    let execution = caller.db.executions().retry(id).await?;
-    app.queued.notify_one();
-    Ok(Json(execution))
+    Ok(Json(caller.db.executions().retry(id).await?))
 }
 
 /// Deletes a dead execution with its logs.

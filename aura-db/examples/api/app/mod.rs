@@ -11,7 +11,6 @@ mod tables;
 mod worker;
 mod workflows;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use aura_db::{Database, MAX_DOCUMENT_BYTES};
@@ -19,7 +18,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::routing::{delete, get, post};
 use axum::{Router, middleware};
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 pub(crate) use self::error::{ApiError, chain};
@@ -33,8 +32,6 @@ const GRACE: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub(crate) struct App {
     db: Database,
-    /// Tells the worker that there is something in the queue.
-    queued: Arc<Notify>,
     stopping: Stopping,
 }
 
@@ -78,7 +75,6 @@ pub(crate) async fn serve(
     let (stopper, stopping) = watch::channel(false);
     let app = App {
         db: db.clone(),
-        queued: Arc::default(),
         stopping: Stopping(stopping),
     };
     let server = axum::serve(listener, router(app.clone()))

@@ -3,18 +3,16 @@
 
 use std::time::{Duration, Instant};
 
-use aura_db::{Database, Error, Execution, LogLevel, NewLog, Outcome, WorkflowGraph};
+use aura_db::{Database, Error, Execution, LogLevel, NewLog, Outcome, Worker, WorkflowGraph};
 
 use super::App;
 
 /// How long an execution stays with a worker that gives no sign of life.
 const LEASE: Duration = Duration::from_secs(30);
-/// How often the queue is looked at for what other processes put there.
-const LOOK: Duration = Duration::from_secs(1);
-
 pub(crate) async fn run(app: App) {
     // To be found by it in lists and logs, also in containers, where every process has the id 1.
-    let name = format!("api-{:016x}", rand::random::<u64>());
+    let worker = Worker::new(format!("api-{:016x}", rand::random::<u64>()));
+    let mut wakeups = app.db.executions().wakeups(&worker);
     let mut tidied: Option<Instant> = None;
     while !app.stopping.now() {
         if tidied.is_none_or(|time| time.elapsed() > LEASE) {
@@ -25,7 +23,7 @@ pub(crate) async fn run(app: App) {
                 tracing::warn!("tidying the queue: {}", super::chain(&error));
             }
         }
-        match app.db.executions().claim(&name, LEASE).await {
+        match app.db.executions().claim(worker.clone(), LEASE).await {
             Ok(Some(execution)) => {
                 match execute(&app, &execution).await {
                     Ok(()) => {}
@@ -41,8 +39,7 @@ pub(crate) async fn run(app: App) {
             Err(error) => tracing::warn!("claiming: {}", super::chain(&error)),
         }
         tokio::select! {
-            () = app.queued.notified() => {}
-            () = tokio::time::sleep(LOOK) => {}
+            () = wakeups.next() => {}
             () = app.stopping.clone().wait() => {}
         }
     }

@@ -164,9 +164,10 @@ impl Executions {
         self.0
             .write(run("enqueue"), |h| async move {
                 let insert = new.insert(&h, None)?;
-                h.insert_returning::<executions::Entity>(insert)
-                    .await?
-                    .ok_or_else(|| Error::not_found("workflow", new.workflow))
+                let queued = h.insert_returning::<executions::Entity>(insert).await?;
+                let queued = queued.ok_or_else(|| Error::not_found("workflow", new.workflow))?;
+                h.notify_queued([queued.queue.as_str()]);
+                Ok(queued)
             })
             .await
     }
@@ -192,6 +193,7 @@ impl Executions {
                     insert.on_conflict(OnConflict::new().do_nothing().to_owned());
                     let queued = h.insert_returning::<executions::Entity>(insert).await?;
                     if let Some(execution) = queued {
+                        h.notify_queued([execution.queue.as_str()]);
                         let is_new = true;
                         return Ok(Enqueued { execution, is_new });
                     }

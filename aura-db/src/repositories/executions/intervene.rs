@@ -115,6 +115,9 @@ impl Executions {
                 update.cond_where(h.own_rows::<executions::Entity>());
                 let changed = h.update_returning::<executions::Entity>(update);
                 if let Some(execution) = changed.await?.pop() {
+                    if execution.status == ExecutionStatus::Queued {
+                        h.notify_queued([execution.queue.as_str()]);
+                    }
                     return Ok(execution);
                 }
                 Err(refused(&h, id, state).await?)

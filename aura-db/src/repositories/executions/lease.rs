@@ -150,7 +150,9 @@ impl Executions {
         self.0
             .write(op("release", Action::Execute), |h| async move {
                 let update = given_up(claim, ExecutionStatus::Queued);
-                update_as_holder(&h, claim, update).await
+                let queued = update_as_holder(&h, claim, update).await?;
+                h.notify_queued([queued.queue.as_str()]);
+                Ok(queued)
             })
             .await
     }

@@ -36,6 +36,7 @@ mod stats;
 pub(super) mod suspend;
 mod taking;
 mod turn;
+mod wakeups;
 mod worker;
 
 use chrono::{DateTime, Utc};
@@ -49,6 +50,8 @@ pub use self::filter::{ExecutionFilter, ExecutionSummary};
 pub use self::outcome::Outcome;
 pub use self::stats::{ExecutionDay, ExecutionStats};
 pub(crate) use self::turn::Turns;
+pub(crate) use self::wakeups::Waiters;
+pub use self::wakeups::Wakeups;
 pub use self::worker::{DEFAULT_QUEUE, Worker};
 pub use entity::executions::Model as Execution;
 

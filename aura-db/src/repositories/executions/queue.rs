@@ -118,9 +118,10 @@ async fn claim(
     if h.backend() == DbBackend::Postgres {
         let ranges = as_json(ranges)?;
         while let Some(ask) = taking.ask() {
-            let sql = match several {
-                true => Cow::Owned(CLAIM_MANY_POSTGRES.replace("{limit}", &ask.to_string())),
-                false => Cow::Borrowed(CLAIM_POSTGRES.as_str()),
+            let sql = if several {
+                Cow::Owned(CLAIM_MANY_POSTGRES.replace("{limit}", &ask.to_string()))
+            } else {
+                Cow::Borrowed(CLAIM_POSTGRES.as_str())
             };
             let micros = lease.num_microseconds();
             let mut values = vec![name.clone(), micros.into(), now.into()];
@@ -132,9 +133,10 @@ async fn claim(
         }
         return Ok(taking);
     }
-    let sql: &str = match several {
-        true => &CLAIM_MANY_SQLITE,
-        false => &CLAIM_SQLITE,
+    let sql: &str = if several {
+        &CLAIM_MANY_SQLITE
+    } else {
+        &CLAIM_SQLITE
     };
     for range in ranges {
         let Some(ask) = taking.ask() else { break };
@@ -165,6 +167,8 @@ async fn maintain(h: &Context, ranges: &[Range], is_alone: bool) -> Result<bool,
     if is_alone && late < MOST_LATE && due < MOST_DUE && parked < MOST_DUE {
         h.turns().maintained(at);
     }
+    // Its caller takes one of them, if it can.
+    h.waiters().wake_any((late + due).saturating_sub(1));
     Ok(late + due + parked > 0)
 }
 

@@ -1,6 +1,6 @@
 //! Puts back executions whose lease ran out.
 
-use entity::{Action, ExecutionId};
+use entity::{Action, ExecutionId, ExecutionStatus};
 use sea_orm::{DbBackend, Value};
 
 use super::lease::{LONGEST_LEASE, micros};
@@ -46,6 +46,9 @@ impl Executions {
                         break;
                     }
                 }
+                let queued = taking.taken.iter();
+                let queued = queued.filter(|row| row.status == ExecutionStatus::Queued);
+                h.notify_queued(queued.map(|row| row.queue.as_str()));
                 Ok(taking.taken)
             })
             .await?;

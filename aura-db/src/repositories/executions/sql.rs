@@ -79,10 +79,10 @@ WHERE id "#;
 
 /// Keeps the attempts of those in `late`. Workers of the version before count no claims, so two
 /// attempts can have the same number; the first is kept.
-const NOTE: &str = r#"
+const NOTE: &str = "
 INSERT INTO execution_attempts (execution_id, claim_no, attempt, worker_id, ended_at, reason)
 SELECT id, claim_no, attempts, worker_id, {now}, {reason} FROM late WHERE TRUE
-ON CONFLICT (execution_id, claim_no) DO NOTHING"#;
+ON CONFLICT (execution_id, claim_no) DO NOTHING";
 
 /// Makes room for another attempt of those in `late`.
 const TRIM: &str = "
