@@ -19,6 +19,7 @@ mod execution_leases;
 mod execution_order;
 mod execution_past_attempts;
 mod execution_stats;
+mod execution_versions;
 mod execution_wakeups;
 mod executions;
 mod executions_access;

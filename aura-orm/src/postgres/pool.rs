@@ -498,7 +498,7 @@ impl Pool {
     }
 
     /// Listens to a channel, on a connection of its own. `None` with
-    /// `DB_PREPARED_STATEMENTS=false`: a pooler, for which it is, hands sessions on.
+    /// `DB_PREPARED_STATEMENTS=false`: a pooler, for which it is, hands connections on.
     ///
     /// # Errors
     ///
