@@ -42,6 +42,8 @@ struct Shared {
     waiters: Arc<Waiters>,
     /// Wakes them for what was queued.
     notify_queued: CommitHook,
+    /// Wakes those of this process for what was found that is due or has lost its worker.
+    notify_found: CommitHook,
 }
 
 /// What an operation runs with. Cheap to clone.
@@ -125,6 +127,10 @@ impl Context {
         let waiters = Arc::new(Waiters::new(executor.clone()));
         let shared = Shared {
             waiters: waiters.clone(),
+            notify_found: {
+                let waiters = waiters.clone();
+                Arc::new(move |keys| waiters.found(keys))
+            },
             notify_queued: Arc::new(move |keys| waiters.queued(keys)),
             appends: Arc::default(),
             followers: followers.clone(),
@@ -156,6 +162,11 @@ impl Context {
         let waiters = &self.shared.waiters;
         let keys = queues.into_iter().map(|queue| waiters.key(queue));
         self.after_commit(&self.shared.notify_queued, &keys.collect());
+    }
+
+    /// Wakes so many workers of this process; inside a transaction after its commit.
+    pub(crate) fn notify_found(&self, count: i64) {
+        self.after_commit(&self.shared.notify_found, &(0..count).collect());
     }
 
     /// Returns the same context with another executor of the same database.

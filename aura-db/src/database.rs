@@ -240,7 +240,7 @@ impl Database {
     /// Waits for statements under way and closes every connection, for all
     /// clones of this database.
     pub async fn close(self) {
-        self.context.waiters().close();
+        self.context.waiters().close().await;
         self.context.close().await;
     }
 

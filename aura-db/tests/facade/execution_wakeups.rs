@@ -10,7 +10,7 @@ use aura_db::{
 };
 use futures_util::future::{join_all, poll_immediate};
 use serde_json::json;
-use testdb::TestDb;
+use testdb::{Backend, TestDb};
 
 use crate::executions::{LEASE, flow};
 use crate::support::open;
@@ -23,7 +23,7 @@ testdb::both!(migrated:
 
 testdb::postgres!(migrated:
     another_process_wakes, a_connection_that_ended_is_opened_again,
-    the_connection_ends_with_its_workers,
+    the_connection_ends_with_its_workers, what_was_queued_last_is_told, another_runtime_queues,
 );
 
 /// Long enough for whatever wakes.
@@ -39,6 +39,15 @@ fn wakeups(db: &Database, queue: &str) -> Wakeups {
     wakeups.poll_every(Duration::from_hours(9))
 }
 
+/// As [`wakeups`], the first of its database: on PostgreSQL it looks once when it is connected.
+async fn first_wakeups(test: &TestDb, db: &Database, queue: &str) -> Wakeups {
+    let mut wakeups = wakeups(db, queue);
+    if test.backend() == Backend::Postgres {
+        woken(wakeups.next()).await;
+    }
+    wakeups
+}
+
 async fn queue(db: &Database, flow: WorkflowId, queue: &str) -> Execution {
     let new = NewExecution::new(flow, ExecutionMode::Trigger).queue(queue);
     db.executions().enqueue(new).await.expect("queued")
@@ -49,10 +58,10 @@ async fn woken(next: impl Future<Output = ()>) {
     woken.expect("it is woken");
 }
 
-async fn what_is_queued_wakes_a_worker(db: TestDb) {
-    let db = open(&db).await;
+async fn what_is_queued_wakes_a_worker(test: TestDb) {
+    let db = open(&test).await;
     let flow = flow(&db, "ada").await;
-    let mut wakeups = wakeups(&db, "q");
+    let mut wakeups = first_wakeups(&test, &db, "q").await;
     for _ in 0..3 {
         let ((), queued) = tokio::join!(woken(wakeups.next()), queue(&db, flow, "q"));
         let taken = db.executions().claim(worker("q"), LEASE).await;
@@ -64,10 +73,10 @@ async fn what_is_queued_wakes_a_worker(db: TestDb) {
     db.close().await;
 }
 
-async fn a_commit_wakes_and_a_rollback_doesnt(db: TestDb) {
-    let db = open(&db).await;
+async fn a_commit_wakes_and_a_rollback_doesnt(test: TestDb) {
+    let db = open(&test).await;
     let flow = flow(&db, "ada").await;
-    let mut wakeups = wakeups(&db, "q");
+    let mut wakeups = first_wakeups(&test, &db, "q").await;
     for commits in [false, true] {
         let mut next = pin!(wakeups.next());
         assert!(poll_immediate(next.as_mut()).await.is_none());
@@ -87,11 +96,11 @@ async fn a_commit_wakes_and_a_rollback_doesnt(db: TestDb) {
 }
 
 /// Also of several that are committed together.
-async fn each_wakes_one_of_its_queue(db: TestDb) {
-    let db = open(&db).await;
+async fn each_wakes_one_of_its_queue(test: TestDb) {
+    let db = open(&test).await;
     let flow = flow(&db, "ada").await;
+    let mut other = first_wakeups(&test, &db, "other").await;
     let mut mine: Vec<_> = (0..3).map(|_| wakeups(&db, "q")).collect();
-    let mut other = wakeups(&db, "other");
     let mut waits: Vec<_> = mine
         .iter_mut()
         .map(|wakeups| Box::pin(wakeups.next()))
@@ -118,12 +127,12 @@ async fn each_wakes_one_of_its_queue(db: TestDb) {
 }
 
 /// Between a claim that finds nothing and the wait.
-async fn what_comes_before_the_wait_counts(db: TestDb) {
-    let db = open(&db).await;
+async fn what_comes_before_the_wait_counts(test: TestDb) {
+    let db = open(&test).await;
     let flow = flow(&db, "ada").await;
     queue(&db, flow, "q").await;
-    let mut wakeups = wakeups(&db, "q");
-    // The first claim finds what was there before; no one is woken for it.
+    let mut wakeups = first_wakeups(&test, &db, "q").await;
+    // The first claim finds what was there before; none is woken for it.
     assert!(poll_immediate(pin!(wakeups.next())).await.is_none());
     for _ in 0..5 {
         queue(&db, flow, "q").await;
@@ -134,10 +143,11 @@ async fn what_comes_before_the_wait_counts(db: TestDb) {
     db.close().await;
 }
 
-async fn a_dropped_wait_wakes_another(db: TestDb) {
-    let db = open(&db).await;
+async fn a_dropped_wait_wakes_another(test: TestDb) {
+    let db = open(&test).await;
     let flow = flow(&db, "ada").await;
-    let (mut first, mut second) = (wakeups(&db, "q"), wakeups(&db, "q"));
+    let mut first = first_wakeups(&test, &db, "q").await;
+    let mut second = wakeups(&db, "q");
     let mut gone = Box::pin(first.next());
     let mut left = pin!(second.next());
     assert!(poll_immediate(gone.as_mut()).await.is_none());
@@ -152,10 +162,10 @@ async fn a_dropped_wait_wakes_another(db: TestDb) {
     db.close().await;
 }
 
-async fn whatever_queues_wakes(db: TestDb) {
-    let db = open(&db).await;
+async fn whatever_queues_wakes(test: TestDb) {
+    let db = open(&test).await;
     let flow = flow(&db, "ada").await;
-    let mut wakeups = wakeups(&db, "q");
+    let mut wakeups = first_wakeups(&test, &db, "q").await;
     let executions = db.executions();
     let new = NewExecution::new(flow, ExecutionMode::Manual).queue("q");
     let once = executions.enqueue_once(new.clone(), "key").await;
@@ -196,72 +206,115 @@ async fn nothing_wakes_and_it_looks_all_the_same(db: TestDb) {
     for _ in 0..3 {
         woken(wakeups.next()).await;
     }
+    for _ in 0..9 {
+        wakeups = wakeups.poll_every(Duration::MAX);
+        let _ = poll_immediate(pin!(wakeups.next())).await;
+    }
     db.close().await;
 }
 
-const LISTENS: &str = "SELECT CAST(count(*) AS text) AS line FROM pg_stat_activity \
-     WHERE datname = current_database() AND query = 'LISTEN aura_executions'";
-
-/// Queues until the worker is woken: it may not listen yet.
-async fn queue_until_woken(from: &Database, flow: WorkflowId, wakeups: &mut Wakeups) {
-    let queued = async {
-        loop {
-            queue(from, flow, "ein „Name“ mit Leerzeichen").await;
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    let queued = pin!(queued);
-    let woken = woken(wakeups.next());
-    futures_util::future::select(pin!(woken), queued).await;
-}
-
+/// What was queued while nobody listened, too.
 async fn another_process_wakes(test: TestDb) {
     let (one, two) = (open(&test).await, open(&test).await);
     let flow = flow(&one, "ada").await;
-    let mut wakeups = wakeups(&two, "ein „Name“ mit Leerzeichen");
+    let name = "ein „Name“ mit Leerzeichen";
+    let mut wakeups = first_wakeups(&test, &two, name).await;
     for _ in 0..3 {
-        queue_until_woken(&one, flow, &mut wakeups).await;
+        queue(&one, flow, name).await;
+        woken(wakeups.next()).await;
+        queue(&one, flow, "other").await;
+        assert!(poll_immediate(pin!(wakeups.next())).await.is_none());
     }
+    // As many as were queued.
+    let mut more = self::wakeups(&two, name);
+    let (mut first, mut second) = (pin!(wakeups.next()), pin!(more.next()));
+    assert!(poll_immediate(first.as_mut()).await.is_none());
+    assert!(poll_immediate(second.as_mut()).await.is_none());
+    queue(&one, flow, name).await;
+    queue(&one, flow, name).await;
+    woken(first).await;
+    woken(second).await;
     one.close().await;
     two.close().await;
 }
 
 async fn a_connection_that_ended_is_opened_again(test: TestDb) {
-    let (one, two) = (open(&test).await, open(&test).await);
-    let flow = flow(&one, "ada").await;
-    let mut wakeups = wakeups(&two, "ein „Name“ mit Leerzeichen");
-    queue_until_woken(&one, flow, &mut wakeups).await;
+    let db = open(&test).await;
+    let mut wakeups = first_wakeups(&test, &db, "q").await;
     test.execute(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
          WHERE datname = current_database() AND query = 'LISTEN aura_executions'",
     )
     .await;
-    queue_until_woken(&one, flow, &mut wakeups).await;
-    queue_until_woken(&one, flow, &mut wakeups).await;
+    // Nobody knows what was queued meanwhile.
+    woken(wakeups.next()).await;
+    listens(&test, "1").await;
+    db.close().await;
+}
+
+/// A process that queues something and ends.
+async fn what_was_queued_last_is_told(test: TestDb) {
+    let two = open(&test).await;
+    let mut wakeups = first_wakeups(&test, &two, "q").await;
+    for _ in 0..5 {
+        let one = open(&test).await;
+        let flow = match one.workflows().find(1.into()).await {
+            Ok(Some(flow)) => flow.id,
+            _ => flow(&one, "ada").await,
+        };
+        queue(&one, flow, "q").await;
+        queue(&one, flow, "q").await;
+        one.close().await;
+        woken(wakeups.next()).await;
+    }
+    two.close().await;
+}
+
+/// And so does a runtime that ends while it tells the others.
+async fn another_runtime_queues(test: TestDb) {
+    let (one, two) = (open(&test).await, open(&test).await);
+    let flow = flow(&one, "ada").await;
+    let mut wakeups = first_wakeups(&test, &two, "q").await;
+    for _ in 0..3 {
+        let db = one.clone();
+        let queued = std::thread::spawn(move || {
+            let mut runtime = tokio::runtime::Builder::new_current_thread();
+            let runtime = runtime.enable_all().build().expect("a runtime");
+            runtime.block_on(queue(&db, flow, "q"))
+        });
+        queued.join().expect("no panic");
+        woken(wakeups.next()).await;
+    }
     one.close().await;
     two.close().await;
 }
 
-async fn the_connection_ends_with_its_workers(test: TestDb) {
-    let listens = async |count: &str| {
-        let ended = async {
-            while test.lines(LISTENS).await != [count] {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, ended).await.expect(count);
+async fn listens(test: &TestDb, count: &str) {
+    let sql = "SELECT CAST(count(*) AS text) AS line FROM pg_stat_activity \
+         WHERE datname = current_database() AND query = 'LISTEN aura_executions'";
+    let ended = async {
+        while test.lines(sql).await != [count] {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     };
+    let ended = tokio::time::timeout(PATIENCE, ended).await;
+    ended.expect(count);
+}
+
+async fn the_connection_ends_with_its_workers(test: TestDb) {
     let db = open(&test).await;
-    listens("0").await;
+    listens(&test, "0").await;
     let (one, two) = (wakeups(&db, "q"), wakeups(&db, "r"));
-    listens("1").await;
+    listens(&test, "1").await;
     drop(one);
-    listens("1").await;
+    listens(&test, "1").await;
     drop(two);
-    listens("0").await;
-    let left = wakeups(&db, "q");
-    listens("1").await;
+    listens(&test, "0").await;
+    let left = first_wakeups(&test, &db, "q").await;
+    let executions = db.executions();
     db.close().await;
-    listens("0").await;
-    drop(left);
+    // None is opened afterwards either.
+    let late = executions.wakeups(&worker("q"));
+    listens(&test, "0").await;
+    drop((left, late));
 }

@@ -307,7 +307,7 @@ impl<X> Executor<X> {
     }
 
     /// Listens to a channel of notifications, on a connection of its own. `None` where there is
-    /// none to listen to: on SQLite, and behind a pooler.
+    /// none to listen to: on SQLite, behind a pooler, and when it is closed.
     ///
     /// # Errors
     ///

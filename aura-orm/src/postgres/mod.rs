@@ -8,6 +8,7 @@
 //! * [`PooledConnection`]: a connection in use, its prepared statements, and what its
 //!   errors say about it.
 //! * `key`, `deadlock`: what is asked of the server after a failure.
+//! * [`Listener`]: a connection of its own that receives notifications.
 //! * `pipeline`: the connections that short reads share, each with a task of its own.
 //!
 //! What holds:

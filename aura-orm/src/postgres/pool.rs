@@ -497,14 +497,14 @@ impl Pool {
         (idle.open, idle.connections.len())
     }
 
-    /// Listens to a channel, on a connection of its own. `None` with
+    /// Listens to a channel, on a connection of its own. `None` when it is closed, and with
     /// `DB_PREPARED_STATEMENTS=false`: a pooler, for which it is, hands connections on.
     ///
     /// # Errors
     ///
     /// [`Error::Connect`], [`Error::Failed`] and [`Error::TimedOut`].
     pub async fn listen(&self, channel: &'static str) -> Result<Option<Listener>, Error> {
-        if !self.0.prepares {
+        if !self.0.prepares || self.0.idle().closed {
             return Ok(None);
         }
         let connector = &self.0.connector;

@@ -168,7 +168,8 @@ async fn maintain(h: &Context, ranges: &[Range], is_alone: bool) -> Result<bool,
         h.turns().maintained(at);
     }
     // Its caller takes one of them, if it can.
-    h.waiters().wake_any((late + due).saturating_sub(1));
+    let others = (late + due).saturating_sub(1);
+    h.notify_found(i64::try_from(others).unwrap_or(0));
     Ok(late + due + parked > 0)
 }
 

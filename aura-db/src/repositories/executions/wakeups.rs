@@ -3,16 +3,17 @@
 //! A process wakes its own workers at once, after the commit. On PostgreSQL it tells others with
 //! NOTIFY: outside of the transaction, because a transaction with one takes a lock of the whole
 //! cluster at its commit, and for what is queued within 50 ms together. What is lost (by a
-//! pooler, a connection that has ended, SQL, an older build) costs a second.
+//! pooler, a process that ends, SQL, an older build) costs a second.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use aura_orm::TypedQuery;
-use sea_orm::Statement;
+use sea_orm::{DbBackend, Statement};
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
-use tokio::task::AbortHandle;
+use tokio::task::JoinHandle;
 
 use super::{Executions, Worker};
 use crate::context::Executor;
@@ -30,6 +31,17 @@ const POLL: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
+/// The longest time between two looks.
+const LONGEST_POLL: Duration = Duration::from_hours(24);
+
+/// How long a connection lives, as those of the pool: another server may have its address now.
+const MAX_LIFETIME: Duration = Duration::from_mins(30);
+
+/// How long what was queued may keep the database from being closed, and how long the end of the
+/// connection may.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+const CLOSING: Duration = Duration::from_secs(6);
+
 /// The most queues that are told apart; who queues in another wakes any worker.
 const MOST_QUEUES: usize = 10_000;
 
@@ -43,6 +55,9 @@ pub(crate) struct Waiters {
     executor: Executor,
     /// Tells the notifications of this process from others'.
     process: String,
+    /// The one that the database was opened in, which lives as long as it is used. One that
+    /// queues something may end at once.
+    runtime: Handle,
     state: Mutex<State>,
 }
 
@@ -60,12 +75,21 @@ struct State {
     /// How many executions other processes are to be told of; with `None` of any queue.
     outgoing: BTreeMap<String, u64>,
     is_sending: bool,
-    listening: Option<AbortHandle>,
+    listening: Option<Listening>,
+    is_closed: bool,
+}
+
+/// What receives the notifications of others, until this is dropped.
+#[derive(Debug)]
+struct Listening {
+    task: JoinHandle<()>,
+    stop: oneshot::Sender<()>,
 }
 
 #[derive(Debug)]
 struct Waiting {
     ticket: u64,
+    worker: u64,
     queues: Arc<[String]>,
     wake: oneshot::Sender<()>,
 }
@@ -76,35 +100,62 @@ impl State {
         self.next
     }
 
-    /// Wakes as many workers of a queue, or of any. What is left is for the next that wait.
-    fn wake(&mut self, queue: Option<&str>, mut count: u64) {
-        let takes =
-            |queues: &[String]| queue.is_none_or(|queue| queues.iter().any(|taken| taken == queue));
+    /// Wakes as many workers that wait, and of this queue where there is one. Returns how many
+    /// more it would have woken.
+    fn wake_waiting(&mut self, queue: Option<&str>, mut count: u64) -> u64 {
         while count > 0 {
-            let found = self
-                .waiting
-                .iter()
-                .position(|waiting| takes(&waiting.queues));
+            let mut waiting = self.waiting.iter();
+            let found = waiting.position(|waiting| queue.is_none_or(|queue| waiting.takes(queue)));
             let Some(woken) = found.and_then(|index| self.waiting.remove(index)) else {
                 break;
             };
             // One whose caller has gone wakes another.
             count -= u64::from(woken.wake.send(()).is_ok());
         }
-        let workers = self.workers.values().filter(|queues| takes(queues));
-        let most = workers.count() as u64;
-        if let Some(queue) = queue.filter(|_| count > 0 && most > 0) {
+        count
+    }
+
+    /// Wakes as many workers of a queue. What is left is for the next that wait.
+    fn wake(&mut self, queue: &str, count: u64) {
+        let left = self.wake_waiting(Some(queue), count);
+        let workers = self.workers.values();
+        let most = workers.filter(|queues| takes(queues, queue)).count() as u64;
+        if left > 0 && most > 0 {
             let pending = self.pending.entry(queue.to_owned()).or_default();
-            *pending = (*pending + count).min(most);
+            *pending = pending.saturating_add(left).min(most);
+        }
+    }
+
+    /// Has all workers look, as nobody knows what was queued meanwhile, or where.
+    fn wake_all(&mut self) {
+        let waiting = self.waiting.drain(..);
+        let woken: BTreeSet<_> = waiting
+            .filter_map(|waiting| waiting.wake.send(()).is_ok().then_some(waiting.worker))
+            .collect();
+        let others = self.workers.iter().filter(|(id, _)| !woken.contains(id));
+        for queue in others.flat_map(|(_, queues)| queues.iter()) {
+            self.pending.entry(queue.clone()).or_insert(1);
         }
     }
 }
 
+fn takes(queues: &[String], queue: &str) -> bool {
+    queues.iter().any(|taken| taken == queue)
+}
+
+impl Waiting {
+    fn takes(&self, queue: &str) -> bool {
+        takes(&self.queues, queue)
+    }
+}
+
 impl Waiters {
+    /// Must be called within a runtime.
     pub(crate) fn new(executor: Executor) -> Self {
         Self {
             executor,
             process: format!("{:016x}", rand::random::<u64>()),
+            runtime: Handle::current(),
             state: Mutex::default(),
         }
     }
@@ -137,55 +188,67 @@ impl Waiters {
         let mut counts = BTreeMap::<Option<Arc<str>>, u64>::new();
         for key in keys {
             let index = usize::try_from((key >> QUEUE_BITS) - 1);
-            let queue = index
-                .ok()
-                .and_then(|index| state.queues.get(index))
-                .cloned();
-            *counts.entry(queue).or_default() += 1;
+            let queue = index.ok().and_then(|index| state.queues.get(index));
+            *counts.entry(queue.cloned()).or_default() += 1;
         }
-        let is_shared = self.executor.backend() == sea_orm::DbBackend::Postgres;
+        let is_shared = self.executor.backend() == DbBackend::Postgres;
         for (queue, count) in counts {
-            state.wake(queue.as_deref(), count);
+            match &queue {
+                Some(queue) => state.wake(queue, count),
+                None => state.wake_all(),
+            }
             if is_shared {
                 let queue = queue.as_deref().unwrap_or_default().to_owned();
                 *state.outgoing.entry(queue).or_default() += count;
             }
         }
-        let runtime = tokio::runtime::Handle::try_current();
-        if let (true, false, Ok(runtime)) = (is_shared, state.is_sending, runtime) {
+        if is_shared && !state.is_sending && !state.is_closed {
             state.is_sending = true;
-            runtime.spawn(self.clone().send());
+            self.runtime.spawn(self.clone().send());
         }
     }
 
-    /// Wakes workers of this process, of any queue.
-    pub(super) fn wake_any(&self, count: u64) {
-        self.state().wake(None, count);
+    /// Wakes workers that wait, for as many executions as there are keys, whose queues nobody
+    /// knows.
+    pub(crate) fn found(&self, keys: &BTreeSet<i64>) {
+        self.state().wake_waiting(None, keys.len() as u64);
     }
 
     /// Tells other processes, until there is nothing left to tell.
     async fn send(self: Arc<Self>) {
-        loop {
-            let outgoing = {
-                let mut state = self.state();
-                state.is_sending = !state.outgoing.is_empty();
-                std::mem::take(&mut state.outgoing)
-            };
-            if outgoing.is_empty() {
-                return;
+        /// However it ends.
+        struct Sending<'a>(&'a Waiters);
+        impl Drop for Sending<'_> {
+            fn drop(&mut self) {
+                self.0.state().is_sending = false;
             }
-            for (queue, count) in outgoing {
-                let text = format!("{} {count} {queue}", self.process);
-                let sql = "SELECT pg_notify($1, $2)";
-                let values = [CHANNEL.into(), text.into()];
-                let notify = Statement::from_sql_and_values(self.executor.backend(), sql, values);
-                let sent = self.executor.fetch_all(TypedQuery::<()>::sql(notify)).await;
-                if let Err(error) = sent {
-                    tracing::debug!(target: "aura_db::executions", %error, "telling other workers");
-                }
-            }
+        }
+
+        let _sending = Sending(&self);
+        while self.send_once().await {
             tokio::time::sleep(COLLECTED).await;
         }
+    }
+
+    /// Tells other processes what there is. Returns whether there was something.
+    async fn send_once(&self) -> bool {
+        let outgoing = std::mem::take(&mut self.state().outgoing);
+        let texts = outgoing.iter();
+        let texts = texts.map(|(queue, count)| format!("{} {count} {queue}", self.process));
+        let texts = serde_json::Value::from(texts.collect::<Vec<_>>());
+        if outgoing.is_empty() {
+            return false;
+        }
+        // In one transaction, which takes the lock of the cluster once.
+        let sql = "SELECT pg_notify($1, text) \
+             FROM json_array_elements_text(CAST($2 AS json)) AS text";
+        let values = [CHANNEL.into(), texts.to_string().into()];
+        let notify = Statement::from_sql_and_values(DbBackend::Postgres, sql, values);
+        let sent = self.executor.fetch_all(TypedQuery::<()>::sql(notify)).await;
+        if let Err(error) = sent {
+            tracing::debug!(target: "aura_db::executions", %error, "telling other workers");
+        }
+        true
     }
 
     /// Wakes workers for what another process has queued.
@@ -195,35 +258,63 @@ impl Waiters {
         else {
             return;
         };
-        if let Ok(count) = count.parse::<u64>()
-            && process != self.process
-        {
-            let queue = Some(queue).filter(|queue| !queue.is_empty());
-            self.state().wake(queue, count);
+        match count.parse::<u64>() {
+            Ok(_) if process == self.process => {}
+            Ok(_) if queue.is_empty() => self.state().wake_all(),
+            Ok(count) => self.state().wake(queue, count),
+            Err(_) => {}
         }
     }
 
-    /// Closes the connection that notifications arrive on.
-    pub(crate) fn close(&self) {
-        if let Some(listening) = self.state().listening.take() {
-            listening.abort();
+    /// Tells other processes what there is to tell, and closes the connection that
+    /// notifications arrive on.
+    pub(crate) async fn close(&self) {
+        let listening = {
+            let mut state = self.state();
+            state.is_closed = true;
+            state.listening.take()
+        };
+        if self.executor.backend() == DbBackend::Postgres {
+            let _ = tokio::time::timeout(LAST_WORDS, self.send_once()).await;
+        }
+        if let Some(Listening { task, stop }) = listening {
+            drop(stop);
+            let _ = tokio::time::timeout(CLOSING, task).await;
         }
     }
 }
 
-/// Receives what other processes tell, as long as anybody waits for it.
-async fn listen(waiters: Weak<Waiters>, executor: Executor) {
+/// Receives what other processes tell, until `stop`.
+async fn listen(waiters: Weak<Waiters>, executor: Executor, mut stop: oneshot::Receiver<()>) {
     let mut pause = FIRST_PAUSE;
     loop {
-        match executor.listen(CHANNEL).await {
+        let opened = tokio::select! {
+            opened = executor.listen(CHANNEL) => opened,
+            _ = &mut stop => return,
+        };
+        match opened {
             Ok(None) => return,
             Ok(Some(mut listener)) => {
                 pause = FIRST_PAUSE;
-                while let Some(text) = listener.next().await {
-                    let Some(waiters) = waiters.upgrade() else {
-                        return;
-                    };
-                    waiters.received(&text);
+                let lifetime = tokio::time::sleep(MAX_LIFETIME.mul_f64(jitter()));
+                tokio::pin!(lifetime);
+                if let Some(waiters) = waiters.upgrade() {
+                    waiters.state().wake_all();
+                }
+                let is_over = loop {
+                    tokio::select! {
+                        text = listener.next() => match (text, waiters.upgrade()) {
+                            (Some(text), Some(waiters)) => waiters.received(&text),
+                            (None, Some(_)) => break false,
+                            (_, None) => break true,
+                        },
+                        () = &mut lifetime => break false,
+                        _ = &mut stop => break true,
+                    }
+                };
+                listener.close().await;
+                if is_over {
+                    return;
                 }
             }
             Err(error) => tracing::warn!(
@@ -232,14 +323,23 @@ async fn listen(waiters: Weak<Waiters>, executor: Executor) {
                 "no notifications: workers look each second"
             ),
         }
-        tokio::time::sleep(pause).await;
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            _ = &mut stop => return,
+        }
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 
+/// Returns a factor that differs by up to a quarter.
+fn jitter() -> f64 {
+    rand::random_range(0.75..1.25)
+}
+
 impl Executions {
     /// Returns what wakes this worker when there may be something to [claim](Executions::claim)
-    /// in its queues. Create it before the first claim, so that nothing falls in between.
+    /// in its queues. Create it before the first claim, so that nothing falls in between. It
+    /// keeps the connections of the database open, unless that is [closed](crate::Database::close).
     ///
     /// On PostgreSQL the workers of a process share a connection for it, which `DB_POOL_MAX`
     /// doesn't count and which is closed with the last of them; behind a pooler
@@ -252,10 +352,12 @@ impl Executions {
             let mut state = waiters.state();
             let id = state.ticket();
             state.workers.insert(id, queues.clone());
-            let runtime = tokio::runtime::Handle::try_current();
-            if let (None, Ok(runtime)) = (&state.listening, runtime) {
-                let listen = listen(Arc::downgrade(&waiters), waiters.executor.clone());
-                state.listening = Some(runtime.spawn(listen).abort_handle());
+            let listening = state.listening.as_ref();
+            if !state.is_closed && listening.is_none_or(|listening| listening.task.is_finished()) {
+                let (stop, stopped) = oneshot::channel();
+                let listen = listen(Arc::downgrade(&waiters), waiters.executor.clone(), stopped);
+                let task = waiters.runtime.spawn(listen);
+                state.listening = Some(Listening { task, stop });
             }
             id
         };
@@ -300,10 +402,11 @@ pub struct Wakeups {
 
 impl Wakeups {
     /// Sets how long [`Wakeups::next`] waits where nothing wakes it, more or less by a quarter:
-    /// a second, unless it is set, and a millisecond at least.
+    /// a second, unless it is set; from a millisecond to a day. What is due, what has lost its
+    /// worker, and what nothing tells of, is found after so long.
     #[must_use]
     pub fn poll_every(mut self, pause: Duration) -> Self {
-        self.poll = pause.max(Duration::from_millis(1));
+        self.poll = pause.clamp(Duration::from_millis(1), LONGEST_POLL);
         self
     }
 
@@ -328,6 +431,7 @@ impl Wakeups {
             let queues = self.queues.clone();
             state.waiting.push_back(Waiting {
                 ticket,
+                worker: self.id,
                 queues,
                 wake,
             });
@@ -339,7 +443,7 @@ impl Wakeups {
             ticket,
             is_over: false,
         };
-        let pause = self.poll.mul_f64(rand::random_range(0.75..1.25));
+        let pause = self.poll.mul_f64(jitter());
         tokio::select! {
             _ = woken => {}
             () = tokio::time::sleep(pause) => {}
@@ -352,11 +456,12 @@ impl Drop for Wakeups {
     fn drop(&mut self) {
         let mut state = self.waiters.state();
         state.workers.remove(&self.id);
-        if state.workers.is_empty() {
-            state.pending.clear();
-            if let Some(listening) = state.listening.take() {
-                listening.abort();
-            }
+        let State {
+            pending, workers, ..
+        } = &mut *state;
+        pending.retain(|queue, _| workers.values().any(|queues| takes(queues, queue)));
+        if workers.is_empty() {
+            state.listening = None;
         }
     }
 }
@@ -381,7 +486,7 @@ impl Drop for Place<'_> {
         if was_woken && !self.is_over {
             // Which of its queues it was for isn't known any more.
             for queue in self.queues {
-                state.wake(Some(queue), 1);
+                state.wake(queue, 1);
             }
         }
     }
