@@ -37,13 +37,11 @@ struct Shared {
     /// Wakes those who follow the workflows with these keys.
     notify_appended: CommitHook,
     /// Whose executions are taken next.
-    turns: Turns,
+    turns: Arc<Turns>,
     /// The workers that wait.
     waiters: Arc<Waiters>,
     /// Wakes them for what was queued.
     notify_queued: CommitHook,
-    /// Wakes those of this process for what was found that is due or has lost its worker.
-    notify_found: CommitHook,
 }
 
 /// What an operation runs with. Cheap to clone.
@@ -127,15 +125,11 @@ impl Context {
         let waiters = Arc::new(Waiters::new(executor.clone()));
         let shared = Shared {
             waiters: waiters.clone(),
-            notify_found: {
-                let waiters = waiters.clone();
-                Arc::new(move |keys| waiters.found(keys))
-            },
             notify_queued: Arc::new(move |keys| waiters.queued(keys)),
             appends: Arc::default(),
             followers: followers.clone(),
             notify_appended: Arc::new(move |workflows| followers.notify(workflows)),
-            turns: Turns::default(),
+            turns: Arc::default(),
         };
         Ok(Self {
             executor,
@@ -147,7 +141,7 @@ impl Context {
     }
 
     /// Returns whose executions are taken next.
-    pub(crate) fn turns(&self) -> &Turns {
+    pub(crate) fn turns(&self) -> &Arc<Turns> {
         &self.shared.turns
     }
 
@@ -162,11 +156,6 @@ impl Context {
         let waiters = &self.shared.waiters;
         let keys = queues.into_iter().map(|queue| waiters.key(queue));
         self.after_commit(&self.shared.notify_queued, &keys.collect());
-    }
-
-    /// Wakes so many workers of this process; inside a transaction after its commit.
-    pub(crate) fn notify_found(&self, count: i64) {
-        self.after_commit(&self.shared.notify_found, &(0..count).collect());
     }
 
     /// Returns the same context with another executor of the same database.

@@ -168,6 +168,7 @@ const INNER: &[&str] = &[
     "users.login_lookup",
     // Executions of workflows that are deleted and restored.
     "executions.suspend",
+    "executions.maintain",
     "executions.resume_suspended",
     // What followers of the log share.
     "logs.tail_head",

@@ -15,8 +15,9 @@ impl Migration for OrderExecutions {
     fn up(&self, backend: DbBackend) -> Vec<String> {
         let columns = Columns::of(backend);
         let number = |name| columns.integer(name).not_null().default(0).take();
-        // Each with a constant default, which rewrites no row. Workers of the version before
-        // queue without an owner: 0 stands for all that have none.
+        // Each with a constant default, which rewrites no row (SQLite reads them all once, for
+        // the length of the name). Workers of the version before queue without an owner: 0
+        // stands for all that have none.
         let added = [
             columns
                 .string("queue", 64)

@@ -2,23 +2,25 @@
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
-use aura_orm::TypedQuery;
-use aura_orm::page::MAX_PAGE;
+use aura_orm::{CommitHook, TypedQuery};
 use chrono::TimeDelta;
 use entity::Action;
 use sea_orm::{DbBackend, Statement, Value};
+use serde::Serialize;
 
 use super::lease::checked;
 use super::sql::{
-    CLAIM_MANY_POSTGRES, CLAIM_MANY_SQLITE, CLAIM_POSTGRES, CLAIM_SQLITE, LOOK_SQLITE,
-    MAINTAIN_POSTGRES, MAINTAIN_SQLITE, MOST_DUE, MOST_LATE, PARK_SQLITE,
+    self, CLAIM_MANY_POSTGRES, CLAIM_MANY_SQLITE, CLAIM_POSTGRES, CLAIM_SQLITE, LOOK_SQLITE,
+    MAINTAIN_POSTGRES, MAINTAIN_SQLITE, MOST_DUE, MOST_LATE, PARK_SQLITE, Scope,
 };
 use super::taking::Taking;
-use super::turn::Range;
+use super::turn::{Range, last_of};
 use super::{Execution, Executions, Worker, op};
-use crate::context::Context;
+use crate::context::{Context, Op};
 use crate::error::Error;
 use crate::repositories::unbuilt;
 
@@ -73,28 +75,35 @@ impl Executions {
         limit: u64,
     ) -> Result<Vec<Execution>, Error> {
         let lease = checked(&worker.name, Some(lease), worker.check())?;
-        // What a transaction did may be rolled back, and is not remembered.
-        let (worker, is_alone) = (&worker, !self.0.in_transaction());
+        let (op, worker) = (op(name, Action::Execute), &worker);
+        let scope = if self.0.in_transaction() {
+            Scope::Own(limit)
+        } else {
+            Scope::All
+        };
+        let in_one_statement = limit <= Taking::in_one_statement(self.0.backend());
         let mut taken = self
-            .taking(op(name, Action::Execute), limit, |h| async move {
+            .taking(op, in_one_statement, |h| async move {
                 let turns = h.turns();
-                if is_alone && limit > 0 && turns.needs_maintenance(h.now()) {
-                    maintain(&h, &turns.ranges(&worker.queues), is_alone).await?;
+                if limit > 0 && turns.needs_maintenance(h.now()) {
+                    maintain(&h, op, worker, scope).await?;
                 }
-                // None that can be read, or that isn't of a deleted workflow, is no empty
-                // queue: what stands behind those is taken too. It ends, because each look
-                // takes some out of the queue.
+                // It may have missed what others do meanwhile; and none that can be read is no
+                // empty queue: what stands behind those that can't is taken too. It ends,
+                // because each look takes some out of the way.
+                let mut is_settled = limit == 0;
                 loop {
                     let ranges = turns.ranges(&worker.queues);
                     let taking = claim(&h, worker, lease, limit, &ranges).await?;
-                    if is_alone {
-                        turns.taken(&ranges, &taking.taken);
+                    let (last, turns) = (last_of(&ranges, &taking.taken), turns.clone());
+                    if !last.is_empty() {
+                        let advance: CommitHook = Arc::new(move |_| turns.taken(last.clone()));
+                        h.after_commit(&advance, &BTreeSet::new());
                     }
-                    let is_short = taking.count < limit.min(MAX_PAGE);
-                    let has_changed = is_short && maintain(&h, &ranges, is_alone).await?;
-                    if !taking.taken.is_empty() || taking.count == 0 && !has_changed {
+                    if !taking.taken.is_empty() || taking.count == 0 && is_settled {
                         return Ok(taking.taken);
                     }
+                    is_settled = !maintain(&h, op, worker, scope).await?;
                 }
             })
             .await?;
@@ -149,46 +158,103 @@ async fn claim(
     Ok(taking)
 }
 
-/// Puts back what lost its worker, queues what is due, and puts aside what stands in the way of
-/// these ranges. Returns whether it found any. What is left of many is found by the next look,
-/// which then comes at once.
-async fn maintain(h: &Context, ranges: &[Range], is_alone: bool) -> Result<bool, Error> {
-    let (now, at) = (h.shared_now(), h.now());
-    let [late, due, parked] = if h.backend() == DbBackend::Postgres {
-        let values = [Value::from(now), as_json(ranges)?.into()];
-        let sql = &**MAINTAIN_POSTGRES;
-        let counts = Statement::from_sql_and_values(h.backend(), sql, values);
-        let counts = h.fetch_all(TypedQuery::<(i64, i64, i64)>::sql(counts));
-        let counts = counts.await?.pop().unwrap_or_default();
-        [counts.0, counts.1, counts.2].map(i64::unsigned_abs)
-    } else {
-        maintain_sqlite(h, now.unwrap_or(at).into(), ranges).await?
-    };
-    if is_alone && late < MOST_LATE && due < MOST_DUE && parked < MOST_DUE {
-        h.turns().maintained(at);
-    }
-    // Its caller takes one of them, if it can.
-    let others = (late + due).saturating_sub(1);
-    h.notify_found(i64::try_from(others).unwrap_or(0));
-    Ok(late + due + parked > 0)
+/// What a look after the queues did.
+#[derive(Debug, Default)]
+struct Done {
+    late: u64,
+    due: u64,
+    parked: u64,
+    /// How many were queued, by their queue.
+    queued: BTreeMap<String, u64>,
 }
 
-async fn maintain_sqlite(h: &Context, now: Value, ranges: &[Range]) -> Result<[u64; 3], Error> {
-    let values = vec![now];
-    let look = Statement::from_sql_and_values(h.backend(), &**LOOK_SQLITE, values.clone());
+impl Done {
+    fn add(&mut self, what: &str, queue: String, count: u64) {
+        match what {
+            "due" => self.due += count,
+            "parked" => self.parked += count,
+            _ => self.late += count,
+        }
+        if ["due", "queued"].contains(&what) {
+            *self.queued.entry(queue).or_default() += count;
+        }
+    }
+}
+
+/// Puts back what lost its worker, queues what is due, and puts aside what stands in this
+/// worker's way. Returns whether there may be something for it now. What is left of many is
+/// found by the next look, which then comes at once.
+async fn maintain(h: &Context, op: Op, worker: &Worker, scope: Scope) -> Result<bool, Error> {
+    let at = h.now();
+    let done = if h.backend() == DbBackend::Postgres {
+        maintain_on_postgres(h, worker, scope).await?
+    } else {
+        let name = "maintain";
+        h.atomic(Op { name, ..op }, |h| async move {
+            maintain_on_sqlite(&h, worker, scope).await
+        })
+        .await?
+    };
+    let is_full = done.late >= MOST_LATE || done.due >= MOST_DUE || done.parked >= MOST_DUE;
+    if scope == Scope::All && !is_full {
+        h.turns().maintained(at);
+    }
+    let queued = done.queued.iter();
+    let each = queued.flat_map(|(queue, count)| (0..*count).map(move |_| queue.as_str()));
+    h.notify_queued(each);
+    let is_own = |queue: &String| done.queued.contains_key(queue);
+    Ok(done.parked > 0 || worker.queues.iter().any(is_own))
+}
+
+async fn maintain_on_postgres(h: &Context, worker: &Worker, scope: Scope) -> Result<Done, Error> {
+    let ranges = as_json(&h.turns().ranges(&worker.queues))?;
+    let mut values: Vec<Value> = vec![h.shared_now().into(), ranges.into()];
+    let sql = match scope {
+        Scope::All => Cow::Borrowed(MAINTAIN_POSTGRES.as_str()),
+        Scope::Own(_) => {
+            values.push(as_json(&worker.queues)?.into());
+            Cow::Owned(sql::maintain_postgres(scope))
+        }
+    };
+    let statement = Statement::from_sql_and_values(h.backend(), sql, values);
+    let rows = h.fetch_all(TypedQuery::<(String, String, i64)>::sql(statement));
+    let mut done = Done::default();
+    for (what, queue, count) in rows.await? {
+        done.add(&what, queue, count.unsigned_abs());
+    }
+    Ok(done)
+}
+
+async fn maintain_on_sqlite(h: &Context, worker: &Worker, scope: Scope) -> Result<Done, Error> {
+    let now: Value = h.shared_now().into();
+    let look = [now.clone()];
+    let look = Statement::from_sql_and_values(h.backend(), LOOK_SQLITE.as_str(), look);
     let found = h.fetch_all(TypedQuery::<bool>::sql(look)).await?;
-    let (mut late, mut due, mut parked) = (0, 0, 0);
+    let mut done = Done::default();
     if found.contains(&true) {
-        let [trim, note, recover, promote] = &*MAINTAIN_SQLITE;
-        h.sql(trim.as_str(), values.clone()).await?;
-        h.sql(note.as_str(), values.clone()).await?;
-        late = h.sql(recover.as_str(), values.clone()).await?;
-        due = h.sql(promote.as_str(), values).await?;
+        let mut values = vec![now];
+        let statements = match scope {
+            Scope::All => Cow::Borrowed(&*MAINTAIN_SQLITE),
+            Scope::Own(_) => {
+                values.push(as_json(&worker.queues)?.into());
+                Cow::Owned(sql::maintain_sqlite(scope))
+            }
+        };
+        let [trim, note, recover, promote] = &*statements;
+        h.sql(trim.clone(), values.clone()).await?;
+        h.sql(note.clone(), values.clone()).await?;
+        for (sql, is_due) in [(recover, false), (promote, true)] {
+            let statement = Statement::from_sql_and_values(h.backend(), sql, values.clone());
+            let rows = h.fetch_all(TypedQuery::<(String, String)>::sql(statement));
+            for (status, queue) in rows.await? {
+                done.add(if is_due { "due" } else { &status }, queue, 1);
+            }
+        }
     }
-    for range in ranges {
-        parked += h.sql(&**PARK_SQLITE, of_range(range).to_vec()).await?;
+    for range in h.turns().ranges(&worker.queues) {
+        done.parked += h.sql(&**PARK_SQLITE, of_range(&range).to_vec()).await?;
     }
-    Ok([late, due, parked])
+    Ok(done)
 }
 
 fn of_range(range: &Range) -> [Value; 3] {
@@ -199,6 +265,6 @@ fn of_range(range: &Range) -> [Value; 3] {
     ]
 }
 
-fn as_json(ranges: &[Range]) -> Result<String, Error> {
-    Ok(serde_json::to_string(ranges).map_err(unbuilt)?)
+fn as_json(list: &(impl Serialize + ?Sized)) -> Result<String, Error> {
+    Ok(serde_json::to_string(list).map_err(unbuilt)?)
 }

@@ -24,8 +24,11 @@ impl Executions {
     /// was done with SQL or was interrupted.
     pub async fn requeue_expired(&self, limit: u64) -> Result<Vec<Execution>, Error> {
         let op = op("requeue_expired", Action::Execute);
+        let backend = self.0.backend();
+        let in_one_statement =
+            backend == DbBackend::Postgres && limit <= Taking::in_one_statement(backend);
         let mut requeued = self
-            .taking(op, limit, |h| async move {
+            .taking(op, in_one_statement, |h| async move {
                 let mut taking = Taking::new(h.backend(), limit);
                 let now = h.shared_now();
                 while let Some(ask) = taking.ask() {

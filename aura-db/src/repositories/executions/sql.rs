@@ -22,14 +22,12 @@ const READY: &str = "e.status = 'queued' AND e.is_suspended = FALSE AND e.mode I
      AND e.queue = {queue} AND e.owner_id BETWEEN {low} AND {high} \
      ORDER BY e.owner_id, e.priority DESC, e.id";
 
-const ORDER: &str = "owner_id, priority DESC, id";
+/// What has waited long enough. The status is no search: SQLite takes equality for the narrower
+/// one, and so does PostgreSQL with statistics of before a burst; they would read all that wait.
+const DUE: &str = "{status} = 'waiting' AND wait_until <= {now} AND is_suspended = FALSE{scope}";
 
-/// What has waited long enough. The `+` is for SQLite: it takes equality for the narrower
-/// search, and would read all that wait.
-const DUE: &str = "{+}status = 'waiting' AND wait_until <= {now} AND is_suspended = FALSE";
-
-/// Whose lease ran out.
-const LATE: &str = "{+}status = 'running' AND lease_until <= {now}";
+/// Whose lease ran out. See [`DUE`].
+const LATE: &str = "{status} = 'running' AND lease_until <= {now}{scope}";
 
 /// As [`LATE`], and those whose end is too far away to wait for: a lease that ends later than
 /// any may was written by a clock that was wrong. Workers don't look for these, which no index
@@ -39,24 +37,23 @@ const STRAY: &str = "status = 'running' \
 
 /// The stretches of the queues that a worker looks at, one after the other: an array of objects,
 /// because the parameter of one statement has to do for any number of them.
-const RANGES: &str = "json_to_recordset(CAST({ranges} AS json)) \
-     AS range (queue text, low bigint, high bigint)";
+const RANGES: &str = "ROWS FROM (json_to_recordset(CAST({ranges} AS json)) \
+     AS (queue text, low bigint, high bigint)) WITH ORDINALITY AS range (queue, low, high, nth)";
 
 /// Rows are locked where they are found, and those that another worker has locked are passed
 /// over. None is locked that is not taken, because others would pass it over and none would have
 /// it; of several, what doesn't fit is, until the end of the statement.
 const LOCK: &str = "FOR UPDATE OF e SKIP LOCKED";
 
-/// Of those in `found` the first whose documents have at most `{bytes}` together, and the
+/// Of those that are found the first whose documents have at most `{bytes}` together, and the
 /// first `{first}` however large they are. `octet_length` of a `json` decompresses it; of what
 /// is stored compressed PostgreSQL knows no other size in text.
 const FITTING: &str = "
     SELECT id FROM (
-        SELECT id, row_number() OVER found AS nth, sum(
+        SELECT e.id, row_number() OVER found AS nth, sum(
             coalesce(octet_length({data}), 0)
             + coalesce(octet_length({error}), 0)) OVER found AS bytes
-        FROM executions WHERE id {in}{found}{end}
-        WINDOW found AS (ORDER BY {order})) AS sized
+        FROM {found} WINDOW found AS (ORDER BY {order})) AS sized
     WHERE bytes <= {bytes} OR nth <= {first}";
 
 /// What a claim writes.
@@ -110,21 +107,21 @@ fn of(backend: DbBackend, sql: &str, now: &str) -> String {
         (now.to_owned(), "?3".to_owned())
     };
     // An `IN` may be run anew for each row on PostgreSQL, and would lock others.
-    let [plus, within, end, ended, cast, as_json, data, error] = if is_postgres {
+    let [status, within, end, ended, cast, as_json, data, error] = if is_postgres {
         [
-            "",
+            "status || ''",
             "= ANY (ARRAY (",
             "))",
             "GREATEST({now}, started_at)",
             "CAST",
             " AS json",
-            "CAST(data AS text)",
-            "CAST(error AS text)",
+            "CAST(e.data AS text)",
+            "CAST(e.error AS text)",
         ]
     } else {
         // `octet_length` reads the head of the row only.
         let ended = "max({now}, coalesce(started_at, {now}))";
-        ["+", "IN (", ")", ended, "", "", "data", "error"]
+        ["+status", "IN (", ")", ended, "", "", "e.data", "e.error"]
     };
     let known: Vec<_> = ExecutionMode::iter()
         .map(|mode| format!("'{mode}'"))
@@ -135,7 +132,8 @@ fn of(backend: DbBackend, sql: &str, now: &str) -> String {
         .replace("{due}", DUE)
         .replace("{late}", LATE)
         .replace("{stray}", STRAY)
-        .replace("{+}", plus)
+        .replace("{status}", status)
+        .replace("{scope}", "")
         .replace("{in}", within)
         .replace("{end}", end)
         .replace("{ended}", ended)
@@ -161,25 +159,27 @@ fn of(backend: DbBackend, sql: &str, now: &str) -> String {
 
 /// Those of the first `{limit}` whose workflow isn't deleted. A deleted workflow's stand there
 /// only until they are put aside.
-const LIVE: &str = "SELECT f.id FROM found AS f JOIN workflows AS w ON w.id = f.workflow_id \
+const LIVE: &str = "SELECT f.id FROM {found} AS f JOIN workflows AS w ON w.id = f.workflow_id \
      WHERE w.deleted_at IS NULL";
 
 fn claim_postgres(several: bool) -> String {
     let found = format!(
         "WITH found AS MATERIALIZED (
-            SELECT ready.id, ready.workflow_id FROM {RANGES} CROSS JOIN LATERAL (
+            SELECT ready.id, ready.workflow_id, range.nth FROM {RANGES} CROSS JOIN LATERAL (
                 SELECT e.id, e.workflow_id FROM executions AS e WHERE {{ready}}
                 LIMIT {{limit}} {{lock}}) AS ready
             LIMIT {{limit}})"
     );
     let taken = if several {
+        let live = "found AS f JOIN workflows AS w ON w.id = f.workflow_id \
+             JOIN executions AS e ON e.id = f.id WHERE w.deleted_at IS NULL";
         FITTING
-            .replace("{found}", LIVE)
-            .replace("{order}", ORDER)
+            .replace("{found}", live)
+            .replace("{order}", "f.nth, e.owner_id, e.priority DESC, e.id")
             .replace("{bytes}", "$5")
             .replace("{first}", "$6")
     } else {
-        LIVE.to_owned()
+        LIVE.replace("{found}", "found")
     };
     let sql = format!("{found}{CLAIM}{{in}}{taken}{{end}}")
         .replace("{ranges}", "$4")
@@ -189,15 +189,17 @@ fn claim_postgres(several: bool) -> String {
 }
 
 fn claim_sqlite(several: bool) -> String {
-    let found = "SELECT e.id, e.workflow_id FROM executions AS e WHERE {ready} LIMIT ?4";
+    let found = "(SELECT e.id, e.workflow_id FROM executions AS e WHERE {ready} LIMIT ?4)";
+    let live = LIVE.replace("{found}", found);
     let taken = if several {
+        let live = format!("executions AS e WHERE e.id IN ({live})");
         FITTING
-            .replace("{found}", &LIVE.replace("found", &format!("({found})")))
-            .replace("{order}", ORDER)
+            .replace("{found}", &live)
+            .replace("{order}", "e.owner_id, e.priority DESC, e.id")
             .replace("{bytes}", "?8")
             .replace("{first}", "?9")
     } else {
-        LIVE.replace("found", &format!("({found})"))
+        live
     };
     let sql = format!("{CLAIM}{{in}}{taken}{{end}}")
         .replace("{ready}", READY)
@@ -223,12 +225,6 @@ pub(super) static CLAIM_MANY_POSTGRES: LazyLock<String> = LazyLock::new(|| claim
 
 pub(super) static CLAIM_MANY_SQLITE: LazyLock<String> = LazyLock::new(|| claim_sqlite(true));
 
-/// The first executions that a worker looks at.
-const FRONT: &str = "
-    SELECT f.id FROM (
-        SELECT ready.id, ready.workflow_id FROM {front} LIMIT {most_due}) AS f
-    JOIN workflows AS w ON w.id = f.workflow_id WHERE w.deleted_at IS NOT NULL";
-
 const LATE_ROWS: &str = "late AS MATERIALIZED (
     SELECT id, claim_no, attempts, worker_id FROM executions AS e WHERE {late}
     ORDER BY lease_until, id LIMIT {most_late} {lock})";
@@ -238,33 +234,80 @@ UPDATE executions SET status = 'queued', wait_until = NULL WHERE id {in}
     SELECT id FROM executions AS e WHERE {due}
     ORDER BY wait_until, id LIMIT {most_due} {lock}{end}";
 
-const PARK: &str = "
+/// Of the first that a worker looks at those whose workflow is deleted. It is locked, so that it
+/// isn't restored between the look and the mark.
+const PARK_POSTGRES: &str = "
 UPDATE executions SET is_suspended = TRUE WHERE id {in}
-    SELECT e.id FROM executions AS e WHERE e.status = 'queued' AND e.id {in}{front_rows}{end}
+    SELECT e.id FROM executions AS e WHERE e.{status} = 'queued' AND e.id {in}
+        SELECT f.id FROM front AS f WHERE f.workflow_id IN (SELECT id FROM gone){end}
     {lock}{end}";
 
-/// Puts back what lost its worker, queues what is due, and puts aside what stands in the way;
-/// says how many. The parameters are the moment and the ranges.
-pub(super) static MAINTAIN_POSTGRES: LazyLock<String> = LazyLock::new(|| {
-    let front = FRONT.replace(
-        "{front}",
-        &format!(
-            "{RANGES} CROSS JOIN LATERAL (
-            SELECT e.id, e.workflow_id FROM executions AS e WHERE {{ready}}
-            LIMIT {{most_due}}) AS ready"
-        ),
-    );
-    let park = PARK.replace("{front_rows}", &front);
+const FRONT_POSTGRES: &str = "front AS MATERIALIZED (
+    SELECT ready.id, ready.workflow_id FROM {RANGES} CROSS JOIN LATERAL (
+        SELECT e.id, e.workflow_id FROM executions AS e WHERE {ready} LIMIT {most_due}) AS ready
+    LIMIT {most_due}),
+gone AS MATERIALIZED (
+    SELECT w.id FROM workflows AS w WHERE w.deleted_at IS NOT NULL AND w.id {in}
+        SELECT workflow_id FROM front{end}
+    FOR SHARE SKIP LOCKED)";
+
+const PARK: &str = "
+UPDATE executions SET is_suspended = TRUE WHERE id IN (
+    SELECT f.id FROM (
+        SELECT e.id, e.workflow_id FROM executions AS e WHERE {ready} LIMIT {most_due}) AS f
+    JOIN workflows AS w ON w.id = f.workflow_id WHERE w.deleted_at IS NOT NULL)";
+
+/// How much a look after the queues does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// What there is, of all queues.
+    All,
+    /// So many of the worker's own queues: in a transaction, others wait for its end.
+    Own(u64),
+}
+
+impl Scope {
+    /// Puts what it covers in its place. The parameter is an array of queues.
+    fn apply(self, backend: DbBackend, sql: &str, queues: &str) -> String {
+        let Self::Own(most) = self else {
+            return sql.to_owned();
+        };
+        let own = match backend {
+            DbBackend::Postgres => {
+                format!(" AND queue IN (SELECT json_array_elements_text(CAST({queues} AS json)))")
+            }
+            _ => format!(" AND queue IN (SELECT value FROM json_each({queues}))"),
+        };
+        let most = most.clamp(1, MOST_LATE).to_string();
+        sql.replace("{due}", DUE)
+            .replace("{late}", LATE)
+            .replace("{scope}", &own)
+            .replace("{most_late}", &most)
+            .replace("{most_due}", &most)
+    }
+}
+
+/// Returns SQL that puts back what lost its worker, queues what is due, and puts aside what
+/// stands in the way; its rows are what was done, in which queue, and how often. The parameters
+/// are the moment, the ranges, and for [`Scope::Own`] the queues.
+pub(super) fn maintain_postgres(scope: Scope) -> String {
+    let front = FRONT_POSTGRES.replace("{RANGES}", RANGES);
     let sql = format!(
         "WITH {LATE_ROWS}, trimmed AS ({TRIM}), noted AS ({NOTE}),
-recovered AS ({RECOVER}{{in}}SELECT id FROM late{{end}} RETURNING id),
-promoted AS ({PROMOTE} RETURNING id),
-parked AS ({park} RETURNING id)
-SELECT (SELECT count(*) FROM recovered), (SELECT count(*) FROM promoted),
-    (SELECT count(*) FROM parked)"
+recovered AS ({RECOVER}{{in}}SELECT id FROM late{{end}} RETURNING status, queue),
+promoted AS ({PROMOTE} RETURNING queue),
+{front}, parked AS ({PARK_POSTGRES} RETURNING queue)
+SELECT CAST(done AS text), CAST(queue AS text), count(*) FROM (
+    SELECT status AS done, queue FROM recovered
+    UNION ALL SELECT 'due', queue FROM promoted
+    UNION ALL SELECT 'parked', queue FROM parked) AS done GROUP BY 1, 2"
     );
+    let sql = scope.apply(DbBackend::Postgres, &sql, "$3");
     of(DbBackend::Postgres, &sql.replace("{ranges}", "$2"), "$1")
-});
+}
+
+pub(super) static MAINTAIN_POSTGRES: LazyLock<String> =
+    LazyLock::new(|| maintain_postgres(Scope::All));
 
 /// Whether something lost its worker or is due. The parameter is the moment.
 pub(super) static LOOK_SQLITE: LazyLock<String> = LazyLock::new(|| {
@@ -273,21 +316,26 @@ pub(super) static LOOK_SQLITE: LazyLock<String> = LazyLock::new(|| {
     of(DbBackend::Sqlite, sql, "?1")
 });
 
-/// As [`MAINTAIN_POSTGRES`], in the order in which they are run. The parameter is the moment.
-pub(super) static MAINTAIN_SQLITE: LazyLock<[String; 4]> = LazyLock::new(|| {
-    let recover = format!("{RECOVER}{{in}}SELECT id FROM late{{end}}");
-    let sql = [TRIM, NOTE, &recover].map(|sql| format!("WITH {LATE_ROWS}{sql}"));
-    let [trim, note, recover] = sql;
-    [&trim, &note, &recover, PROMOTE].map(|sql| of(DbBackend::Sqlite, sql, "?1"))
-});
+/// As [`maintain_postgres`], in the order in which they are run. The parameters are the moment
+/// and for [`Scope::Own`] the queues; the last two return the status and the queue of each.
+pub(super) fn maintain_sqlite(scope: Scope) -> [String; 4] {
+    let recover = format!("{RECOVER}{{in}}SELECT id FROM late{{end}} RETURNING status, queue");
+    let late = [TRIM, NOTE, &recover].map(|sql| format!("WITH {LATE_ROWS}{sql}"));
+    let promote = format!("{PROMOTE} RETURNING status, queue");
+    let [trim, note, recover] = late;
+    [trim, note, recover, promote].map(|sql| {
+        let sql = scope.apply(DbBackend::Sqlite, &sql, "?2");
+        of(DbBackend::Sqlite, &sql, "?1")
+    })
+}
+
+pub(super) static MAINTAIN_SQLITE: LazyLock<[String; 4]> =
+    LazyLock::new(|| maintain_sqlite(Scope::All));
 
 /// Puts aside what stands in the way. The parameters are queue, first and last owner.
 pub(super) static PARK_SQLITE: LazyLock<String> = LazyLock::new(|| {
-    let ready = "(SELECT e.id, e.workflow_id FROM executions AS e WHERE {ready}
-        LIMIT {most_due}) AS ready";
-    let sql = PARK.replace("{front_rows}", &FRONT.replace("{front}", ready));
+    let sql = PARK.replace("{ready}", READY);
     let sql = sql
-        .replace("{ready}", READY)
         .replace("{queue}", "?1")
         .replace("{low}", "?2")
         .replace("{high}", "?3");
@@ -336,11 +384,13 @@ pub(super) static NOTE_SQLITE: LazyLock<String> = LazyLock::new(|| {
 /// Those of the late whose documents a page may have.
 fn late_fitting([limit, bytes, first]: [&str; 3]) -> String {
     let found = format!(
-        "SELECT id FROM executions AS e WHERE {{stray}} ORDER BY id LIMIT {limit} {{lock}}"
+        "executions AS e WHERE e.id {{in}}
+            SELECT id FROM executions AS e WHERE {{stray}} ORDER BY id LIMIT {limit}
+            {{lock}}{{end}}"
     );
     let fitting = FITTING
         .replace("{found}", &found)
-        .replace("{order}", "id")
+        .replace("{order}", "e.id")
         .replace("{bytes}", bytes)
         .replace("{first}", first);
     format!(

@@ -37,6 +37,15 @@ impl Taking {
         }
     }
 
+    /// Returns how many one statement may take.
+    pub(super) fn in_one_statement(backend: DbBackend) -> u64 {
+        match backend {
+            DbBackend::Postgres => FIRST_LOOK,
+            // Each range of a queue has its own.
+            _ => 1,
+        }
+    }
+
     /// Returns how many to ask for next, and `None` when there is no room.
     pub(super) fn ask(&self) -> Option<i64> {
         let room = self.limit - self.count;
@@ -84,22 +93,18 @@ impl Taking {
 }
 
 impl Executions {
-    /// Runs an operation that takes this many executions. What it takes with several
-    /// statements is returned, or not taken.
+    /// Runs an operation that takes executions. What it takes with several statements is
+    /// returned, or not taken.
     pub(super) async fn taking<F, Fut>(
         &self,
         op: Op,
-        limit: u64,
+        in_one_statement: bool,
         run: F,
     ) -> Result<Vec<Execution>, Error>
     where
         F: Fn(Context) -> Fut + Send + Sync,
         Fut: Future<Output = Result<Vec<Execution>, Error>> + Send,
     {
-        let in_one_statement = match self.0.backend() {
-            DbBackend::Postgres => limit <= FIRST_LOOK,
-            _ => limit <= 1,
-        };
         if in_one_statement {
             self.0.write(op, run).await
         } else {

@@ -61,22 +61,13 @@ impl Turns {
         })
     }
 
-    /// Remembers whose executions were taken.
-    pub(super) fn taken(&self, ranges: &[Range], taken: &[executions::Model]) {
+    /// Remembers by queue whose executions were taken last.
+    pub(super) fn taken(&self, last: Vec<(String, i64)>) {
         self.state(|state| {
             if state.last.len() >= MOST_QUEUES {
                 state.last.clear();
             }
-            // The last range of a queue that gave something is the one that came last.
-            for range in ranges {
-                let of_range = taken.iter().filter(|execution| {
-                    execution.queue == range.queue
-                        && (range.low..=range.high).contains(&execution.owner_id.0)
-                });
-                if let Some(owner) = of_range.map(|execution| execution.owner_id.0).max() {
-                    state.last.insert(range.queue.clone(), owner);
-                }
-            }
+            state.last.extend(last);
         });
     }
 
@@ -93,6 +84,22 @@ impl Turns {
     pub(super) fn maintained(&self, now: DateTime<Utc>) {
         self.state(|state| state.maintained = Some(now));
     }
+}
+
+/// Returns by queue whose executions were taken last. Of the two ranges of a queue it is the
+/// later that gave something.
+pub(super) fn last_of(ranges: &[Range], taken: &[executions::Model]) -> Vec<(String, i64)> {
+    let owner_in = |range: &Range| {
+        let of_range = taken.iter().filter(|execution| {
+            execution.queue == range.queue
+                && (range.low..=range.high).contains(&execution.owner_id.0)
+        });
+        of_range.map(|execution| execution.owner_id.0).max()
+    };
+    let last = ranges
+        .iter()
+        .filter_map(|range| Some((range.queue.clone(), owner_in(range)?)));
+    last.collect()
 }
 
 #[cfg(test)]

@@ -100,29 +100,22 @@ impl State {
         self.next
     }
 
-    /// Wakes as many workers that wait, and of this queue where there is one. Returns how many
-    /// more it would have woken.
-    fn wake_waiting(&mut self, queue: Option<&str>, mut count: u64) -> u64 {
+    /// Wakes as many workers of a queue. What is left is for the next that wait.
+    fn wake(&mut self, queue: &str, mut count: u64) {
         while count > 0 {
             let mut waiting = self.waiting.iter();
-            let found = waiting.position(|waiting| queue.is_none_or(|queue| waiting.takes(queue)));
+            let found = waiting.position(|waiting| takes(&waiting.queues, queue));
             let Some(woken) = found.and_then(|index| self.waiting.remove(index)) else {
                 break;
             };
             // One whose caller has gone wakes another.
             count -= u64::from(woken.wake.send(()).is_ok());
         }
-        count
-    }
-
-    /// Wakes as many workers of a queue. What is left is for the next that wait.
-    fn wake(&mut self, queue: &str, count: u64) {
-        let left = self.wake_waiting(Some(queue), count);
         let workers = self.workers.values();
         let most = workers.filter(|queues| takes(queues, queue)).count() as u64;
-        if left > 0 && most > 0 {
+        if count > 0 && most > 0 {
             let pending = self.pending.entry(queue.to_owned()).or_default();
-            *pending = pending.saturating_add(left).min(most);
+            *pending = pending.saturating_add(count).min(most);
         }
     }
 
@@ -141,12 +134,6 @@ impl State {
 
 fn takes(queues: &[String], queue: &str) -> bool {
     queues.iter().any(|taken| taken == queue)
-}
-
-impl Waiting {
-    fn takes(&self, queue: &str) -> bool {
-        takes(&self.queues, queue)
-    }
 }
 
 impl Waiters {
@@ -206,12 +193,6 @@ impl Waiters {
             state.is_sending = true;
             self.runtime.spawn(self.clone().send());
         }
-    }
-
-    /// Wakes workers that wait, for as many executions as there are keys, whose queues nobody
-    /// knows.
-    pub(crate) fn found(&self, keys: &BTreeSet<i64>) {
-        self.state().wake_waiting(None, keys.len() as u64);
     }
 
     /// Tells other processes, until there is nothing left to tell.

@@ -16,10 +16,24 @@ use crate::steps::executions::{End, Held, Taker};
 
 /// Whose turn it is.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Turns {
+pub(crate) struct Turns {
     /// By queue the owner whose execution was taken last.
     last: BTreeMap<String, i64>,
+    /// The same of the open transaction.
+    inside: Vec<(String, i64)>,
     maintained: Option<DateTime<Utc>>,
+}
+
+impl Turns {
+    /// After the commit.
+    pub(crate) fn commit(&mut self) {
+        self.last.extend(self.inside.drain(..));
+    }
+
+    /// What a savepoint doesn't undo.
+    pub(crate) fn keep_inside(&mut self, of: Self) {
+        self.inside = of.inside;
+    }
 }
 
 /// The longest lease.
@@ -194,47 +208,64 @@ impl Model {
         }
         self.enter(ctx, Action::Execute, Resource::Execution)?;
         let limit = usize::try_from(limit.min(1_000)).unwrap_or(0);
-        let is_alone = !self.in_transaction;
         let last = self.turns.maintained;
         let is_fresh = |last| self.now >= last && self.now < last + TimeDelta::seconds(1);
-        if is_alone && limit > 0 && !last.is_some_and(is_fresh) {
-            self.maintain();
+        if limit > 0 && !last.is_some_and(is_fresh) {
+            self.maintain(worker, limit);
         }
+        let mut is_settled = limit == 0;
         loop {
             let taken = self.take(worker, lease, limit);
-            let has_changed = taken.len() < limit && self.maintain();
-            if !taken.is_empty() || !has_changed {
+            if !taken.is_empty() || is_settled {
                 return Ok(taken);
             }
+            is_settled = !self.maintain(worker, limit);
         }
     }
 
-    /// Looks for what lost its worker and what is due. Returns whether there was any.
-    fn maintain(&mut self) -> bool {
-        let now = self.now;
+    /// Looks for what lost its worker and what is due: in a transaction for so many of the
+    /// worker's queues. Returns whether there was any in them.
+    fn maintain(&mut self, worker: &Taker, limit: usize) -> bool {
+        let (now, is_inside) = (self.now, self.in_transaction);
+        let most = if is_inside {
+            limit.clamp(1, 100)
+        } else {
+            1_000
+        };
+        let is_own = |row: &Execution| worker.queues.contains(&row.queue);
         let is_over = |until: Option<DateTime<Utc>>| until.is_some_and(|until| until <= now);
+        let found = |row: &Execution, until| is_over(until) && (!is_inside || is_own(row));
         let rows = self.executions.rows.values();
-        let late = rows.filter(|row| is_over(row.lease_until));
-        let late: Vec<_> = late.map(|row| row.id.0).collect();
-        for id in &late {
-            self.recover(*id);
+        let late = rows.filter(|row| found(row, row.lease_until));
+        let mut late: Vec<_> = late.map(|row| (row.lease_until, row.id.0)).collect();
+        late.sort_unstable();
+        late.truncate(most);
+        let mut queued = Vec::new();
+        for (_, id) in late {
+            queued.extend(self.recover(id));
         }
+        queued.retain(|row| row.status == ExecutionStatus::Queued);
         let workflows = &self.workflows.rows;
         let is_live = |id: WorkflowId| {
             let workflow = workflows.get(&id.0);
             workflow.is_some_and(|workflow| workflow.deleted_at.is_none())
         };
-        let rows = self.executions.rows.values_mut();
-        let due = rows.filter(|row| is_over(row.wait_until) && is_live(row.workflow_id));
-        let due = due.map(|row| {
-            row.status = ExecutionStatus::Queued;
-            row.wait_until = None;
-        });
-        let has_changed = due.count() + late.len() > 0;
-        if !self.in_transaction {
+        let rows = self.executions.rows.values();
+        let due = rows.filter(|row| found(row, row.wait_until) && is_live(row.workflow_id));
+        let mut due: Vec<_> = due.map(|row| (row.wait_until, row.id.0)).collect();
+        due.sort_unstable();
+        due.truncate(most);
+        for (_, id) in due {
+            if let Some(row) = self.executions.rows.get_mut(&id) {
+                row.status = ExecutionStatus::Queued;
+                row.wait_until = None;
+                queued.push(row.clone());
+            }
+        }
+        if !is_inside {
             self.turns.maintained = Some(now);
         }
-        has_changed
+        queued.iter().any(is_own)
     }
 
     /// Takes what is next, by queue, owner's turn, priority and age.
@@ -257,9 +288,8 @@ impl Model {
         next.truncate(limit);
         let mut taken = Vec::new();
         for (queue, _, owner, _, id) in next {
-            if !self.in_transaction {
-                self.turns.last.insert(worker.queues[queue].clone(), owner);
-            }
+            let last = (worker.queues[queue].clone(), owner);
+            self.turns.inside.push(last);
             let Some(row) = self.executions.rows.get_mut(&id) else {
                 continue;
             };
@@ -271,6 +301,9 @@ impl Model {
             row.attempts += 1;
             row.claim_no += 1;
             taken.push(row.clone());
+        }
+        if !self.in_transaction {
+            self.turns.commit();
         }
         taken.sort_by_key(|row| (-row.priority, row.id));
         taken

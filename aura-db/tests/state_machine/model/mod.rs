@@ -76,7 +76,7 @@ pub(crate) struct Model {
     versions: BTreeMap<(i64, i64), WorkflowVersion>,
     pub(crate) executions: Rows<Execution>,
     attempts: BTreeMap<i64, Vec<ExecutionAttempt>>,
-    turns: leases::Turns,
+    pub(crate) turns: leases::Turns,
     pub(crate) logs: Rows<Log>,
     pub(crate) agents: Rows<Agent>,
     pub(crate) notes: Rows<crate::notes::Model>,

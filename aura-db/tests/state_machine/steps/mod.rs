@@ -257,9 +257,14 @@ fn transact(
     };
     if result.is_err() {
         // Time isn't undone.
-        let now = model.now;
+        let (now, turns) = (model.now, std::mem::take(&mut model.turns));
         *model = before;
         model.now = now;
+        if in_transaction {
+            model.turns.keep_inside(turns);
+        }
+    } else if !in_transaction {
+        model.turns.commit();
     }
     model.in_transaction = in_transaction;
     let outcome = Outcome {
