@@ -354,7 +354,7 @@ async fn what_is_not_taken_is_free(test: TestDb) {
     let meanwhile = db
         .transaction(|tx| async move {
             let mine = tx.executions().claim("one", LEASE).await?;
-            assert_eq!(mine.map(|execution| execution.id), Some(queued));
+            assert_eq!(mine.map(|execution| execution.id), Some(due), "it was due");
             // (SQLite's other writers wait.)
             Ok::<_, Error>(if beside { claim("two").await } else { None })
         })
@@ -365,7 +365,7 @@ async fn what_is_not_taken_is_free(test: TestDb) {
     } else {
         claim("two").await
     };
-    assert_eq!(other, Some(due));
+    assert_eq!(other, Some(queued));
 }
 
 /// A column that was changed in the usual way (rename, add, copy, drop) stands

@@ -17,7 +17,8 @@ testdb::both!(migrated:
     owners_take_turns, each_queue_has_its_turns, batches_take_turns_too,
     what_is_due_is_looked_for_each_second, the_clock_may_be_set_back,
     deleted_ones_are_put_aside, names_and_numbers_have_limits, an_empty_look_takes_what_it_queued,
-    workers_share_all_owners,
+    workers_share_all_owners, claims_in_transactions_take_turns,
+    a_transaction_looks_after_its_own_queues,
 );
 
 fn new(flow: WorkflowId) -> NewExecution {
@@ -131,6 +132,56 @@ async fn owners_take_turns(db: TestDb) {
     }
     assert_eq!(claim(&db, "w").await, None);
     db.close().await;
+}
+
+async fn claims_in_transactions_take_turns(db: TestDb) {
+    let db = open(&db).await;
+    let (ada, bob) = (flow(&db, "ada").await, flow(&db, "bob").await);
+    let mut ids = Vec::new();
+    for flow in [ada, ada, bob, bob] {
+        ids.push(queue(&db, new(flow)).await);
+    }
+    let claimed = async |commits: bool| {
+        let tx = db.begin().await.expect("begun");
+        let taken = tx.executions().claim("w", LEASE).await.expect("an answer");
+        let taken = taken.map(|taken| taken.id);
+        if commits {
+            tx.commit().await.expect("committed");
+        } else {
+            tx.rollback().await.expect("rolled back");
+        }
+        taken
+    };
+    assert_eq!(claimed(false).await, Some(ids[0]));
+    for index in [0, 2, 1, 3] {
+        assert_eq!(claimed(true).await, Some(ids[index]));
+    }
+    assert_eq!(claimed(true).await, None);
+    db.close().await;
+}
+
+/// And leaves those of others to be taken meanwhile.
+async fn a_transaction_looks_after_its_own_queues(db: TestDb) {
+    let (db, clock) = open_at(&db).await;
+    let flow = flow(&db, "ada").await;
+    let later = wait(&db, flow, Duration::from_secs(5)).await;
+    let other = queue(&db, new(flow).queue("other")).await;
+    let other_worker = || Worker::new("w").queues(["other"]);
+    assert_eq!(claim(&db, other_worker()).await, Some(other));
+    clock.advance(LEASE);
+    for (worker, expected) in [
+        (Worker::new("w"), None),
+        (other_worker(), Some(other)),
+        (Worker::new("w").queues(["later"]), Some(later)),
+    ] {
+        let tx = db.begin().await.expect("begun");
+        let taken = tx.executions().claim(worker, LEASE).await;
+        assert_eq!(taken.expect("an answer").map(|taken| taken.id), expected);
+        tx.commit().await.expect("committed");
+        let waits = db.executions().get(later).await.expect("there").status;
+        let is_taken = expected == Some(later);
+        assert_eq!(waits == ExecutionStatus::Running, is_taken, "{waits}");
+    }
 }
 
 /// An owner who has something in one queue only isn't passed over for the turns of another.

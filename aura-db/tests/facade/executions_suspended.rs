@@ -12,7 +12,7 @@ use crate::support::{claim_of, open, open_at, user};
 testdb::both!(migrated:
     a_deleted_workflow_leaves_the_queue, a_deleted_user_takes_them_along,
     in_a_transaction_it_is_undone_with_it, what_was_missed_is_found,
-    deleted_and_restored_at_once,
+    deleted_and_restored_at_once, put_aside_and_restored_at_once,
 );
 
 /// The executions that are suspended.
@@ -179,4 +179,27 @@ async fn changed(db: &Database, flow: WorkflowId, restores: bool) {
         // Another may have done so.
         let _ = db.workflows().delete(flow).await;
     }
+}
+
+/// What a worker puts aside in a transaction that is still open is restored all the same.
+async fn put_aside_and_restored_at_once(test: TestDb) {
+    let db = open(&test).await;
+    let flow = flow(&db, "ada").await;
+    let queued = queue(&db, flow).await.id.0;
+    test.execute("UPDATE workflows SET deleted_at = created_at")
+        .await;
+    let tx = db.begin().await.expect("begun");
+    let none = tx.executions().claim("w", LEASE).await;
+    assert_eq!(none.expect("an answer"), None);
+    let restored = tokio::spawn({
+        let db = db.clone();
+        async move { db.workflows().restore(flow).await }
+    });
+    // It has come as far as it can, whether it waits or not.
+    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    tx.commit().await.expect("committed");
+    restored.await.expect("no panic").expect("restored");
+    assert_eq!(suspended(&db).await, [0; 0]);
+    assert_eq!(claimed(&db).await, [queued]);
+    db.close().await;
 }

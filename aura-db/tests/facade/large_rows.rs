@@ -6,8 +6,9 @@ use aura_db::logs::TailFrom;
 use aura_db::page::MAX_PAGE_BYTES;
 use aura_db::testing::QueryCount;
 use aura_db::{
-    Database, Document, Error, ExecutionFilter, ExecutionStatus, LogFilter, NewWorkflow, Page,
-    PageRequest, Role, Workflow, WorkflowFilter, WorkflowId,
+    Database, Document, Error, ExecutionFilter, ExecutionMode, ExecutionStatus, LogFilter,
+    NewExecution, NewWorkflow, Page, PageRequest, Role, Worker, Workflow, WorkflowFilter,
+    WorkflowId,
 };
 use futures_util::future::join_all;
 use futures_util::{StreamExt, TryStreamExt};
@@ -20,7 +21,8 @@ use crate::support::{open, open_at, refused, user};
 testdb::both!(migrated:
     a_page_ends_with_its_bytes, pages_of_a_transaction, a_row_is_read_however_large,
     a_stream_has_every_row_once, what_has_no_pages_is_refused, claims_end_with_their_bytes,
-    claims_of_many_sizes, an_execution_with_its_newest_entries, a_follower_gets_every_entry,
+    claims_of_many_sizes, claims_of_two_queues_end_with_their_bytes,
+    an_execution_with_its_newest_entries, a_follower_gets_every_entry,
 );
 testdb::postgres!(migrated: late_entries_come_in_parts, appends_go_in_parts);
 
@@ -268,6 +270,22 @@ async fn claims_end_with_their_bytes(test: TestDb) {
     });
     assert_eq!(claimed.await.expect("committed"), (true, CLAIMED));
     assert_eq!(state().await, (CLAIMED + 1, ALL - CLAIMED - 1));
+}
+
+/// The first queue's go first, whoever owns them.
+async fn claims_of_two_queues_end_with_their_bytes(test: TestDb) {
+    let db = open(&test).await;
+    flow(&db, "ada").await;
+    queue_large(&test).await;
+    let bob = flow(&db, "bob").await;
+    let urgent = NewExecution::new(bob, ExecutionMode::Trigger).queue("urgent");
+    let executions = db.executions();
+    let urgent = executions.enqueue(urgent).await.expect("queued").id;
+    let worker = Worker::new("w").queues(["urgent", "default"]);
+    let taken = executions.claim_many(worker, LEASE, 50).await;
+    let taken = taken.expect("claimed");
+    assert!(taken.iter().any(|execution| execution.id == urgent));
+    assert!(taken.len() < ALL);
 }
 
 /// Those after the first of several are claimed as if they were like these, and aren't.
