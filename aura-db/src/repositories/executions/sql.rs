@@ -146,6 +146,7 @@ fn of(backend: DbBackend, sql: &str, now: &str) -> String {
         .replace("{known}", &known.join(", "))
         .replace("{most_late}", &MOST_LATE.to_string())
         .replace("{most_due}", &MOST_DUE.to_string())
+        .replace("{most_parked}", &MOST_DUE.to_string())
         .replace("{kept}", &(KEPT_ATTEMPTS - 1).to_string());
     if is_postgres {
         sql.replace("{lock}", LOCK)
@@ -244,17 +245,18 @@ UPDATE executions SET is_suspended = TRUE WHERE id {in}
 
 const FRONT_POSTGRES: &str = "front AS MATERIALIZED (
     SELECT ready.id, ready.workflow_id FROM {RANGES} CROSS JOIN LATERAL (
-        SELECT e.id, e.workflow_id FROM executions AS e WHERE {ready} LIMIT {most_due}) AS ready
-    LIMIT {most_due}),
+        SELECT e.id, e.workflow_id FROM executions AS e WHERE {ready} LIMIT {most_parked}) AS ready
+    LIMIT {most_parked}),
 gone AS MATERIALIZED (
     SELECT w.id FROM workflows AS w WHERE w.deleted_at IS NOT NULL AND w.id {in}
         SELECT workflow_id FROM front{end}
     FOR SHARE SKIP LOCKED)";
 
+/// As [`PARK_POSTGRES`], for the one writer that SQLite has.
 const PARK: &str = "
 UPDATE executions SET is_suspended = TRUE WHERE id IN (
     SELECT f.id FROM (
-        SELECT e.id, e.workflow_id FROM executions AS e WHERE {ready} LIMIT {most_due}) AS f
+        SELECT e.id, e.workflow_id FROM executions AS e WHERE {ready} LIMIT {most_parked}) AS f
     JOIN workflows AS w ON w.id = f.workflow_id WHERE w.deleted_at IS NOT NULL)";
 
 /// How much a look after the queues does.

@@ -72,7 +72,7 @@ struct State {
     waiting: VecDeque<Waiting>,
     /// How many executions were queued while no worker of the queue was waiting.
     pending: HashMap<String, u64>,
-    /// How many executions other processes are to be told of; with `None` of any queue.
+    /// How many executions other processes are to be told of; with an empty name of any queue.
     outgoing: BTreeMap<String, u64>,
     is_sending: bool,
     listening: Option<Listening>,
@@ -197,28 +197,46 @@ impl Waiters {
 
     /// Tells other processes, until there is nothing left to tell.
     async fn send(self: Arc<Self>) {
-        /// However it ends.
-        struct Sending<'a>(&'a Waiters);
+        /// However it ends, as with its runtime.
+        struct Sending<'a> {
+            waiters: &'a Waiters,
+            is_over: bool,
+        }
         impl Drop for Sending<'_> {
             fn drop(&mut self) {
-                self.0.state().is_sending = false;
+                if !self.is_over {
+                    self.waiters.state().is_sending = false;
+                }
             }
         }
 
-        let _sending = Sending(&self);
-        while self.send_once().await {
+        let mut sending = Sending {
+            waiters: &self,
+            is_over: false,
+        };
+        loop {
+            {
+                // Under one lock, so that what is queued from now on is told by another.
+                let mut state = self.state();
+                if state.outgoing.is_empty() {
+                    state.is_sending = false;
+                    sending.is_over = true;
+                    return;
+                }
+            }
+            self.send_once().await;
             tokio::time::sleep(COLLECTED).await;
         }
     }
 
-    /// Tells other processes what there is. Returns whether there was something.
-    async fn send_once(&self) -> bool {
+    /// Tells other processes what there is.
+    async fn send_once(&self) {
         let outgoing = std::mem::take(&mut self.state().outgoing);
         let texts = outgoing.iter();
         let texts = texts.map(|(queue, count)| format!("{} {count} {queue}", self.process));
         let texts = serde_json::Value::from(texts.collect::<Vec<_>>());
         if outgoing.is_empty() {
-            return false;
+            return;
         }
         // In one transaction, which takes the lock of the cluster once.
         let sql = "SELECT pg_notify($1, text) \
@@ -229,7 +247,6 @@ impl Waiters {
         if let Err(error) = sent {
             tracing::debug!(target: "aura_db::executions", %error, "telling other workers");
         }
-        true
     }
 
     /// Wakes workers for what another process has queued.
