@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use ::connection::{ConnectError, Connector, Session as Opened, Target};
+use scopeguard::ScopeGuard;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_postgres::CancelToken;
 
@@ -231,11 +232,12 @@ impl PoolInner {
             // Of as many as there may be, one is idle while its permit is held here.
             let surplus =
                 (is_full && !idle.connections.is_empty()).then(|| idle.connections.remove(0));
-            idle.open += 1;
+            // Which gives its place to the new one.
+            idle.open += u32::from(surplus.is_none());
             surplus
         };
         if let Some((session, _)) = surplus {
-            self.close_session(session);
+            self.runtime.spawn(session.close());
         }
         let opened = self.connector.connect(timeout).await;
         if opened.is_err() {
@@ -273,7 +275,8 @@ impl PoolInner {
         self.permits.available_permits() == 0
     }
 
-    /// Takes the session that was used last and is alive.
+    /// Takes the session that was used last and is alive. Where there is none, the one that is to
+    /// be opened counts from now on, so that none is opened in its place meanwhile.
     async fn take(
         self: &Arc<Self>,
         permit: &mut Option<OwnedSemaphorePermit>,
@@ -284,7 +287,9 @@ impl PoolInner {
                 if idle.closed {
                     return Err(Error::Closed);
                 }
-                idle.connections.pop()
+                let next = idle.connections.pop();
+                idle.open += u32::from(next.is_none());
+                next
             };
             let Some((session, since)) = next else {
                 return Ok(None);
@@ -298,7 +303,7 @@ impl PoolInner {
         }
     }
 
-    /// Opens a session. A server that is starting is tried again until the timeout. What
+    /// Opens a session, which [`PoolInner::take`] has counted. A server that is starting is tried again until the timeout. What
     /// was begun before a call of [`PoolInner::discard_all`] counts as discarded.
     async fn open(
         self: &Arc<Self>,
@@ -307,11 +312,16 @@ impl PoolInner {
         let timeout = self.connector.config().pool.connection_timeout;
         let started = Instant::now();
         let mut pause = FIRST_PAUSE;
+        // Also when the caller has gone.
+        let counted = scopeguard::guard(self.clone(), |pool| pool.idle().open -= 1);
         loop {
             let server = self.server();
             let left = timeout.saturating_sub(started.elapsed());
             let error = match self.connector.connect(left).await {
-                Ok(opened) => return Ok(self.opened(opened, server, permit)),
+                Ok(opened) => {
+                    drop(ScopeGuard::into_inner(counted));
+                    return Ok(self.opened(opened, server, permit));
+                }
                 Err(error) => error,
             };
             let silent = matches!(error, ConnectError::Silent(_));
@@ -339,13 +349,13 @@ impl PoolInner {
         self.acquire(Some(permit)).await.ok()
     }
 
+    /// Returns a connection that counts already.
     fn opened(
         self: &Arc<Self>,
         opened: Opened,
         server: u64,
         permit: Option<OwnedSemaphorePermit>,
     ) -> PooledConnection {
-        self.idle().open += 1;
         let session = Session::new(opened, self.response_timeout, server);
         PooledConnection::new(self.clone(), session, permit)
     }
@@ -432,6 +442,7 @@ impl Pool {
             deadlock_timeout: DeadlockTimeout::default(),
             connector,
         }));
+        pool.0.idle().open += 1;
         drop(pool.0.opened(first, 0, None));
         Ok(pool)
     }
