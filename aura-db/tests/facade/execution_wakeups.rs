@@ -23,7 +23,7 @@ testdb::both!(migrated:
 
 testdb::postgres!(migrated:
     another_process_wakes, a_connection_that_ended_is_opened_again,
-    the_connection_ends_with_its_workers, what_was_queued_last_is_told, another_runtime_queues,
+    the_connection_ends_with_its_workers, what_was_queued_last_is_sent, another_runtime_queues,
 );
 
 /// Long enough for whatever wakes.
@@ -213,7 +213,7 @@ async fn nothing_wakes_and_it_looks_all_the_same(db: TestDb) {
     db.close().await;
 }
 
-/// What was queued while nobody listened, too.
+/// One for each execution.
 async fn another_process_wakes(test: TestDb) {
     let (one, two) = (open(&test).await, open(&test).await);
     let flow = flow(&one, "ada").await;
@@ -246,14 +246,14 @@ async fn a_connection_that_ended_is_opened_again(test: TestDb) {
          WHERE datname = current_database() AND query = 'LISTEN aura_executions'",
     )
     .await;
-    // Nobody knows what was queued meanwhile.
+    // It looks for what was queued meanwhile.
     woken(wakeups.next()).await;
     listens(&test, "1").await;
     db.close().await;
 }
 
 /// A process that queues something and ends.
-async fn what_was_queued_last_is_told(test: TestDb) {
+async fn what_was_queued_last_is_sent(test: TestDb) {
     let two = open(&test).await;
     let mut wakeups = first_wakeups(&test, &two, "q").await;
     for _ in 0..5 {
@@ -270,7 +270,7 @@ async fn what_was_queued_last_is_told(test: TestDb) {
     two.close().await;
 }
 
-/// And so does a runtime that ends while it tells the others.
+/// A runtime that ends after the commit keeps no notification back.
 async fn another_runtime_queues(test: TestDb) {
     let (one, two) = (open(&test).await, open(&test).await);
     let flow = flow(&one, "ada").await;

@@ -10,8 +10,8 @@ use tokio_postgres::{AsyncMessage, Client};
 
 use super::error::Error;
 
-/// The most notifications that wait to be received. What more there is, is lost: who listens has
-/// enough to do.
+/// The most notifications that wait to be received. Any more are dropped: the
+/// listener has enough to do.
 const MAX_WAITING: usize = 1_024;
 
 /// How long to wait for the end of a connection that is closed.

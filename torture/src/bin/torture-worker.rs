@@ -1,5 +1,5 @@
-//! Works through the queue as a service does, until nothing is left, and appends what it is
-//! told to a file: `claim <execution> <claim>`, and `done`, `failed`, `waits` or `lost`. For the
+//! Works through the queue as a service does, until nothing is left, and appends what was
+//! acknowledged to a file: `claim <execution> <claim>`, and `done`, `failed`, `waits` or `lost`. For the
 //! tests, which kill several of them.
 
 use std::error::Error;
@@ -90,7 +90,7 @@ async fn work(
     let executions = db.executions();
     let claim = Claim::from(execution);
     let why = json!({"claim": claim.number});
-    let (told, result) = match Fate::of(claim.execution.0, claim.number) {
+    let (what, result) = match Fate::of(claim.execution.0, claim.number) {
         Fate::Success => {
             let result = executions.finish(claim, Outcome::success(Some(why.into())));
             ("done", result.await)
@@ -141,7 +141,7 @@ async fn work(
         Fate::Crash => std::process::abort(),
     };
     match result {
-        Ok(_) => say(witness, told, execution)?,
+        Ok(_) => say(witness, what, execution)?,
         Err(aura_db::Error::LeaseLost { .. }) => say(witness, "lost", execution)?,
         Err(error) => return Err(error.into()),
     }

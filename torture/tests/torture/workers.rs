@@ -21,7 +21,7 @@ const ATTEMPTS: i64 = 4;
 
 /// What the witness has of an execution.
 #[derive(Debug, Default)]
-struct Told {
+struct Seen {
     claims: Vec<i64>,
     done: Vec<i64>,
     failed: Vec<i64>,
@@ -54,10 +54,10 @@ async fn each_execution_ends_once(test: TestDb) {
     let started = Instant::now();
     let kills = run(&test, &witness, processes).await;
     let took = started.elapsed();
-    let told = read(&witness);
+    let seen = read(&witness);
     let rows = rows(&test).await;
     assert_eq!(rows.len(), usize::try_from(count).expect("a number"));
-    let wrong = wrong(&rows, &told, kills);
+    let wrong = wrong(&rows, &seen, kills);
     assert!(
         wrong.is_empty(),
         "{} of {kills} kills: {wrong:#?}",
@@ -65,7 +65,7 @@ async fn each_execution_ends_once(test: TestDb) {
     );
     assert_eq!(times_that_are_wrong(&test).await, 0);
     let is = |status: &str| rows.iter().filter(|row| row.status == status).count();
-    let (dead, lost) = (is("dead"), told.values().map(|told| told.lost).sum::<u32>());
+    let (dead, lost) = (is("dead"), seen.values().map(|seen| seen.lost).sum::<u32>());
     assert!(kills > 0 && dead > 0 && lost > 0, "{kills} {dead} {lost}");
     println!(
         "{:?}: {processes} processes, {kills} kills, {} executions ended in {took:?}: {dead} \
@@ -175,26 +175,26 @@ async fn times_that_are_wrong(test: &TestDb) -> u64 {
     test.lines(&sql).await[0].parse().expect("a number")
 }
 
-fn read(witness: &Path) -> BTreeMap<i64, Told> {
+fn read(witness: &Path) -> BTreeMap<i64, Seen> {
     let text = std::fs::read_to_string(witness).expect("a witness");
-    let mut told = BTreeMap::<i64, Told>::new();
+    let mut seen = BTreeMap::<i64, Seen>::new();
     for line in text.lines() {
         let parts: Vec<_> = line.split(' ').collect();
         let [what, id, claim] = parts[..] else {
             panic!("{line:?}")
         };
         let [id, claim] = [id, claim].map(|number| number.parse().expect("a number"));
-        let told = told.entry(id).or_default();
+        let seen = seen.entry(id).or_default();
         match what {
-            "claim" => told.claims.push(claim),
-            "done" => told.done.push(claim),
-            "failed" => told.failed.push(claim),
-            "waits" => told.waits.push(claim),
-            "lost" => told.lost += 1,
+            "claim" => seen.claims.push(claim),
+            "done" => seen.done.push(claim),
+            "failed" => seen.failed.push(claim),
+            "waits" => seen.waits.push(claim),
+            "lost" => seen.lost += 1,
             other => panic!("{other:?}"),
         }
     }
-    told
+    seen
 }
 
 async fn rows(test: &TestDb) -> Vec<Row> {
@@ -243,26 +243,26 @@ async fn rows(test: &TestDb) -> Vec<Row> {
     rows.collect()
 }
 
-/// What is wrong, with so many workers ended. Who is killed between a commit and its line in the
+/// What is wrong, with `kills` workers ended. Who is killed between a commit and its line in the
 /// witness leaves one line out.
-fn wrong(rows: &[Row], told: &BTreeMap<i64, Told>, kills: u32) -> Vec<String> {
+fn wrong(rows: &[Row], seen: &BTreeMap<i64, Seen>, kills: u32) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut unknown = 0;
-    let none = Told::default();
+    let none = Seen::default();
     for row in rows {
-        let told = told.get(&row.id).unwrap_or(&none);
+        let seen = seen.get(&row.id).unwrap_or(&none);
         let mut check = |is_right: bool, what: &str| {
             if !is_right {
-                wrong.push(format!("{what}: {row:?} {told:?}"));
+                wrong.push(format!("{what}: {row:?} {seen:?}"));
             }
         };
         let is_done = row.status == "success";
         check(is_done || row.status == "dead", "it has not ended");
         // Each claim has a number of its own, and goes to one worker.
-        let mut claims = told.claims.clone();
+        let mut claims = seen.claims.clone();
         claims.sort_unstable();
         claims.dedup();
-        check(claims.len() == told.claims.len(), "two had one claim");
+        check(claims.len() == seen.claims.len(), "two had one claim");
         check(
             claims
                 .iter()
@@ -273,17 +273,17 @@ fn wrong(rows: &[Row], told: &BTreeMap<i64, Told>, kills: u32) -> Vec<String> {
         // It ended once, by the last claim.
         let by_last = [row.claim_no];
         check(
-            told.done.is_empty() || is_done && told.done == by_last,
+            seen.done.is_empty() || is_done && seen.done == by_last,
             "a claim that was over has ended it",
         );
         check(!is_done || row.result == row.claim_no, "another's result");
-        unknown += i64::from(is_done && told.done.is_empty());
+        unknown += i64::from(is_done && seen.done.is_empty());
         // What failed is kept under the claim that failed, and a lost one writes nothing.
         check(
-            told.failed.iter().all(|claim| row.failed.contains(claim)),
+            seen.failed.iter().all(|claim| row.failed.contains(claim)),
             "a failure that isn't kept",
         );
-        let accepted = [&told.failed, &told.waits, &told.done];
+        let accepted = [&seen.failed, &seen.waits, &seen.done];
         let is_accepted = |claim: &i64| accepted.iter().any(|list| list.contains(claim));
         check(
             !row.lost.iter().any(is_accepted),
@@ -302,14 +302,16 @@ fn wrong(rows: &[Row], told: &BTreeMap<i64, Told>, kills: u32) -> Vec<String> {
         );
         // What was given back doesn't count.
         let given_back = row.claim_no - row.attempts;
-        let waits = i64::try_from(told.waits.len()).unwrap_or(0);
+        let waits = i64::try_from(seen.waits.len()).unwrap_or(0);
         check(waits <= given_back, "what was given back counted");
         unknown += given_back - waits;
-        let failed = row.failed.len().saturating_sub(told.failed.len());
+        let failed = row.failed.len().saturating_sub(seen.failed.len());
         unknown += i64::try_from(failed).unwrap_or(0);
     }
     if unknown > i64::from(kills) {
-        wrong.push(format!("{unknown} claims and ends that nobody was told of"));
+        wrong.push(format!(
+            "{unknown} claims and ends that the witness doesn't know"
+        ));
     }
     wrong
 }
@@ -325,49 +327,49 @@ fn what_workers_do_wrong_is_seen() {
         failed: vec![1],
         lost: vec![],
     };
-    let told = || Told {
+    let seen = || Seen {
         claims: vec![1, 2, 3],
         done: vec![3],
         failed: vec![1],
         waits: vec![2],
         lost: 0,
     };
-    let wrong = |row: Row, told: Told| wrong(&[row], &[(1, told)].into(), 0).len();
-    assert_eq!(wrong(row(), told()), 0);
-    for (row, told) in [
+    let wrong = |row: Row, seen: Seen| wrong(&[row], &[(1, seen)].into(), 0).len();
+    assert_eq!(wrong(row(), seen()), 0);
+    for (row, seen) in [
         (
             row(),
-            Told {
+            Seen {
                 done: vec![2],
-                ..told()
+                ..seen()
             },
         ),
         (
             row(),
-            Told {
+            Seen {
                 done: vec![2, 3],
-                ..told()
+                ..seen()
             },
         ),
         (
             row(),
-            Told {
+            Seen {
                 claims: vec![1, 2, 3, 3],
-                ..told()
+                ..seen()
             },
         ),
         (
             row(),
-            Told {
+            Seen {
                 claims: vec![1, 2],
-                ..told()
+                ..seen()
             },
         ),
         (
             row(),
-            Told {
+            Seen {
                 failed: vec![1, 2],
-                ..told()
+                ..seen()
             },
         ),
         (
@@ -375,14 +377,14 @@ fn what_workers_do_wrong_is_seen() {
                 status: "running".to_owned(),
                 ..row()
             },
-            told(),
+            seen(),
         ),
         (
             Row {
                 attempts: 3,
                 ..row()
             },
-            told(),
+            seen(),
         ),
         (
             Row {
@@ -390,18 +392,18 @@ fn what_workers_do_wrong_is_seen() {
                 attempts: 3,
                 ..row()
             },
-            told(),
+            seen(),
         ),
-        (Row { result: 1, ..row() }, told()),
+        (Row { result: 1, ..row() }, seen()),
         (
             Row {
                 claim_no: 4,
                 ..row()
             },
-            told(),
+            seen(),
         ),
     ] {
-        let shown = format!("{row:?} {told:?}");
-        assert!(wrong(row, told) > 0, "{shown}");
+        let shown = format!("{row:?} {seen:?}");
+        assert!(wrong(row, seen) > 0, "{shown}");
     }
 }

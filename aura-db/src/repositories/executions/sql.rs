@@ -264,7 +264,7 @@ UPDATE executions SET is_suspended = TRUE WHERE id IN (
 pub(super) enum Scope {
     /// What there is, of all queues.
     All,
-    /// So many of the worker's own queues: in a transaction, others wait for its end.
+    /// At most this many, of the worker's own queues: in a transaction, others wait for its end.
     Own(u64),
 }
 

@@ -13,7 +13,7 @@ use crate::repositories::readable;
 /// don't fit are locked for as long as those that do, and their documents are decompressed.
 const FIRST_LOOK: u64 = 16;
 
-/// What statements have taken so far, of at most so many executions, and no more bytes of
+/// What statements have taken so far: at most `limit` executions, and no more bytes of
 /// documents than a page may have.
 pub(super) struct Taking {
     backend: DbBackend,

@@ -1,7 +1,7 @@
 //! Wakes workers when there is something to take.
 //!
-//! A process wakes its own workers at once, after the commit. On PostgreSQL it tells others with
-//! NOTIFY: outside of the transaction, because a transaction with one takes a lock of the whole
+//! A process wakes its own workers at once, after the commit. On PostgreSQL it notifies others,
+//! with NOTIFY: outside of the transaction, because a transaction with one takes a lock of the whole
 //! cluster at its commit, and for what is queued within 50 ms together. What is lost (by a
 //! pooler, a process that ends, SQL, an older build) costs a second.
 
@@ -42,7 +42,7 @@ const MAX_LIFETIME: Duration = Duration::from_mins(30);
 const LAST_WORDS: Duration = Duration::from_secs(1);
 const CLOSING: Duration = Duration::from_secs(6);
 
-/// The most queues that are told apart; who queues in another wakes any worker.
+/// The most queues that are distinguished; an execution of another one wakes all workers.
 const MOST_QUEUES: usize = 10_000;
 
 /// Where the number of a queue begins in a key of a commit hook. Below it, a count makes each
@@ -53,7 +53,7 @@ const QUEUE_BITS: u32 = 40;
 #[derive(Debug)]
 pub(crate) struct Waiters {
     executor: Executor,
-    /// Tells the notifications of this process from others'.
+    /// Marks the notifications of this process, which it ignores.
     process: String,
     /// The one that the database was opened in, which lives as long as it is used. One that
     /// queues something may end at once.
@@ -72,7 +72,7 @@ struct State {
     waiting: VecDeque<Waiting>,
     /// How many executions were queued while no worker of the queue was waiting.
     pending: HashMap<String, u64>,
-    /// How many executions other processes are to be told of; with an empty name of any queue.
+    /// Executions to notify other processes of, by queue; an empty name is any queue.
     outgoing: BTreeMap<String, u64>,
     is_sending: bool,
     listening: Option<Listening>,
@@ -119,7 +119,7 @@ impl State {
         }
     }
 
-    /// Has all workers look, as nobody knows what was queued meanwhile, or where.
+    /// Wakes all workers: what was queued meanwhile, or where, is unknown.
     fn wake_all(&mut self) {
         let waiting = self.waiting.drain(..);
         let woken: BTreeSet<_> = waiting
@@ -195,7 +195,7 @@ impl Waiters {
         }
     }
 
-    /// Tells other processes, until there is nothing left to tell.
+    /// Notifies other processes, until there is nothing left to send.
     async fn send(self: Arc<Self>) {
         /// However it ends, as with its runtime.
         struct Sending<'a> {
@@ -216,7 +216,7 @@ impl Waiters {
         };
         loop {
             {
-                // Under one lock, so that what is queued from now on is told by another.
+                // Under one lock, so that what is queued from now on is sent by another task.
                 let mut state = self.state();
                 if state.outgoing.is_empty() {
                     state.is_sending = false;
@@ -229,7 +229,7 @@ impl Waiters {
         }
     }
 
-    /// Tells other processes what there is.
+    /// Notifies other processes of what there is.
     async fn send_once(&self) {
         let outgoing = std::mem::take(&mut self.state().outgoing);
         let texts = outgoing.iter();
@@ -245,7 +245,7 @@ impl Waiters {
         let notify = Statement::from_sql_and_values(DbBackend::Postgres, sql, values);
         let sent = self.executor.fetch_all(TypedQuery::<()>::sql(notify)).await;
         if let Err(error) = sent {
-            tracing::debug!(target: "aura_db::executions", %error, "telling other workers");
+            tracing::debug!(target: "aura_db::executions", %error, "notifying other processes");
         }
     }
 
@@ -264,7 +264,7 @@ impl Waiters {
         }
     }
 
-    /// Tells other processes what there is to tell, and closes the connection that
+    /// Notifies other processes of what is left, and closes the connection that
     /// notifications arrive on.
     pub(crate) async fn close(&self) {
         let listening = {
@@ -282,7 +282,7 @@ impl Waiters {
     }
 }
 
-/// Receives what other processes tell, until `stop`.
+/// Receives the notifications of other processes, until `stop`.
 async fn listen(waiters: Weak<Waiters>, executor: Executor, mut stop: oneshot::Receiver<()>) {
     let mut pause = FIRST_PAUSE;
     loop {
@@ -401,7 +401,7 @@ pub struct Wakeups {
 impl Wakeups {
     /// Sets how long [`Wakeups::next`] waits where nothing wakes it, more or less by a quarter:
     /// a second, unless it is set; from a millisecond to a day. What is due, what has lost its
-    /// worker, and what nothing tells of, is found after so long.
+    /// worker, and what no notification announces, is found after this time.
     #[must_use]
     pub fn poll_every(mut self, pause: Duration) -> Self {
         self.poll = pause.clamp(Duration::from_millis(1), LONGEST_POLL);
@@ -464,7 +464,7 @@ impl Drop for Wakeups {
     }
 }
 
-/// The place of one who waits.
+/// The place of a waiting worker.
 struct Place<'a> {
     waiters: &'a Waiters,
     queues: &'a [String],
