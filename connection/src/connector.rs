@@ -2,7 +2,8 @@
 
 use std::error::Error as _;
 use std::fmt;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -11,9 +12,10 @@ use tokio_postgres::config::SslMode;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{CancelToken, Client, Connection, Socket};
+use tokio_postgres::{Client, Connection, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use crate::cancel::{Canceller, Server};
 use crate::config::{Config, Postgres, Target, Tls, TlsMode};
 use crate::error::Error;
 use crate::postgres::{FIRST_PAUSE, LONGEST_PAUSE, session_options};
@@ -28,8 +30,16 @@ const PROBE: (Duration, u32) = (Duration::from_secs(10), 3);
 /// How long what was sent may be without an acknowledgement of the network.
 const UNACKNOWLEDGED: Duration = Duration::from_mins(1);
 
-/// A session: its client, and the connection that has to be polled for it.
-pub type Session = (Client, SessionConnection);
+/// A session on a server.
+#[non_exhaustive]
+pub struct Session {
+    /// What runs its statements.
+    pub client: Client,
+    /// Has to be polled for it.
+    pub connection: SessionConnection,
+    /// What cancels its statements. See [`Connector::cancel`].
+    pub canceller: Canceller,
+}
 
 /// The connection of a [`Session`].
 pub type SessionConnection =
@@ -68,10 +78,20 @@ impl Certificates {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ConnectError {
+    /// The name of the server leads nowhere.
+    Unresolved(io::Error),
     /// The server or the network refused it.
     Failed(tokio_postgres::Error),
     /// There was no answer within this time.
     Silent(Duration),
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("canceller", &self.canceller)
+            .finish_non_exhaustive()
+    }
 }
 
 impl fmt::Debug for Connector {
@@ -87,6 +107,7 @@ impl ConnectError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
+            Self::Unresolved(error) => refusal::io_may_pass(error),
             Self::Failed(error) => may_pass(error),
             Self::Silent(_) => true,
         }
@@ -159,8 +180,8 @@ impl Connector {
     /// [`ConnectError`].
     pub async fn connect(&self, timeout: Duration) -> Result<Session, ConnectError> {
         let opened = async {
-            match self.connect_once().await {
-                Err(error) if self.renew(&error).await => self.connect_once().await,
+            match self.connect_once(timeout).await {
+                Err(error) if self.renew(&error).await => self.connect_once(timeout).await,
                 opened => opened,
             }
         };
@@ -168,10 +189,53 @@ impl Connector {
         opened.unwrap_or(Err(ConnectError::Silent(timeout)))
     }
 
-    async fn connect_once(&self) -> Result<Session, ConnectError> {
-        let driver = self.driver().clone();
-        let session = driver.connect(self.tls()).await;
-        session.map_err(ConnectError::Failed)
+    async fn connect_once(&self, timeout: Duration) -> Result<Session, ConnectError> {
+        let servers = self.servers().await.map_err(ConnectError::Unresolved)?;
+        self.connect_to(&servers, timeout).await
+    }
+
+    /// Returns where the server may be: a name may have several addresses.
+    async fn servers(&self) -> io::Result<Vec<Server>> {
+        let Target::Postgres(postgres) = &self.config.target else {
+            return Ok(Vec::new());
+        };
+        #[cfg(unix)]
+        if postgres.host.starts_with('/') {
+            let socket = format!(".s.PGSQL.{}", postgres.port);
+            return Ok(vec![Server::Socket(Path::new(&postgres.host).join(socket))]);
+        }
+        let found = tokio::net::lookup_host((&*postgres.host, postgres.port)).await?;
+        Ok(found.map(Server::Address).collect())
+    }
+
+    /// Opens a session on the first of these that gives one. Each has a share of the time, so
+    /// that one that is silent doesn't keep it from the next.
+    async fn connect_to(
+        &self,
+        servers: &[Server],
+        timeout: Duration,
+    ) -> Result<Session, ConnectError> {
+        let share = timeout / u32::try_from(servers.len()).unwrap_or(u32::MAX).max(1);
+        let mut failed = ConnectError::Silent(timeout);
+        for server in servers {
+            let mut driver = self.driver().clone();
+            if let Server::Address(address) = server {
+                driver.hostaddr(address.ip());
+            }
+            failed = match tokio::time::timeout(share, driver.connect(self.tls())).await {
+                Ok(Ok((client, connection))) => {
+                    let canceller = Canceller::new(client.cancel_token(), server.clone());
+                    return Ok(Session {
+                        client,
+                        connection,
+                        canceller,
+                    });
+                }
+                Ok(Err(error)) => ConnectError::Failed(error),
+                Err(_) => ConnectError::Silent(timeout),
+            };
+        }
+        Err(failed)
     }
 
     async fn renew(&self, error: &ConnectError) -> bool {
@@ -258,7 +322,12 @@ impl Connector {
         }
     }
 
-    async fn checked(&self, (client, mut connection): Session) -> Result<Session, Error> {
+    async fn checked(&self, session: Session) -> Result<Session, Error> {
+        let Session {
+            client,
+            mut connection,
+            canceller,
+        } = session;
         let timeout = self.config.pool.connection_timeout;
         let row = {
             let schema = refusal::schema_of(&self.config);
@@ -288,38 +357,46 @@ impl Connector {
         })();
         let found = found.map_err(|error| self.explain(ConnectError::Failed(error), 0))?;
         refusal::check_settings(&self.config, &found)?;
-        Ok((client, connection))
+        Ok(Session {
+            client,
+            connection,
+            canceller,
+        })
     }
 
     /// Explains a failure, with the setting that is wrong.
     #[must_use]
     pub fn explain(&self, error: ConnectError, tries: u32) -> Error {
-        let error = match error {
-            ConnectError::Failed(error) => error,
+        let transient = error.is_transient();
+        let (code, reason, source): (_, _, Box<dyn std::error::Error + Send + Sync>) = match error {
+            ConnectError::Failed(error) => {
+                let code = error.code().map(|code| code.code().to_owned());
+                (code, short(&error), Box::new(error))
+            }
+            ConnectError::Unresolved(error) => (None, error.to_string(), Box::new(error)),
             ConnectError::Silent(_) => return refusal::silent(&self.config),
         };
-        let code = error.code().map(|code| code.code().to_owned());
-        let reason = short(&error);
-        let transient = may_pass(&error);
-        let source = Some(Box::new(error) as _);
         refusal::refusal(
             &self.config,
             code.as_deref(),
             reason,
             transient,
             tries,
-            source,
+            Some(source),
         )
     }
 
-    /// Asks the server to cancel what a session runs. The request is a connection of its
-    /// own.
+    /// Asks the server to cancel what a session runs, on a connection of its own, and waits
+    /// until the server has read it. That it has been asked says nothing of the statement.
     ///
     /// # Errors
     ///
     /// When the request can't be sent.
-    pub async fn cancel(&self, token: CancelToken) -> Result<(), tokio_postgres::Error> {
-        token.cancel_query(self.tls()).await
+    pub async fn cancel(&self, canceller: &Canceller) -> io::Result<()> {
+        let Target::Postgres(postgres) = &self.config.target else {
+            return Ok(());
+        };
+        canceller.request(&postgres.host, self.tls()).await
     }
 }
 
@@ -369,6 +446,7 @@ fn escaped(value: &str) -> String {
 
 fn reason(error: &ConnectError) -> String {
     match error {
+        ConnectError::Unresolved(error) => error.to_string(),
         ConnectError::Failed(error) => short(error),
         ConnectError::Silent(timeout) => format!("no answer within {} ms", timeout.as_millis()),
     }
@@ -405,6 +483,34 @@ fn may_pass(error: &tokio_postgres::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// As of a name that has the address of a server that is gone.
+    #[tokio::test]
+    async fn an_address_that_is_silent_keeps_no_other() {
+        let server = testdb::server();
+        let server = server.iter().map(|(name, value)| (*name, value.as_str()));
+        let server = server.chain([("DB_NAME", "postgres")]);
+        let config = Config::from_environment(&crate::Environment::from_pairs(server));
+        let connector = Connector::new(&config.expect("settings that work")).expect("it is usable");
+        let (known, timeout) = (connector.servers().await, Duration::from_secs(4));
+        let known = known.expect("the test server's addresses");
+        let Server::Address(address) = &known[0] else {
+            panic!("the test server has addresses");
+        };
+        // It takes connections, and answers nothing.
+        let silent = std::net::SocketAddr::from(([127, 0, 0, 76], address.port()));
+        let _listener = std::net::TcpListener::bind(silent).expect("a free address");
+        let servers: Vec<_> = std::iter::once(Server::Address(silent))
+            .chain(known)
+            .collect();
+        let opened = connector.connect_to(&servers, timeout).await;
+        assert!(opened.is_ok(), "{:?}", opened.err());
+        let refused = connector.connect_to(&servers[..1], timeout / 10).await;
+        assert!(
+            matches!(refused, Err(ConnectError::Silent(_))),
+            "{refused:?}"
+        );
+    }
 
     #[test]
     fn options_keep_what_separates_them() {

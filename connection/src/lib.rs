@@ -16,6 +16,7 @@
     reason = "the one crate that reads the environment"
 )]
 
+mod cancel;
 mod config;
 mod connector;
 mod describe;
@@ -32,6 +33,7 @@ mod trouble;
 mod url;
 mod variables;
 
+pub use cancel::Canceller;
 pub use config::{Config, Durability, Pool, Postgres, Target, Tls, TlsMode};
 pub use connector::{ConnectError, Connector, Session, SessionConnection};
 pub use describe::Setting;

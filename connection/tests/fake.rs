@@ -137,3 +137,20 @@ pub(crate) fn pass_on(stream: &TcpStream, port: u16) {
         copy(&server, stream);
     });
 }
+
+/// Passes everything on, and the end of the server's part a while later. Returns whether the
+/// client stayed until then.
+pub(crate) fn pass_on_and_outstay(stream: &TcpStream, port: u16) -> bool {
+    let server = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("the test server");
+    std::thread::scope(|scope| {
+        let client_ends = scope.spawn(|| {
+            let _ = std::io::copy(&mut &*stream, &mut &server);
+            std::time::Instant::now()
+        });
+        let _ = std::io::copy(&mut &server, &mut &*stream);
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        let server_ends = std::time::Instant::now();
+        let _ = stream.shutdown(Shutdown::Both);
+        client_ends.join().expect("no panic") >= server_ends
+    })
+}

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use connection::{Config, Connections, Connector, connect, connect_exclusive, connect_read_only};
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, Statement, TransactionTrait};
 use testdb::{Backend, TestDb};
+use tokio_postgres::error::SqlState;
 
-use crate::fake::{Fake, decline_tls, pass_on, refuse_login};
+use crate::fake::{Fake, decline_tls, pass_on, pass_on_and_outstay, refuse_login};
 use crate::refusals::{server_port, server_with};
 
 async fn one(connection: &DatabaseConnection, sql: &str) -> String {
@@ -28,8 +29,8 @@ async fn is_encrypted(connection: &DatabaseConnection) -> bool {
 /// What a session of a connector's answers.
 async fn by_connector(config: &Config, sql: &str) -> String {
     let connector = Connector::new(config).expect("settings that work");
-    let (client, connection) = connector.connect_first().await.expect("it opens");
-    let polled = tokio::spawn(connection);
+    let session = connector.connect_first().await.expect("it opens");
+    let (client, polled) = (session.client, tokio::spawn(session.connection));
     let row = client.query_typed_one(sql, &[]).await.expect(sql);
     drop(client);
     polled.await.expect("no panic").expect("a good end");
@@ -84,6 +85,48 @@ async fn an_authority_that_is_replaced_is_read_again() {
     std::fs::copy(authority, mounted).expect("copied");
     let opened = connector.connect(timeout).await;
     assert!(opened.is_ok(), "{:?}", opened.err());
+}
+
+/// `PgBouncer` 1.18 crashes otherwise, and others forget the request.
+#[tokio::test]
+async fn a_cancel_request_stays_until_the_server_has_read_it() {
+    let servers = testdb::server().into_iter();
+    let mut authority = servers.filter(|(name, _)| *name == "DB_SSL_CA");
+    let authority = authority.next().expect("an authority").1;
+    for ssl in ["true", "false"] {
+        let port = server_port();
+        let (stayed, outcome) = std::sync::mpsc::channel();
+        let proxy = Fake::start(move |number, stream| match number {
+            1 => pass_on(&stream, port),
+            _ => stayed
+                .send(pass_on_and_outstay(&stream, port))
+                .expect("it is read"),
+        });
+        let proxy_port = proxy.port();
+        let config = server_with(&[
+            ("DB_HOST", "127.0.0.1"),
+            ("DB_PORT", &proxy_port),
+            ("DB_SSL", ssl),
+            ("DB_SSL_CA", if ssl == "true" { &authority } else { "" }),
+            ("DB_NAME", "postgres"),
+        ]);
+        let connector = Connector::new(&config).expect("settings that work");
+        let session = connector.connect(Duration::from_secs(20)).await;
+        let session = session.expect("it opens");
+        tokio::spawn(session.connection);
+        let (ended, asked) = tokio::join!(
+            session.client.query_typed("SELECT pg_sleep(60)", &[]),
+            async {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                connector.cancel(&session.canceller).await
+            }
+        );
+        asked.expect("it is sent");
+        let error = ended.expect_err("it is cancelled");
+        assert_eq!(error.code().map(SqlState::code), Some("57014"), "{error}");
+        let stayed = tokio::task::spawn_blocking(move || outcome.recv()).await;
+        assert!(stayed.expect("no panic").expect("its end"), "DB_SSL={ssl}");
+    }
 }
 
 #[tokio::test]

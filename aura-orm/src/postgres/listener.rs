@@ -34,8 +34,8 @@ impl Listener {
         timeout: Duration,
     ) -> Result<Self, Error> {
         let connected = connector.connect(timeout).await;
-        let (client, mut connection) =
-            connected.map_err(|error| Error::of_connect(connector, error))?;
+        let opened = connected.map_err(|error| Error::of_connect(connector, error))?;
+        let (client, mut connection) = (opened.client, opened.connection);
         let (send, received) = mpsc::channel(MAX_WAITING);
         let connection = tokio::spawn(async move {
             while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await

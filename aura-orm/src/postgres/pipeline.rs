@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use connection::SessionConnection;
+use connection::{Canceller, SessionConnection};
 use futures_util::TryStreamExt;
 use tokio_postgres::Client;
 
@@ -75,6 +75,7 @@ enum Slot {
 /// A connection that is shared.
 pub(super) struct Pipeline {
     client: Client,
+    canceller: Canceller,
     prepared: Mutex<PreparedStatements>,
     created: Instant,
     /// Reads under way.
@@ -174,12 +175,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Opens a connection in the place of one of the pool's, and serves it to its end.
 async fn open(pool: Arc<PoolInner>, index: usize) {
-    let Some((permit, (client, connection))) = pool.open_shared().await else {
+    let Some((permit, opened)) = pool.open_shared().await else {
         let pause = Instant::now() + PAUSE;
         return pool.pipelines().set(index, Slot::Paused(pause));
     };
     let pipeline = Arc::new(Pipeline {
-        client,
+        client: opened.client,
+        canceller: opened.canceller,
         prepared: Mutex::default(),
         created: Instant::now(),
         load: AtomicU32::new(0),
@@ -192,7 +194,7 @@ async fn open(pool: Arc<PoolInner>, index: usize) {
     };
     pool.pipelines().set(index, Slot::Open(pipeline));
     drop(pool);
-    served.serve(connection).await;
+    served.serve(opened.connection).await;
     if let Some(pool) = served.pool.upgrade() {
         pool.note_shared_closed();
     }
@@ -245,7 +247,7 @@ impl Served {
         if quiet > STALLED {
             let pause = Instant::now() + PAUSE;
             pool.pipelines().set(self.index, Slot::Paused(pause));
-            pool.cancel_shared(pipeline.client.cancel_token());
+            pool.cancel_shared(pipeline.canceller.clone());
         }
         quiet > STALLED
     }

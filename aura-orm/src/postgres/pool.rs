@@ -4,10 +4,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use ::connection::{ConnectError, Connector, Session as Opened, Target};
+use ::connection::{Canceller, ConnectError, Connector, Session as Opened, Target};
 use scopeguard::ScopeGuard;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_postgres::CancelToken;
 
 use super::connection::{self, Isolation, PooledConnection};
 use super::deadlock::DeadlockTimeout;
@@ -177,7 +176,7 @@ impl PoolInner {
             let mut ending = std::pin::pin!(async {
                 // Answered after all that is under way.
                 let ended = tokio::time::timeout(END_TIMEOUT, session.ping()).await;
-                if ended.is_err() && pool.request_cancel(session.cancel_token()).await {
+                if ended.is_err() && pool.request_cancel(session.canceller()).await {
                     // A pooler forgets the request when its client goes before.
                     let _ = tokio::time::timeout(CANCEL_TIMEOUT, session.ping()).await;
                 }
@@ -194,12 +193,12 @@ impl PoolInner {
 
     /// Asks the server to cancel a statement, when it is this one's turn. Returns whether it
     /// was asked.
-    async fn request_cancel(&self, token: CancelToken) -> bool {
+    async fn request_cancel(&self, canceller: &Canceller) -> bool {
         let turn = tokio::time::timeout(CANCEL_TURN, self.cancels.acquire()).await;
         let Ok(Ok(_turn)) = turn else {
             return false;
         };
-        let request = self.connector.cancel(token);
+        let request = self.connector.cancel(canceller);
         let asked = tokio::time::timeout(CANCEL_TIMEOUT, request).await;
         asked.is_ok()
     }
@@ -251,10 +250,10 @@ impl PoolInner {
     }
 
     /// Cancels the statement that keeps the others of a shared connection.
-    pub(super) fn cancel_shared(self: &Arc<Self>, token: CancelToken) {
+    pub(super) fn cancel_shared(self: &Arc<Self>, canceller: Canceller) {
         let pool = self.clone();
         self.spawn(async move {
-            pool.request_cancel(token).await;
+            pool.request_cancel(&canceller).await;
         });
     }
 

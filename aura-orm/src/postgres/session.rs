@@ -8,7 +8,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use connection::{Session as Opened, SessionConnection};
+use connection::{Canceller, Session as Opened, SessionConnection};
 use futures_util::TryStreamExt;
 use futures_util::future::join;
 use futures_util::task::noop_waker_ref;
@@ -30,6 +30,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A session on the server.
 pub(super) struct Session {
     client: Client,
+    canceller: Canceller,
     driver: Driver,
     timer: Option<Timer>,
     prepared: PreparedStatements,
@@ -131,15 +132,12 @@ impl Driver {
 
 impl Session {
     /// `limit` is how long to wait for the answer to a statement.
-    pub(super) fn new(
-        (client, connection): Opened,
-        limit: Option<Duration>,
-        server: u64,
-    ) -> Box<Self> {
+    pub(super) fn new(opened: Opened, limit: Option<Duration>, server: u64) -> Box<Self> {
         Box::new(Self {
-            client,
+            client: opened.client,
+            canceller: opened.canceller,
             driver: Driver {
-                connection: Some(connection),
+                connection: Some(opened.connection),
                 end: None,
             },
             timer: limit.map(Timer::new),
@@ -181,8 +179,8 @@ impl Session {
     }
 
     /// Returns what cancels the statement that runs.
-    pub(super) fn cancel_token(&self) -> tokio_postgres::CancelToken {
-        self.client.cancel_token()
+    pub(super) fn canceller(&self) -> &Canceller {
+        &self.canceller
     }
 
     /// Forgets the prepared statements when the schema has changed since, by the pool's count

@@ -144,8 +144,9 @@ impl Admin {
         if let Target::Postgres(postgres) = &mut server.target {
             name.clone_into(&mut postgres.application_name);
         }
-        let (client, connection) = Connector::new(&server)?.connect_first().await?;
-        tokio::spawn(connection);
+        let session = Connector::new(&server)?.connect_first().await?;
+        tokio::spawn(session.connection);
+        let client = session.client;
         Ok(Self { server, client })
     }
 
