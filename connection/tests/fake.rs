@@ -1,10 +1,11 @@
 //! Servers that misbehave, on loopback only.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 /// A server that treats each connection as its handler says, until dropped.
 pub(crate) struct Fake {
@@ -138,18 +139,31 @@ pub(crate) fn pass_on(stream: &TcpStream, port: u16) {
     });
 }
 
-/// Passes everything on, and the end of the server's part a while later. Returns whether the
-/// client stayed until then.
+/// Passes everything on, but what the server says last, and its end, a while later. Returns
+/// whether the client stayed until then.
 pub(crate) fn pass_on_and_outstay(stream: &TcpStream, port: u16) -> bool {
     let server = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("the test server");
+    let pause = Duration::from_millis(200);
+    server.set_read_timeout(Some(pause)).expect("a limit");
     std::thread::scope(|scope| {
         let client_ends = scope.spawn(|| {
             let _ = std::io::copy(&mut &*stream, &mut &server);
-            std::time::Instant::now()
+            Instant::now()
         });
-        let _ = std::io::copy(&mut &server, &mut &*stream);
-        std::thread::sleep(std::time::Duration::from_millis(200));
-        let server_ends = std::time::Instant::now();
+        let (mut held, mut buffer) = (Vec::new(), [0; 4096]);
+        loop {
+            match (&server).read(&mut buffer) {
+                Ok(0) => break,
+                Ok(read) => held.extend_from_slice(&buffer[..read]),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    let _ = (&*stream).write_all(&std::mem::take(&mut held));
+                }
+                Err(_) => break,
+            }
+        }
+        std::thread::sleep(pause);
+        let server_ends = Instant::now();
+        let _ = (&*stream).write_all(&held);
         let _ = stream.shutdown(Shutdown::Both);
         client_ends.join().expect("no panic") >= server_ends
     })
