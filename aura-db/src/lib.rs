@@ -149,9 +149,10 @@ pub use connection::{
 };
 pub use database::{Database, OwnedTransaction, Restricted, Transaction};
 pub use entity::{
-    self, Action, AgentId, Document, DocumentError, ExecutionAttemptId, ExecutionId, ExecutionMode,
-    ExecutionStatus, LogId, LogLevel, PasswordHash, PluginId, Resource, Role, Scope, SessionId,
-    TokenHash, UserId, WorkflowId, WorkflowStatus, WorkflowVersionId,
+    self, Action, AgentId, Document, DocumentError, ExecutionAttemptId, ExecutionId,
+    ExecutionLimitId, ExecutionMode, ExecutionStatus, LogId, LogLevel, PasswordHash, PluginId,
+    Resource, Role, Scope, SessionId, TokenHash, UserId, WorkflowId, WorkflowStatus,
+    WorkflowVersionId,
 };
 pub use error::{Error, FieldError};
 pub use graph::{GraphEdge, GraphNode, GraphProblem, WorkflowGraph};
@@ -163,7 +164,7 @@ pub use password::NewPassword;
 pub use repositories::agents::{Agent, AgentChange, AgentFilter, AgentSummary, NewAgent};
 pub use repositories::executions::{
     Claim, DEFAULT_QUEUE, Enqueued, Execution, ExecutionAttempt, ExecutionFilter, ExecutionStats,
-    ExecutionSummary, NewExecution, Outcome, Wakeups, Worker,
+    ExecutionSummary, LimitOf, NewExecution, Outcome, Wakeups, Worker,
 };
 pub use repositories::logs::{Log, LogFilter, LogStats, NewLog};
 pub use repositories::plugins::{NewPlugin, Plugin, PluginFilter, PluginSummary};

@@ -62,7 +62,7 @@ mod tests {
     use std::path::Path;
 
     /// AURA's tables, and the crates that know them.
-    const FOREIGN: [&str; 13] = [
+    const FOREIGN: [&str; 14] = [
         "users",
         "sessions",
         "plugins",
@@ -71,6 +71,7 @@ mod tests {
         "workflow_versions",
         "executions",
         "execution_attempts",
+        "execution_limits",
         "logs",
         "agents",
         "entity::",

@@ -47,6 +47,8 @@ ids! {
     ExecutionId,
     /// The key of a past attempt of an execution.
     ExecutionAttemptId,
+    /// The key of a limit of the executions of a workflow or an owner that run at once.
+    ExecutionLimitId,
     /// The key of a log entry.
     LogId,
     /// The key of an agent.

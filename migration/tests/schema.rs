@@ -350,6 +350,7 @@ async fn deleting_a_user_takes_what_it_owns(db: TestDb) {
         ("logs", 1),
         ("agents", 1),
         ("execution_attempts", 0),
+        ("execution_limits", 0),
     ];
     assert_eq!(
         left.map(|(table, _)| table).as_slice(),

@@ -63,6 +63,10 @@ pub const ROWS: &[(&str, &str)] = &[
         r#"(id, execution_id, claim_no, attempt, worker_id, ended_at, reason) VALUES
           (1, 1, 1, 1, 'worker-1', '2026-01-02T03:03:05.678901+00:00', '{"message": "no"}'), (2, 1, 2, 2, NULL, '2026-01-02T03:04:04+00:00', '')"#,
     ),
+    (
+        "execution_limits",
+        "(id, workflow_id, owner_id, max_running) VALUES (1, 1, NULL, 1000), (2, NULL, 1, 2000)",
+    ),
 ];
 
 impl TestDb {

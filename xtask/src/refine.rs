@@ -21,6 +21,7 @@ const REFERENCES: &[(&str, &str)] = &[
     ("workflow_id", "WorkflowId"),
     ("plugin_id", "PluginId"),
     ("execution_id", "ExecutionId"),
+    ("limit_id", "ExecutionLimitId"),
 ];
 
 /// One table each: columns and their types.
@@ -49,6 +50,7 @@ const COLUMNS: &[(&str, &[(&str, &str)])] = &[
         ],
     ),
     ("execution_attempts", &[("id", "ExecutionAttemptId")]),
+    ("execution_limits", &[("id", "ExecutionLimitId")]),
     ("logs", &[("id", "LogId"), ("level", "LogLevel")]),
     ("agents", &[("id", "AgentId")]),
 ];
@@ -65,6 +67,10 @@ const RELATIONS: &[(&str, &[(&str, &str)])] = &[
     ("workflow_versions", &[("workflows", "workflow")]),
     ("executions", &[("workflows", "workflow")]),
     ("execution_attempts", &[("executions", "execution")]),
+    (
+        "execution_limits",
+        &[("workflows", "workflow"), ("users", "owner")],
+    ),
     (
         "logs",
         &[("workflows", "workflow"), ("executions", "execution")],

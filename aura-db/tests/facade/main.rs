@@ -16,6 +16,7 @@ mod errors;
 mod execution_attempts;
 mod execution_keys;
 mod execution_leases;
+mod execution_limits;
 mod execution_order;
 mod execution_past_attempts;
 mod execution_stats;

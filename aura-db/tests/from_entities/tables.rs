@@ -193,8 +193,8 @@ async fn a_table_is_made_of_its_entity(test: TestDb) {
 #[tokio::test]
 async fn the_entities_of_aura_are_what_its_steps_make() {
     use entity::{
-        agents, execution_attempts, executions, logs, plugins, sessions, users, workflow_plugins,
-        workflow_versions, workflows,
+        agents, execution_attempts, execution_limits, executions, logs, plugins, sessions, users,
+        workflow_plugins, workflow_versions, workflows,
     };
     let runner = Runner::builder()
         .history("x")
@@ -203,6 +203,7 @@ async fn the_entities_of_aura_are_what_its_steps_make() {
         .entity(workflow_versions::Entity)
         .entity(agents::Entity)
         .entity(logs::Entity)
+        .entity(execution_limits::Entity)
         .entity(execution_attempts::Entity)
         .entity(executions::Entity)
         .entity(workflows::Entity)

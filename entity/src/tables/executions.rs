@@ -2,7 +2,9 @@
 
 use sea_orm::entity::prelude::*;
 
-use crate::types::{Document, ExecutionId, ExecutionMode, ExecutionStatus, UserId, WorkflowId};
+use crate::types::{
+    Document, ExecutionId, ExecutionLimitId, ExecutionMode, ExecutionStatus, UserId, WorkflowId,
+};
 use serde::Serialize;
 
 #[sea_orm::model]
@@ -30,6 +32,7 @@ pub struct Model {
     pub queue: String,
     pub owner_id: UserId,
     pub priority: i64,
+    pub limit_id: Option<ExecutionLimitId>,
     #[sea_orm(save_as = "json_text")]
     pub data: Option<Document>,
     #[sea_orm(save_as = "json_text")]

@@ -2,6 +2,7 @@
 
 pub mod agents;
 pub mod execution_attempts;
+pub mod execution_limits;
 pub mod executions;
 pub mod logs;
 pub mod plugins;

@@ -25,6 +25,8 @@ pub struct Model {
     pub updated_by: Option<UserId>,
     #[sea_orm(has_many)]
     pub agents: HasMany<super::agents::Entity>,
+    #[sea_orm(has_one)]
+    pub execution_limits: HasOne<super::execution_limits::Entity>,
     #[sea_orm(has_many)]
     pub sessions: HasMany<super::sessions::Entity>,
     #[sea_orm(has_many)]

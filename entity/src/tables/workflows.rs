@@ -31,6 +31,8 @@ pub struct Model {
     pub nodes: Option<Document>,
     #[sea_orm(save_as = "json_text")]
     pub metadata: Option<Document>,
+    #[sea_orm(has_one)]
+    pub execution_limits: HasOne<super::execution_limits::Entity>,
     #[sea_orm(has_many)]
     pub executions: HasMany<super::executions::Entity>,
     #[sea_orm(has_many)]

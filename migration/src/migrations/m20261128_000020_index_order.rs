@@ -2,7 +2,9 @@
 
 use aura_orm::migration::ExchangeIndexes;
 use aura_orm::migration::columns::Columns;
-use sea_orm::sea_query::{ConditionalStatement, Expr, Index, IndexCreateStatement, IndexOrder};
+use sea_orm::sea_query::IndexCreateStatement;
+
+use super::m20261128_000022_index_limits::order;
 
 pub(super) const INDEX_ORDER: ExchangeIndexes =
     ExchangeIndexes::new("m20261128_000020_index_order", before, after);
@@ -18,16 +20,6 @@ fn before(columns: Columns) -> Vec<IndexCreateStatement> {
 }
 
 fn after(_: Columns) -> Vec<IndexCreateStatement> {
-    let order = Index::create()
-        .name("idx_executions_order")
-        .table("executions")
-        .col("queue")
-        .col("owner_id")
-        .col(("priority", IndexOrder::Desc))
-        .col("id")
-        .cond_where(Expr::cust(
-            "\"status\" = 'queued' AND \"is_suspended\" = FALSE",
-        ))
-        .take();
-    vec![order]
+    let ready = "\"status\" = 'queued' AND \"is_suspended\" = FALSE";
+    vec![order("idx_executions_order", ready)]
 }

@@ -23,6 +23,8 @@ mod m20261128_000017_index_leases;
 mod m20261128_000018_create_execution_attempts;
 mod m20261128_000019_order_executions;
 mod m20261128_000020_index_order;
+mod m20261128_000021_limit_executions;
+mod m20261128_000022_index_limits;
 
 /// Returns all steps, in the order in which they are applied.
 #[must_use]
@@ -48,5 +50,7 @@ pub fn all() -> Vec<Box<dyn Migration>> {
         Box::new(m20261128_000018_create_execution_attempts::CreateExecutionAttempts),
         Box::new(m20261128_000019_order_executions::OrderExecutions),
         Box::new(m20261128_000020_index_order::INDEX_ORDER),
+        Box::new(m20261128_000021_limit_executions::LimitExecutions),
+        Box::new(m20261128_000022_index_limits::INDEX_LIMITS),
     ]
 }

@@ -5,8 +5,8 @@ use sea_orm::sea_query::{Expr, Query, UpdateStatement};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 
 use super::clock::ended_at;
-use super::lease::{no_time, only};
-use super::{ENDED, Execution, Executions, missing, op, prune, run};
+use super::lease::{no_limit, no_time, only};
+use super::{ENDED, Execution, Executions, limits, missing, op, prune, run};
 use crate::context::{Context, Op};
 use crate::error::Error;
 
@@ -22,6 +22,7 @@ impl Executions {
         let build = |_: &Context| {
             only(id)
                 .value(executions::Column::Status, ExecutionStatus::Queued)
+                .value(executions::Column::LimitId, no_limit())
                 .value(executions::Column::WaitUntil, no_time())
                 .and_where(executions::COLUMN.status.eq(ExecutionStatus::Waiting))
                 .take()
@@ -46,7 +47,9 @@ impl Executions {
                 .take()
         };
         let state = ("has ended", "there is nothing left to cancel");
-        self.by_anyone(run("cancel"), id, build, state).await
+        let canceled = self.by_anyone(run("cancel"), id, build, state).await?;
+        limits::unpark(&self.0, run("cancel"), &canceled).await?;
+        Ok(canceled)
     }
 
     /// Queues a dead execution again, with all its attempts and what it has by now.
@@ -56,6 +59,7 @@ impl Executions {
         let build = |_: &Context| {
             only(id)
                 .value(executions::Column::Status, ExecutionStatus::Queued)
+                .value(executions::Column::LimitId, no_limit())
                 .value(executions::Column::Attempts, 0)
                 .value(executions::Column::WorkerId, Option::<String>::None)
                 .value(executions::Column::FinishedAt, no_time())

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Datelike, TimeDelta, Utc};
-use entity::{Action, Document, ExecutionId, ExecutionStatus, executions};
+use entity::{Action, Document, ExecutionId, ExecutionLimitId, ExecutionStatus, executions};
 use sea_orm::sea_query::{CaseStatement, Expr, Query, SimpleExpr, UpdateStatement};
 use sea_orm::{ColumnTrait, EntityTrait, ExprTrait, QueryFilter};
 
 use super::attempts::note;
 use super::clock::{after, ended_at, now};
 use super::outcome::{End, pause};
-use super::{Claim, Execution, Executions, Outcome, missing, op};
+use super::{Claim, Execution, Executions, Outcome, limits, missing, op};
 use crate::context::Context;
 use crate::error::Error;
 use crate::repositories::{clamp_timestamp, set_json};
@@ -100,11 +100,13 @@ impl Executions {
             }
             Ok(ended)
         };
-        match outcome.end {
+        let ended = match outcome.end {
             // What is kept of the attempt goes with its end.
-            End::Retryable(_) => self.0.atomic(op, run).await,
-            End::Success | End::Error => self.0.write(op, run).await,
-        }
+            End::Retryable(_) => self.0.atomic(op, run).await?,
+            End::Success | End::Error => self.0.write(op, run).await?,
+        };
+        limits::unpark(&self.0, op, &ended).await?;
+        Ok(ended)
     }
 
     /// Lets an execution rest until a time, or without one until
@@ -128,16 +130,18 @@ impl Executions {
         let until = until.map(clamp_timestamp);
         checked(&claim.worker, None, check)?;
         let data = &data;
-        self.0
-            .write(op("wait", Action::Execute), |h| async move {
-                let mut update = given_up(claim, ExecutionStatus::Waiting);
-                update.value(executions::Column::WaitUntil, until);
-                if let Some(data) = data {
-                    set_json(&mut update, executions::Column::Data, Some(data));
-                }
-                update_as_holder(&h, claim, update).await
-            })
-            .await
+        let op = op("wait", Action::Execute);
+        let run = |h: Context| async move {
+            let mut update = given_up(claim, ExecutionStatus::Waiting);
+            update.value(executions::Column::WaitUntil, until);
+            if let Some(data) = data {
+                set_json(&mut update, executions::Column::Data, Some(data));
+            }
+            update_as_holder(&h, claim, update).await
+        };
+        let waits = self.0.write(op, run).await?;
+        limits::unpark(&self.0, op, &waits).await?;
+        Ok(waits)
     }
 
     /// Gives an execution back to the queue, as a worker does that stops. It doesn't count as
@@ -147,14 +151,15 @@ impl Executions {
     pub async fn release(&self, claim: impl Into<Claim> + Send) -> Result<Execution, Error> {
         let claim = &claim.into();
         checked(&claim.worker, None, Check::default())?;
-        self.0
-            .write(op("release", Action::Execute), |h| async move {
-                let update = given_up(claim, ExecutionStatus::Queued);
-                let queued = update_as_holder(&h, claim, update).await?;
-                h.notify_queued([queued.queue.as_str()]);
-                Ok(queued)
-            })
-            .await
+        let op = op("release", Action::Execute);
+        let run = |h: Context| async move {
+            let mut update = given_up(claim, ExecutionStatus::Queued);
+            update.value(executions::Column::LimitId, no_limit());
+            let queued = update_as_holder(&h, claim, update).await?;
+            h.notify_queued([queued.queue.as_str()]);
+            Ok(queued)
+        };
+        self.0.write(op, run).await
     }
 }
 
@@ -185,6 +190,11 @@ fn retry_or_bury(h: &Context, update: &mut UpdateStatement, pause: TimeDelta) {
 }
 
 pub(super) fn no_time() -> Option<DateTime<Utc>> {
+    None
+}
+
+/// What is queued waits for no limit yet.
+pub(super) fn no_limit() -> Option<ExecutionLimitId> {
     None
 }
 

@@ -25,6 +25,8 @@ mod enqueue;
 mod filter;
 mod intervene;
 mod lease;
+mod limits;
+mod limits_sql;
 mod outcome;
 #[cfg(test)]
 pub(super) mod plans;
@@ -47,6 +49,7 @@ pub use self::attempts::ExecutionAttempt;
 pub use self::claim::Claim;
 pub use self::enqueue::{Enqueued, NewExecution};
 pub use self::filter::{ExecutionFilter, ExecutionSummary};
+pub use self::limits::LimitOf;
 pub use self::outcome::Outcome;
 pub use self::stats::{ExecutionDay, ExecutionStats};
 pub(crate) use self::turn::Turns;

@@ -75,7 +75,7 @@ async fn rows_are_found_by_index(db: TestDb) {
     let of = |sql: &str, values: &[&[Value]]| {
         Statement::from_sql_and_values(backend, sql, values.concat())
     };
-    let order = ["idx_executions_order"].as_slice();
+    let order = ["idx_executions_next"].as_slice();
     let late = ["idx_executions_leases"].as_slice();
     let strays = ["idx_executions_status_id"].as_slice();
     let prune = StatementBuilder::build(&delete(backend, ended(now, now, 1_000)), &backend);
@@ -92,7 +92,7 @@ async fn rows_are_found_by_index(db: TestDb) {
             (
                 of(&MAINTAIN_POSTGRES, &[&[time.clone(), ranges.into()]]),
                 &[
-                    "idx_executions_order",
+                    "idx_executions_next",
                     "idx_executions_leases",
                     "idx_executions_due",
                 ],

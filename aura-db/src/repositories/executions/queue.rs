@@ -14,12 +14,12 @@ use serde::Serialize;
 
 use super::lease::checked;
 use super::sql::{
-    self, CLAIM_MANY_POSTGRES, CLAIM_MANY_SQLITE, CLAIM_POSTGRES, CLAIM_SQLITE, LOOK_SQLITE,
-    MAINTAIN_POSTGRES, MAINTAIN_SQLITE, MOST_DUE, MOST_LATE, PARK_SQLITE, Scope,
+    self, CLAIM_MANY_POSTGRES, CLAIM_MANY_SQLITE, CLAIM_POSTGRES, CLAIM_SQLITE, LIMITED_SQLITE,
+    LOOK_SQLITE, MAINTAIN_POSTGRES, MAINTAIN_SQLITE, MOST_DUE, MOST_LATE, PARK_SQLITE, Scope,
 };
 use super::taking::Taking;
 use super::turn::{Range, last_of};
-use super::{Execution, Executions, Worker, op};
+use super::{Execution, Executions, Worker, limits, op};
 use crate::context::{Context, Op};
 use crate::error::Error;
 use crate::repositories::unbuilt;
@@ -94,14 +94,22 @@ impl Executions {
                 let mut is_settled = limit == 0;
                 loop {
                     let ranges = turns.ranges(&worker.queues);
-                    let taking = claim(&h, worker, lease, limit, &ranges).await?;
+                    let mut taking = claim(&h, worker, lease, limit, &ranges).await?;
+                    let has_parked = turns.has_limits()
+                        && limits::claim(&h, op, worker, lease, &ranges, &mut taking).await?;
                     let (last, turns) = (last_of(&ranges, &taking.taken), turns.clone());
                     if !last.is_empty() {
                         let advance: CommitHook = Arc::new(move |_| turns.taken(last.clone()));
                         h.after_commit(&advance, &BTreeSet::new());
                     }
-                    if !taking.taken.is_empty() || taking.count == 0 && is_settled {
+                    if !taking.taken.is_empty() {
                         return Ok(taking.taken);
+                    }
+                    if has_parked {
+                        continue;
+                    }
+                    if taking.count == 0 && is_settled {
+                        return Ok(Vec::new());
                     }
                     is_settled = !maintain(&h, op, worker, scope).await?;
                 }
@@ -164,6 +172,9 @@ struct Done {
     late: u64,
     due: u64,
     parked: u64,
+    has_limits: bool,
+    /// Whether something waits for a limit.
+    has_held: bool,
     /// How many were queued, by their queue.
     queued: BTreeMap<String, u64>,
 }
@@ -173,6 +184,8 @@ impl Done {
         match what {
             "due" => self.due += count,
             "parked" => self.parked += count,
+            "limited" => self.has_limits = true,
+            "held" => self.has_held = true,
             _ => self.late += count,
         }
         if ["due", "queued"].contains(&what) {
@@ -186,6 +199,9 @@ impl Done {
 /// found by the next look, which then comes at once.
 async fn maintain(h: &Context, op: Op, worker: &Worker, scope: Scope) -> Result<bool, Error> {
     let at = h.now();
+    if scope == Scope::All && h.turns().is_new() {
+        limits::sweep(h, op).await?;
+    }
     let done = if h.backend() == DbBackend::Postgres {
         maintain_on_postgres(h, worker, scope).await?
     } else {
@@ -202,8 +218,14 @@ async fn maintain(h: &Context, op: Op, worker: &Worker, scope: Scope) -> Result<
     let queued = done.queued.iter();
     let each = queued.flat_map(|(queue, count)| (0..*count).map(move |_| queue.as_str()));
     h.notify_queued(each);
-    let is_own = |queue: &String| done.queued.contains_key(queue);
-    Ok(done.parked > 0 || worker.queues.iter().any(is_own))
+    let freed = if done.has_held {
+        limits::maintain(h, op).await?
+    } else {
+        BTreeSet::new()
+    };
+    let is_own = |queue: &String| done.queued.contains_key(queue) || freed.contains(queue);
+    let is_news = h.turns().set_has_limits(done.has_limits);
+    Ok(done.parked > 0 || is_news || worker.queues.iter().any(is_own))
 }
 
 async fn maintain_on_postgres(h: &Context, worker: &Worker, scope: Scope) -> Result<Done, Error> {
@@ -251,13 +273,20 @@ async fn maintain_on_sqlite(h: &Context, worker: &Worker, scope: Scope) -> Resul
             }
         }
     }
+    let limited = Statement::from_string(h.backend(), LIMITED_SQLITE);
+    for found in h
+        .fetch_all(TypedQuery::<(bool, bool)>::sql(limited))
+        .await?
+    {
+        (done.has_limits, done.has_held) = found;
+    }
     for range in h.turns().ranges(&worker.queues) {
         done.parked += h.sql(&**PARK_SQLITE, of_range(&range).to_vec()).await?;
     }
     Ok(done)
 }
 
-fn of_range(range: &Range) -> [Value; 3] {
+pub(super) fn of_range(range: &Range) -> [Value; 3] {
     [
         range.queue.as_str().into(),
         range.low.into(),
@@ -265,6 +294,6 @@ fn of_range(range: &Range) -> [Value; 3] {
     ]
 }
 
-fn as_json(list: &(impl Serialize + ?Sized)) -> Result<String, Error> {
+pub(super) fn as_json(list: &(impl Serialize + ?Sized)) -> Result<String, Error> {
     Ok(serde_json::to_string(list).map_err(unbuilt)?)
 }

@@ -6,7 +6,7 @@ use sea_orm::{DbBackend, Value};
 use super::lease::{LONGEST_LEASE, micros};
 use super::sql::{RECOVER_POSTGRES, RECOVER_SQLITE};
 use super::taking::Taking;
-use super::{Execution, Executions, op, suspend};
+use super::{Execution, Executions, limits, op, suspend};
 use crate::error::Error;
 
 impl Executions {
@@ -21,7 +21,8 @@ impl Executions {
     ///
     /// Outside of a transaction it also looks for executions that were put aside with their
     /// workflow, which isn't deleted any more: restoring a workflow puts them back, unless it
-    /// was done with SQL or was interrupted.
+    /// was done with SQL or was interrupted. And for those that wait for a limit that was removed
+    /// with SQL.
     pub async fn requeue_expired(&self, limit: u64) -> Result<Vec<Execution>, Error> {
         let op = op("requeue_expired", Action::Execute);
         let backend = self.0.backend();
@@ -56,6 +57,7 @@ impl Executions {
             })
             .await?;
         suspend::sweep(&self.0, op).await?;
+        limits::sweep(&self.0, op).await?;
         requeued.sort_by_key(|execution: &Execution| -> ExecutionId { execution.id });
         Ok(requeued)
     }

@@ -18,7 +18,8 @@ pub(super) const MOST_DUE: u64 = 1_000;
 
 /// What workers take, in this order of an owner's. What was queued with another mode is left to
 /// workers of a newer build.
-const READY: &str = "e.status = 'queued' AND e.is_suspended = FALSE AND e.mode IN ({known}) \
+pub(super) const READY: &str = "e.status = 'queued' AND e.is_suspended = FALSE AND e.limit_id IS NULL \
+     AND e.mode IN ({known}) \
      AND e.queue = {queue} AND e.owner_id BETWEEN {low} AND {high} \
      ORDER BY e.owner_id, e.priority DESC, e.id";
 
@@ -37,7 +38,7 @@ const STRAY: &str = "status = 'running' \
 
 /// The stretches of the queues that a worker looks at, one after the other: an array of objects,
 /// because the parameter of one statement has to do for any number of them.
-const RANGES: &str = "ROWS FROM (json_to_recordset(CAST({ranges} AS json)) \
+pub(super) const RANGES: &str = "ROWS FROM (json_to_recordset(CAST({ranges} AS json)) \
      AS (queue text, low bigint, high bigint)) WITH ORDINALITY AS range (queue, low, high, nth)";
 
 /// Rows are locked where they are found, and those that another worker has locked are passed
@@ -48,7 +49,7 @@ const LOCK: &str = "FOR UPDATE OF e SKIP LOCKED";
 /// Of those that are found the first whose documents have at most `{bytes}` together, and the
 /// first `{first}` however large they are. `octet_length` of a `json` decompresses it; of what
 /// is stored compressed PostgreSQL knows no other size in text.
-const FITTING: &str = "
+pub(super) const FITTING: &str = "
     SELECT id FROM (
         SELECT e.id, row_number() OVER found AS nth, sum(
             coalesce(octet_length({data}), 0)
@@ -57,7 +58,7 @@ const FITTING: &str = "
     WHERE bytes <= {bytes} OR nth <= {first}";
 
 /// What a claim writes.
-const CLAIM: &str = "
+pub(super) const CLAIM: &str = "
 UPDATE executions SET status = 'running', worker_id = {worker}, lease_until = {until},
     wait_until = NULL, started_at = COALESCE(started_at, {now}),
     attempts = attempts + 1, claim_no = claim_no + 1
@@ -71,7 +72,7 @@ UPDATE executions SET
     finished_at = CASE WHEN attempts < max_attempts THEN NULL ELSE {ended} END,
     error = CASE WHEN attempts < max_attempts THEN error
         ELSE {json}('{"code":"lease_expired","attempts":' || attempts || '}'{as_json}) END,
-    lease_until = NULL
+    lease_until = NULL, limit_id = NULL
 WHERE id "#;
 
 /// Keeps the attempts of those in `late`. Workers of the version before count no claims, so two
@@ -95,7 +96,7 @@ const LOST: &str = r#"'{"code":"lease_expired"}'"#;
 const KEPT_ATTEMPTS: u64 = 20;
 
 /// Puts the words and conditions of a backend in the place of their names.
-fn of(backend: DbBackend, sql: &str, now: &str) -> String {
+pub(super) fn of(backend: DbBackend, sql: &str, now: &str) -> String {
     let is_postgres = backend == DbBackend::Postgres;
     let (now, longest) = if is_postgres {
         let micros = LONGEST_LEASE.as_micros();
@@ -158,30 +159,40 @@ fn of(backend: DbBackend, sql: &str, now: &str) -> String {
     }
 }
 
-/// Those of the first `{limit}` whose workflow isn't deleted. A deleted workflow's stand there
-/// only until they are put aside.
-const LIVE: &str = "SELECT f.id FROM {found} AS f JOIN workflows AS w ON w.id = f.workflow_id \
-     WHERE w.deleted_at IS NULL";
+/// Whose workflow isn't deleted, and which no limit counts. What a deleted workflow has stands
+/// there only until it is put aside; what has a limit is claimed otherwise (see `limits`).
+const FREE: &str = "w.deleted_at IS NULL \
+     AND NOT EXISTS (SELECT 1 FROM execution_limits AS l WHERE l.workflow_id = f.workflow_id) \
+     AND NOT EXISTS (SELECT 1 FROM execution_limits AS l WHERE l.owner_id = f.owner_id)";
+
+/// The first `{limit}` that a worker looks at.
+pub(super) static FOUND_POSTGRES: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "WITH found AS MATERIALIZED (
+            SELECT ready.*, range.nth FROM {RANGES} CROSS JOIN LATERAL (
+                SELECT e.id, e.workflow_id, e.owner_id, e.priority FROM executions AS e
+                WHERE {{ready}} LIMIT {{limit}} {{lock}}) AS ready
+            LIMIT {{limit}})"
+    )
+});
 
 fn claim_postgres(several: bool) -> String {
-    let found = format!(
-        "WITH found AS MATERIALIZED (
-            SELECT ready.id, ready.workflow_id, range.nth FROM {RANGES} CROSS JOIN LATERAL (
-                SELECT e.id, e.workflow_id FROM executions AS e WHERE {{ready}}
-                LIMIT {{limit}} {{lock}}) AS ready
-            LIMIT {{limit}})"
-    );
     let taken = if several {
-        let live = "found AS f JOIN workflows AS w ON w.id = f.workflow_id \
-             JOIN executions AS e ON e.id = f.id WHERE w.deleted_at IS NULL";
+        let live = format!(
+            "found AS f JOIN workflows AS w ON w.id = f.workflow_id \
+             JOIN executions AS e ON e.id = f.id WHERE {FREE}"
+        );
         FITTING
-            .replace("{found}", live)
+            .replace("{found}", &live)
             .replace("{order}", "f.nth, e.owner_id, e.priority DESC, e.id")
             .replace("{bytes}", "$5")
             .replace("{first}", "$6")
     } else {
-        LIVE.replace("{found}", "found")
+        format!(
+            "SELECT f.id FROM found AS f JOIN workflows AS w ON w.id = f.workflow_id WHERE {FREE}"
+        )
     };
+    let found = &*FOUND_POSTGRES;
     let sql = format!("{found}{CLAIM}{{in}}{taken}{{end}}")
         .replace("{ranges}", "$4")
         .replace("{worker}", "$1")
@@ -190,8 +201,11 @@ fn claim_postgres(several: bool) -> String {
 }
 
 fn claim_sqlite(several: bool) -> String {
-    let found = "(SELECT e.id, e.workflow_id FROM executions AS e WHERE {ready} LIMIT ?4)";
-    let live = LIVE.replace("{found}", found);
+    let live = format!(
+        "SELECT f.id FROM (SELECT e.id, e.workflow_id, e.owner_id FROM executions AS e
+            WHERE {{ready}} LIMIT ?4) AS f
+        JOIN workflows AS w ON w.id = f.workflow_id WHERE {FREE}"
+    );
     let taken = if several {
         let live = format!("executions AS e WHERE e.id IN ({live})");
         FITTING
@@ -231,7 +245,7 @@ const LATE_ROWS: &str = "late AS MATERIALIZED (
     ORDER BY lease_until, id LIMIT {most_late} {lock})";
 
 const PROMOTE: &str = "
-UPDATE executions SET status = 'queued', wait_until = NULL WHERE id {in}
+UPDATE executions SET status = 'queued', wait_until = NULL, limit_id = NULL WHERE id {in}
     SELECT id FROM executions AS e WHERE {due}
     ORDER BY wait_until, id LIMIT {most_due} {lock}{end}";
 
@@ -302,7 +316,10 @@ promoted AS ({PROMOTE} RETURNING queue),
 SELECT CAST(done AS text), CAST(queue AS text), count(*) FROM (
     SELECT status AS done, queue FROM recovered
     UNION ALL SELECT 'due', queue FROM promoted
-    UNION ALL SELECT 'parked', queue FROM parked) AS done GROUP BY 1, 2"
+    UNION ALL SELECT 'parked', queue FROM parked
+    UNION ALL SELECT 'limited', '' WHERE EXISTS (SELECT 1 FROM execution_limits)
+    UNION ALL SELECT 'held', '' WHERE EXISTS (SELECT 1 FROM execution_limits WHERE has_parked)
+) AS done GROUP BY 1, 2"
     );
     let sql = scope.apply(DbBackend::Postgres, &sql, "$3");
     of(DbBackend::Postgres, &sql.replace("{ranges}", "$2"), "$1")
@@ -317,6 +334,10 @@ pub(super) static LOOK_SQLITE: LazyLock<String> = LazyLock::new(|| {
          OR EXISTS (SELECT 1 FROM executions WHERE {due})";
     of(DbBackend::Sqlite, sql, "?1")
 });
+
+/// Whether there are limits, and whether something waits for one.
+pub(super) const LIMITED_SQLITE: &str = "SELECT EXISTS (SELECT 1 FROM execution_limits), \
+     EXISTS (SELECT 1 FROM execution_limits WHERE has_parked)";
 
 /// As [`maintain_postgres`], in the order in which they are run. The parameters are the moment
 /// and for [`Scope::Own`] the queues; the last two return the status and the queue of each.

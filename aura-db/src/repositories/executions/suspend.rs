@@ -124,7 +124,7 @@ async fn mark(h: &Context, op: Op, of: Of, suspended: bool) -> Result<(), Error>
     .map(|_| ())
 }
 
-fn unless_alone(h: &Context, done: Result<(), Error>, what: &str) -> Result<(), Error> {
+pub(super) fn unless_alone(h: &Context, done: Result<(), Error>, what: &str) -> Result<(), Error> {
     match done {
         Err(error) if !h.in_transaction() => {
             tracing::warn!(

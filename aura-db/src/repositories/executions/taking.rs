@@ -70,6 +70,23 @@ impl Taking {
         vec![left.into(), i64::from(self.count == 0).into()]
     }
 
+    /// Returns the room that is left, with nothing taken.
+    pub(super) fn rest(&self) -> Self {
+        Self {
+            limit: self.limit - self.count,
+            count: 0,
+            taken: Vec::new(),
+            ..*self
+        }
+    }
+
+    /// Adds what was taken of the rest.
+    pub(super) fn add(&mut self, rest: Self) {
+        self.count += rest.count;
+        self.taken.extend(rest.taken);
+        (self.left, self.largest) = (rest.left, rest.largest);
+    }
+
     /// Runs a statement that takes some. Returns how many.
     pub(super) async fn take(
         &mut self,

@@ -11,8 +11,13 @@ use chrono::{DateTime, TimeDelta, Utc};
 use entity::executions;
 use serde::Serialize;
 
+use super::limits::LimitOf;
+
 /// How often a process looks for what is due or has lost its worker while there is other work.
 const PAUSE: TimeDelta = TimeDelta::seconds(1);
+
+/// The most limits that are remembered. What waits for others is let go by the look each second.
+const MOST_LIMITS: usize = 10_000;
 
 /// The most queues whose turns are remembered.
 const MOST_QUEUES: usize = 1_024;
@@ -27,6 +32,10 @@ struct State {
     last: HashMap<String, i64>,
     /// When the queues were last looked after.
     maintained: Option<DateTime<Utc>>,
+    /// Whether there were limits at the last look.
+    has_limits: bool,
+    /// The limits that claims of this process were under, by what they count.
+    limits: HashMap<LimitOf, i64>,
 }
 
 /// A stretch of a queue: the owners from one to another.
@@ -77,6 +86,47 @@ impl Turns {
             state
                 .maintained
                 .is_none_or(|last| now < last || now - last >= PAUSE)
+        })
+    }
+
+    /// Returns whether they were never looked after.
+    pub(super) fn is_new(&self) -> bool {
+        self.state(|state| state.maintained.is_none())
+    }
+
+    /// Returns whether there were limits at the last look.
+    pub(super) fn has_limits(&self) -> bool {
+        self.state(|state| state.has_limits)
+    }
+
+    /// Remembers whether there are limits. Returns whether that is new.
+    pub(super) fn set_has_limits(&self, has_limits: bool) -> bool {
+        let before = self.state(|state| std::mem::replace(&mut state.has_limits, has_limits));
+        has_limits && !before
+    }
+
+    /// Remembers limits.
+    pub(super) fn learn(&self, limits: impl IntoIterator<Item = (LimitOf, i64)>) {
+        self.state(|state| {
+            for (of, id) in limits {
+                if state.limits.len() >= MOST_LIMITS {
+                    state.limits.clear();
+                }
+                state.has_limits = true;
+                state.limits.insert(of, id);
+            }
+        });
+    }
+
+    pub(super) fn forget(&self, of: LimitOf) {
+        self.state(|state| state.limits.remove(&of));
+    }
+
+    /// Returns the limits of these that are remembered.
+    pub(super) fn limits_of(&self, keys: &[LimitOf]) -> Vec<i64> {
+        self.state(|state| {
+            let limits = keys.iter().filter_map(|of| state.limits.get(of));
+            limits.copied().collect()
         })
     }
 

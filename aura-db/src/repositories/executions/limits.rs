@@ -1,0 +1,494 @@
+//! How many executions of a workflow, or of an owner's workflows, run at once.
+//!
+//! What has no limit is claimed by one statement. What has one is claimed by a transaction
+//! that finds it, locks the limits of what it found, and counts what runs only then, in
+//! a statement that sees what those before it have committed. What a limit leaves no room for is
+//! parked: it has the limit's id, and is in no worker's way. The end of an execution lets one
+//! go, and each look after the queues as many as there is room for.
+
+use std::borrow::Cow;
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, HashMap};
+
+use aura_orm::TypedQuery;
+use chrono::TimeDelta;
+use entity::{Action, UserId, WorkflowId, execution_limits, users, workflows};
+use sea_orm::{ColumnTrait, DbBackend, EntityTrait, QueryFilter, Statement, Value};
+
+use super::limits_sql as sql;
+use super::queue::{as_json, of_range};
+use super::suspend::unless_alone;
+use super::taking::Taking;
+use super::turn::Range;
+use super::{Execution, Executions, Worker, op};
+use crate::context::{Context, Op};
+use crate::error::Error;
+use crate::repositories::batches::Changed;
+
+/// The most limits that one look lets executions go for.
+pub(super) const MOST_LIMITS: u64 = 1_000;
+
+/// The most executions that one look lets go for a limit.
+const MOST_FREED: i64 = 1_000;
+
+/// Whose executions a limit counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum LimitOf {
+    /// Those of a workflow.
+    Workflow(WorkflowId),
+    /// Those of all workflows of a user: of those that were the user's when the executions were
+    /// queued.
+    Owner(UserId),
+}
+
+impl From<WorkflowId> for LimitOf {
+    fn from(workflow: WorkflowId) -> Self {
+        Self::Workflow(workflow)
+    }
+}
+
+impl From<UserId> for LimitOf {
+    fn from(owner: UserId) -> Self {
+        Self::Owner(owner)
+    }
+}
+
+impl LimitOf {
+    fn column(self) -> (&'static str, i64) {
+        match self {
+            Self::Workflow(id) => ("workflow_id", id.0),
+            Self::Owner(id) => ("owner_id", id.0),
+        }
+    }
+}
+
+/// A limit, and how much of it is used.
+struct Limit {
+    id: i64,
+    of: LimitOf,
+    max_running: i64,
+    running: i64,
+}
+
+/// What may be claimed, if the limits leave room for it.
+struct Candidate {
+    id: i64,
+    of: [LimitOf; 2],
+}
+
+impl Executions {
+    /// Sets how many executions of a workflow, or of all workflows of an owner, run at once, in
+    /// all processes; 0 keeps them from beginning, and `None` takes the limit away, as at first.
+    /// What runs already goes on. Others wait in the queue, and are in nobody's way; where one
+    /// has ended the next begins, the highest priority first. An execution whose worker is
+    /// lost counts until its lease has run out.
+    ///
+    /// It holds for claims that begin afterwards. Claims of what has a limit take turns, and
+    /// cost two statements more; others cost as much as before.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`] when the workflow or the user isn't there.
+    pub async fn set_concurrency_limit(
+        &self,
+        of: impl Into<LimitOf> + Send,
+        limit: impl Into<Option<u32>> + Send,
+    ) -> Result<(), Error> {
+        let (of, limit) = (of.into(), limit.into());
+        let op = op("set_concurrency_limit", Action::Execute);
+        let Some(limit) = limit else {
+            return remove(&self.0, op, of).await;
+        };
+        self.0
+            .atomic(op, |h| async move {
+                check_there(&h, of).await?;
+                let (column, key) = of.column();
+                let set = statement(
+                    &h,
+                    &sql::SET.replace("{column}", column),
+                    vec![key.into(), limit.into()],
+                );
+                for (id, has_parked) in h.fetch_all(TypedQuery::<(i64, bool)>::sql(set)).await? {
+                    h.turns().learn([(of, id)]);
+                    if has_parked {
+                        let limits = find(&h, sql::LIMITS_BY_ID, &[as_json(&[id])?]).await?;
+                        let_go(&h, &limits).await?;
+                    }
+                }
+                Ok(())
+            })
+            .await
+    }
+
+    /// Returns how many executions of a workflow, or of all workflows of an owner, run at once
+    /// at most; `None` without a limit.
+    ///
+    /// # Errors
+    ///
+    /// Those of every operation, as [`Error::Unavailable`].
+    pub async fn concurrency_limit(
+        &self,
+        of: impl Into<LimitOf> + Send,
+    ) -> Result<Option<u32>, Error> {
+        let of = of.into();
+        let op = op("concurrency_limit", Action::Read);
+        let found = |h: Context| async move {
+            let is_of = match of {
+                LimitOf::Workflow(id) => execution_limits::COLUMN.workflow_id.eq(id),
+                LimitOf::Owner(id) => execution_limits::COLUMN.owner_id.eq(id),
+            };
+            let limit = execution_limits::Entity::find().filter(is_of);
+            h.fetch_optional(limit).await
+        };
+        let limit = self.0.read(op, found).await?;
+        Ok(limit.map(|limit| u32::try_from(limit.max_running).unwrap_or(u32::MAX)))
+    }
+}
+
+async fn check_there(h: &Context, of: LimitOf) -> Result<(), Error> {
+    let is_there = match of {
+        LimitOf::Workflow(id) => {
+            let find = workflows::Entity::find().filter(workflows::COLUMN.id.eq(id));
+            h.exists(find.filter(workflows::COLUMN.deleted_at.is_null()))
+                .await?
+        }
+        LimitOf::Owner(id) => {
+            let find = users::Entity::find().filter(users::COLUMN.id.eq(id));
+            h.exists(find.filter(users::COLUMN.deleted_at.is_null()))
+                .await?
+        }
+    };
+    match of {
+        _ if is_there => Ok(()),
+        LimitOf::Workflow(id) => Err(Error::not_found("workflow", id)),
+        LimitOf::Owner(id) => Err(Error::not_found("user", id)),
+    }
+}
+
+/// Takes a limit away, and then lets go what waits for it: nothing more is parked since. When it
+/// is interrupted, [`sweep`] goes on.
+async fn remove(h: &Context, op: Op, of: LimitOf) -> Result<(), Error> {
+    let (column, key) = of.column();
+    let delete = &sql::REMOVE.replace("{column}", column);
+    let removed = h.write(op, |h| async move {
+        let delete = statement(&h, delete, vec![key.into()]);
+        h.fetch_all(TypedQuery::<i64>::sql(delete)).await
+    });
+    for id in removed.await? {
+        h.turns().forget(of);
+        let freed = release(h, op, id).await;
+        unless_alone(
+            h,
+            freed,
+            "letting go what waited for a limit that was removed",
+        )?;
+    }
+    Ok(())
+}
+
+/// Lets go whatever waits for a limit, in batches.
+async fn release(h: &Context, op: Op, id: i64) -> Result<(), Error> {
+    let op = Op {
+        name: "unpark_all",
+        ..op
+    };
+    let release = |h: Context, batch: crate::repositories::batches::Batch| async move {
+        let values = vec![id.into(), batch.limit().into()];
+        let freed = statement(&h, &sql::by_backend(h.backend(), sql::RELEASE), values);
+        let queues = h.fetch_all(TypedQuery::<String>::sql(freed)).await?;
+        h.notify_queued(queues.iter().map(String::as_str));
+        Ok(Changed::rows(queues.len() as u64))
+    };
+    h.in_batches(op, i64::MAX as u64, release).await.map(drop)
+}
+
+/// Lets one go for each limit that a claim has ended under.
+pub(super) async fn unpark(h: &Context, op: Op, ended: &Execution) -> Result<(), Error> {
+    let limits = &h
+        .turns()
+        .limits_of(&keys(ended.workflow_id, ended.owner_id));
+    if limits.is_empty() {
+        return Ok(());
+    }
+    let op = Op {
+        name: "unpark",
+        ..op
+    };
+    let one_each = |h: Context| async move {
+        for id in limits {
+            let_some_go(&h, *id, 1).await?;
+        }
+        Ok(())
+    };
+    let done = h.write(op, one_each).await;
+    unless_alone(h, done, "letting go what waits for a limit")
+}
+
+fn keys(workflow: WorkflowId, owner: UserId) -> [LimitOf; 2] {
+    [LimitOf::Workflow(workflow), LimitOf::Owner(owner)]
+}
+
+/// Lets go some that wait for a limit. Returns how many of which queues.
+async fn let_some_go(h: &Context, id: i64, most: i64) -> Result<Vec<String>, Error> {
+    let unpark = sql::by_backend(h.backend(), sql::UNPARK);
+    let unpark = statement(h, &unpark, vec![id.into(), most.into()]);
+    let queues = h.fetch_all(TypedQuery::<String>::sql(unpark)).await?;
+    h.notify_queued(queues.iter().map(String::as_str));
+    Ok(queues)
+}
+
+/// Lets go as many as these limits have room for. They are locked, so that nothing is parked
+/// meanwhile. Returns the queues of those.
+async fn let_go(h: &Context, limits: &[Limit]) -> Result<BTreeSet<String>, Error> {
+    let mut queues = BTreeSet::new();
+    for limit in limits {
+        let room = (limit.max_running - limit.running).clamp(0, MOST_FREED);
+        if room == 0 {
+            continue;
+        }
+        let freed = let_some_go(h, limit.id, room).await?;
+        if (freed.len() as u64) < room.unsigned_abs() {
+            let emptied = sql::by_backend(h.backend(), sql::EMPTIED);
+            h.sql(emptied.into_owned(), vec![limit.id.into()]).await?;
+        }
+        queues.extend(freed);
+    }
+    Ok(queues)
+}
+
+/// Lets go as many as there is room for. Returns their queues.
+pub(super) async fn maintain(h: &Context, op: Op) -> Result<BTreeSet<String>, Error> {
+    let op = Op {
+        name: "maintain_limits",
+        ..op
+    };
+    let run = |h: Context| async move {
+        let held = statement(&h, &sql::by_backend(h.backend(), sql::HELD), Vec::new());
+        let held = h.fetch_all(TypedQuery::<i64>::sql(held)).await?;
+        let limits = find(&h, sql::LIMITS_BY_ID, &[as_json(&held)?]).await?;
+        h.turns()
+            .learn(limits.iter().map(|limit| (limit.of, limit.id)));
+        let_go(&h, &limits).await
+    };
+    h.atomic(op, run).await
+}
+
+/// Finds what waits for limits that don't know it any more, as after an interruption or
+/// after one was removed with SQL. In a transaction nothing is done.
+pub(super) async fn sweep(h: &Context, op: Op) -> Result<(), Error> {
+    if h.in_transaction() {
+        return Ok(());
+    }
+    let find = |h: Context| async move {
+        let lost = statement(&h, sql::LOST, Vec::new());
+        h.fetch_all(TypedQuery::<(i64, bool)>::sql(lost)).await
+    };
+    let name = "sweep_limits";
+    let lost = h.read(Op { name, ..op }, find).await;
+    let swept = async {
+        for (id, is_there) in lost? {
+            if is_there {
+                let mark = |h: Context| async move {
+                    let marked = sql::by_backend(h.backend(), sql::MARK);
+                    h.sql(marked.into_owned(), vec![as_json(&[id])?.into()])
+                        .await
+                };
+                h.write(Op { name, ..op }, mark).await?;
+            } else {
+                release(h, op, id).await?;
+            }
+        }
+        Ok(())
+    };
+    let swept = swept.await;
+    unless_alone(h, swept, "looking for what waits for limits that are gone")
+}
+
+/// Takes what the limits leave room for, and parks what they don't. Returns whether something
+/// was parked.
+pub(super) async fn claim(
+    h: &Context,
+    op: Op,
+    worker: &Worker,
+    lease: TimeDelta,
+    ranges: &[Range],
+    taking: &mut Taking,
+) -> Result<bool, Error> {
+    let Some(ask) = taking.ask() else {
+        return Ok(false);
+    };
+    let op = Op {
+        name: "claim_limited",
+        ..op
+    };
+    let rest = &taking.rest();
+    let run = |h: Context| async move {
+        let mut taking = rest.rest();
+        let (candidates, mut limits) = look(&h, ranges, ask).await?;
+        h.turns()
+            .learn(limits.values().map(|limit| (limit.of, limit.id)));
+        let (mut fitting, mut full) = (Vec::new(), BTreeSet::new());
+        for candidate in candidates {
+            let has_room = |of| limits.get(of).is_none_or(|it| it.running < it.max_running);
+            if let Some(of) = candidate.of.iter().find(|of| !has_room(of)) {
+                full.insert(*of);
+                continue;
+            }
+            for of in candidate.of {
+                if let Some(limit) = limits.get_mut(&of) {
+                    limit.running += 1;
+                }
+            }
+            fitting.push(candidate.id);
+        }
+        if !fitting.is_empty() {
+            take(&h, worker, lease, &fitting, &mut taking).await?;
+        }
+        let mut parked = Vec::new();
+        for of in full {
+            if let Some(limit) = limits.get(&of)
+                && park(&h, ranges, limit).await? > 0
+            {
+                parked.push(limit.id);
+            }
+        }
+        if !parked.is_empty() {
+            let mark = sql::by_backend(h.backend(), sql::MARK);
+            h.sql(mark.into_owned(), vec![as_json(&parked)?.into()])
+                .await?;
+        }
+        Ok((taking, !parked.is_empty()))
+    };
+    let (taken, has_parked) = h.atomic(op, run).await?;
+    taking.add(taken);
+    Ok(has_parked)
+}
+
+/// Finds what is next, and locks it and the limits that it is under.
+async fn look(
+    h: &Context,
+    ranges: &[Range],
+    ask: i64,
+) -> Result<(Vec<Candidate>, HashMap<LimitOf, Limit>), Error> {
+    type Row = (i64, Option<i64>, Option<i64>, Option<i64>, Option<i64>);
+    let (mut rows, mut locked) = (Vec::new(), Vec::new());
+    if h.backend() == DbBackend::Postgres {
+        let look = sql::LOOK_POSTGRES.replace("{limit}", &ask.to_string());
+        let look = statement(h, &look, vec![as_json(ranges)?.into()]);
+        for row in h.fetch_all(TypedQuery::<Row>::sql(look)).await? {
+            match row {
+                (id, Some(workflow), Some(owner), priority, nth) => {
+                    rows.push((nth, owner, Reverse(priority), id, workflow));
+                }
+                (id, ..) => locked.push(id),
+            }
+        }
+    } else {
+        for (nth, range) in ranges.iter().enumerate() {
+            let left = ask - i64::try_from(rows.len()).unwrap_or(i64::MAX);
+            if left <= 0 {
+                break;
+            }
+            let mut values = of_range(range).to_vec();
+            values.push(left.into());
+            let look = statement(h, &sql::LOOK_SQLITE, values);
+            let nth = i64::try_from(nth).ok();
+            let found = h.fetch_all(TypedQuery::<(i64, i64, i64, i64)>::sql(look));
+            for (id, workflow, owner, priority) in found.await? {
+                rows.push((nth, owner, Reverse(Some(priority)), id, workflow));
+            }
+        }
+    }
+    rows.sort_unstable();
+    let candidates: Vec<_> = rows
+        .iter()
+        .map(|&(_, owner, _, id, workflow)| Candidate {
+            id,
+            of: keys(WorkflowId(workflow), UserId(owner)),
+        })
+        .collect();
+    let limits = if h.backend() == DbBackend::Postgres {
+        find(h, sql::LIMITS_BY_ID, &[as_json(&locked)?]).await?
+    } else {
+        let ids = |of: fn(&Candidate) -> i64| {
+            let ids: BTreeSet<i64> = candidates.iter().map(of).collect();
+            as_json(&ids)
+        };
+        let keys = [
+            ids(|found| found.of[0].column().1)?,
+            ids(|found| found.of[1].column().1)?,
+        ];
+        find(h, sql::LIMITS_BY_KEY, &keys).await?
+    };
+    let limits = limits.into_iter().map(|limit| (limit.of, limit));
+    Ok((candidates, limits.collect()))
+}
+
+/// Returns limits, and how many executions run under each.
+async fn find(h: &Context, which: &str, lists: &[String]) -> Result<Vec<Limit>, Error> {
+    type Row = (i64, Option<i64>, Option<i64>, i64, i64);
+    let limits = sql::LIMITS.replace("{which}", which);
+    let limits = sql::by_backend(h.backend(), &limits);
+    let values = lists.iter().map(|list| list.as_str().into()).collect();
+    let limits = TypedQuery::<Row>::sql(statement(h, &limits, values));
+    let mut found = Vec::new();
+    for (id, workflow, owner, max_running, running) in h.fetch_all(limits).await? {
+        let workflow = workflow.map(|id| LimitOf::Workflow(WorkflowId(id)));
+        let owner = owner.map(|id| LimitOf::Owner(UserId(id)));
+        if let Some(of) = workflow.or(owner) {
+            found.push(Limit {
+                id,
+                of,
+                max_running,
+                running,
+            });
+        }
+    }
+    Ok(found)
+}
+
+async fn take(
+    h: &Context,
+    worker: &Worker,
+    lease: TimeDelta,
+    fitting: &[i64],
+    taking: &mut Taking,
+) -> Result<(), Error> {
+    let now = h.shared_now();
+    let until: Value = match h.backend() {
+        DbBackend::Postgres => lease.num_microseconds().into(),
+        _ => now.map(|now| now + lease).into(),
+    };
+    let several = fitting.len() > 1;
+    let mut values = vec![worker.name.as_str().into(), until, now.into()];
+    values.push(as_json(fitting)?.into());
+    values.extend(taking.bounds(several));
+    let claim = sql::claim(h.backend(), several);
+    taking.take(h, claim, values).await.map(drop)
+}
+
+/// Parks what stands before this worker and has no room under a limit.
+async fn park(h: &Context, ranges: &[Range], limit: &Limit) -> Result<u64, Error> {
+    let (column, key) = limit.of.column();
+    let values = vec![limit.id.into(), key.into()];
+    if h.backend() == DbBackend::Postgres {
+        let park = sql::PARK_POSTGRES.replace("{column}", column);
+        let values = [values, vec![as_json(ranges)?.into()]].concat();
+        return h.sql(park, values).await;
+    }
+    let mut parked = 0;
+    for range in ranges {
+        let park = sql::PARK_SQLITE.replace("{column}", column);
+        let values = [of_range(range).to_vec(), values.clone()].concat();
+        parked += h.sql(park, values).await?;
+    }
+    Ok(parked)
+}
+
+fn statement(h: &Context, sql: &str, values: Vec<Value>) -> Statement {
+    let sql: Cow<'_, str> = match h.backend() {
+        DbBackend::Postgres => sql.into(),
+        _ => sql.replace('$', "?").into(),
+    };
+    Statement::from_sql_and_values(h.backend(), sql, values)
+}

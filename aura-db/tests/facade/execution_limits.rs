@@ -1,0 +1,546 @@
+//! How many executions run at once.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use aura_db::{
+    Database, Error, Execution, ExecutionId, ExecutionMode, ExecutionStatus, Isolation, LimitOf,
+    NewExecution, NewWorkflow, Outcome, UserId, Worker, WorkflowId,
+};
+use futures_util::future::join_all;
+use serde_json::json;
+use testdb::TestDb;
+
+use crate::executions::LEASE;
+use crate::support::{assert_error, open, open_at, user};
+
+testdb::both!(migrated:
+    a_workflow_runs_as_many_as_it_may, the_workflows_of_an_owner_share_a_limit, both_limits_hold,
+    claims_at_once_keep_to_a_limit, claims_of_other_keys_are_not_kept, batches_keep_to_a_limit,
+    whatever_ends_makes_room, the_most_urgent_goes_first, a_limit_is_raised_lowered_and_removed,
+    none_begins_under_a_limit_of_none, another_process_makes_room, a_lost_worker_makes_room,
+    what_waits_for_a_lost_limit_is_found, a_deleted_workflow_and_its_limit,
+    transactions_keep_to_a_limit, a_worker_that_waits_is_woken, limits_are_of_what_is_there,
+    many_stand_in_front_of_others, a_user_sets_none,
+);
+
+async fn flow_of(db: &Database, owner: UserId) -> WorkflowId {
+    let new = NewWorkflow::new("flow").owner(owner);
+    db.workflows().create(new).await.expect("created").id
+}
+
+async fn queue(db: &Database, flow: WorkflowId) -> ExecutionId {
+    let new = NewExecution::new(flow, ExecutionMode::Trigger);
+    db.executions().enqueue(new).await.expect("queued").id
+}
+
+async fn queue_many(db: &Database, flow: WorkflowId, count: usize) -> Vec<ExecutionId> {
+    let mut queued = Vec::new();
+    for _ in 0..count {
+        queued.push(queue(db, flow).await);
+    }
+    queued
+}
+
+async fn claim(db: &Database) -> Option<Execution> {
+    let taken = db.executions().claim("w", LEASE).await;
+    taken.expect("an answer")
+}
+
+async fn claim_id(db: &Database) -> Option<ExecutionId> {
+    claim(db).await.map(|taken| taken.id)
+}
+
+async fn limit(db: &Database, of: impl Into<LimitOf> + Send, most: impl Into<Option<u32>> + Send) {
+    let set = db.executions().set_concurrency_limit(of, most).await;
+    set.expect("set");
+}
+
+async fn finish(db: &Database, execution: &Execution) {
+    let outcome = Outcome::success(None);
+    let ended = db.executions().finish(execution, outcome).await;
+    ended.expect("its holder");
+}
+
+async fn running(test: &TestDb, condition: &str) -> usize {
+    let sql = format!(
+        "SELECT CAST(id AS text) AS line FROM executions WHERE status = 'running' AND {condition}"
+    );
+    test.lines(&sql).await.len()
+}
+
+/// What has no room is in nobody's way.
+async fn a_workflow_runs_as_many_as_it_may(test: TestDb) {
+    let db = open(&test).await;
+    let ada = user(&db, "ada").await.id;
+    let (flow, other) = (flow_of(&db, ada).await, flow_of(&db, ada).await);
+    limit(&db, flow, 2).await;
+    let known = db.executions().concurrency_limit(flow).await;
+    assert_eq!(known.expect("an answer"), Some(2));
+    let known = db.executions().concurrency_limit(ada).await;
+    assert_eq!(known.expect("an answer"), None);
+
+    let limited = queue_many(&db, flow, 5).await;
+    let free = queue_many(&db, other, 2).await;
+    let first = claim(&db).await.expect("there is room");
+    for expected in [limited[1], free[0], free[1]] {
+        assert_eq!(claim_id(&db).await, Some(expected));
+    }
+    assert_eq!(claim_id(&db).await, None);
+    let parked = db.executions().get(limited[2]).await.expect("there");
+    assert_eq!(parked.status, ExecutionStatus::Queued);
+    assert!(parked.limit_id.is_some() && !parked.is_suspended);
+    finish(&db, &first).await;
+    let next = claim(&db).await.expect("there is room again");
+    assert_eq!((next.id, next.limit_id), (limited[2], None));
+    assert_eq!(claim_id(&db).await, None);
+    db.close().await;
+}
+
+async fn the_workflows_of_an_owner_share_a_limit(test: TestDb) {
+    let db = open(&test).await;
+    let (ada, bob) = (user(&db, "ada").await.id, user(&db, "bob").await.id);
+    let flows = [flow_of(&db, ada).await, flow_of(&db, ada).await];
+    limit(&db, ada, 1).await;
+    let hers = [queue(&db, flows[0]).await, queue(&db, flows[1]).await];
+    let his = queue_many(&db, flow_of(&db, bob).await, 2).await;
+    let first = claim(&db).await.expect("there is room");
+    assert_eq!(first.id, hers[0]);
+    for expected in [Some(his[0]), Some(his[1]), None] {
+        assert_eq!(claim_id(&db).await, expected);
+    }
+    finish(&db, &first).await;
+    assert_eq!(claim_id(&db).await, Some(hers[1]));
+    db.close().await;
+}
+
+async fn both_limits_hold(test: TestDb) {
+    let db = open(&test).await;
+    let ada = user(&db, "ada").await.id;
+    let (one, other) = (flow_of(&db, ada).await, flow_of(&db, ada).await);
+    limit(&db, ada, 2).await;
+    limit(&db, one, 1).await;
+    let of_one = queue_many(&db, one, 3).await;
+    let of_other = queue_many(&db, other, 3).await;
+    let first = claim(&db).await.expect("there is room");
+    let second = claim(&db).await.expect("there is room");
+    assert_eq!((first.id, second.id), (of_one[0], of_other[0]));
+    assert_eq!(claim_id(&db).await, None);
+    finish(&db, &second).await;
+    assert_eq!(claim_id(&db).await, Some(of_other[1]));
+    finish(&db, &first).await;
+    assert_eq!(claim_id(&db).await, Some(of_one[1]));
+    assert_eq!(claim_id(&db).await, None);
+    assert_eq!(running(&test, "TRUE").await, 2);
+    db.close().await;
+}
+
+/// As of workers on many machines: what one has begun meanwhile counts for the next.
+async fn claims_at_once_keep_to_a_limit(test: TestDb) {
+    let databases = [open(&test).await, open(&test).await];
+    let db = &databases[0];
+    let ada = user(db, "ada").await.id;
+    let flow = flow_of(db, ada).await;
+    limit(db, ada, 3).await;
+    for most in [1, 2, 5] {
+        limit(db, flow, most).await;
+        queue_many(db, flow, 20).await;
+        let claims = (0..16).map(|nth| claim(&databases[nth % 2]));
+        let taken = join_all(claims).await;
+        let taken: Vec<_> = taken.into_iter().flatten().collect();
+        // Of the three of the owner's, whatever the workflow may.
+        assert_eq!(taken.len(), most.min(3) as usize, "{most}");
+        assert_eq!(running(&test, "TRUE").await, taken.len());
+        for execution in &taken {
+            finish(db, execution).await;
+        }
+        while let Some(execution) = claim(db).await {
+            finish(db, &execution).await;
+        }
+    }
+    for db in databases {
+        db.close().await;
+    }
+}
+
+/// While a transaction holds the claim of a limited one.
+async fn claims_of_other_keys_are_not_kept(test: TestDb) {
+    let db = open(&test).await;
+    if test.backend() == testdb::Backend::Sqlite {
+        // A transaction there keeps all that write.
+        return db.close().await;
+    }
+    let (ada, bob) = (user(&db, "ada").await.id, user(&db, "bob").await.id);
+    let (hers, his) = (flow_of(&db, ada).await, flow_of(&db, bob).await);
+    limit(&db, ada, 1).await;
+    limit(&db, bob, 1).await;
+    let of_hers = queue(&db, hers).await;
+    let of_his = queue(&db, his).await;
+    let tx = db.begin().await.expect("begun");
+    let taken = tx.executions().claim("w", LEASE).await.expect("an answer");
+    assert_eq!(taken.map(|taken| taken.id), Some(of_hers));
+    assert_eq!(claim_id(&db).await, Some(of_his));
+    tx.rollback().await.expect("rolled back");
+    assert_eq!(claim_id(&db).await, Some(of_hers));
+    db.close().await;
+}
+
+async fn batches_keep_to_a_limit(test: TestDb) {
+    let db = open(&test).await;
+    let ada = user(&db, "ada").await.id;
+    let (flow, other) = (flow_of(&db, ada).await, flow_of(&db, ada).await);
+    limit(&db, flow, 3).await;
+    let mut queued = Vec::new();
+    for _ in 0..8 {
+        queued.push(queue(&db, flow).await);
+        queued.push(queue(&db, other).await);
+    }
+    let mut taken = BTreeSet::new();
+    loop {
+        let batch = db.executions().claim_many("w", LEASE, 4).await;
+        let batch = batch.expect("an answer");
+        if batch.is_empty() {
+            break;
+        }
+        taken.extend(batch.iter().map(|taken| taken.id));
+        let of_flow = format!("workflow_id = {flow}");
+        assert!(running(&test, &of_flow).await <= 3);
+    }
+    // All of the other's, and the oldest of the limited.
+    let free = queued.iter().skip(1).step_by(2);
+    let limited = queued.iter().step_by(2).take(3);
+    assert_eq!(taken, free.chain(limited).copied().collect());
+    db.close().await;
+}
+
+async fn whatever_ends_makes_room(test: TestDb) {
+    let db = open(&test).await;
+    let ada = user(&db, "ada").await.id;
+    let flow = flow_of(&db, ada).await;
+    limit(&db, flow, 1).await;
+    let queued = queue_many(&db, flow, 7).await;
+    let executions = db.executions();
+    let mut taken = claim(&db).await.expect("there is room");
+    for (nth, end) in ["error", "retryable", "wait", "cancel", "transaction"]
+        .into_iter()
+        .enumerate()
+    {
+        assert_eq!(claim_id(&db).await, None, "{end}");
+        match end {
+            "cancel" => drop(executions.cancel(taken.id).await.expect("canceled")),
+            "wait" => drop(executions.wait(&taken, None, None).await.expect("held")),
+            "transaction" => {
+                let tx = db.begin().await.expect("begun");
+                let ended = tx.executions().finish(&taken, Outcome::success(None)).await;
+                ended.expect("its holder");
+                tx.commit().await.expect("committed");
+            }
+            _ => {
+                let error = json!({"message": end});
+                let outcome = if end == "error" {
+                    Outcome::error(error)
+                } else {
+                    Outcome::retryable(error).after(LEASE)
+                };
+                executions.finish(&taken, outcome).await.expect("held");
+            }
+        }
+        taken = claim(&db).await.unwrap_or_else(|| panic!("no room: {end}"));
+        assert_eq!(taken.id, queued[nth + 1], "{end}");
+    }
+    // What is given back is the oldest again.
+    executions.release(&taken).await.expect("held");
+    assert_eq!(claim_id(&db).await, Some(taken.id));
+    db.close().await;
+}
+
+async fn the_most_urgent_goes_first(test: TestDb) {
+    let db = open(&test).await;
+    let flow = flow_of(&db, user(&db, "ada").await.id).await;
+    limit(&db, flow, 1).await;
+    let first = queue(&db, flow).await;
+    let mut running = claim(&db).await.expect("there is room");
+    assert_eq!(running.id, first);
+    let mut queued = Vec::new();
+    for priority in [0, 5, -5, 5] {
+        let new = NewExecution::new(flow, ExecutionMode::Trigger).priority(priority);
+        queued.push(db.executions().enqueue(new).await.expect("queued").id);
+        // Parked, one by one.
+        assert_eq!(claim_id(&db).await, None);
+    }
+    for expected in [1, 3, 0, 2] {
+        finish(&db, &running).await;
+        running = claim(&db).await.expect("there is room");
+        assert_eq!(running.id, queued[expected]);
+    }
+    db.close().await;
+}
+
+async fn a_limit_is_raised_lowered_and_removed(test: TestDb) {
+    let db = open(&test).await;
+    let flow = flow_of(&db, user(&db, "ada").await.id).await;
+    limit(&db, flow, 1).await;
+    let queued = queue_many(&db, flow, 9).await;
+    let mut taken = vec![claim(&db).await.expect("there is room")];
+    assert_eq!(claim_id(&db).await, None);
+    limit(&db, flow, 3).await;
+    for _ in 0..2 {
+        taken.push(claim(&db).await.expect("there is room"));
+    }
+    assert_eq!(claim_id(&db).await, None);
+    // What runs goes on, and is not followed by others.
+    limit(&db, flow, 1).await;
+    for execution in taken.drain(..2) {
+        finish(&db, &execution).await;
+        assert_eq!(claim_id(&db).await, None);
+    }
+    finish(&db, &taken[0]).await;
+    assert_eq!(claim_id(&db).await, Some(queued[3]));
+    assert_eq!(claim_id(&db).await, None);
+    limit(&db, flow, None).await;
+    for expected in &queued[4..] {
+        assert_eq!(claim_id(&db).await, Some(*expected));
+    }
+    // Which is there no more.
+    limit(&db, flow, None).await;
+    let known = db.executions().concurrency_limit(flow).await;
+    assert_eq!(known.expect("an answer"), None);
+    db.close().await;
+}
+
+async fn none_begins_under_a_limit_of_none(test: TestDb) {
+    let db = open(&test).await;
+    let ada = user(&db, "ada").await.id;
+    let flow = flow_of(&db, ada).await;
+    let queued = queue_many(&db, flow, 2).await;
+    let running = claim(&db).await.expect("taken");
+    limit(&db, ada, 0).await;
+    assert_eq!(claim_id(&db).await, None);
+    finish(&db, &running).await;
+    assert_eq!(claim_id(&db).await, None);
+    limit(&db, ada, 1).await;
+    assert_eq!(claim_id(&db).await, Some(queued[1]));
+    db.close().await;
+}
+
+/// One that knows nothing of the limit, as of a version before.
+async fn another_process_makes_room(test: TestDb) {
+    let (db, clock) = open_at(&test).await;
+    let flow = flow_of(&db, user(&db, "ada").await.id).await;
+    limit(&db, flow, 1).await;
+    let queued = queue_many(&db, flow, 3).await;
+    let first = claim(&db).await.expect("there is room");
+    let other = flow_of(&db, user(&db, "bob").await.id).await;
+    let free = queue_many(&db, other, 2).await;
+    assert_eq!(claim_id(&db).await, Some(free[0]));
+    let ended = format!(
+        "UPDATE executions SET status = 'success', lease_until = NULL, finished_at = started_at \
+         WHERE id = {}",
+        first.id
+    );
+    test.execute(&ended).await;
+    // At the latest after a second, although there is other work.
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(claim_id(&db).await, Some(queued[1]));
+    assert_eq!(claim_id(&db).await, Some(free[1]));
+    assert_eq!(claim_id(&db).await, None);
+    db.close().await;
+}
+
+async fn a_lost_worker_makes_room(test: TestDb) {
+    let (db, clock) = open_at(&test).await;
+    let flow = flow_of(&db, user(&db, "ada").await.id).await;
+    limit(&db, flow, 1).await;
+    let queued = queue_many(&db, flow, 2).await;
+    assert_eq!(claim_id(&db).await, Some(queued[0]));
+    assert_eq!(claim_id(&db).await, None);
+    clock.advance(LEASE);
+    // It is queued again, and the oldest.
+    let taken = claim(&db).await.expect("there is room");
+    assert_eq!((taken.id, taken.attempts), (queued[0], 2));
+    assert_eq!(claim_id(&db).await, None);
+    db.close().await;
+}
+
+async fn what_waits_for_a_lost_limit_is_found(test: TestDb) {
+    let db = open(&test).await;
+    let flow = flow_of(&db, user(&db, "ada").await.id).await;
+    for sql in [
+        "DELETE FROM execution_limits",
+        "UPDATE execution_limits SET has_parked = FALSE, max_running = 9",
+    ] {
+        for by_a_new_process in [false, true] {
+            limit(&db, flow, 1).await;
+            queue_many(&db, flow, 3).await;
+            let first = claim(&db).await.expect("there is room");
+            assert_eq!(claim_id(&db).await, None);
+            test.execute(sql).await;
+            assert_eq!(claim_id(&db).await, None, "{sql}");
+            let other = open(&test).await;
+            if !by_a_new_process {
+                let requeued = db.executions().requeue_expired(9).await;
+                assert!(requeued.expect("an answer").is_empty());
+            }
+            let by = if by_a_new_process { &other } else { &db };
+            let taken = [claim(by).await, claim(by).await].map(|taken| taken.expect("found"));
+            for execution in taken.iter().chain([&first]) {
+                finish(&db, execution).await;
+            }
+            other.close().await;
+        }
+    }
+    db.close().await;
+}
+
+async fn a_deleted_workflow_and_its_limit(test: TestDb) {
+    let db = open(&test).await;
+    let ada = user(&db, "ada").await.id;
+    let (flow, other) = (flow_of(&db, ada).await, flow_of(&db, ada).await);
+    limit(&db, ada, 1).await;
+    let deleted = queue_many(&db, flow, 3).await;
+    let left = queue_many(&db, other, 2).await;
+    let first = claim(&db).await.expect("there is room");
+    assert_eq!(first.id, deleted[0]);
+    assert_eq!(claim_id(&db).await, None);
+    db.workflows().delete(flow).await.expect("deleted");
+    finish(&db, &first).await;
+    let second = claim(&db).await.expect("there is room");
+    assert_eq!(second.id, left[0]);
+    db.workflows().restore(flow).await.expect("restored");
+    assert_eq!(claim_id(&db).await, None);
+    for expected in [deleted[1], deleted[2], left[1]] {
+        let running = format!("status = 'running' AND owner_id = {ada}");
+        let sql = format!("SELECT CAST(id AS text) AS line FROM executions WHERE {running}");
+        let id = test.lines(&sql).await[0].parse().map(ExecutionId);
+        let running = db.executions().get(id.expect("a number")).await;
+        finish(&db, &running.expect("there")).await;
+        assert_eq!(claim_id(&db).await, Some(expected));
+    }
+    db.close().await;
+}
+
+/// Also where their statements see what was there when the first began.
+async fn transactions_keep_to_a_limit(test: TestDb) {
+    let db = &open(&test).await;
+    let flow = flow_of(db, user(db, "ada").await.id).await;
+    limit(db, flow, 2).await;
+    queue_many(db, flow, 20).await;
+    for isolation in [
+        Isolation::ReadCommitted,
+        Isolation::RepeatableRead,
+        Isolation::Serializable,
+    ] {
+        let claims = (0..6).map(|_| {
+            db.transaction_at(isolation, |tx| async move {
+                tx.executions()
+                    .list(<_>::default(), aura_db::PageRequest::first(1))
+                    .await?;
+                tx.executions().claim("w", LEASE).await
+            })
+        });
+        let taken = join_all(claims).await;
+        let taken = taken.into_iter().map(|taken| taken.expect("committed"));
+        let taken: Vec<_> = taken.flatten().collect();
+        assert_eq!(taken.len(), 2, "{isolation:?}");
+        for execution in taken {
+            finish(db, &execution).await;
+        }
+    }
+    let tx = db.begin().await.expect("begun");
+    let taken = tx.executions().claim("w", LEASE).await;
+    assert!(taken.expect("an answer").is_some());
+    tx.rollback().await.expect("rolled back");
+    assert_eq!(running(&test, "TRUE").await, 0);
+    assert!(claim(db).await.is_some() && claim(db).await.is_some());
+    assert_eq!(claim_id(db).await, None);
+    db.clone().close().await;
+}
+
+async fn a_worker_that_waits_is_woken(test: TestDb) {
+    let db = open(&test).await;
+    let flow = flow_of(&db, user(&db, "ada").await.id).await;
+    limit(&db, flow, 1).await;
+    let queued = queue_many(&db, flow, 2).await;
+    let first = claim(&db).await.expect("there is room");
+    assert_eq!(claim_id(&db).await, None);
+    let wakeups = db.executions().wakeups(&Worker::new("w"));
+    let mut wakeups = wakeups.poll_every(Duration::from_hours(9));
+    if test.backend() == testdb::Backend::Postgres {
+        // It looks once when it is connected.
+        wakeups.next().await;
+    }
+    let woken = tokio::time::timeout(Duration::from_secs(20), wakeups.next());
+    let (woken, ()) = tokio::join!(woken, finish(&db, &first));
+    woken.expect("it is woken");
+    assert_eq!(claim_id(&db).await, Some(queued[1]));
+    drop(wakeups);
+    db.close().await;
+}
+
+async fn limits_are_of_what_is_there(test: TestDb) {
+    let db = open(&test).await;
+    let ada = user(&db, "ada").await.id;
+    let flow = flow_of(&db, ada).await;
+    db.workflows().delete(flow).await.expect("deleted");
+    for missing in [
+        LimitOf::Workflow(flow),
+        LimitOf::Workflow(WorkflowId(9_999)),
+        LimitOf::Owner(UserId(9_999)),
+    ] {
+        let set = db.executions().set_concurrency_limit(missing, 1).await;
+        assert_error!(set, Error::NotFound { .. });
+        limit(&db, missing, None).await;
+    }
+    limit(&db, ada, u32::MAX).await;
+    let known = db.executions().concurrency_limit(ada).await;
+    assert_eq!(known.expect("an answer"), Some(u32::MAX));
+    let refused = test
+        .try_execute("UPDATE execution_limits SET max_running = -1")
+        .await;
+    assert!(refused.is_err());
+    db.close().await;
+}
+
+/// More than one look puts aside.
+async fn many_stand_in_front_of_others(test: TestDb) {
+    let db = open(&test).await;
+    let ada = user(&db, "ada").await.id;
+    let (flow, other) = (flow_of(&db, ada).await, flow_of(&db, ada).await);
+    limit(&db, flow, 1).await;
+    let insert = format!(
+        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2500)
+         INSERT INTO executions (workflow_id, workflow_version, mode, status, max_attempts, owner_id)
+         SELECT {flow}, 1, 'trigger', 'queued', 3, {ada} FROM n"
+    );
+    test.execute(&insert).await;
+    let behind = queue(&db, other).await;
+    let first = claim(&db).await.expect("there is room");
+    assert_eq!(claim_id(&db).await, Some(behind));
+    assert_eq!(claim_id(&db).await, None);
+    limit(&db, flow, None).await;
+    let mut taken = 0;
+    loop {
+        let batch = db.executions().claim_many("w", LEASE, 1_000).await;
+        let batch = batch.expect("an answer").len();
+        taken += batch;
+        if batch == 0 {
+            break;
+        }
+    }
+    assert_eq!(taken, 2_499);
+    finish(&db, &first).await;
+    db.close().await;
+}
+
+async fn a_user_sets_none(test: TestDb) {
+    let db = open(&test).await;
+    let ada = user(&db, "ada").await;
+    let flow = flow_of(&db, ada.id).await;
+    let restricted = db.restricted_to(&ada);
+    for most in [Some(1), None] {
+        let executions = restricted.executions();
+        let set = executions.set_concurrency_limit(flow, most).await;
+        assert_error!(set, Error::Forbidden { .. });
+    }
+    db.close().await;
+}
