@@ -32,6 +32,7 @@ const EXPECTED: &[(&str, &str)] = &[
     ("executions.cancel", "ok NotFound State Forbidden"),
     ("executions.claim", "ok none Validation"),
     ("executions.claim_many", "ok Validation"),
+    ("executions.concurrency_limit", "ok none"),
     ("executions.discard", "ok NotFound State Forbidden"),
     ("executions.enqueue", "ok NotFound Validation Forbidden"),
     (
@@ -50,6 +51,7 @@ const EXPECTED: &[(&str, &str)] = &[
     ("executions.requeue_expired", "ok"),
     ("executions.resume", "ok NotFound State"),
     ("executions.retry", "ok NotFound State"),
+    ("executions.set_concurrency_limit", "none NotFound"),
     ("executions.stats", "ok Validation"),
     ("executions.wait", "ok NotFound Validation LeaseLost"),
     ("logs.append", "ok NotFound Validation"),
@@ -169,6 +171,12 @@ const INNER: &[&str] = &[
     // Executions of workflows that are deleted and restored.
     "executions.suspend",
     "executions.maintain",
+    // Those that wait for a limit.
+    "executions.claim_limited",
+    "executions.maintain_limits",
+    "executions.sweep_limits",
+    "executions.unpark",
+    "executions.unpark_all",
     "executions.resume_suspended",
     // What followers of the log share.
     "logs.tail_head",

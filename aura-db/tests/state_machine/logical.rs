@@ -136,8 +136,9 @@ impl Logical for Execution {
         self.id = ids.handle(self.id);
         self.workflow_id = ids.handle(self.workflow_id);
         self.owner_id = ids.handle(self.owner_id);
-        // A mark for speed, which may come late.
+        // Marks for speed, which may come late.
         self.is_suspended = false;
+        self.limit_id = None;
         self
     }
 }
@@ -212,6 +213,7 @@ macro_rules! plain {
 plain!(
     (),
     bool,
+    u32,
     u64,
     aura_db::WorkflowGraph,
     aura_db::ExecutionStats,

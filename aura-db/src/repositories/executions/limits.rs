@@ -9,8 +9,9 @@
 use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
-use aura_orm::TypedQuery;
+use aura_orm::{CommitHook, TypedQuery};
 use chrono::TimeDelta;
 use entity::{Action, UserId, WorkflowId, execution_limits, users, workflows};
 use sea_orm::{ColumnTrait, DbBackend, EntityTrait, QueryFilter, Statement, Value};
@@ -30,6 +31,10 @@ pub(super) const MOST_LIMITS: u64 = 1_000;
 
 /// The most executions that one look lets go for a limit.
 const MOST_FREED: i64 = 1_000;
+
+/// The most executions that one claim takes where there are limits: all that it looks at are
+/// locked until its end.
+const MOST_AT_ONCE: i64 = 16;
 
 /// Whose executions a limit counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -109,7 +114,7 @@ impl Executions {
                     vec![key.into(), limit.into()],
                 );
                 for (id, has_parked) in h.fetch_all(TypedQuery::<(i64, bool)>::sql(set)).await? {
-                    h.turns().learn([(of, id)]);
+                    learn(&h, vec![(of, id)]);
                     if has_parked {
                         let limits = find(&h, sql::LIMITS_BY_ID, &[as_json(&[id])?]).await?;
                         let_go(&h, &limits).await?;
@@ -122,10 +127,6 @@ impl Executions {
 
     /// Returns how many executions of a workflow, or of all workflows of an owner, run at once
     /// at most; `None` without a limit.
-    ///
-    /// # Errors
-    ///
-    /// Those of every operation, as [`Error::Unavailable`].
     pub async fn concurrency_limit(
         &self,
         of: impl Into<LimitOf> + Send,
@@ -224,6 +225,17 @@ pub(super) async fn unpark(h: &Context, op: Op, ended: &Execution) -> Result<(),
     unless_alone(h, done, "letting go what waits for a limit")
 }
 
+/// Remembers limits that are there for certain: an id that is rolled back is given again.
+fn learn(h: &Context, limits: Vec<(LimitOf, i64)>) {
+    if limits.is_empty() {
+        return;
+    }
+    h.turns().set_has_limits(true);
+    let turns = h.turns().clone();
+    let learn: CommitHook = Arc::new(move |_| turns.learn(&limits));
+    h.after_commit(&learn, &BTreeSet::new());
+}
+
 fn keys(workflow: WorkflowId, owner: UserId) -> [LimitOf; 2] {
     [LimitOf::Workflow(workflow), LimitOf::Owner(owner)]
 }
@@ -266,8 +278,10 @@ pub(super) async fn maintain(h: &Context, op: Op) -> Result<BTreeSet<String>, Er
         let held = statement(&h, &sql::by_backend(h.backend(), sql::HELD), Vec::new());
         let held = h.fetch_all(TypedQuery::<i64>::sql(held)).await?;
         let limits = find(&h, sql::LIMITS_BY_ID, &[as_json(&held)?]).await?;
-        h.turns()
-            .learn(limits.iter().map(|limit| (limit.of, limit.id)));
+        learn(
+            &h,
+            limits.iter().map(|limit| (limit.of, limit.id)).collect(),
+        );
         let_go(&h, &limits).await
     };
     h.atomic(op, run).await
@@ -314,7 +328,7 @@ pub(super) async fn claim(
     ranges: &[Range],
     taking: &mut Taking,
 ) -> Result<bool, Error> {
-    let Some(ask) = taking.ask() else {
+    let Some(ask) = taking.ask().map(|ask| ask.min(MOST_AT_ONCE)) else {
         return Ok(false);
     };
     let op = Op {
@@ -325,8 +339,10 @@ pub(super) async fn claim(
     let run = |h: Context| async move {
         let mut taking = rest.rest();
         let (candidates, mut limits) = look(&h, ranges, ask).await?;
-        h.turns()
-            .learn(limits.values().map(|limit| (limit.of, limit.id)));
+        learn(
+            &h,
+            limits.values().map(|limit| (limit.of, limit.id)).collect(),
+        );
         let (mut fitting, mut full) = (Vec::new(), BTreeSet::new());
         for candidate in candidates {
             let has_room = |of| limits.get(of).is_none_or(|it| it.running < it.max_running);

@@ -53,7 +53,8 @@ impl Executions {
 
     /// Takes up to `limit` executions at once (and 1,000), as [`Executions::claim`] takes one.
     /// It may be fewer than there are, as where their documents would have more than
-    /// [`MAX_PAGE_BYTES`](crate::page::MAX_PAGE_BYTES) together; when it is none, there was
+    /// [`MAX_PAGE_BYTES`](crate::page::MAX_PAGE_BYTES) together, or 16 where there are
+    /// [limits](Executions::set_concurrency_limit); when it is none, there was
     /// nothing to take. Returned with the highest priority first, and then the oldest.
     ///
     /// Fails like [`Executions::claim`].
@@ -94,8 +95,15 @@ impl Executions {
                 let mut is_settled = limit == 0;
                 loop {
                     let ranges = turns.ranges(&worker.queues);
-                    let mut taking = claim(&h, worker, lease, limit, &ranges).await?;
-                    let has_parked = turns.has_limits()
+                    let has_limits = turns.has_limits();
+                    let mut taking = Taking::new(h.backend(), limit);
+                    // With limits it must not pass over the first that has one: others would
+                    // always come before it.
+                    let looks_once = limit <= 1 && h.backend() == DbBackend::Postgres;
+                    if looks_once || !has_limits {
+                        claim(&h, worker, lease, limit, &ranges, &mut taking).await?;
+                    }
+                    let has_parked = has_limits
                         && limits::claim(&h, op, worker, lease, &ranges, &mut taking).await?;
                     let (last, turns) = (last_of(&ranges, &taking.taken), turns.clone());
                     if !last.is_empty() {
@@ -127,11 +135,11 @@ async fn claim(
     lease: TimeDelta,
     limit: u64,
     ranges: &[Range],
-) -> Result<Taking, Error> {
+    taking: &mut Taking,
+) -> Result<(), Error> {
     let now = h.shared_now();
     let name: Value = worker.name.as_str().into();
     let several = limit > 1;
-    let mut taking = Taking::new(h.backend(), limit);
     if h.backend() == DbBackend::Postgres {
         let ranges = as_json(ranges)?;
         while let Some(ask) = taking.ask() {
@@ -148,7 +156,7 @@ async fn claim(
                 break;
             }
         }
-        return Ok(taking);
+        return Ok(());
     }
     let sql: &str = if several {
         &CLAIM_MANY_SQLITE
@@ -163,7 +171,7 @@ async fn claim(
         values.extend(taking.bounds(several));
         taking.take(h, sql, values).await?;
     }
-    Ok(taking)
+    Ok(())
 }
 
 /// What a look after the queues did.

@@ -106,13 +106,12 @@ impl Turns {
     }
 
     /// Remembers limits.
-    pub(super) fn learn(&self, limits: impl IntoIterator<Item = (LimitOf, i64)>) {
+    pub(super) fn learn(&self, limits: &[(LimitOf, i64)]) {
         self.state(|state| {
-            for (of, id) in limits {
+            for &(of, id) in limits {
                 if state.limits.len() >= MOST_LIMITS {
                     state.limits.clear();
                 }
-                state.has_limits = true;
                 state.limits.insert(of, id);
             }
         });

@@ -56,6 +56,7 @@ impl Model {
                         json_of(row),
                         &[
                             "is_suspended",
+                            "limit_id",
                             "owner_id",
                             "claim_no",
                             "idempotency_key",
@@ -106,6 +107,8 @@ impl Model {
             Call::Resume(_) | Call::Cancel(_) | Call::Retry(_) | Call::Discard(_) => {
                 self.intervene(ctx, call)
             }
+            Call::SetConcurrencyLimit(of, limit) => self.set_limit(ctx, *of, *limit),
+            Call::ConcurrencyLimit(of) => self.limit(ctx, *of),
             Call::RequeueExpired(limit) => self.requeue_expired(ctx, *limit),
             Call::Stats(query) => Ok(stats(&self.executed(may(Action::Read)?, query)?)),
         }
@@ -137,7 +140,9 @@ impl Model {
                         row.status = ExecutionStatus::Canceled;
                         row.finished_at = Some(ended(row, now));
                         (row.lease_until, row.wait_until) = (None, None);
-                        Ok(json_of(&*row))
+                        let canceled = json_of(&*row);
+                        self.unpark(id.0);
+                        Ok(canceled)
                     }
                     None => Err(state(*id)),
                 }
@@ -205,6 +210,7 @@ impl Model {
             finished_at: None,
             created_at: now,
             is_suspended: false,
+            limit_id: None,
             attempts: 0,
             max_attempts: attempts.unwrap_or(if mode == ExecutionMode::Manual { 1 } else { 3 }),
             claim_no: 0,

@@ -1,6 +1,6 @@
 //! Who holds an execution, and how attempts end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use aura_db::{
@@ -10,6 +10,7 @@ use chrono::{DateTime, Datelike, TimeDelta, Utc};
 use serde_json::json;
 
 use super::check::{Check, micros};
+use super::limits::Known;
 use super::{Answer, Ctx, Model};
 use crate::outcome::{Failed, json_of};
 use crate::steps::executions::{End, Held, Taker};
@@ -22,17 +23,23 @@ pub(crate) struct Turns {
     /// The same of the open transaction.
     inside: Vec<(String, i64)>,
     maintained: Option<DateTime<Utc>>,
+    pub(super) known: Known,
 }
 
 impl Turns {
     /// After the commit.
     pub(crate) fn commit(&mut self) {
         self.last.extend(self.inside.drain(..));
+        self.known.commit();
     }
 
-    /// What a savepoint doesn't undo.
-    pub(crate) fn keep_inside(&mut self, of: Self) {
-        self.inside = of.inside;
+    /// What a rollback doesn't undo, of a part of a transaction or of a whole one.
+    pub(crate) fn roll_back(&mut self, of: Self, is_part: bool) {
+        if is_part {
+            self.inside = of.inside;
+        }
+        self.known = of.known;
+        self.known.roll_back(is_part);
     }
 }
 
@@ -69,7 +76,9 @@ impl Model {
             row.status = ExecutionStatus::Error;
             row.finished_at = Some(ended(row, now));
             row.error = Some(why);
-            return Ok(json_of(&*row));
+            let ended = json_of(&*row);
+            self.unpark(held.id.0);
+            return Ok(ended);
         }
         match pause {
             Some(pause) if !is_last => {
@@ -86,7 +95,9 @@ impl Model {
         }
         row.data = data.or(row.data.take());
         row.error = error.or(row.error.take());
-        Ok(json_of(&*row))
+        let ended = json_of(&*row);
+        self.unpark(held.id.0);
+        Ok(ended)
     }
 
     pub(super) fn wait(
@@ -107,7 +118,9 @@ impl Model {
         give_up(row, ExecutionStatus::Waiting);
         row.wait_until = until.map(micros);
         row.data = data.cloned().or(row.data.take());
-        Ok(json_of(&*row))
+        let waits = json_of(&*row);
+        self.unpark(held.id.0);
+        Ok(waits)
     }
 
     pub(super) fn requeue_expired(&mut self, ctx: Ctx, limit: u64) -> Answer {
@@ -122,7 +135,11 @@ impl Model {
         let limit = usize::try_from((limit).min(1_000)).unwrap_or(0);
         let late: Vec<_> = late.take(limit).map(|row| row.id.0).collect();
         let requeued = late.into_iter().map(|id| self.recover(id));
-        Ok(json_of(requeued.collect::<Vec<_>>()))
+        let requeued = json_of(requeued.collect::<Vec<_>>());
+        if self.turns.known.has_limits && !self.in_transaction {
+            self.maintain_limits();
+        }
+        Ok(requeued)
     }
 
     /// Whether no statement is run, which would be refused.
@@ -215,8 +232,14 @@ impl Model {
         }
         let mut is_settled = limit == 0;
         loop {
-            let taken = self.take(worker, lease, limit);
-            if !taken.is_empty() || is_settled {
+            let (taken, has_parked) = self.take(worker, lease, limit);
+            if !taken.is_empty() {
+                return Ok(taken);
+            }
+            if has_parked {
+                continue;
+            }
+            if is_settled {
                 return Ok(taken);
             }
             is_settled = !self.maintain(worker, limit);
@@ -265,16 +288,28 @@ impl Model {
         if !is_inside {
             self.turns.maintained = Some(now);
         }
-        queued.iter().any(is_own)
+        let is_own = queued.iter().any(is_own);
+        let freed = if self.limits.has_parked() {
+            self.maintain_limits()
+        } else {
+            Vec::new()
+        };
+        let before = self.turns.known.has_limits;
+        self.turns.known.has_limits = self.limits.are_there();
+        let is_news = !before && self.turns.known.has_limits;
+        is_news || is_own || freed.iter().any(|queue| worker.queues.contains(queue))
     }
 
-    /// Takes what is next, by queue, owner's turn, priority and age.
-    fn take(&mut self, worker: &Taker, lease: TimeDelta, limit: usize) -> Vec<Execution> {
+    /// Takes what is next and has room, by queue, owner's turn, priority and age. Returns it, and
+    /// whether others were parked.
+    fn take(&mut self, worker: &Taker, lease: TimeDelta, limit: usize) -> (Vec<Execution>, bool) {
         let now = self.now;
+        let has_limits = self.turns.known.has_limits;
         let workflows = &self.workflows.rows;
         let rows = self.executions.rows.values().filter(|row| {
             let workflow = workflows.get(&row.workflow_id.0);
             row.status == ExecutionStatus::Queued
+                && !self.limits.is_parked(row.id.0)
                 && workflow.is_some_and(|workflow| workflow.deleted_at.is_none())
         });
         let place = |row: &Execution| {
@@ -285,9 +320,21 @@ impl Model {
         };
         let mut next: Vec<_> = rows.filter_map(place).collect();
         next.sort_unstable();
-        next.truncate(limit);
-        let mut taken = Vec::new();
+        let ready: Vec<_> = next.iter().map(|(.., id)| *id).collect();
+        next.truncate(if has_limits { limit.min(16) } else { limit });
+        let (mut taken, mut full) = (Vec::new(), BTreeSet::new());
         for (queue, _, owner, _, id) in next {
+            let row = &self.executions.rows[&id];
+            let limits = self.limits_of(row);
+            if !has_limits && !limits.is_empty() {
+                continue;
+            }
+            if let Some(of) = self.full(row) {
+                self.learn(limits);
+                full.insert(of);
+                continue;
+            }
+            self.learn(limits);
             let last = (worker.queues[queue].clone(), owner);
             self.turns.inside.push(last);
             let Some(row) = self.executions.rows.get_mut(&id) else {
@@ -302,11 +349,15 @@ impl Model {
             row.claim_no += 1;
             taken.push(row.clone());
         }
+        let mut has_parked = false;
+        for of in full {
+            has_parked |= self.park(of, &ready);
+        }
         if !self.in_transaction {
             self.turns.commit();
         }
         taken.sort_by_key(|row| (-row.priority, row.id));
-        taken
+        (taken, has_parked)
     }
 }
 

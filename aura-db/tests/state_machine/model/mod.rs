@@ -6,6 +6,7 @@ mod check;
 mod executions;
 mod history;
 mod leases;
+mod limits;
 mod list;
 mod logs;
 mod notes;
@@ -21,8 +22,8 @@ use aura_db::plugins::Plugin;
 use aura_db::testing::TestClock;
 use aura_db::workflows::WorkflowVersion;
 use aura_db::{
-    Action, Clock, Execution, ExecutionAttempt, Log, Resource, Scope, Session, User, UserId,
-    Workflow,
+    Action, Clock, Execution, ExecutionAttempt, LimitOf, Log, Resource, Scope, Session, User,
+    UserId, Workflow,
 };
 use chrono::{DateTime, Utc};
 use serde_json::Value;
@@ -77,6 +78,7 @@ pub(crate) struct Model {
     pub(crate) executions: Rows<Execution>,
     attempts: BTreeMap<i64, Vec<ExecutionAttempt>>,
     pub(crate) turns: leases::Turns,
+    limits: limits::Limits,
     pub(crate) logs: Rows<Log>,
     pub(crate) agents: Rows<Agent>,
     pub(crate) notes: Rows<crate::notes::Model>,
@@ -102,6 +104,7 @@ impl Default for Model {
             executions: Rows::default(),
             attempts: BTreeMap::new(),
             turns: leases::Turns::default(),
+            limits: limits::Limits::default(),
             logs: Rows::default(),
             agents: Rows::default(),
             notes: Rows::default(),
@@ -259,6 +262,7 @@ impl Model {
     /// What goes with a workflow that goes.
     fn drop_workflow(&mut self, id: i64) {
         self.workflows.rows.remove(&id);
+        self.limits.drop(LimitOf::Workflow(id.into()));
         self.attached.retain(|(workflow, _)| *workflow != id);
         self.versions.retain(|(workflow, _), _| *workflow != id);
         self.executions

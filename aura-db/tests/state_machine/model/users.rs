@@ -165,6 +165,7 @@ impl Model {
             Some(_) => self.users.rows.remove(&id.0),
         };
         self.end_sessions(id);
+        self.limits.drop(id.into());
         self.agents.rows.retain(|_, row| row.owner_id != id);
         self.notes.rows.retain(|_, row| row.owner_id != id);
         let workflows = self.workflows.rows.values();

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use aura_db::{
-    Claim, Document, ExecutionFilter, ExecutionId, ExecutionMode, ExecutionStatus, NewExecution,
-    Worker, WorkflowId,
+    Claim, Document, ExecutionFilter, ExecutionId, ExecutionMode, ExecutionStatus, LimitOf,
+    NewExecution, UserId, Worker, WorkflowId,
 };
 use chrono::{DateTime, Utc};
 
@@ -42,6 +42,8 @@ pub(crate) enum Call {
     Cancel(ExecutionId),
     Retry(ExecutionId),
     Discard(ExecutionId),
+    SetConcurrencyLimit(LimitOf, Option<u32>),
+    ConcurrencyLimit(LimitOf),
     RequeueExpired(u64),
     Stats(Query),
 }
@@ -207,6 +209,23 @@ fn workflow(draw: &mut Draw<'_>, model: &Model) -> WorkflowId {
     WorkflowId(draw.handle(model.workflows.count()))
 }
 
+/// What most executions are of, most of the time.
+fn limit_of(draw: &mut Draw<'_>, model: &Model) -> LimitOf {
+    let row = model.executions.rows.values().next_back();
+    let (workflow, owner) = match row {
+        Some(row) if draw.byte() % 4 < 3 => (row.workflow_id, row.owner_id),
+        _ => (
+            workflow(draw, model),
+            UserId(draw.handle(model.users.count())),
+        ),
+    };
+    if draw.yes() {
+        workflow.into()
+    } else {
+        owner.into()
+    }
+}
+
 fn execution(draw: &mut Draw<'_>, model: &Model) -> ExecutionId {
     ExecutionId(draw.handle(model.executions.count()))
 }
@@ -320,7 +339,7 @@ pub(crate) const KINDS: Kinds = &[
         past(draw, model),
         limit(draw)
     )),
-    kind!(40, |draw, _model| Call::Claim(
+    kind!(50, |draw, _model| Call::Claim(
         Taker::draw(draw),
         lease(draw)
     )),
@@ -330,7 +349,7 @@ pub(crate) const KINDS: Kinds = &[
         lease(draw),
         limit(draw)
     )),
-    kind!(20, |draw, model| Call::Extend(
+    kind!(26, |draw, model| Call::Extend(
         held(draw, model),
         lease(draw)
     )),
@@ -365,6 +384,22 @@ pub(crate) const KINDS: Kinds = &[
         })
     }),
     kind!(19, |draw, model| Call::Cancel(execution(draw, model))),
+    kind!(19, |draw, model| Call::SetConcurrencyLimit(
+        limit_of(draw, model),
+        draw.pick(&[
+            Some(1),
+            Some(2),
+            None,
+            Some(1),
+            Some(2),
+            Some(0),
+            None,
+            Some(u32::MAX)
+        ])
+    )),
+    kind!(19, |draw, model| Call::ConcurrencyLimit(limit_of(
+        draw, model
+    ))),
     kind!(19, |draw, _model| Call::RequeueExpired(limit(draw))),
     kind!(19, |draw, model| Call::Stats(Query::draw(draw, model))),
 ];
@@ -440,8 +475,23 @@ impl Call {
             Self::Cancel(id) => side.told(executions.cancel(real(id)).await),
             Self::Retry(id) => side.told(executions.retry(real(id)).await),
             Self::Discard(id) => side.told(executions.discard(real(id)).await),
+            Self::SetConcurrencyLimit(of, limit) => {
+                let set = executions.set_concurrency_limit(real_limit(side, *of), *limit);
+                side.told(set.await)
+            }
+            Self::ConcurrencyLimit(of) => {
+                let limit = executions.concurrency_limit(real_limit(side, *of));
+                side.told(limit.await)
+            }
             Self::RequeueExpired(limit) => side.told(executions.requeue_expired(*limit).await),
             Self::Stats(query) => side.told(executions.stats(query.filter(side)).await),
         }
+    }
+}
+
+fn real_limit(side: &Side, of: LimitOf) -> LimitOf {
+    match of {
+        LimitOf::Workflow(id) => side.real(id).into(),
+        LimitOf::Owner(id) => side.real(id).into(),
     }
 }

@@ -260,9 +260,7 @@ fn transact(
         let (now, turns) = (model.now, std::mem::take(&mut model.turns));
         *model = before;
         model.now = now;
-        if in_transaction {
-            model.turns.keep_inside(turns);
-        }
+        model.turns.roll_back(turns, in_transaction);
     } else if !in_transaction {
         model.turns.commit();
     }
