@@ -3,6 +3,11 @@
 import { entries, entry, newDelivery, PLACES, token } from "./data.js";
 
 export async function answers(peer) {
+  if (peer.queue) {
+    // A queue, and nothing else.
+    await peer.work?.(1);
+    return { durability: await peer.durability(), queue: await peer.queue(1) };
+  }
   const { sessions, workflows, users, deliveries, hooks } = peer.shape;
   const accounts = [];
   for (const session of [1, Math.floor(sessions / 2), sessions, sessions + 1]) {

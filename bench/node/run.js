@@ -68,6 +68,7 @@ function caller(peer, run, task) {
     own_insert: () => peer.ownInsert(delivery()),
     transaction: () => peer.transaction(oneOf(shape.deliveries), [delivery(), delivery()]),
     repository_related: async () => full(await peer.related(oneOf(shape.hooks), oneOf(shape.deliveries / 2))),
+    queue: () => peer.queue(run.seed * 1e12 + task * 1e9 + (number += 1)),
     mixed: () => calls[mixed(Math.floor(random() * 100))](),
   };
   return calls[run.operation];
@@ -76,6 +77,7 @@ function caller(peer, run, task) {
 /** Runs until the time is over; calls under way are waited for, and counted. */
 export async function run(peer, run) {
   const times = createHistogram({ lowest: 1, highest: LONGEST, figures: 2 });
+  await peer.work?.(run.tasks);
   const begun = performance.now();
   const end = begun + run.seconds * 1000;
   const tasks = Array.from({ length: run.tasks }, async (_, task) => {

@@ -19,8 +19,8 @@ fn colour(peer: Name) -> &'static str {
         Name::Rusqlite | Name::TokioPostgres => "#8a8f98",
         Name::Sqlx => "#6a9a5b",
         Name::Diesel | Name::DieselAsync => "#b08bc9",
-        Name::TypeOrm => "#d9a441",
-        Name::Drizzle => "#a3a847",
+        Name::TypeOrm | Name::GraphileWorker => "#d9a441",
+        Name::Drizzle | Name::PgBoss => "#a3a847",
     }
 }
 

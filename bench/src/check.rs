@@ -36,7 +36,8 @@ pub(crate) async fn check(
         let written = databases::written(&target).await?;
         databases.remove(target).await?;
         match &first {
-            None => first = Some((peer, answers, written)),
+            None if !peer.is_queue() => first = Some((peer, answers, written)),
+            None => {}
             Some((other, theirs, rows)) => {
                 let pair = format!("{} and {}", other.title(), peer.title());
                 if let Some(place) =
@@ -44,7 +45,9 @@ pub(crate) async fn check(
                 {
                     return Err(format!("{pair} don't give the same answers: {place}").into());
                 }
-                if let Some(place) = difference(rows, &written) {
+                if let Some(place) = difference(rows, &written)
+                    && !peer.is_queue()
+                {
                     return Err(format!("{pair} don't write the same rows: {place}").into());
                 }
             }

@@ -4,7 +4,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// The packages that they are measured with.
-const PACKAGES: [&str; 4] = ["typeorm", "drizzle-orm", "better-sqlite3", "pg"];
+const PACKAGES: [&str; 6] = [
+    "typeorm",
+    "drizzle-orm",
+    "better-sqlite3",
+    "pg",
+    "graphile-worker",
+    "pg-boss",
+];
 
 /// Returns the folder of their program.
 fn folder() -> PathBuf {

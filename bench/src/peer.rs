@@ -20,6 +20,9 @@ pub(crate) const CONNECTIONS: u32 = 10;
 /// How long a writer waits for another.
 pub(crate) const BUSY: std::time::Duration = std::time::Duration::from_secs(30);
 
+/// How long a worker keeps an execution.
+pub(crate) const LEASE: std::time::Duration = std::time::Duration::from_mins(1);
+
 /// What is wrong when a delivery is not found.
 pub(crate) const NO_DELIVERY: &str = "no such delivery";
 
@@ -40,10 +43,12 @@ pub(crate) enum Name {
     #[serde(rename = "typeorm")]
     TypeOrm,
     Drizzle,
+    GraphileWorker,
+    PgBoss,
 }
 
 impl Name {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::AuraDb,
         Self::SeaOrm,
         Self::Rusqlite,
@@ -53,13 +58,17 @@ impl Name {
         Self::DieselAsync,
         Self::TypeOrm,
         Self::Drizzle,
+        Self::GraphileWorker,
+        Self::PgBoss,
     ];
 
     pub(crate) fn runs_on(self, backend: Backend) -> bool {
         match self {
             Self::AuraDb | Self::SeaOrm | Self::Sqlx | Self::TypeOrm | Self::Drizzle => true,
             Self::Rusqlite | Self::Diesel => backend == Backend::Sqlite,
-            Self::TokioPostgres | Self::DieselAsync => backend == Backend::Postgres,
+            Self::TokioPostgres | Self::DieselAsync | Self::GraphileWorker | Self::PgBoss => {
+                backend == Backend::Postgres
+            }
         }
     }
 
@@ -68,6 +77,8 @@ impl Name {
         match self {
             Self::TypeOrm => Some("typeorm"),
             Self::Drizzle => Some("drizzle"),
+            Self::GraphileWorker => Some("graphile-worker"),
+            Self::PgBoss => Some("pg-boss"),
             _ => None,
         }
     }
@@ -83,14 +94,23 @@ impl Name {
             Self::DieselAsync => "diesel-async",
             Self::TypeOrm => "TypeORM",
             Self::Drizzle => "Drizzle",
+            Self::GraphileWorker => "graphile-worker",
+            Self::PgBoss => "pg-boss",
         }
     }
 
-    /// Returns whether it is measured in this. In what the repository of any entity does
-    /// only those that it is compared with are.
+    /// Returns whether it is a queue, and nothing else.
+    pub(crate) fn is_queue(self) -> bool {
+        matches!(self, Self::GraphileWorker | Self::PgBoss)
+    }
+
+    /// Returns whether it is measured in this. In what the repository of any entity does,
+    /// and in the queue, only those that it is compared with are.
     pub(crate) fn does(self, operation: Operation) -> bool {
         let by_hand = matches!(self, Self::AuraDb | Self::Rusqlite | Self::TokioPostgres);
         match operation {
+            Operation::Queue => by_hand || self.is_queue(),
+            _ if self.is_queue() => false,
             Operation::RepositoryFind
             | Operation::RepositoryInsert
             | Operation::RepositoryList
@@ -132,6 +152,10 @@ impl Name {
             Self::Drizzle => {
                 "its query builder on Node.js, with better-sqlite3 or pg, and `prepare` where the statement is built once; documents are parsed; a workflow's owner is joined and its plugins are a second query; SQLite has one connection, and a transaction on it begins with IMMEDIATE"
             }
+            Self::GraphileWorker => {
+                "`addJob` on Node.js, and a runner with as many workers as tasks, which is woken by NOTIFY; a call ends when its job is completed"
+            }
+            Self::PgBoss => "`send`, `fetch` and `complete` on Node.js, each of one job",
         }
     }
 }
@@ -286,6 +310,12 @@ pub(crate) trait Peer: Send + Sync + Sized + 'static {
         after: i64,
     ) -> impl Future<Output = Result<Vec<Attempted>>> + Send {
         async move { Err(format!("no attempts of {workflow} after {after} here").into()) }
+    }
+
+    /// Queues an execution with this number, claims the next and finishes it, and returns the
+    /// number of that.
+    fn queue(&self, number: i64) -> impl Future<Output = Result<i64>> + Send {
+        async move { Err(format!("no queue for {number} here").into()) }
     }
 
     /// Returns the plugin with this id, by a repository of this workspace or of any entity.

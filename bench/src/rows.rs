@@ -40,6 +40,12 @@ impl Json {
         Ok(())
     }
 
+    /// Returns the number of an execution, which is all that its data has.
+    pub(crate) fn run(&self) -> Result<i64> {
+        let value: Value = serde_json::from_str(&self.as_text())?;
+        Ok(value["run"].as_i64().ok_or("another's data")?)
+    }
+
     /// Returns the text that is stored.
     pub(crate) fn as_text(&self) -> Cow<'_, str> {
         match self {

@@ -220,6 +220,10 @@ impl Caller {
                 let rows = peer.repository_related(workflow, after).await?;
                 full(black_box(rows).len())?;
             }
+            Operation::Queue => {
+                self.number += 1;
+                black_box(peer.queue(self.number.cast_signed()).await?);
+            }
             Operation::BuiltInFind | Operation::BuiltInRepositoryFind => {
                 let (id, any) = (
                     self.one_of(shape.plugins),

@@ -35,7 +35,9 @@ pub(crate) async fn serve() -> Result<()> {
         },
         Name::Diesel => serve_peer::<diesel::Peer>(setup, lines).await,
         Name::DieselAsync => serve_peer::<diesel_async::Peer>(setup, lines).await,
-        Name::TypeOrm | Name::Drizzle => Err("this peer runs on Node.js".into()),
+        Name::TypeOrm | Name::Drizzle | Name::GraphileWorker | Name::PgBoss => {
+            Err("this peer runs on Node.js".into())
+        }
     }
 }
 
@@ -136,6 +138,9 @@ async fn answers<P: Peer>(peer: &P, setup: &Setup) -> Result<Value> {
     }
     if setup.peer.does(Operation::RepositoryUpdate) {
         answers["repository_update"] = json!(peer.repository_update(2, 7).await?);
+    }
+    if setup.peer.does(Operation::Queue) {
+        answers["queue"] = json!(peer.queue(1).await?);
     }
     if setup.peer.does(Operation::BuiltInFind) {
         let [one, other] = [false, true].map(|any| peer.built_in_find(1, any));

@@ -103,13 +103,15 @@ pub(crate) enum Operation {
     BuiltInFind,
     /// The same from the repository of any entity.
     BuiltInRepositoryFind,
+    /// An execution is queued, the next is claimed and finished, each in a commit of its own.
+    Queue,
     /// From the start of the process to the answer to an `Authenticate`.
     Start,
 }
 
 impl Operation {
     /// All of them, in the order of the report.
-    const ALL: [Self; 23] = [
+    const ALL: [Self; 24] = [
         Self::Authenticate,
         Self::Details,
         Self::Summaries,
@@ -132,13 +134,14 @@ impl Operation {
         Self::RepositoryRelated,
         Self::BuiltInFind,
         Self::BuiltInRepositoryFind,
+        Self::Queue,
         Self::Start,
     ];
 
     /// Returns how many of it are under way at once, in each of its workloads.
     fn tasks(self) -> &'static [u32] {
         match self {
-            Self::Authenticate | Self::Append => &[1, 8, 64],
+            Self::Authenticate | Self::Append | Self::Queue => &[1, 8, 64],
             Self::Details
             | Self::OwnRow
             | Self::OwnRowCached
@@ -182,6 +185,7 @@ impl Operation {
                 | Self::Transaction
                 | Self::RepositoryInsert
                 | Self::RepositoryUpdate
+                | Self::Queue
         )
     }
 
@@ -209,6 +213,7 @@ impl Operation {
             Self::RepositoryRelated => "repository, 50 rows with three related ones each",
             Self::BuiltInFind => "a plugin by its key",
             Self::BuiltInRepositoryFind => "repository, a plugin by its key",
+            Self::Queue => "queue, claim and finish an execution",
             Self::Start => "cold start to first answer",
         }
     }
@@ -237,6 +242,7 @@ impl Operation {
             Self::RepositoryRelated => "repository-related",
             Self::BuiltInFind => "built-in-find",
             Self::BuiltInRepositoryFind => "built-in-repository-find",
+            Self::Queue => "queue",
             Self::Start => "start",
         }
     }

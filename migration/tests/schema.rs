@@ -47,7 +47,7 @@ async fn every_foreign_key_cascades_and_has_an_index(db: TestDb) {
             );
         }
     }
-    assert_eq!(keys, 10);
+    assert_eq!(keys, 12);
 }
 
 async fn who_created_a_row_is_no_foreign_key(db: TestDb) {

@@ -293,9 +293,9 @@ async fn an_index_that_is_gone_or_there_is_no_obstacle(db: TestDb) {
     run(&db, Plan::Up(None)).await;
     assert_eq!(check(&db).await, []);
 
-    db.execute("DROP INDEX idx_executions_order; DROP INDEX idx_logs_created_at_id")
+    db.execute("DROP INDEX idx_executions_next; DROP INDEX idx_logs_created_at_id")
         .await;
-    run(&db, Plan::Down(9)).await;
+    run(&db, Plan::Down(11)).await;
     run(&db, Plan::Up(None)).await;
     assert_eq!(check(&db).await, []);
 }

@@ -3,9 +3,9 @@
 use std::borrow::Cow;
 
 use aura_db::{
-    CachedSql, Config, Cursor, Database, LogFilter, LogLevel, NewLog, PageRequest, PluginId,
-    Repository, RepositoryEntity, Sort, Target as Place, TlsMode, Token, UserId, WorkflowChange,
-    WorkflowFilter, WorkflowId, WorkflowSort, WorkflowSummary,
+    CachedSql, Config, Cursor, Database, ExecutionMode, LogFilter, LogLevel, NewExecution, NewLog,
+    Outcome, PageRequest, PluginId, Repository, RepositoryEntity, Sort, Target as Place, TlsMode,
+    Token, UserId, WorkflowChange, WorkflowFilter, WorkflowId, WorkflowSort, WorkflowSummary,
 };
 use sea_orm::EntityTrait;
 use serde_json::json;
@@ -15,7 +15,7 @@ use super::{attempts, deliveries, plugins};
 use crate::Result;
 use crate::data::{Entry, PAGE, PLACES, Shape};
 use crate::deliveries::NewDelivery;
-use crate::peer::{Setup, Target};
+use crate::peer::{LEASE, Setup, Target};
 use crate::rows::{Account, Attempted, Delivery, Details, Log, Plugin, Summary, Workflow, all};
 use crate::workload::{Backend, Durability};
 
@@ -274,6 +274,19 @@ impl crate::peer::Peer for Peer {
         let rows = repository.list(filter, &Sort::default(), page).await?.items;
         let attempts = repository.load_many::<attempts::Entity>(&rows).await?;
         Ok(attempts::with(rows, attempts))
+    }
+
+    async fn queue(&self, number: i64) -> Result<i64> {
+        let executions = self.db.executions();
+        let new = NewExecution::new(WorkflowId(1), ExecutionMode::Trigger);
+        executions.enqueue(new.data(json!({"run": number}))).await?;
+        loop {
+            let next = executions.claim("bench", LEASE).await?;
+            let Some(next) = next else { continue };
+            executions.finish(&next, Outcome::success(None)).await?;
+            let data = next.data.ok_or("an execution without data")?;
+            return Ok(data.json()?["run"].as_i64().ok_or("another's data")?);
+        }
     }
 
     async fn built_in_find(&self, id: i64, any: bool) -> Result<Option<Plugin>> {

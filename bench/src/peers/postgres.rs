@@ -16,7 +16,7 @@ use super::sql;
 use crate::Result;
 use crate::data::{self, Entry, Shape};
 use crate::deliveries::NewDelivery;
-use crate::peer::{NO_DELIVERY, Setup, Target};
+use crate::peer::{LEASE, NO_DELIVERY, Setup, Target};
 use crate::rows::{Account, Attempted, Delivery, Details, Json, Log, Summary, Workflow};
 
 /// tokio-postgres.
@@ -301,6 +301,24 @@ impl crate::peer::Peer for Peer {
             lent.connection = None;
         }
         done
+    }
+
+    async fn queue(&self, number: i64) -> Result<i64> {
+        let data = Json::from(serde_json::json!({"run": number}).to_string());
+        let values: [&(dyn ToSql + Sync); 3] = [&1_i64, &data::now(), &data];
+        let queued = self.lend().await?.row(sql::ENQUEUE, &values).await?;
+        queued.ok_or("no such workflow")?;
+        loop {
+            let (worker, now) = ("bench", data::now());
+            let values: [&(dyn ToSql + Sync); 3] = [&worker, &(now + LEASE), &now];
+            let next = self.lend().await?.row(sql::CLAIM_POSTGRES, &values).await?;
+            let Some(next) = next else { continue };
+            let (id, claim): (i64, i64) = (next.try_get("id")?, next.try_get("claim_no")?);
+            let values: [&(dyn ToSql + Sync); 4] = [&data::now(), &id, &worker, &claim];
+            let done = self.lend().await?.row(sql::FINISH, &values).await?;
+            done.ok_or(sql::LOST)?;
+            return next.try_get::<_, Json>("data")?.run();
+        }
     }
 
     async fn repository_update(&self, id: i64, attempts: i64) -> Result<Delivery> {

@@ -122,6 +122,39 @@ pub(super) fn append_many() -> &'static str {
 pub(super) const UPDATE: &str = "UPDATE workflows SET name = $1, nodes = $2, updated_at = $3, \
      version = version + 1 WHERE id = $4 AND version = $5";
 
+/// Workflow, time and data.
+pub(super) const ENQUEUE: &str = "INSERT INTO executions (workflow_id, workflow_version, mode, \
+     status, created_at, max_attempts, queue, priority, owner_id, data) \
+     SELECT id, version, 'trigger', 'queued', $2, 3, 'default', 0, owner_id, $3 \
+     FROM workflows WHERE id = $1 AND deleted_at IS NULL RETURNING *";
+
+/// Worker, end of the lease and time.
+macro_rules! claim {
+    ($lock:literal) => {
+        concat!(
+            "UPDATE executions SET status = 'running', worker_id = $1, lease_until = $2, \
+             wait_until = NULL, started_at = COALESCE(started_at, $3), attempts = attempts + 1, \
+             claim_no = claim_no + 1 WHERE id = (SELECT id FROM executions \
+             WHERE status = 'queued' AND is_suspended = FALSE AND limit_id IS NULL \
+             AND queue = 'default' ORDER BY owner_id, priority DESC, id LIMIT 1",
+            $lock,
+            ") RETURNING *"
+        )
+    };
+}
+
+pub(super) const CLAIM_POSTGRES: &str = claim!(" FOR UPDATE SKIP LOCKED");
+
+pub(super) const CLAIM_SQLITE: &str = claim!("");
+
+/// Time, id, worker and claim.
+pub(super) const FINISH: &str = "UPDATE executions SET status = 'success', finished_at = $1, \
+     lease_until = NULL WHERE id = $2 AND status = 'running' AND worker_id = $3 \
+     AND claim_no = $4 RETURNING *";
+
+/// What is wrong when a claim is lost.
+pub(super) const LOST: &str = "the claim is lost";
+
 /// By id.
 pub(super) const DELIVERY: &str = concat!(delivery!(), " WHERE id = $1");
 

@@ -15,8 +15,8 @@ use super::sql;
 use crate::Result;
 use crate::data::{self, Entry, Shape, sqlite_time};
 use crate::deliveries::NewDelivery;
-use crate::peer::{BUSY, NO_DELIVERY, Setup};
-use crate::rows::{Account, Attempted, Delivery, Details, Log, Summary, Workflow};
+use crate::peer::{BUSY, LEASE, NO_DELIVERY, Setup};
+use crate::rows::{Account, Attempted, Delivery, Details, Json, Log, Summary, Workflow};
 use crate::workload::Durability;
 
 /// rusqlite.
@@ -53,6 +53,22 @@ impl Peer {
         let result = read(&connection);
         lock(&self.readers).push(connection);
         Ok(result?)
+    }
+
+    /// Writes a row, and returns it when there is one.
+    fn write<T>(
+        &self,
+        sql: &str,
+        values: impl Params,
+        row: fn(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Option<T>> {
+        let writer = lock(&self.writer);
+        let mut statement = writer.prepare_cached(sql)?;
+        let mut rows = statement.query(values)?;
+        let written = rows.next()?.map(row).transpose()?;
+        // It is committed when there are no more.
+        while rows.next()?.is_some() {}
+        Ok(written)
     }
 
     fn list<T>(
@@ -231,6 +247,28 @@ impl crate::peer::Peer for Peer {
         ];
         transaction.commit()?;
         Ok((read, ids))
+    }
+
+    async fn queue(&self, number: i64) -> Result<i64> {
+        let data = Json::from(serde_json::json!({"run": number}).to_string());
+        let values = params![1, sqlite_time(data::now()), data];
+        self.write(sql::ENQUEUE, values, |_| Ok(()))?
+            .ok_or("no such workflow")?;
+        let (worker, now) = ("bench", data::now());
+        let values = params![worker, sqlite_time(now + LEASE), sqlite_time(now)];
+        let (id, claim, data) = self
+            .write(sql::CLAIM_SQLITE, values, |row| {
+                Ok((
+                    row.get::<_, i64>("id")?,
+                    row.get::<_, i64>("claim_no")?,
+                    row.get::<_, Json>("data")?,
+                ))
+            })?
+            .ok_or("nothing is queued")?;
+        let values = params![sqlite_time(data::now()), id, worker, claim];
+        self.write(sql::FINISH, values, |_| Ok(()))?
+            .ok_or(sql::LOST)?;
+        data.run()
     }
 
     async fn repository_update(&self, id: i64, attempts: i64) -> Result<Delivery> {

@@ -39,17 +39,25 @@ fn after(columns: Columns) -> Vec<IndexCreateStatement> {
             "\"status\" = 'queued' AND \"limit_id\" IS NOT NULL",
         ))
         .take();
-    let running = |what, column| {
-        let condition = "\"status\" = 'running'";
-        columns.partial("executions", what, &[column], condition)
-    };
+    // Ids are above 0. Without that they would be read for whatever else asks for what runs,
+    // from one end to the other, because they are short.
+    let running =
+        |what, column, condition| columns.partial("executions", what, &[column], condition);
     vec![
         order(
             "idx_executions_next",
             "\"status\" = 'queued' AND \"is_suspended\" = FALSE AND \"limit_id\" IS NULL",
         ),
         parked,
-        running("running_workflow", "workflow_id"),
-        running("running_owner", "owner_id"),
+        running(
+            "running_workflow",
+            "workflow_id",
+            "\"status\" = 'running' AND \"workflow_id\" > 0",
+        ),
+        running(
+            "running_owner",
+            "owner_id",
+            "\"status\" = 'running' AND \"owner_id\" > 0",
+        ),
     ]
 }

@@ -39,7 +39,7 @@ async fn nothing_at_all(db: TestDb) {
             (Missing, "json_text".to_owned(), "domain".to_owned())
         );
     }
-    assert_eq!(found.len(), 11, "{found:?}");
+    assert_eq!(found.len(), 12, "{found:?}");
     assert!(
         found
             .iter()

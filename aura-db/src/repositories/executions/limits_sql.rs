@@ -20,9 +20,9 @@ pub(super) const REMOVE: &str = "DELETE FROM execution_limits WHERE {column} = $
 pub(super) const LIMITS: &str = "
 SELECT l.id, l.workflow_id, l.owner_id, l.max_running, CASE WHEN l.workflow_id IS NULL
     THEN (SELECT count(*) FROM executions AS e
-        WHERE e.status = 'running' AND e.owner_id = l.owner_id)
+        WHERE e.status = 'running' AND e.owner_id > 0 AND e.owner_id = l.owner_id)
     ELSE (SELECT count(*) FROM executions AS e
-        WHERE e.status = 'running' AND e.workflow_id = l.workflow_id) END
+        WHERE e.status = 'running' AND e.workflow_id > 0 AND e.workflow_id = l.workflow_id) END
 FROM execution_limits AS l WHERE {which}";
 
 pub(super) const LIMITS_BY_ID: &str = "l.id {in}{list 1}{end}";

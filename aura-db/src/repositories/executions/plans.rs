@@ -4,13 +4,16 @@
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, Statement, StatementBuilder, Value};
 use testdb::{Backend, TestDb};
 
+use super::limits_sql::{
+    self, EMPTIED, LIMITS, LOOK_POSTGRES, LOST, PARK_POSTGRES, RELEASE, UNPARK, by_backend,
+};
 use super::prune::{delete, ended};
 use super::sql::{
     CLAIM_MANY_POSTGRES, CLAIM_MANY_SQLITE, CLAIM_POSTGRES, CLAIM_SQLITE, LOOK_SQLITE,
     MAINTAIN_POSTGRES, MAINTAIN_SQLITE, PARK_SQLITE, RECOVER_POSTGRES, RECOVER_SQLITE,
 };
 
-testdb::both!(migrated: rows_are_found_by_index);
+testdb::both!(migrated: rows_are_found_by_index, limits_are_found_by_index);
 
 const ROWS: u32 = 200_000;
 
@@ -35,10 +38,14 @@ async fn fill(db: &TestDb) {
         .await;
     db.execute("INSERT INTO workflows (name, owner_id) SELECT 'w', id FROM users")
         .await;
+    db.execute("INSERT INTO execution_limits (owner_id, max_running) SELECT id, 1 FROM users")
+        .await;
     db.execute(&format!(
         "{numbers} INSERT INTO executions
-            (workflow_id, workflow_version, mode, status, wait_until, lease_until, finished_at)
-        SELECT (SELECT min(id) FROM workflows), 1, 'cron', status,
+            (workflow_id, owner_id, limit_id, workflow_version, mode, status, wait_until,
+            lease_until, finished_at)
+        SELECT (SELECT min(id) FROM workflows), (SELECT min(id) FROM users),
+            CASE WHEN status = 'queued' AND n % 4 = 0 THEN n % 3 END, 1, 'cron', status,
             CASE status WHEN 'waiting' THEN {time} END,
             CASE status WHEN 'running' THEN {time} END,
             CASE status WHEN 'success' THEN {time} END
@@ -130,10 +137,63 @@ async fn rows_are_found_by_index(db: TestDb) {
         }
     }
     db.execute("ANALYZE").await;
+    check(&connection, statements).await;
+    connection.close().await.expect("it closes");
+}
+
+async fn limits_are_found_by_index(db: TestDb) {
+    fill(&db).await;
+    let connection = db.outside().await;
+    let backend = connection.get_database_backend();
+    let of = |sql: &str, values: &[Value]| {
+        let sql = by_backend(backend, sql);
+        Statement::from_sql_and_values(backend, sql, values.to_vec())
+    };
+    let (id, count) = (Value::from(1_i64), Value::from(10_i64));
+    let (one, two) = ([id.clone()], [id.clone(), count.clone()]);
+    let counted = LIMITS.replace("{which}", "l.id = $1");
+    let parked = ["idx_executions_parked"].as_slice();
+    let order = ["idx_executions_next"].as_slice();
+    let running = [
+        "idx_executions_running_owner",
+        "idx_executions_running_workflow",
+    ];
+    let mut statements = vec![
+        (of(UNPARK, &two), parked),
+        (of(RELEASE, &two), parked),
+        (of(EMPTIED, &one), parked),
+        (of(LOST, &[]), parked),
+        (of(&counted, &one), running.as_slice()),
+    ];
+    if backend == DbBackend::Postgres {
+        let ranges = Value::from(r#"[{"queue":"default","low":0,"high":9}]"#);
+        let look = LOOK_POSTGRES.replace("{limit}", "16");
+        let park = PARK_POSTGRES.replace("{column}", "owner_id");
+        statements.extend([
+            (of(&look, std::slice::from_ref(&ranges)), order),
+            (of(&park, &[id.clone(), id, ranges]), order),
+        ]);
+    } else {
+        let range = ["default".into(), 0_i64.into(), 9_i64.into()];
+        let park = limits_sql::PARK_SQLITE.replace("{column}", "owner_id");
+        let with = |more: &[Value]| [&range, more].concat();
+        statements.extend([
+            (of(&limits_sql::LOOK_SQLITE, &with(&[count])), order),
+            (of(&park, &with(&[id.clone(), id])), order),
+        ]);
+    }
+    db.execute("ANALYZE").await;
+    check(&connection, statements).await;
+    connection.close().await.expect("it closes");
+}
+
+async fn check(connection: &DatabaseConnection, statements: Vec<(Statement, &[&str])>) {
     for (statement, indexes) in statements {
-        // Of those that were found, to add up what their documents have.
-        let sorts = usize::from(statement.sql.contains("WINDOW"));
-        let plan = plan(&connection, statement).await;
+        // Of those that were found, to add up what their documents have; and of limits.
+        let few = ["WINDOW", "ORDER BY l.id", "ORDER BY found.id"];
+        let few = few.map(|sorted| usize::from(statement.sql.contains(sorted)));
+        let sorts: usize = few.iter().sum();
+        let plan = plan(connection, statement).await;
         for index in indexes {
             assert!(plan.contains(index), "{index}:\n{plan}");
         }
@@ -144,5 +204,4 @@ async fn rows_are_found_by_index(db: TestDb) {
             .sum();
         assert!(sorted <= sorts, "{sorted} sorts:\n{plan}");
     }
-    connection.close().await.expect("it closes");
 }

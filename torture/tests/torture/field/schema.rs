@@ -96,14 +96,14 @@ async fn a_dump_is_restored(field: Field) {
 async fn an_index_is_dropped(field: Field) {
     let down = field.tool(&["down", "-n", "1", "--yes"]);
     assert_eq!(down.status.code(), Some(0), "{down:?}");
-    let old = "idx_executions_ready";
+    let old = "idx_executions_order";
     field.by_hand(&format!("DROP INDEX {old}")).await;
     let check = field.tool(&["check"]);
     assert_eq!(check.status.code(), Some(1), "{check:?}");
     let up = field.tool(&["up"]);
     assert_eq!(up.status.code(), Some(0), "{up:?}");
     field.is_as_expected();
-    let new = "idx_executions_order";
+    let new = "idx_executions_next";
     field.by_hand(&format!("DROP INDEX {new}")).await;
     let check = field.tool(&["check"]);
     assert!(check.stdout.contains(new), "{check:?}");
