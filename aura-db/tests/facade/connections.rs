@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use aura_db::entity::users;
-use aura_db::sea_orm::{EntityTrait, PaginatorTrait};
-use aura_db::{Database, Error, LogFilter, PageRequest};
+use aura_db::sea_orm::{DbBackend, EntityTrait, PaginatorTrait, Statement};
+use aura_db::{Database, Error, LogFilter, PageRequest, TypedQuery, UserId};
 use testdb::TestDb;
 use tokio::task::JoinSet;
 
@@ -15,6 +15,31 @@ use crate::support::user;
 testdb::both!(migrated:
     plain_ones_find_a_place, a_database_is_dropped_anywhere, long_reads_keep_to_the_pool,
 );
+
+testdb::postgres!(migrated: plans_are_made_anew);
+
+/// Otherwise a plan of when a table had a page would be kept while it grows.
+async fn plans_are_made_anew(test: TestDb) {
+    let mut config = test.plain_config();
+    config.pool.max = 1;
+    let db = Database::connect(config).await.expect("it connects");
+    let find = || users::Entity::find_by_id(UserId(1));
+    let kept = async || {
+        let plans = "SELECT CAST(coalesce(sum(generic_plans), 0) AS bigint) \
+             FROM pg_prepared_statements WHERE statement LIKE '%\"users\".\"id\" = %'";
+        let plans = Statement::from_string(DbBackend::Postgres, plans);
+        let plans = db.fetch_one(TypedQuery::<i64>::sql(plans)).await;
+        plans.expect("the statements of the session")
+    };
+    for _ in 0..10 {
+        assert_eq!(db.fetch_optional(find()).await.expect("read"), None);
+    }
+    assert_eq!(kept().await, 5, "after the first five");
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    assert_eq!(db.fetch_optional(find()).await.expect("read"), None);
+    assert_eq!(kept().await, 0);
+    db.close().await;
+}
 
 /// Of a pool of one, what the repositories keep for the next statement is
 /// given to who asks for a plain connection.

@@ -24,6 +24,14 @@ use crate::Statement;
 /// The most statements that a session keeps prepared: more than the repositories have.
 const MAX_PREPARED: usize = 100;
 
+/// How long a statement stays prepared at first. PostgreSQL keeps the plan that it makes for it:
+/// one that was made while a table had a page reads the whole table when it has grown, until
+/// its statistics are collected, which takes a minute or more.
+const FIRST_AGE: Duration = Duration::from_secs(1);
+
+/// How long at last; it is twice as long each time.
+const LAST_AGE: Duration = Duration::from_mins(1);
+
 /// How long to wait for the end of a session that is closed.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -282,8 +290,16 @@ fn is_refusal(error: &tokio_postgres::Error) -> bool {
 /// The statements that a session has prepared. The least recently used makes room.
 #[derive(Default)]
 pub(super) struct PreparedStatements {
-    statements: HashMap<Cow<'static, str>, (Prepared, u64)>,
+    statements: HashMap<Cow<'static, str>, Kept>,
     uses: u64,
+}
+
+struct Kept {
+    prepared: Prepared,
+    used: u64,
+    since: Instant,
+    /// How long it stays.
+    age: Duration,
 }
 
 impl PreparedStatements {
@@ -301,25 +317,32 @@ impl PreparedStatements {
         Ok(prepared)
     }
 
-    /// Returns the statement with parameters of these types.
+    /// Returns the statement with parameters of these types, unless it has to be prepared anew.
     pub(super) fn find(&mut self, statement: &Statement, types: &[Type]) -> Option<Prepared> {
         self.uses += 1;
-        let (prepared, used) = self.statements.get_mut(&statement.sql)?;
-        if prepared.params() != types {
+        let kept = self.statements.get_mut(&statement.sql)?;
+        if kept.prepared.params() != types || kept.since.elapsed() >= kept.age {
             return None;
         }
-        *used = self.uses;
-        Some(prepared.clone())
+        kept.used = self.uses;
+        Some(kept.prepared.clone())
     }
 
     pub(super) fn keep(&mut self, statement: &Statement, prepared: Prepared) {
-        if self.statements.len() >= MAX_PREPARED {
-            let oldest = self.statements.iter().min_by_key(|(_, (_, used))| *used);
+        let before = self.statements.get(&statement.sql);
+        let age = before.map_or(FIRST_AGE, |before| (before.age * 2).min(LAST_AGE));
+        if before.is_none() && self.statements.len() >= MAX_PREPARED {
+            let oldest = self.statements.iter().min_by_key(|(_, kept)| kept.used);
             if let Some(oldest) = oldest.map(|(sql, _)| sql.clone()) {
                 self.statements.remove(&oldest);
             }
         }
-        let kept = (prepared, self.uses);
+        let kept = Kept {
+            prepared,
+            used: self.uses,
+            since: Instant::now(),
+            age,
+        };
         self.statements.insert(statement.sql.clone(), kept);
     }
 }

@@ -305,7 +305,7 @@ impl crate::peer::Peer for Peer {
 
     async fn queue(&self, number: i64) -> Result<i64> {
         let data = Json::from(serde_json::json!({"run": number}).to_string());
-        let values: [&(dyn ToSql + Sync); 3] = [&1_i64, &data::now(), &data];
+        let values: [&(dyn ToSql + Sync); 3] = [&data::now(), &data, &1_i64];
         let queued = self.lend().await?.row(sql::ENQUEUE, &values).await?;
         queued.ok_or("no such workflow")?;
         loop {

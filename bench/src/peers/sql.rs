@@ -122,11 +122,11 @@ pub(super) fn append_many() -> &'static str {
 pub(super) const UPDATE: &str = "UPDATE workflows SET name = $1, nodes = $2, updated_at = $3, \
      version = version + 1 WHERE id = $4 AND version = $5";
 
-/// Workflow, time and data.
+/// Time, data and workflow.
 pub(super) const ENQUEUE: &str = "INSERT INTO executions (workflow_id, workflow_version, mode, \
      status, created_at, max_attempts, queue, priority, owner_id, data) \
-     SELECT id, version, 'trigger', 'queued', $2, 3, 'default', 0, owner_id, $3 \
-     FROM workflows WHERE id = $1 AND deleted_at IS NULL RETURNING *";
+     SELECT id, version, 'trigger', 'queued', $1, 3, 'default', 0, owner_id, $2 \
+     FROM workflows WHERE id = $3 AND deleted_at IS NULL RETURNING *";
 
 /// Worker, end of the lease and time.
 macro_rules! claim {

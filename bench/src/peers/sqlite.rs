@@ -251,7 +251,7 @@ impl crate::peer::Peer for Peer {
 
     async fn queue(&self, number: i64) -> Result<i64> {
         let data = Json::from(serde_json::json!({"run": number}).to_string());
-        let values = params![1, sqlite_time(data::now()), data];
+        let values = params![sqlite_time(data::now()), data, 1];
         self.write(sql::ENQUEUE, values, |_| Ok(()))?
             .ok_or("no such workflow")?;
         let (worker, now) = ("bench", data::now());

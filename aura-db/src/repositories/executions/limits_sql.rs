@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use sea_orm::DbBackend;
 
 use super::limits::MOST_LIMITS;
-use super::sql::{CLAIM, FITTING, FOUND_POSTGRES, RANGES, READY, of};
+use super::sql::{FITTING, FOUND_POSTGRES, RANGES, READY, claim_of, of};
 
 /// Sets a limit: key and how many.
 pub(super) const SET: &str = "
@@ -164,7 +164,7 @@ static CLAIM_THESE: LazyLock<[String; 4]> = LazyLock::new(|| {
         } else {
             format!("SELECT g.id FROM {given}")
         };
-        let sql = format!("{CLAIM}{{in}}{taken}{{end}}")
+        let sql = claim_of(several, &taken)
             .replace("{worker}", "$1")
             .replace("{until}", until);
         let sql = of(backend, &sql, "$3");

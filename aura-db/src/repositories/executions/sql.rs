@@ -58,7 +58,7 @@ pub(super) const FITTING: &str = "
     WHERE bytes <= {bytes} OR nth <= {first}";
 
 /// What a claim writes.
-pub(super) const CLAIM: &str = "
+const CLAIM: &str = "
 UPDATE executions SET status = 'running', worker_id = {worker}, lease_until = {until},
     wait_until = NULL, started_at = COALESCE(started_at, {now}),
     attempts = attempts + 1, claim_no = claim_no + 1
@@ -176,6 +176,17 @@ pub(super) static FOUND_POSTGRES: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
+/// Claims what a query returns. Of one PostgreSQL knows that it is one: a list it takes for ten,
+/// and while the table is short, as on its first day, it would plan to read all of it for them,
+/// and keep to that while it grows.
+pub(super) fn claim_of(several: bool, query: &str) -> String {
+    if several {
+        format!("{CLAIM}{{in}}{query}{{end}}")
+    } else {
+        format!("{CLAIM}= ({query})")
+    }
+}
+
 fn claim_postgres(several: bool) -> String {
     let taken = if several {
         let live = format!(
@@ -193,7 +204,8 @@ fn claim_postgres(several: bool) -> String {
         )
     };
     let found = &*FOUND_POSTGRES;
-    let sql = format!("{found}{CLAIM}{{in}}{taken}{{end}}")
+    let claim = claim_of(several, &taken);
+    let sql = format!("{found}{claim}")
         .replace("{ranges}", "$4")
         .replace("{worker}", "$1")
         .replace("{until}", "{now} + $2 * interval '1 microsecond'");
@@ -216,7 +228,7 @@ fn claim_sqlite(several: bool) -> String {
     } else {
         live
     };
-    let sql = format!("{CLAIM}{{in}}{taken}{{end}}")
+    let sql = claim_of(several, &taken)
         .replace("{ready}", READY)
         .replace("{queue}", "?5")
         .replace("{low}", "?6")
