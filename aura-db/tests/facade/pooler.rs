@@ -17,7 +17,9 @@ use testdb::TestDb;
 
 use crate::support::{PASSWORD, assert_error};
 
-testdb::postgres!(migrated: everything_works, time_limits_hold);
+testdb::postgres!(migrated:
+    everything_works, time_limits_hold, what_is_given_up_ends_on_the_server,
+);
 
 /// A pooler with three connections to the server.
 struct Pooler {
@@ -158,6 +160,33 @@ async fn time_limits_hold(test: TestDb) {
     for _ in 0..5 {
         let found = db.fetch_optional(users::Entity::find()).await;
         assert_eq!(found.expect("read"), None);
+    }
+    db.close().await;
+}
+
+/// The pooler passes the request to cancel it on.
+async fn what_is_given_up_ends_on_the_server(test: TestDb) {
+    let pooler = Pooler::start().await;
+    let config = pooler.config(&test, &[("DB_STATEMENT_TIMEOUT", "0")]);
+    let db = Database::connect(config).await.expect("it connects");
+    let sql = Statement::from_string(DbBackend::Postgres, "SELECT pg_sleep(60)::text");
+    let long = db.fetch_one(TypedQuery::<String>::sql(sql));
+    let given_up = tokio::time::timeout(Duration::from_millis(300), long).await;
+    assert!(given_up.is_err(), "it has answered: {given_up:?}");
+    let mut looks = 0;
+    loop {
+        let running = test
+            .lines(
+                "SELECT query AS line FROM pg_stat_activity WHERE state = 'active' \
+                 AND datname = current_database() AND query LIKE 'SELECT pg_sleep%'",
+            )
+            .await;
+        if running.is_empty() {
+            break;
+        }
+        looks += 1;
+        assert!(looks < 100, "it goes on: {running:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
     db.close().await;
 }
