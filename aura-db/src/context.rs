@@ -199,6 +199,11 @@ impl Context {
         self.after_commit(&self.shared.notify_appended, &keys);
     }
 
+    /// Returns whether it may do only what its user may.
+    pub(crate) fn is_restricted(&self) -> bool {
+        self.restricted
+    }
+
     /// Returns the same context without limits, for what depends on no user.
     pub(crate) fn unrestricted(&self) -> Self {
         Self {

@@ -6,7 +6,9 @@ export async function answers(peer) {
   if (peer.queue) {
     // A queue, and nothing else.
     await peer.work?.(1);
-    return { durability: await peer.durability(), queue: await peer.queue(1) };
+    const answers = { durability: await peer.durability(), queue: await peer.queue(1) };
+    await peer.rest?.();
+    return answers;
   }
   const { sessions, workflows, users, deliveries, hooks } = peer.shape;
   const accounts = [];

@@ -91,9 +91,11 @@ export async function run(peer, run) {
     }
   });
   await Promise.all(tasks);
+  const seconds = (performance.now() - begun) / 1000;
+  await peer.rest?.();
   return {
     calls: times.count,
-    seconds: (performance.now() - begun) / 1000,
+    seconds,
     p50_us: times.percentile(50) / 10,
     p99_us: times.percentile(99) / 10,
   };

@@ -226,6 +226,14 @@ impl Janitor {
         Ok(())
     }
 
+    /// Has the server know how long the tables are, as after a while.
+    pub(crate) async fn analyze(&self) -> Result<()> {
+        if self.0.get_database_backend() == DbBackend::Postgres {
+            self.0.execute_unprepared("VACUUM ANALYZE").await?;
+        }
+        Ok(())
+    }
+
     pub(crate) async fn close(self) -> Result<()> {
         Ok(self.0.close().await?)
     }

@@ -184,6 +184,10 @@ async fn rounds(
     }
     run.seconds = plan.seconds;
     let janitor = Janitor::new(target).await?;
+    if workload.operation == Operation::Queue {
+        // The tables of queues are empty before.
+        janitor.analyze().await?;
+    }
     for round in 0..plan.rounds {
         run.seed = u64::from(round) + 1;
         for nth in turns(peers.len(), round) {

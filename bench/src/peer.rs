@@ -132,10 +132,10 @@ impl Name {
                 "entities, `find_also_related`, `find_related` and `ActiveModel` on its own pool, as the book shows them; documents are parsed; a transaction on SQLite begins with IMMEDIATE, without which it fails beside others"
             }
             Self::Rusqlite => {
-                "the engine by hand: SQL in cached prepared statements, columns by position, called inline in the task; documents stay text; a transaction begins with IMMEDIATE"
+                "the engine by hand: SQL in cached prepared statements, columns by position, called inline in the task; documents stay text; a transaction begins with IMMEDIATE; the queue is three statements, without a look at deleted workflows, limits, turns and lost workers"
             }
             Self::TokioPostgres => {
-                "the engine by hand: SQL in prepared statements, columns by position, a pool of connections without a check; documents stay text; many rows are one `INSERT … VALUES`; a transaction is BEGIN, its statements and COMMIT, one after the other"
+                "the engine by hand: SQL in prepared statements, columns by position, a pool of connections without a check; documents stay text; many rows are one `INSERT … VALUES`; a transaction is BEGIN, its statements and COMMIT, one after the other; the queue is three statements, without a look at deleted workflows, limits, turns and lost workers"
             }
             Self::Sqlx => {
                 "SQL by hand in statements that each connection keeps prepared, columns by position, its own pool without a check; documents stay text; many rows are one `INSERT … VALUES`; a transaction on SQLite begins with IMMEDIATE"

@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use secrecy::ExposeSecret;
+use tokio::time::Instant;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::tls::MakeTlsConnect;
@@ -86,6 +87,12 @@ pub enum ConnectError {
     Silent(Duration),
 }
 
+/// Why none of several servers has given a session, and which has refused it for good.
+struct NotOpened<'a> {
+    error: ConnectError,
+    by: Option<&'a Server>,
+}
+
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session")
@@ -111,6 +118,11 @@ impl ConnectError {
             Self::Failed(error) => may_pass(error),
             Self::Silent(_) => true,
         }
+    }
+
+    /// Returns whether a server has said it.
+    fn is_said(&self) -> bool {
+        matches!(self, Self::Failed(error) if error.code().is_some())
     }
 
     /// Returns whether the server refused the password.
@@ -179,19 +191,23 @@ impl Connector {
     ///
     /// [`ConnectError`].
     pub async fn connect(&self, timeout: Duration) -> Result<Session, ConnectError> {
+        let deadline = Instant::now() + timeout;
         let opened = async {
-            match self.connect_once(timeout).await {
-                Err(error) if self.renew(&error).await => self.connect_once(timeout).await,
-                opened => opened,
+            let servers = self.servers().await.map_err(ConnectError::Unresolved)?;
+            let refused = match self.connect_to(&servers, deadline).await {
+                Ok(session) => return Ok(session),
+                Err(refused) => refused,
+            };
+            if !self.renew(&refused.error).await {
+                return Err(refused.error);
             }
+            // Not those again that gave no answer before it.
+            let again = refused.by.map_or(&*servers, std::slice::from_ref);
+            let opened = self.connect_to(again, deadline).await;
+            opened.map_err(|refused| refused.error)
         };
-        let opened = tokio::time::timeout(timeout, opened).await;
+        let opened = tokio::time::timeout_at(deadline, opened).await;
         opened.unwrap_or(Err(ConnectError::Silent(timeout)))
-    }
-
-    async fn connect_once(&self, timeout: Duration) -> Result<Session, ConnectError> {
-        let servers = self.servers().await.map_err(ConnectError::Unresolved)?;
-        self.connect_to(&servers, timeout).await
     }
 
     /// Returns where the server may be: a name may have several addresses.
@@ -208,21 +224,24 @@ impl Connector {
         Ok(found.map(Server::Address).collect())
     }
 
-    /// Opens a session on the first of these that gives one. Each has a share of the time, so
-    /// that one that is silent doesn't keep it from the next.
-    async fn connect_to(
+    /// Opens a session on the first of these that gives one, or refuses it for good. Each has
+    /// its share of the time that is left, so that one that is silent doesn't keep it from the
+    /// next.
+    async fn connect_to<'a>(
         &self,
-        servers: &[Server],
-        timeout: Duration,
-    ) -> Result<Session, ConnectError> {
-        let share = timeout / u32::try_from(servers.len()).unwrap_or(u32::MAX).max(1);
-        let mut failed = ConnectError::Silent(timeout);
-        for server in servers {
+        servers: &'a [Server],
+        deadline: Instant,
+    ) -> Result<Session, NotOpened<'a>> {
+        let begun = Instant::now();
+        let mut failed = ConnectError::Silent(deadline - begun);
+        for (number, server) in servers.iter().enumerate() {
+            let left = u32::try_from(servers.len() - number).unwrap_or(u32::MAX);
+            let share = deadline.saturating_duration_since(Instant::now()) / left;
             let mut driver = self.driver().clone();
             if let Server::Address(address) = server {
                 driver.hostaddr(address.ip());
             }
-            failed = match tokio::time::timeout(share, driver.connect(self.tls())).await {
+            match tokio::time::timeout(share, driver.connect(self.tls())).await {
                 Ok(Ok((client, connection))) => {
                     let canceller = Canceller::new(client.cancel_token(), server.clone());
                     return Ok(Session {
@@ -231,11 +250,22 @@ impl Connector {
                         canceller,
                     });
                 }
-                Ok(Err(error)) => ConnectError::Failed(error),
-                Err(_) => ConnectError::Silent(timeout),
-            };
+                Ok(Err(error)) if error.code().is_some() && !may_pass(&error) => {
+                    return Err(NotOpened {
+                        error: ConnectError::Failed(error),
+                        by: Some(server),
+                    });
+                }
+                // What a server says is worth more than that others say nothing.
+                _ if failed.is_said() => {}
+                Ok(Err(error)) => failed = ConnectError::Failed(error),
+                Err(_) => failed = ConnectError::Silent(deadline - begun),
+            }
         }
-        Err(failed)
+        Err(NotOpened {
+            error: failed,
+            by: None,
+        })
     }
 
     async fn renew(&self, error: &ConnectError) -> bool {
@@ -387,7 +417,8 @@ impl Connector {
     }
 
     /// Asks the server to cancel what a session runs, on a connection of its own, and waits
-    /// until the server has read it. That it has been asked says nothing of the statement.
+    /// until the server has read it, however long that takes. That it has been asked says
+    /// nothing of the statement. Given up before, the request may end an old `PgBouncer`.
     ///
     /// # Errors
     ///
@@ -503,13 +534,24 @@ mod tests {
         let servers: Vec<_> = std::iter::once(Server::Address(silent))
             .chain(known)
             .collect();
-        let opened = connector.connect_to(&servers, timeout).await;
-        assert!(opened.is_ok(), "{:?}", opened.err());
-        let refused = connector.connect_to(&servers[..1], timeout / 10).await;
-        assert!(
-            matches!(refused, Err(ConnectError::Silent(_))),
-            "{refused:?}"
-        );
+        let deadline = Instant::now() + timeout;
+        let opened = connector.connect_to(&servers, deadline).await;
+        assert!(opened.is_ok());
+        let deadline = Instant::now() + timeout / 10;
+        let refused = connector.connect_to(&servers[..1], deadline).await;
+        let error = refused.map(drop).expect_err("it is silent").error;
+        assert!(matches!(error, ConnectError::Silent(_)), "{error:?}");
+
+        // A refusal is the answer, whatever the others do, and is tried again where it came from.
+        let wrong = connector;
+        wrong.driver().password("wrong");
+        let refused = wrong.connect_to(&servers[1..], Instant::now() + timeout);
+        let refused = refused.await.map(drop).expect_err("the password is wrong");
+        assert!(refused.error.is_wrong_password() && refused.by.is_some());
+        let backwards: Vec<_> = servers.iter().rev().cloned().collect();
+        let refused = wrong.connect_to(&backwards, Instant::now() + timeout).await;
+        let refused = refused.map(drop).expect_err("the password is wrong");
+        assert!(refused.error.is_wrong_password());
     }
 
     #[test]

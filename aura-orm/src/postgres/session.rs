@@ -300,6 +300,19 @@ struct Kept {
     since: Instant,
     /// How long it stays.
     age: Duration,
+    /// How often it was run. Before, PostgreSQL keeps no plan that knows no values.
+    runs: u32,
+}
+
+/// After so many runs PostgreSQL may keep a plan (`choose_custom_plan` in
+/// src/backend/utils/cache/plancache.c).
+const KEEPS_PLAN: u32 = 5;
+
+impl Kept {
+    fn is_outdated(&self) -> bool {
+        let has_plan = self.runs >= KEEPS_PLAN || self.prepared.params().is_empty();
+        has_plan && self.since.elapsed() >= self.age
+    }
 }
 
 impl PreparedStatements {
@@ -321,16 +334,23 @@ impl PreparedStatements {
     pub(super) fn find(&mut self, statement: &Statement, types: &[Type]) -> Option<Prepared> {
         self.uses += 1;
         let kept = self.statements.get_mut(&statement.sql)?;
-        if kept.prepared.params() != types || kept.since.elapsed() >= kept.age {
+        if kept.prepared.params() != types || kept.is_outdated() {
             return None;
         }
         kept.used = self.uses;
+        kept.runs = kept.runs.saturating_add(1);
         Some(kept.prepared.clone())
     }
 
     pub(super) fn keep(&mut self, statement: &Statement, prepared: Prepared) {
         let before = self.statements.get(&statement.sql);
-        let age = before.map_or(FIRST_AGE, |before| (before.age * 2).min(LAST_AGE));
+        let age = match before {
+            Some(before) if before.prepared.params() != prepared.params() => before.age,
+            // Another has prepared it anew meanwhile.
+            Some(before) if !before.is_outdated() => return,
+            Some(before) => (before.age * 2).min(LAST_AGE),
+            None => FIRST_AGE,
+        };
         if before.is_none() && self.statements.len() >= MAX_PREPARED {
             let oldest = self.statements.iter().min_by_key(|(_, kept)| kept.used);
             if let Some(oldest) = oldest.map(|(sql, _)| sql.clone()) {
@@ -342,6 +362,7 @@ impl PreparedStatements {
             used: self.uses,
             since: Instant::now(),
             age,
+            runs: 1,
         };
         self.statements.insert(statement.sql.clone(), kept);
     }

@@ -1,5 +1,7 @@
 // A queue on PostgreSQL: graphile-worker. Its runner takes the jobs, so many at once, woken by
 // NOTIFY.
+import { EventEmitter, once } from "node:events";
+
 import { Logger, makeWorkerUtils, run } from "graphile-worker";
 import pg from "pg";
 
@@ -22,28 +24,31 @@ export class Peer {
     return rows[0].synchronous_commit;
   }
 
-  /** Has so many workers from now on. */
+  /** Has so many workers from now on, until it rests. */
   async work(tasks) {
-    if (this.tasks === tasks) return;
-    await this.runner?.stop();
-    this.tasks = tasks;
-    const taskList = { execution: async () => {} };
-    this.runner = await run({
-      pgPool: this.pool,
-      logger,
-      concurrency: tasks,
-      taskList,
-      noHandleSignals: true,
-    });
-    this.runner.events.on("job:complete", ({ job: { payload } }) => {
-      this.waiting.get(payload.run)?.(payload.run);
+    const events = new EventEmitter();
+    const listens = once(events, "pool:listen:success");
+    events.on("job:complete", ({ job: { payload } }) => {
+      this.waiting.get(payload.run)?.resolve(payload.run);
       this.waiting.delete(payload.run);
     });
+    events.on("worker:fatalError", ({ error }) => {
+      for (const { reject } of this.waiting.values()) reject(error);
+    });
+    const taskList = { execution: async () => {} };
+    const noHandleSignals = true;
+    this.runner = await run({ pgPool: this.pool, logger, events, concurrency: tasks, taskList, noHandleSignals });
+    await listens;
+  }
+
+  /** Ends the workers, which would disturb the others. */
+  async rest() {
+    await this.runner.stop();
   }
 
   /** Queues one, and waits until a worker has finished it. */
   async queue(number) {
-    const finished = new Promise((resolve) => this.waiting.set(number, resolve));
+    const finished = new Promise((resolve, reject) => this.waiting.set(number, { resolve, reject }));
     await this.utils.addJob("execution", { run: number });
     return finished;
   }

@@ -32,7 +32,7 @@ fn after(columns: Columns) -> Vec<IndexCreateStatement> {
         .name("idx_executions_parked")
         .table("executions")
         .col("limit_id")
-        .col("is_suspended")
+        .col("queue")
         .col(("priority", IndexOrder::Desc))
         .col("id")
         .cond_where(Expr::cust(

@@ -48,7 +48,10 @@ impl Executions {
         };
         let state = ("has ended", "there is nothing left to cancel");
         let canceled = self.by_anyone(run("cancel"), id, build, state).await?;
-        limits::unpark(&self.0, run("cancel"), &canceled).await?;
+        // Otherwise it had taken nobody's room.
+        if canceled.worker_id.is_some() {
+            limits::unpark(&self.0, run("cancel"), &canceled).await?;
+        }
         Ok(canceled)
     }
 

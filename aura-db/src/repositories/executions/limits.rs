@@ -8,7 +8,7 @@
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use aura_orm::{CommitHook, TypedQuery};
@@ -85,11 +85,13 @@ impl Executions {
     /// Sets how many executions of a workflow, or of all workflows of an owner, run at once, in
     /// all processes; 0 keeps them from beginning, and `None` takes the limit away, as at first.
     /// What runs already goes on. Others wait in the queue, and are in nobody's way; where one
-    /// has ended the next begins, the highest priority first. An execution whose worker is
-    /// lost counts until its lease has run out.
+    /// has ended the next of its queue begins, the highest priority first. An execution whose
+    /// worker is lost counts until its lease has run out.
     ///
-    /// It holds for claims that begin afterwards. Claims of what has a limit take turns, and
-    /// cost two statements more; others cost as much as before.
+    /// It holds for claims that begin afterwards, in transactions at REPEATABLE READ and above
+    /// for those that begin; what a higher one leaves room for begins within a second. Claims
+    /// of what has a limit take turns, and cost three statements more; others cost as much as
+    /// before on PostgreSQL, and as much as those on SQLite.
     ///
     /// # Errors
     ///
@@ -113,12 +115,8 @@ impl Executions {
                     &sql::SET.replace("{column}", column),
                     vec![key.into(), limit.into()],
                 );
-                for (id, has_parked) in h.fetch_all(TypedQuery::<(i64, bool)>::sql(set)).await? {
+                for id in h.fetch_all(TypedQuery::<i64>::sql(set)).await? {
                     learn(&h, vec![(of, id)]);
-                    if has_parked {
-                        let limits = find(&h, sql::LIMITS_BY_ID, &[as_json(&[id])?]).await?;
-                        let_go(&h, &limits).await?;
-                    }
                 }
                 Ok(())
             })
@@ -134,6 +132,19 @@ impl Executions {
         let of = of.into();
         let op = op("concurrency_limit", Action::Read);
         let found = |h: Context| async move {
+            if let Some(user) = h.limited_to() {
+                let is_own = match of {
+                    LimitOf::Owner(id) => id == user,
+                    LimitOf::Workflow(id) => {
+                        let own = workflows::Entity::find().filter(workflows::COLUMN.id.eq(id));
+                        h.exists(own.filter(workflows::COLUMN.owner_id.eq(user)))
+                            .await?
+                    }
+                };
+                if !is_own {
+                    return Ok(None);
+                }
+            }
             let is_of = match of {
                 LimitOf::Workflow(id) => execution_limits::COLUMN.workflow_id.eq(id),
                 LimitOf::Owner(id) => execution_limits::COLUMN.owner_id.eq(id),
@@ -175,8 +186,13 @@ async fn remove(h: &Context, op: Op, of: LimitOf) -> Result<(), Error> {
         let delete = statement(&h, delete, vec![key.into()]);
         h.fetch_all(TypedQuery::<i64>::sql(delete)).await
     });
-    for id in removed.await? {
-        h.turns().forget(of);
+    let removed = removed.await?;
+    if removed.is_empty() {
+        // As after it was interrupted.
+        return sweep(h, op).await.map(drop);
+    }
+    for id in removed {
+        forget(h, of);
         let freed = release(h, op, id).await;
         unless_alone(
             h,
@@ -217,7 +233,7 @@ pub(super) async fn unpark(h: &Context, op: Op, ended: &Execution) -> Result<(),
     };
     let one_each = |h: Context| async move {
         for id in limits {
-            let_some_go(&h, *id, 1).await?;
+            let_some_go(&h, *id, &ended.queue, 1).await?;
         }
         Ok(())
     };
@@ -236,40 +252,52 @@ fn learn(h: &Context, limits: Vec<(LimitOf, i64)>) {
     h.after_commit(&learn, &BTreeSet::new());
 }
 
+/// Forgets a limit that is gone for certain.
+fn forget(h: &Context, of: LimitOf) {
+    let turns = h.turns().clone();
+    let forget: CommitHook = Arc::new(move |_| turns.forget(of));
+    h.after_commit(&forget, &BTreeSet::new());
+}
+
 fn keys(workflow: WorkflowId, owner: UserId) -> [LimitOf; 2] {
     [LimitOf::Workflow(workflow), LimitOf::Owner(owner)]
 }
 
-/// Lets go some that wait for a limit. Returns how many of which queues.
-async fn let_some_go(h: &Context, id: i64, most: i64) -> Result<Vec<String>, Error> {
+/// Lets go some of a queue that wait for a limit. Returns how many.
+async fn let_some_go(h: &Context, id: i64, queue: &str, most: i64) -> Result<i64, Error> {
     let unpark = sql::by_backend(h.backend(), sql::UNPARK);
-    let unpark = statement(h, &unpark, vec![id.into(), most.into()]);
+    let unpark = statement(h, &unpark, vec![id.into(), queue.into(), most.into()]);
     let queues = h.fetch_all(TypedQuery::<String>::sql(unpark)).await?;
     h.notify_queued(queues.iter().map(String::as_str));
-    Ok(queues)
+    Ok(i64::try_from(queues.len()).unwrap_or(i64::MAX))
 }
 
-/// Lets go as many as these limits have room for. They are locked, so that nothing is parked
-/// meanwhile. Returns the queues of those.
-async fn let_go(h: &Context, limits: &[Limit]) -> Result<BTreeSet<String>, Error> {
-    let mut queues = BTreeSet::new();
+/// Lets go as many of these queues as these limits have room for. They are locked, so that
+/// nothing is parked meanwhile. Returns whether there were any.
+async fn let_go(h: &Context, limits: &[Limit], queues: &[String]) -> Result<bool, Error> {
+    let mut any = false;
     for limit in limits {
-        let room = (limit.max_running - limit.running).clamp(0, MOST_FREED);
+        let mut room = (limit.max_running - limit.running).clamp(0, MOST_FREED);
         if room == 0 {
             continue;
         }
-        let freed = let_some_go(h, limit.id, room).await?;
-        if (freed.len() as u64) < room.unsigned_abs() {
+        for queue in queues {
+            if room > 0 {
+                let freed = let_some_go(h, limit.id, queue, room).await?;
+                any |= freed > 0;
+                room -= freed;
+            }
+        }
+        if room > 0 {
             let emptied = sql::by_backend(h.backend(), sql::EMPTIED);
             h.sql(emptied.into_owned(), vec![limit.id.into()]).await?;
         }
-        queues.extend(freed);
     }
-    Ok(queues)
+    Ok(any)
 }
 
-/// Lets go as many as there is room for. Returns their queues.
-pub(super) async fn maintain(h: &Context, op: Op) -> Result<BTreeSet<String>, Error> {
+/// Lets go as many of these queues as there is room for. Returns whether there were any.
+pub(super) async fn maintain(h: &Context, op: Op, queues: &[String]) -> Result<bool, Error> {
     let op = Op {
         name: "maintain_limits",
         ..op
@@ -282,40 +310,48 @@ pub(super) async fn maintain(h: &Context, op: Op) -> Result<BTreeSet<String>, Er
             &h,
             limits.iter().map(|limit| (limit.of, limit.id)).collect(),
         );
-        let_go(&h, &limits).await
+        let_go(&h, &limits, queues).await
     };
     h.atomic(op, run).await
 }
 
-/// Finds what waits for limits that don't know it any more, as after an interruption or
-/// after one was removed with SQL. In a transaction nothing is done.
-pub(super) async fn sweep(h: &Context, op: Op) -> Result<(), Error> {
+/// Finds what waits for limits that don't know it any more, as after an interruption, after one
+/// was removed with SQL or with its user, or after a worker of an older build gave
+/// something back. In a transaction nothing is done. Returns whether it was done.
+pub(super) async fn sweep(h: &Context, op: Op) -> Result<bool, Error> {
     if h.in_transaction() {
-        return Ok(());
+        return Ok(false);
     }
+    let swept = find_lost(h, op).await;
+    let is_done = swept.is_ok();
+    unless_alone(h, swept, "looking for what waits for limits that are gone")?;
+    Ok(is_done)
+}
+
+async fn find_lost(h: &Context, op: Op) -> Result<(), Error> {
+    let op = Op {
+        name: "sweep_limits",
+        ..op
+    };
     let find = |h: Context| async move {
         let lost = statement(&h, sql::LOST, Vec::new());
         h.fetch_all(TypedQuery::<(i64, bool)>::sql(lost)).await
     };
-    let name = "sweep_limits";
-    let lost = h.read(Op { name, ..op }, find).await;
-    let swept = async {
-        for (id, is_there) in lost? {
-            if is_there {
-                let mark = |h: Context| async move {
-                    let marked = sql::by_backend(h.backend(), sql::MARK);
-                    h.sql(marked.into_owned(), vec![as_json(&[id])?.into()])
-                        .await
-                };
-                h.write(Op { name, ..op }, mark).await?;
-            } else {
-                release(h, op, id).await?;
-            }
-        }
-        Ok(())
-    };
-    let swept = swept.await;
-    unless_alone(h, swept, "looking for what waits for limits that are gone")
+    let lost = h.read(op, find).await?;
+    let (there, gone): (Vec<_>, Vec<_>) = lost.into_iter().partition(|(_, is_there)| *is_there);
+    let there: &Vec<_> = &there.into_iter().map(|(id, _)| id).collect();
+    if !there.is_empty() {
+        let mark = |h: Context| async move {
+            let marked = sql::by_backend(h.backend(), sql::MARK);
+            h.sql(marked.into_owned(), vec![as_json(there)?.into()])
+                .await
+        };
+        h.write(op, mark).await?;
+    }
+    for (id, _) in gone {
+        release(h, op, id).await?;
+    }
+    Ok(())
 }
 
 /// Takes what the limits leave room for, and parks what they don't. Returns whether something
@@ -343,11 +379,13 @@ pub(super) async fn claim(
             &h,
             limits.values().map(|limit| (limit.of, limit.id)).collect(),
         );
-        let (mut fitting, mut full) = (Vec::new(), BTreeSet::new());
+        let mut fitting = Vec::new();
+        let mut full = BTreeMap::<LimitOf, BTreeSet<LimitOf>>::new();
         for candidate in candidates {
             let has_room = |of| limits.get(of).is_none_or(|it| it.running < it.max_running);
             if let Some(of) = candidate.of.iter().find(|of| !has_room(of)) {
-                full.insert(*of);
+                let others = candidate.of.iter().filter(|other| *other != of);
+                full.entry(*of).or_default().extend(others);
                 continue;
             }
             for of in candidate.of {
@@ -360,11 +398,20 @@ pub(super) async fn claim(
         if !fitting.is_empty() {
             take(&h, worker, lease, &fitting, &mut taking).await?;
         }
+        if taking.count < fitting.len() as u64 {
+            // Those that were too large leave their room to others.
+            full.clear();
+        }
         let mut parked = Vec::new();
-        for of in full {
-            if let Some(limit) = limits.get(&of)
-                && park(&h, ranges, limit).await? > 0
-            {
+        for (of, others) in full {
+            let Some(limit) = limits.get(&of) else {
+                continue;
+            };
+            let mut count = park(&h, ranges, limit).await?;
+            for other in others.iter().filter_map(|other| limits.get(other)) {
+                count += follow(&h, limit, other).await?;
+            }
+            if count > 0 {
                 parked.push(limit.id);
             }
         }
@@ -481,6 +528,16 @@ async fn take(
     values.extend(taking.bounds(several));
     let claim = sql::claim(h.backend(), several);
     taking.take(h, claim, values).await.map(drop)
+}
+
+/// Has what waits for the other limit wait for this one, which has no room for it: otherwise it
+/// would be let go and parked one by one.
+async fn follow(h: &Context, limit: &Limit, other: &Limit) -> Result<u64, Error> {
+    let (column, key) = limit.of.column();
+    let sql = sql::MOVE.replace("{column}", column);
+    let sql = sql::by_backend(h.backend(), &sql).into_owned();
+    let values = vec![limit.id.into(), key.into(), other.id.into()];
+    h.sql(sql, values).await
 }
 
 /// Parks what stands before this worker and has no room under a limit.

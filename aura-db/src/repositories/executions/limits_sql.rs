@@ -11,7 +11,7 @@ use super::sql::{FITTING, FOUND_POSTGRES, RANGES, READY, claim_of, of};
 /// Sets a limit: key and how many.
 pub(super) const SET: &str = "
 INSERT INTO execution_limits ({column}, max_running) VALUES ($1, $2)
-ON CONFLICT ({column}) DO UPDATE SET max_running = excluded.max_running RETURNING id, has_parked";
+ON CONFLICT ({column}) DO UPDATE SET max_running = excluded.max_running RETURNING id";
 
 /// Removes a limit.
 pub(super) const REMOVE: &str = "DELETE FROM execution_limits WHERE {column} = $1 RETURNING id";
@@ -30,15 +30,23 @@ pub(super) const LIMITS_BY_ID: &str = "l.id {in}{list 1}{end}";
 pub(super) const LIMITS_BY_KEY: &str =
     "l.workflow_id {in}{list 1}{end} OR l.owner_id {in}{list 2}{end}";
 
-/// Lets some go that wait for a limit: its id, and how many. Those of deleted workflows stay.
+/// Lets some go of a queue that wait for a limit: its id, queue, and how many.
 pub(super) const UNPARK: &str = "
 UPDATE executions SET limit_id = NULL WHERE id {in}
     SELECT e.id FROM executions AS e
-    WHERE e.status = 'queued' AND e.limit_id = $1 AND e.is_suspended = FALSE
-    ORDER BY e.priority DESC, e.id LIMIT $2 {lock}{end}
+    WHERE e.status = 'queued' AND e.limit_id = $1 AND e.queue = $2
+    ORDER BY e.priority DESC, e.id LIMIT $3 {lock}{end}
 RETURNING queue";
 
-/// As [`UNPARK`], whatever they are: none is left behind with a limit that is gone.
+/// Has those that wait for one limit wait for another that they are under too: the other, its
+/// key, the one.
+pub(super) const MOVE: &str = "
+UPDATE executions SET limit_id = $1 WHERE id {in}
+    SELECT e.id FROM executions AS e
+    WHERE e.{column} = $2 AND e.status = 'queued' AND e.limit_id = $3
+    LIMIT {most_parked} {lock}{end}";
+
+/// As [`UNPARK`], of all queues: none is left behind with a limit that is gone.
 pub(super) const RELEASE: &str = "
 UPDATE executions SET limit_id = NULL WHERE id {in}
     SELECT e.id FROM executions AS e WHERE e.status = 'queued' AND e.limit_id = $1

@@ -24,6 +24,10 @@ use crate::context::{Context, Op};
 use crate::error::Error;
 use crate::repositories::unbuilt;
 
+/// How often a claim looks, at most. It ends also where others queue and it parks without an
+/// end, and the next goes on from there.
+const MOST_ROUNDS: u32 = 1_000;
+
 impl Executions {
     /// Takes an execution for this worker, until the lease runs out. `None` when there is
     /// none. Each goes to one worker, and this counts as an attempt.
@@ -82,7 +86,14 @@ impl Executions {
         } else {
             Scope::All
         };
-        let in_one_statement = limit <= Taking::in_one_statement(self.0.backend());
+        // Where there are limits, one transaction takes all that is taken.
+        let in_one_statement =
+            limit <= Taking::in_one_statement(self.0.backend()) || self.0.turns().has_limits();
+        let now = self.0.now();
+        let needs_sweep = limit > 0 && !self.0.is_restricted() && self.0.turns().needs_sweep(now);
+        if needs_sweep && limits::sweep(&self.0, op).await? {
+            self.0.turns().swept(now);
+        }
         let mut taken = self
             .taking(op, in_one_statement, |h| async move {
                 let turns = h.turns();
@@ -92,8 +103,12 @@ impl Executions {
                 // It may have missed what others do meanwhile; and none that can be read is no
                 // empty queue: what stands behind those that can't is taken too. It ends,
                 // because each look takes some out of the way.
-                let mut is_settled = limit == 0;
-                loop {
+                let mut found = if limit == 0 {
+                    Found::Nothing
+                } else {
+                    Found::More
+                };
+                for _ in 0..MOST_ROUNDS {
                     let ranges = turns.ranges(&worker.queues);
                     let has_limits = turns.has_limits();
                     let mut taking = Taking::new(h.backend(), limit);
@@ -113,14 +128,20 @@ impl Executions {
                     if !taking.taken.is_empty() {
                         return Ok(taking.taken);
                     }
-                    if has_parked {
-                        continue;
-                    }
+                    // What was let go and is parked again would be let go again.
+                    let is_settled = match found {
+                        Found::Nothing => !has_parked,
+                        Found::Freed => has_parked,
+                        Found::More => false,
+                    };
                     if taking.count == 0 && is_settled {
-                        return Ok(Vec::new());
+                        break;
                     }
-                    is_settled = !maintain(&h, op, worker, scope).await?;
+                    if !has_parked {
+                        found = maintain(&h, op, worker, scope).await?;
+                    }
                 }
+                Ok(Vec::new())
             })
             .await?;
         // `RETURNING` promises no order.
@@ -174,6 +195,15 @@ async fn claim(
     Ok(())
 }
 
+/// What there may be after a look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    Nothing,
+    /// What a limit has let go, and another may not.
+    Freed,
+    More,
+}
+
 /// What a look after the queues did.
 #[derive(Debug, Default)]
 struct Done {
@@ -203,13 +233,10 @@ impl Done {
 }
 
 /// Puts back what lost its worker, queues what is due, and puts aside what stands in this
-/// worker's way. Returns whether there may be something for it now. What is left of many is
+/// worker's way. Returns what there may be for it now. What is left of many is
 /// found by the next look, which then comes at once.
-async fn maintain(h: &Context, op: Op, worker: &Worker, scope: Scope) -> Result<bool, Error> {
+async fn maintain(h: &Context, op: Op, worker: &Worker, scope: Scope) -> Result<Found, Error> {
     let at = h.now();
-    if scope == Scope::All && h.turns().is_new() {
-        limits::sweep(h, op).await?;
-    }
     let done = if h.backend() == DbBackend::Postgres {
         maintain_on_postgres(h, worker, scope).await?
     } else {
@@ -226,14 +253,20 @@ async fn maintain(h: &Context, op: Op, worker: &Worker, scope: Scope) -> Result<
     let queued = done.queued.iter();
     let each = queued.flat_map(|(queue, count)| (0..*count).map(move |_| queue.as_str()));
     h.notify_queued(each);
-    let freed = if done.has_held {
-        limits::maintain(h, op).await?
-    } else {
-        BTreeSet::new()
-    };
-    let is_own = |queue: &String| done.queued.contains_key(queue) || freed.contains(queue);
+    // In a transaction it would keep all who are under these limits.
+    let freed =
+        done.has_held && scope == Scope::All && limits::maintain(h, op, &worker.queues).await?;
+    let is_own = |queue: &String| done.queued.contains_key(queue);
     let is_news = h.turns().set_has_limits(done.has_limits);
-    Ok(done.parked > 0 || is_news || worker.queues.iter().any(is_own))
+    Ok(
+        if done.parked > 0 || is_news || worker.queues.iter().any(is_own) {
+            Found::More
+        } else if freed {
+            Found::Freed
+        } else {
+            Found::Nothing
+        },
+    )
 }
 
 async fn maintain_on_postgres(h: &Context, worker: &Worker, scope: Scope) -> Result<Done, Error> {

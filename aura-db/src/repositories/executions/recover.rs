@@ -58,9 +58,6 @@ impl Executions {
             .await?;
         suspend::sweep(&self.0, op).await?;
         limits::sweep(&self.0, op).await?;
-        if self.0.turns().has_limits() && !self.0.in_transaction() {
-            limits::maintain(&self.0, op).await?;
-        }
         requeued.sort_by_key(|execution: &Execution| -> ExecutionId { execution.id });
         Ok(requeued)
     }

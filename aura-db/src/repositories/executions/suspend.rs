@@ -113,7 +113,15 @@ async fn mark(h: &Context, op: Op, of: Of, suspended: bool) -> Result<(), Error>
     let sql = sql
         .replace("{column}", column)
         .replace("{state}", state)
-        .replace("{suspended}", if suspended { "TRUE" } else { "FALSE" })
+        // Limits let go what waits for them, and this can't.
+        .replace(
+            "{suspended}",
+            if suspended {
+                "TRUE, limit_id = NULL"
+            } else {
+                "FALSE"
+            },
+        )
         .replace("{rows}", rows);
     let sql = &sql;
     h.in_batches(op, i64::MAX as u64, |h, batch| async move {

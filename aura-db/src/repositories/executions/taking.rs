@@ -48,7 +48,7 @@ impl Taking {
 
     /// Returns how many to ask for next, and `None` when there is no room.
     pub(super) fn ask(&self) -> Option<i64> {
-        let room = self.limit - self.count;
+        let room = self.room();
         let ask = match (self.backend, self.largest) {
             (DbBackend::Postgres, None) => room.min(FIRST_LOOK),
             (DbBackend::Postgres, Some(largest)) => {
@@ -70,10 +70,15 @@ impl Taking {
         vec![left.into(), i64::from(self.count == 0).into()]
     }
 
+    /// Returns how many more may be taken.
+    pub(super) fn room(&self) -> u64 {
+        self.limit - self.count
+    }
+
     /// Returns the room that is left, with nothing taken.
     pub(super) fn rest(&self) -> Self {
         Self {
-            limit: self.limit - self.count,
+            limit: self.room(),
             count: 0,
             taken: Vec::new(),
             ..*self

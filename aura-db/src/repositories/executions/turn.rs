@@ -16,6 +16,9 @@ use super::limits::LimitOf;
 /// How often a process looks for what is due or has lost its worker while there is other work.
 const PAUSE: TimeDelta = TimeDelta::seconds(1);
 
+/// How often a process looks for what waits for limits that are gone.
+const SWEEP: TimeDelta = TimeDelta::minutes(1);
+
 /// The most limits that are remembered. What waits for others is let go by the look each second.
 const MOST_LIMITS: usize = 10_000;
 
@@ -32,6 +35,8 @@ struct State {
     last: HashMap<String, i64>,
     /// When the queues were last looked after.
     maintained: Option<DateTime<Utc>>,
+    /// When what waits for limits that are gone was last looked for.
+    swept: Option<DateTime<Utc>>,
     /// Whether there were limits at the last look.
     has_limits: bool,
     /// The limits that claims of this process were under, by what they count.
@@ -89,9 +94,15 @@ impl Turns {
         })
     }
 
-    /// Returns whether they were never looked after.
-    pub(super) fn is_new(&self) -> bool {
-        self.state(|state| state.maintained.is_none())
+    /// Returns whether it is time to look for what waits for limits that are gone.
+    pub(super) fn needs_sweep(&self, now: DateTime<Utc>) -> bool {
+        let is_old = |last| now < last || now - last >= SWEEP;
+        self.state(|state| state.swept.is_none_or(is_old))
+    }
+
+    /// Remembers that it was looked for.
+    pub(super) fn swept(&self, now: DateTime<Utc>) {
+        self.state(|state| state.swept = Some(now));
     }
 
     /// Returns whether there were limits at the last look.
@@ -109,7 +120,7 @@ impl Turns {
     pub(super) fn learn(&self, limits: &[(LimitOf, i64)]) {
         self.state(|state| {
             for &(of, id) in limits {
-                if state.limits.len() >= MOST_LIMITS {
+                if state.limits.len() >= MOST_LIMITS && !state.limits.contains_key(&of) {
                     state.limits.clear();
                 }
                 state.limits.insert(of, id);

@@ -141,7 +141,9 @@ impl Model {
                         row.finished_at = Some(ended(row, now));
                         (row.lease_until, row.wait_until) = (None, None);
                         let canceled = json_of(&*row);
-                        self.unpark(id.0);
+                        if row.worker_id.is_some() {
+                            self.unpark(id.0);
+                        }
                         Ok(canceled)
                     }
                     None => Err(state(*id)),

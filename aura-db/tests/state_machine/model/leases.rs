@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use aura_db::{
-    Action, Document, Execution, ExecutionAttempt, ExecutionStatus, Resource, WorkflowId,
+    Action, Document, Execution, ExecutionAttempt, ExecutionStatus, LimitOf, Resource, WorkflowId,
 };
 use chrono::{DateTime, Datelike, TimeDelta, Utc};
 use serde_json::json;
@@ -41,6 +41,14 @@ impl Turns {
         self.known = of.known;
         self.known.roll_back(is_part);
     }
+}
+
+/// What there may be after a look.
+enum Found {
+    Nothing,
+    /// What a limit has let go.
+    Freed,
+    More,
 }
 
 /// The longest lease.
@@ -136,9 +144,7 @@ impl Model {
         let late: Vec<_> = late.take(limit).map(|row| row.id.0).collect();
         let requeued = late.into_iter().map(|id| self.recover(id));
         let requeued = json_of(requeued.collect::<Vec<_>>());
-        if self.turns.known.has_limits && !self.in_transaction {
-            self.maintain_limits();
-        }
+        self.sweep_limits();
         Ok(requeued)
     }
 
@@ -225,30 +231,41 @@ impl Model {
         }
         self.enter(ctx, Action::Execute, Resource::Execution)?;
         let limit = usize::try_from(limit.min(1_000)).unwrap_or(0);
+        if limit > 0 && !ctx.restricted {
+            self.sweep_limits_at_times();
+        }
         let last = self.turns.maintained;
         let is_fresh = |last| self.now >= last && self.now < last + TimeDelta::seconds(1);
         if limit > 0 && !last.is_some_and(is_fresh) {
             self.maintain(worker, limit);
         }
-        let mut is_settled = limit == 0;
+        let mut found = if limit == 0 {
+            Found::Nothing
+        } else {
+            Found::More
+        };
         loop {
             let (taken, has_parked) = self.take(worker, lease, limit);
             if !taken.is_empty() {
                 return Ok(taken);
             }
-            if has_parked {
-                continue;
-            }
+            let is_settled = match found {
+                Found::Nothing => !has_parked,
+                Found::Freed => has_parked,
+                Found::More => false,
+            };
             if is_settled {
                 return Ok(taken);
             }
-            is_settled = !self.maintain(worker, limit);
+            if !has_parked {
+                found = self.maintain(worker, limit);
+            }
         }
     }
 
     /// Looks for what lost its worker and what is due: in a transaction for so many of the
     /// worker's queues. Returns whether there was any in them.
-    fn maintain(&mut self, worker: &Taker, limit: usize) -> bool {
+    fn maintain(&mut self, worker: &Taker, limit: usize) -> Found {
         let (now, is_inside) = (self.now, self.in_transaction);
         let most = if is_inside {
             limit.clamp(1, 100)
@@ -289,15 +306,17 @@ impl Model {
             self.turns.maintained = Some(now);
         }
         let is_own = queued.iter().any(is_own);
-        let freed = if self.limits.has_parked() {
-            self.maintain_limits()
-        } else {
-            Vec::new()
-        };
+        let freed = !is_inside && self.limits.has_parked() && self.maintain_limits(&worker.queues);
         let before = self.turns.known.has_limits;
         self.turns.known.has_limits = self.limits.are_there();
         let is_news = !before && self.turns.known.has_limits;
-        is_news || is_own || freed.iter().any(|queue| worker.queues.contains(queue))
+        if is_news || is_own {
+            Found::More
+        } else if freed {
+            Found::Freed
+        } else {
+            Found::Nothing
+        }
     }
 
     /// Takes what is next and has room, by queue, owner's turn, priority and age. Returns it, and
@@ -322,7 +341,8 @@ impl Model {
         next.sort_unstable();
         let ready: Vec<_> = next.iter().map(|(.., id)| *id).collect();
         next.truncate(if has_limits { limit.min(16) } else { limit });
-        let (mut taken, mut full) = (Vec::new(), BTreeSet::new());
+        let mut taken = Vec::new();
+        let mut full = BTreeMap::<LimitOf, BTreeSet<LimitOf>>::new();
         for (queue, _, owner, _, id) in next {
             let row = &self.executions.rows[&id];
             let limits = self.limits_of(row);
@@ -330,8 +350,9 @@ impl Model {
                 continue;
             }
             if let Some(of) = self.full(row) {
+                let others = limits.iter().copied().filter(|other| *other != of);
+                full.entry(of).or_default().extend(others);
                 self.learn(limits);
-                full.insert(of);
                 continue;
             }
             self.learn(limits);
@@ -350,8 +371,11 @@ impl Model {
             taken.push(row.clone());
         }
         let mut has_parked = false;
-        for of in full {
+        for (of, others) in full {
             has_parked |= self.park(of, &ready);
+            for other in others {
+                has_parked |= self.follow(of, other);
+            }
         }
         if !self.in_transaction {
             self.turns.commit();

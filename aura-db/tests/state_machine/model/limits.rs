@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use aura_db::{Action, Execution, ExecutionStatus, LimitOf, Resource};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
 
 use super::{Answer, Ctx, Model};
@@ -41,14 +42,22 @@ impl Limits {
 pub(crate) struct Known {
     pub(super) has_limits: bool,
     keys: BTreeSet<LimitOf>,
-    /// What the open transaction has found.
-    inside: BTreeSet<LimitOf>,
+    /// What the open transaction has found, and has removed.
+    inside: Vec<(LimitOf, bool)>,
+    /// When it last looked for what waits for limits that are gone.
+    swept: Option<DateTime<Utc>>,
 }
 
 impl Known {
     /// After the commit.
     pub(super) fn commit(&mut self) {
-        self.keys.append(&mut self.inside);
+        for (of, is_there) in self.inside.drain(..) {
+            if is_there {
+                self.keys.insert(of);
+            } else {
+                self.keys.remove(&of);
+            }
+        }
     }
 
     /// At the end of a transaction that is rolled back, or of a part of one.
@@ -67,8 +76,10 @@ impl Model {
     pub(super) fn set_limit(&mut self, ctx: Ctx, of: LimitOf, limit: Option<u32>) -> Answer {
         self.enter(ctx, Action::Execute, Resource::Execution)?;
         let Some(limit) = limit else {
-            if self.limits.of.remove(&of).is_some() {
-                self.known_limits().keys.remove(&of);
+            if self.limits.of.remove(&of).is_none() {
+                self.sweep_limits();
+            } else {
+                self.note_limit(of, false);
                 let rows = &self.executions.rows;
                 self.limits.parked.retain(|id, waits_for| {
                     *waits_for != of
@@ -89,15 +100,21 @@ impl Model {
         }
         self.limits.of.entry(of).or_insert((0, false)).0 = limit;
         self.learn([of]);
-        if self.limits.of[&of].1 {
-            self.let_go(of);
-        }
         Ok(json!(null))
     }
 
     pub(super) fn limit(&self, ctx: Ctx, of: LimitOf) -> Answer {
-        self.enter(ctx, Action::Read, Resource::Execution)?;
-        Ok(json!(self.limits.of.get(&of).map(|(limit, _)| limit)))
+        let allowed = self.enter(ctx, Action::Read, Resource::Execution)?;
+        let is_shown = match of {
+            LimitOf::Owner(id) => allowed.shows(id),
+            LimitOf::Workflow(id) => {
+                let workflow = self.workflows.rows.get(&id.0);
+                allowed.own.is_none()
+                    || workflow.is_some_and(|workflow| allowed.shows(workflow.owner_id))
+            }
+        };
+        let limit = self.limits.of.get(&of).filter(|_| is_shown);
+        Ok(json!(limit.map(|(limit, _)| limit)))
     }
 
     fn known_limits(&mut self) -> &mut Known {
@@ -105,15 +122,62 @@ impl Model {
     }
 
     pub(super) fn learn(&mut self, found: impl IntoIterator<Item = LimitOf>) {
+        for of in found {
+            self.known_limits().has_limits = true;
+            self.note_limit(of, true);
+        }
+    }
+
+    /// Is known after the commit.
+    fn note_limit(&mut self, of: LimitOf, is_there: bool) {
         let is_inside = self.in_transaction;
         let known = self.known_limits();
-        for of in found {
-            known.has_limits = true;
-            known.inside.insert(of);
-        }
+        known.inside.push((of, is_there));
         if !is_inside {
             known.commit();
         }
+    }
+
+    /// Each minute before a claim.
+    pub(super) fn sweep_limits_at_times(&mut self) {
+        let (now, last) = (self.now, self.turns.known.swept);
+        let is_old = |last| now < last || now - last >= TimeDelta::minutes(1);
+        if !self.in_transaction && last.is_none_or(is_old) {
+            self.sweep_limits();
+            self.known_limits().swept = Some(now);
+        }
+    }
+
+    /// Finds what waits for limits that don't know it.
+    pub(super) fn sweep_limits(&mut self) {
+        if self.in_transaction {
+            return;
+        }
+        let rows = &self.executions.rows;
+        let is_queued = |id: &i64| {
+            let row = rows.get(id);
+            row.is_some_and(|row: &Execution| row.status == ExecutionStatus::Queued)
+        };
+        let Limits { of, parked } = &mut self.limits;
+        parked.retain(|id, waits_for| of.contains_key(waits_for) || !is_queued(id));
+        for (id, waits_for) in parked {
+            if is_queued(id)
+                && let Some((_, has_parked)) = of.get_mut(waits_for)
+            {
+                *has_parked = true;
+            }
+        }
+    }
+
+    /// What is deleted waits for no limit.
+    pub(super) fn unpark_deleted(&mut self) {
+        let (rows, workflows) = (&self.executions.rows, &self.workflows.rows);
+        self.limits.parked.retain(|id, _| {
+            let workflow = rows
+                .get(id)
+                .and_then(|row| workflows.get(&row.workflow_id.0));
+            workflow.is_some_and(|workflow| workflow.deleted_at.is_none())
+        });
     }
 
     /// What counts for a limit.
@@ -149,8 +213,26 @@ impl Model {
                 found = true;
             }
         }
-        if found && let Some(limit) = self.limits.of.get_mut(&of) {
-            limit.1 = true;
+        if let Some(limit) = self.limits.of.get_mut(&of) {
+            limit.1 |= found;
+        }
+        found
+    }
+
+    /// Has what waits for the other limit wait for this one, when it is under both.
+    pub(super) fn follow(&mut self, of: LimitOf, other: LimitOf) -> bool {
+        let rows = &self.executions.rows;
+        let mut found = false;
+        for (id, waits_for) in &mut self.limits.parked {
+            let row = rows.get(id);
+            let row = row.filter(|row| row.status == ExecutionStatus::Queued);
+            if *waits_for == other && row.is_some_and(|row| keys(row).contains(&of)) {
+                *waits_for = of;
+                found = true;
+            }
+        }
+        if let Some(limit) = self.limits.of.get_mut(&of) {
+            limit.1 |= found;
         }
         found
     }
@@ -158,13 +240,14 @@ impl Model {
     /// After an attempt has ended.
     pub(super) fn unpark(&mut self, id: i64) {
         let row = &self.executions.rows[&id];
+        let queue = row.queue.clone();
         let known = &self.turns.known.keys;
         let known: Vec<_> = keys(row)
             .into_iter()
             .filter(|of| known.contains(of))
             .collect();
         for of in known {
-            self.let_some_go(of, 1);
+            self.let_some_go(of, &queue, 1);
         }
     }
 
@@ -175,44 +258,45 @@ impl Model {
         rows.filter(|row| row.status == ExecutionStatus::Queued)
     }
 
-    /// Returns the queues of those.
-    fn let_some_go(&mut self, of: LimitOf, most: usize) -> Vec<String> {
-        let is_live = |row: &&Execution| {
-            let workflow = self.workflows.rows.get(&row.workflow_id.0);
-            workflow.is_some_and(|workflow| workflow.deleted_at.is_none())
-        };
-        let waiting = self.waiting(of).filter(is_live);
+    /// Returns how many.
+    fn let_some_go(&mut self, of: LimitOf, queue: &str, most: usize) -> usize {
+        let waiting = self.waiting(of).filter(|row| row.queue == queue);
         let mut waiting: Vec<_> = waiting.map(|row| (-row.priority, row.id.0)).collect();
         waiting.sort_unstable();
         waiting.truncate(most);
-        let mut queues = Vec::new();
-        for (_, id) in waiting {
-            self.limits.parked.remove(&id);
-            queues.push(self.executions.rows[&id].queue.clone());
+        for (_, id) in &waiting {
+            self.limits.parked.remove(id);
         }
-        queues
+        waiting.len()
     }
 
-    /// As many as there is room for.
-    fn let_go(&mut self, of: LimitOf) -> Vec<String> {
+    /// As many of these queues as there is room for. Returns whether there were any.
+    fn let_go(&mut self, of: LimitOf, queues: &[String]) -> bool {
         let room = self.limits.of[&of].0.saturating_sub(self.running(of));
-        let room = room.min(1_000) as usize;
+        let mut room = room.min(1_000) as usize;
         if room == 0 {
-            return Vec::new();
+            return false;
         }
-        let queues = self.let_some_go(of, room);
-        if queues.len() < room && self.waiting(of).next().is_none() {
+        let before = room;
+        for queue in queues {
+            room -= self.let_some_go(of, queue, room);
+        }
+        if room > 0 && self.waiting(of).next().is_none() {
             self.limits.of.insert(of, (self.limits.of[&of].0, false));
         }
-        queues
+        room < before
     }
 
-    /// Lets go what there is room for. Returns the queues of those.
-    pub(super) fn maintain_limits(&mut self) -> Vec<String> {
+    /// Lets go what there is room for. Returns whether there was any.
+    pub(super) fn maintain_limits(&mut self, queues: &[String]) -> bool {
         let limits = self.limits.of.iter();
         let held = limits.filter(|(_, (_, has_parked))| *has_parked);
         let held: Vec<_> = held.map(|(of, _)| *of).collect();
         self.learn(held.iter().copied());
-        held.into_iter().flat_map(|of| self.let_go(of)).collect()
+        let mut any = false;
+        for of in held {
+            any |= self.let_go(of, queues);
+        }
+        any
     }
 }

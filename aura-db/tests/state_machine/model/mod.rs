@@ -181,7 +181,9 @@ impl Model {
                 return Outcome::of(Err(refused));
             }
         }
-        Outcome::of(self.answer(ctx, call))
+        let outcome = Outcome::of(self.answer(ctx, call));
+        self.unpark_deleted();
+        outcome
     }
 
     fn answer(&mut self, ctx: Ctx, call: &Call) -> Answer {
