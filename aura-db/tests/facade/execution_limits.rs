@@ -601,7 +601,8 @@ async fn what_waits_for_two_limits_moves_at_once(test: TestDb) {
         }
         while claim(&db).await.is_some() {}
     }
-    assert_eq!(taken.len(), 302);
+    // All but the first, which had ended before.
+    assert_eq!(taken.len(), 303);
     db.close().await;
 }
 
