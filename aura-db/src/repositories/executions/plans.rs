@@ -5,7 +5,7 @@ use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, Statement, Stateme
 use testdb::{Backend, TestDb};
 
 use super::limits_sql::{
-    self, EMPTIED, LIMITS, LOOK_POSTGRES, LOST, PARK_POSTGRES, RELEASE, UNPARK, by_backend,
+    self, EMPTIED, LIMITS, LOOK_POSTGRES, LOST, MOVE, PARK_POSTGRES, RELEASE, UNPARK, by_backend,
 };
 use super::prune::{delete, ended};
 use super::sql::{
@@ -151,6 +151,8 @@ async fn limits_are_found_by_index(db: TestDb) {
     };
     let (id, count) = (Value::from(1_i64), Value::from(10_i64));
     let (one, two) = ([id.clone()], [id.clone(), count.clone()]);
+    let of_queue = [id.clone(), "default".into(), count.clone()];
+    let moved = MOVE.replace("{column}", "workflow_id");
     let counted = LIMITS.replace("{which}", "l.id = $1");
     let parked = ["idx_executions_parked"].as_slice();
     let order = ["idx_executions_next"].as_slice();
@@ -159,7 +161,8 @@ async fn limits_are_found_by_index(db: TestDb) {
         "idx_executions_running_workflow",
     ];
     let mut statements = vec![
-        (of(UNPARK, &two), parked),
+        (of(UNPARK, &of_queue), parked),
+        (of(&moved, &[id.clone(), id.clone(), id.clone()]), parked),
         (of(RELEASE, &two), parked),
         (of(EMPTIED, &one), parked),
         (of(LOST, &[]), parked),
