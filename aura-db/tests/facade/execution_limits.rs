@@ -70,7 +70,7 @@ async fn running(test: &TestDb, condition: &str) -> usize {
     test.lines(&sql).await.len()
 }
 
-/// What has no room is in nobody's way.
+/// What has no room delays none.
 async fn a_workflow_runs_as_many_as_it_may(test: TestDb) {
     let db = open(&test).await;
     let ada = user(&db, "ada").await.id;

@@ -1,4 +1,4 @@
-// A queue on PostgreSQL: graphile-worker. Its runner takes the jobs, so many at once, woken by
+// A queue on PostgreSQL: graphile-worker. Its runner takes the jobs, some at once, woken by
 // NOTIFY.
 import { EventEmitter, once } from "node:events";
 
@@ -24,7 +24,7 @@ export class Peer {
     return rows[0].synchronous_commit;
   }
 
-  /** Has so many workers from now on, until it rests. */
+  /** Runs this number of workers until it rests. */
   async work(tasks) {
     const events = new EventEmitter();
     const listens = once(events, "pool:listen:success");

@@ -48,7 +48,7 @@ impl Executions {
         };
         let state = ("has ended", "there is nothing left to cancel");
         let canceled = self.by_anyone(run("cancel"), id, build, state).await?;
-        // Otherwise it had taken nobody's room.
+        // Otherwise it took no room.
         if canceled.worker_id.is_some() {
             limits::unpark(&self.0, run("cancel"), &canceled).await?;
         }

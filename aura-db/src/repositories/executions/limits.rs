@@ -84,7 +84,7 @@ struct Candidate {
 impl Executions {
     /// Sets how many executions of a workflow, or of all workflows of an owner, run at once, in
     /// all processes; 0 keeps them from beginning, and `None` takes the limit away, as at first.
-    /// What runs already goes on. Others wait in the queue, and are in nobody's way; where one
+    /// What runs already goes on. Others wait in the queue, and delay none; where one
     /// has ended the next of its queue begins, the highest priority first. An execution whose
     /// worker is lost counts until its lease has run out.
     ///

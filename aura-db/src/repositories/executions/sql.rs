@@ -169,7 +169,7 @@ const FREE: &str = "w.deleted_at IS NULL \
 pub(super) static FOUND_POSTGRES: LazyLock<String> = LazyLock::new(|| {
     format!(
         "WITH found AS MATERIALIZED (
-            SELECT ready.*, range.nth FROM {RANGES} CROSS JOIN LATERAL (
+            SELECT ready.id, ready.workflow_id, ready.owner_id, ready.priority, range.nth FROM {RANGES} CROSS JOIN LATERAL (
                 SELECT e.id, e.workflow_id, e.owner_id, e.priority FROM executions AS e
                 WHERE {{ready}} LIMIT {{limit}} {{lock}}) AS ready
             LIMIT {{limit}})"
