@@ -26,11 +26,16 @@ async fn connect(mut config: Config) -> Database {
 }
 
 /// Commits to these tables take longer than the client waits for the server, and
-/// are not ended by its statement timeout.
+/// are not ended by its statement timeout. A cancel request is two signals, to the backend and to
+/// its process group (`signal_child` in src/backend/postmaster/postmaster.c): the second may come
+/// while the first is handled.
 async fn slow_commits(test: &TestDb, seconds: f32, tables: &[&str]) {
     test.execute(&format!(
         "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS \
-         'BEGIN PERFORM pg_sleep({seconds}); RETURN NULL; \
+         'BEGIN \
+            BEGIN PERFORM pg_sleep({seconds}); \
+            EXCEPTION WHEN query_canceled THEN PERFORM pg_sleep(0.1); END; \
+            RETURN NULL; \
           EXCEPTION WHEN query_canceled THEN RETURN NULL; END'"
     ))
     .await;
