@@ -164,13 +164,22 @@ impl Parked {
 }
 
 impl Write {
+    /// Begins a write on the connection.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Reclaimed`] when it waited for another process, and then did nothing while
+    /// others of this one waited.
     pub(super) async fn begin(
         parked: Arc<Parked>,
         guard: WriterGuard,
         exclusive: bool,
     ) -> Result<Self, Error> {
-        let guard = begin(&parked, guard).await?;
-        parked.park(guard);
+        // As when it was handed over: while it does nothing, others may have it.
+        let guard = begin(&parked, guard, Parked::hand, |parked| {
+            parked.take_handed().ok_or(Error::Reclaimed)
+        });
+        parked.park(guard.await?);
         Ok(Self {
             parked,
             exclusive,
@@ -276,7 +285,8 @@ impl Write {
             }
             if !reads {
                 guard.rollback();
-                guard = begin(&self.parked, guard).await?;
+                let take = |parked: &Parked| parked.take(State::InUse);
+                guard = begin(&self.parked, guard, Parked::park, take).await?;
             }
         }
         if kind == StatementKind::BulkWrite {
@@ -334,18 +344,24 @@ fn within<T>(timeout: Option<Duration>, done: Result<T, Error>) -> Result<T, Err
 }
 
 /// Begins a write, and waits where it may block when another process holds the file's lock.
-/// Meanwhile the connection can be reclaimed from a future that is no longer polled.
-async fn begin(parked: &Arc<Parked>, mut guard: WriterGuard) -> Result<WriterGuard, Error> {
+/// Then the connection can be reclaimed from a future that is no longer polled: between
+/// `leave` and `take`.
+async fn begin(
+    parked: &Arc<Parked>,
+    mut guard: WriterGuard,
+    leave: fn(&Parked, WriterGuard),
+    take: fn(&Parked) -> Result<WriterGuard, Error>,
+) -> Result<WriterGuard, Error> {
     match guard.begin() {
         Err(error) if error.is_busy() => {
             let waits = parked.clone();
             let begun = tokio::task::spawn_blocking(move || {
                 let begun = begin_waiting(&mut guard);
-                waits.park(guard);
+                leave(&waits, guard);
                 begun
             });
             let begun = begun.await.map_err(|_| Error::Panicked)?;
-            let guard = parked.take(State::InUse)?;
+            let guard = take(parked)?;
             begun.map(|()| guard)
         }
         begun => begun.map(|()| guard),

@@ -99,8 +99,15 @@ impl Writer {
     /// [`Options::acquire_timeout`]; [`Error::Refused`], [`Error::Moved`] and
     /// [`Error::Closed`].
     pub async fn begin(&self, exclusive: bool) -> Result<Write, Error> {
-        let (parked, guard) = self.acquire(exclusive).await?;
-        Write::begin(parked, guard, exclusive).await
+        let started = Instant::now();
+        loop {
+            let (parked, guard) = self.acquire(exclusive, started).await?;
+            match Write::begin(parked, guard, exclusive).await {
+                // Nothing has run, so it waits once more.
+                Err(Error::Reclaimed) => {}
+                begun => return begun,
+            }
+        }
     }
 
     /// Keeps all others from writing, for statements that another connection to
@@ -110,7 +117,7 @@ impl Writer {
     ///
     /// As [`Writer::begin`].
     pub async fn lock(&self) -> Result<WriteLock, Error> {
-        let (_, mut guard) = self.acquire(true).await?;
+        let (_, mut guard) = self.acquire(true, Instant::now()).await?;
         guard.connection()?;
         Ok(WriteLock(Mutex::new(guard)))
     }
@@ -145,11 +152,14 @@ impl Writer {
         let _ = done.await;
     }
 
-    /// Waits for the connection. What has it now is the holder, from which it can be
-    /// reclaimed.
-    async fn acquire(&self, exclusive: bool) -> Result<(Arc<Parked>, WriterGuard), Error> {
+    /// Waits for the connection, for as long as [`Options::acquire_timeout`] after `started`.
+    /// What has it now is the holder, from which it can be reclaimed.
+    async fn acquire(
+        &self,
+        exclusive: bool,
+        started: Instant,
+    ) -> Result<(Arc<Parked>, WriterGuard), Error> {
         let timeout = self.0.options.acquire_timeout;
-        let started = Instant::now();
         let parked = Parked::new(exclusive, &self.0.options);
         loop {
             if self.0.options.file.is_moved() {

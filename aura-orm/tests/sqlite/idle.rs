@@ -96,6 +96,27 @@ async fn the_connection_of_an_unpolled_future_goes_to_the_next() {
     who_gets_the_connection_and_is_not_polled(true).await;
 }
 
+/// Another process held the file's lock when it began, and a slow machine doesn't poll it at
+/// once when it has it.
+async fn who_waited_for_another_process_and_is_not_polled(exclusive: bool) {
+    let engine = engine();
+    let other = rusqlite::Connection::open(engine.folder.path().join("test.db")).expect("it opens");
+    other.execute_batch("BEGIN IMMEDIATE").expect("free");
+    let mut unpolled = std::pin::pin!(engine.writer.begin(exclusive));
+    assert!(poll_immediate(unpolled.as_mut()).await.is_none());
+    other.execute_batch("COMMIT").expect("committed");
+    engine.insert("other").await.expect("it needn't wait long");
+    let late = insert(unpolled.await.expect("it begins"), "late").await;
+    late.expect("inserted");
+    assert_eq!(engine.list().await, ["other", "late"]);
+}
+
+#[tokio::test]
+async fn a_write_that_waited_for_another_process_begins_after_others() {
+    who_waited_for_another_process_and_is_not_polled(false).await;
+    who_waited_for_another_process_and_is_not_polled(true).await;
+}
+
 /// A write that has finished commits although the next of its batch does nothing, and
 /// although no other waits.
 #[tokio::test]

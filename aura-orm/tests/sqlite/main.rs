@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
 struct Engine {
-    _folder: TempDir,
+    folder: TempDir,
     options: Options,
     readers: Readers,
     writer: Writer,
@@ -62,7 +62,7 @@ fn engine_on(first: &str, change: impl FnOnce(&mut Options)) -> Engine {
     Engine {
         readers: Readers::new(options.clone()),
         writer: Writer::new(options.clone()),
-        _folder: folder,
+        folder,
         options,
     }
 }
