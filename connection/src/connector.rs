@@ -1,6 +1,5 @@
 //! Opens sessions on a PostgreSQL server, for a pool.
 
-use std::error::Error as _;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,7 +9,6 @@ use std::time::{Duration, SystemTime};
 use secrecy::ExposeSecret;
 use tokio::time::Instant;
 use tokio_postgres::config::SslMode;
-use tokio_postgres::error::SqlState;
 use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Connection, Socket};
@@ -18,6 +16,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::cancel::{Canceller, Server};
 use crate::config::{Config, Postgres, Target, Tls, TlsMode};
+use crate::connect_error::{ConnectError, may_pass, reason, short};
 use crate::error::Error;
 use crate::postgres::{FIRST_PAUSE, LONGEST_PAUSE, session_options};
 use crate::read::password_in;
@@ -75,18 +74,6 @@ impl Certificates {
     }
 }
 
-/// Why there is no session.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum ConnectError {
-    /// The name of the server leads nowhere.
-    Unresolved(io::Error),
-    /// The server or the network refused it.
-    Failed(tokio_postgres::Error),
-    /// There was no answer within this time.
-    Silent(Duration),
-}
-
 /// Why none of several servers has given a session, and which has refused it for good.
 struct NotOpened<'a> {
     error: ConnectError,
@@ -106,29 +93,6 @@ impl fmt::Debug for Connector {
         f.debug_struct("Connector")
             .field("target", &self.config.target)
             .finish_non_exhaustive()
-    }
-}
-
-impl ConnectError {
-    /// Returns whether the server starts, restarts or is full for the moment.
-    #[must_use]
-    pub fn is_transient(&self) -> bool {
-        match self {
-            Self::Unresolved(error) => refusal::io_may_pass(error),
-            Self::Failed(error) => may_pass(error),
-            Self::Silent(_) => true,
-        }
-    }
-
-    /// Returns whether a server has said it.
-    fn is_said(&self) -> bool {
-        matches!(self, Self::Failed(error) if error.code().is_some())
-    }
-
-    /// Returns whether the server refused the password.
-    #[must_use]
-    pub fn is_wrong_password(&self) -> bool {
-        matches!(self, Self::Failed(error) if error.code() == Some(&SqlState::INVALID_PASSWORD))
     }
 }
 
@@ -473,42 +437,6 @@ fn escaped(value: &str) -> String {
         escaped.push(character);
     }
     escaped
-}
-
-fn reason(error: &ConnectError) -> String {
-    match error {
-        ConnectError::Unresolved(error) => error.to_string(),
-        ConnectError::Failed(error) => short(error),
-        ConnectError::Silent(timeout) => format!("no answer within {} ms", timeout.as_millis()),
-    }
-}
-
-/// Returns what the server says, or the innermost cause.
-fn short(error: &tokio_postgres::Error) -> String {
-    if let Some(refused) = error.as_db_error() {
-        return refused.message().to_owned();
-    }
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
-}
-
-/// Returns whether a server starts, restarts or is full for the moment.
-fn may_pass(error: &tokio_postgres::Error) -> bool {
-    if let Some(code) = error.code() {
-        return matches!(code.code(), "57P03" | "53300" | "57P01" | "57P02");
-    }
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        if let Some(error) = source.downcast_ref::<std::io::Error>() {
-            return refusal::io_may_pass(error);
-        }
-        cause = source.source();
-    }
-    // As of a server that closes the connection while it starts.
-    error.is_closed()
 }
 
 #[cfg(test)]

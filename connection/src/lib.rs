@@ -18,6 +18,7 @@
 
 mod cancel;
 mod config;
+mod connect_error;
 mod connector;
 mod describe;
 mod dotenv;
@@ -35,7 +36,8 @@ mod variables;
 
 pub use cancel::Canceller;
 pub use config::{Config, Durability, Pool, Postgres, Target, Tls, TlsMode};
-pub use connector::{ConnectError, Connector, Session, SessionConnection};
+pub use connect_error::ConnectError;
+pub use connector::{Connector, Session, SessionConnection};
 pub use describe::Setting;
 pub use environment::{Environment, Source};
 pub use error::{Error, Problem, causes, root_cause};
