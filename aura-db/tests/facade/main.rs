@@ -17,6 +17,7 @@ mod execution_attempts;
 mod execution_keys;
 mod execution_leases;
 mod execution_limits;
+mod execution_limits_room;
 mod execution_order;
 mod execution_past_attempts;
 mod execution_stats;

@@ -26,6 +26,7 @@ mod filter;
 mod intervene;
 mod lease;
 mod limits;
+mod limits_claim;
 mod limits_sql;
 mod outcome;
 #[cfg(test)]

@@ -19,7 +19,7 @@ use super::sql::{
 };
 use super::taking::Taking;
 use super::turn::{Range, last_of};
-use super::{Execution, Executions, Worker, limits, op};
+use super::{Execution, Executions, Worker, limits, limits_claim, op};
 use crate::context::{Context, Op};
 use crate::error::Error;
 use crate::repositories::unbuilt;
@@ -86,9 +86,10 @@ impl Executions {
         } else {
             Scope::All
         };
-        // Where there are limits, one transaction takes all that is taken.
-        let in_one_statement =
-            limit <= Taking::in_one_statement(self.0.backend()) || self.0.turns().has_limits();
+        // Where there are limits, one transaction takes all that is taken, also when the last
+        // of them is removed meanwhile.
+        let at_first = self.0.turns().has_limits();
+        let in_one_statement = limit <= Taking::in_one_statement(self.0.backend()) || at_first;
         let now = self.0.now();
         let needs_sweep = limit > 0 && !self.0.is_restricted() && self.0.turns().needs_sweep(now);
         if needs_sweep && limits::sweep(&self.0, op).await? {
@@ -110,7 +111,7 @@ impl Executions {
                 };
                 for _ in 0..MOST_ROUNDS {
                     let ranges = turns.ranges(&worker.queues);
-                    let has_limits = turns.has_limits();
+                    let has_limits = at_first || turns.has_limits();
                     let mut taking = Taking::new(h.backend(), limit);
                     // With limits it must not pass over the first that has one: others would
                     // always come before it.
@@ -119,7 +120,7 @@ impl Executions {
                         claim(&h, worker, lease, limit, &ranges, &mut taking).await?;
                     }
                     let has_parked = has_limits
-                        && limits::claim(&h, op, worker, lease, &ranges, &mut taking).await?;
+                        && limits_claim::claim(&h, op, worker, lease, &ranges, &mut taking).await?;
                     let (last, turns) = (last_of(&ranges, &taking.taken), turns.clone());
                     if !last.is_empty() {
                         let advance: CommitHook = Arc::new(move |_| turns.taken(last.clone()));
