@@ -10,12 +10,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use aura_orm::TypedQuery;
 use chrono::TimeDelta;
 use entity::{UserId, WorkflowId};
-use sea_orm::{DbBackend, Value};
+use sea_orm::{DbBackend, Statement, Value};
 
 use super::Worker;
-use super::limits::{Limit, LimitOf, find, keys, learn, statement};
+use super::front::values;
+use super::limits::{Limit, LimitOf, find, keys, learn};
 use super::limits_sql as sql;
-use super::queue::{as_json, of_range};
+use super::queue::as_json;
 use super::taking::Taking;
 use super::turn::Range;
 use crate::context::{Context, Op};
@@ -112,31 +113,14 @@ async fn look(
 ) -> Result<(Vec<Candidate>, HashMap<LimitOf, Limit>), Error> {
     type Row = (i64, Option<i64>, Option<i64>, Option<i64>, Option<i64>);
     let (mut rows, mut locked) = (Vec::new(), Vec::new());
-    if h.backend() == DbBackend::Postgres {
-        let look = sql::LOOK_POSTGRES.replace("{limit}", &ask.to_string());
-        let look = statement(h, &look, vec![as_json(ranges)?.into()]);
-        for row in h.fetch_all(TypedQuery::<Row>::sql(look)).await? {
-            match row {
-                (id, Some(workflow), Some(owner), priority, nth) => {
-                    rows.push((nth, owner, Reverse(priority), id, workflow));
-                }
-                (id, ..) => locked.push(id),
+    let look = sql::look(h.backend(), ranges.len()).replace("{limit}", &ask.to_string());
+    let look = Statement::from_sql_and_values(h.backend(), look, values(ranges));
+    for row in h.fetch_all(TypedQuery::<Row>::sql(look)).await? {
+        match row {
+            (id, Some(workflow), Some(owner), priority, nth) => {
+                rows.push((nth, owner, Reverse(priority), id, workflow));
             }
-        }
-    } else {
-        for (nth, range) in ranges.iter().enumerate() {
-            let left = ask - i64::try_from(rows.len()).unwrap_or(i64::MAX);
-            if left <= 0 {
-                break;
-            }
-            let mut values = of_range(range).to_vec();
-            values.push(left.into());
-            let look = statement(h, &sql::LOOK_SQLITE, values);
-            let nth = i64::try_from(nth).ok();
-            let found = h.fetch_all(TypedQuery::<(i64, i64, i64, i64)>::sql(look));
-            for (id, workflow, owner, priority) in found.await? {
-                rows.push((nth, owner, Reverse(Some(priority)), id, workflow));
-            }
+            (id, ..) => locked.push(id),
         }
     }
     rows.sort_unstable();
@@ -197,17 +181,8 @@ async fn follow(h: &Context, limit: &Limit, other: &Limit) -> Result<u64, Error>
 /// Parks what stands before this worker and has no room under a limit.
 async fn park(h: &Context, ranges: &[Range], limit: &Limit) -> Result<u64, Error> {
     let (column, key) = limit.of.column();
-    let values = vec![limit.id.into(), key.into()];
-    if h.backend() == DbBackend::Postgres {
-        let park = sql::PARK_POSTGRES.replace("{column}", column);
-        let values = [values, vec![as_json(ranges)?.into()]].concat();
-        return h.sql(park, values).await;
-    }
-    let mut parked = 0;
-    for range in ranges {
-        let park = sql::PARK_SQLITE.replace("{column}", column);
-        let values = [of_range(range).to_vec(), values.clone()].concat();
-        parked += h.sql(park, values).await?;
-    }
-    Ok(parked)
+    let park = sql::park(h.backend(), column, ranges.len());
+    let given: [Value; 2] = [limit.id.into(), key.into()];
+    let values = given.into_iter().chain(values(ranges)).collect();
+    h.sql(park, values).await
 }

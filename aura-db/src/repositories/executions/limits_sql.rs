@@ -5,8 +5,9 @@ use std::sync::LazyLock;
 
 use sea_orm::DbBackend;
 
+use super::front::front;
 use super::limits::MOST_LIMITS;
-use super::sql::{FITTING, FOUND_POSTGRES, RANGES, READY, claim_of, of};
+use super::sql::{FITTING, MOST_DUE, claim_of, of};
 
 /// Sets a limit: key and how many.
 pub(super) const SET: &str = "
@@ -83,12 +84,17 @@ WITH RECURSIVE found (id) AS (
 SELECT found.id, l.id IS NOT NULL FROM found LEFT JOIN execution_limits AS l ON l.id = found.id
 WHERE found.id IS NOT NULL AND (l.id IS NULL OR l.has_parked = FALSE) ORDER BY found.id";
 
-/// Finds and locks what is next, and then the limits that it is under, in one order for all. The
-/// parameter is the ranges.
-pub(super) static LOOK_POSTGRES: LazyLock<String> = LazyLock::new(|| {
-    let found = &*FOUND_POSTGRES;
+/// Returns SQL that finds what is next, at most `{limit}`. PostgreSQL locks it and then the limits
+/// that it is under, in one order for all, and returns their ids too. The parameters are the ranges.
+pub(super) fn look(backend: DbBackend, ranges: usize) -> String {
+    let front = front(backend, ranges, 1, true);
+    let found = "SELECT f.id, f.workflow_id, f.owner_id, f.priority, f.nth
+        FROM found AS f JOIN workflows AS w ON w.id = f.workflow_id WHERE w.deleted_at IS NULL";
+    if backend != DbBackend::Postgres {
+        return format!("WITH found AS MATERIALIZED ({front}) {found}");
+    }
     let sql = format!(
-        "{found}, limits AS MATERIALIZED (
+        "WITH found AS MATERIALIZED ({front}), limits AS MATERIALIZED (
             SELECT l.id FROM execution_limits AS l
             WHERE l.workflow_id {{in}}SELECT workflow_id FROM found{{end}}
                 OR l.owner_id {{in}}SELECT owner_id FROM found{{end}}
@@ -96,55 +102,24 @@ pub(super) static LOOK_POSTGRES: LazyLock<String> = LazyLock::new(|| {
         locked AS (
             UPDATE execution_limits SET has_parked = has_parked
             WHERE id {{in}}SELECT id FROM limits{{end}} RETURNING id)
-        SELECT f.id, f.workflow_id, f.owner_id, f.priority, f.nth
-        FROM found AS f JOIN workflows AS w ON w.id = f.workflow_id WHERE w.deleted_at IS NULL
-        UNION ALL SELECT id, NULL, NULL, NULL, NULL FROM locked"
+        {found} UNION ALL SELECT id, NULL, NULL, NULL, NULL FROM locked"
     );
-    of(DbBackend::Postgres, &sql.replace("{ranges}", "$1"), "")
-});
-
-/// Finds what is next: queue, first and last owner, and how many.
-pub(super) static LOOK_SQLITE: LazyLock<String> = LazyLock::new(|| {
-    let sql = "SELECT f.id, f.workflow_id, f.owner_id, f.priority FROM (
-            SELECT e.id, e.workflow_id, e.owner_id, e.priority FROM executions AS e
-            WHERE {ready} LIMIT $4) AS f
-        JOIN workflows AS w ON w.id = f.workflow_id WHERE w.deleted_at IS NULL";
-    of(DbBackend::Sqlite, &of_a_range(sql), "")
-});
-
-fn of_a_range(sql: &str) -> String {
-    sql.replace("{ready}", READY)
-        .replace("{queue}", "$1")
-        .replace("{low}", "$2")
-        .replace("{high}", "$3")
+    of(backend, &sql, "")
 }
 
-/// Parks what stands in front and has no room: the limit's id, its key, ranges.
-pub(super) static PARK_POSTGRES: LazyLock<String> = LazyLock::new(|| {
+/// Returns SQL that parks what stands in front and has no room: the limit's id, its key, ranges.
+pub(super) fn park(backend: DbBackend, column: &str, ranges: usize) -> String {
+    let front = front(backend, ranges, 3, false);
     let sql = format!(
-        "WITH front AS MATERIALIZED (
-            SELECT ready.id, ready.workflow_id, ready.owner_id FROM {RANGES} CROSS JOIN LATERAL (
-                SELECT e.id, e.workflow_id, e.owner_id FROM executions AS e WHERE {{ready}}
-                LIMIT {{most_parked}}) AS ready
-            LIMIT {{most_parked}})
+        "WITH front AS MATERIALIZED ({front})
         UPDATE executions SET limit_id = $1 WHERE id {{in}}
             SELECT e.id FROM executions AS e
             WHERE e.status || '' = 'queued' AND e.limit_id IS NULL
-                AND e.id {{in}}SELECT f.id FROM front AS f WHERE f.{{column}} = $2{{end}}
+                AND e.id {{in}}SELECT f.id FROM front AS f WHERE f.{column} = $2{{end}}
             {{lock}}{{end}}"
     );
-    of(DbBackend::Postgres, &sql.replace("{ranges}", "$3"), "")
-});
-
-/// As [`PARK_POSTGRES`]: queue, first and last owner, the limit's id, its key.
-pub(super) static PARK_SQLITE: LazyLock<String> = LazyLock::new(|| {
-    let sql = "UPDATE executions SET limit_id = $4 WHERE id IN (
-        SELECT f.id FROM (
-            SELECT e.id, e.workflow_id, e.owner_id FROM executions AS e
-            WHERE {ready} LIMIT {most_parked}) AS f
-        WHERE f.{column} = $5)";
-    of(DbBackend::Sqlite, &of_a_range(sql), "").replace('$', "?")
-});
+    by_backend(backend, &sql.replace("{limit}", &MOST_DUE.to_string())).into_owned()
+}
 
 static CLAIM_THESE: LazyLock<[String; 4]> = LazyLock::new(|| {
     let these = |backend, several| {
@@ -209,6 +184,7 @@ pub(super) fn by_backend(backend: DbBackend, sql: &str) -> Cow<'static, str> {
     let sql = sql
         .replace("{list 1}", &list("$1"))
         .replace("{list 2}", &list("$2"))
+        .replace("{most_parked}", &MOST_DUE.to_string())
         .replace("{most_limits}", &MOST_LIMITS.to_string());
     let sql = of(backend, &sql, "");
     Cow::Owned(match backend {

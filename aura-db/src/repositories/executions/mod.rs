@@ -23,6 +23,7 @@ mod claim;
 mod clock;
 mod enqueue;
 mod filter;
+mod front;
 mod intervene;
 mod lease;
 mod limits;

@@ -4,13 +4,11 @@
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, Statement, StatementBuilder, Value};
 use testdb::{Backend, TestDb};
 
-use super::limits_sql::{
-    self, EMPTIED, LIMITS, LOOK_POSTGRES, LOST, MOVE, PARK_POSTGRES, RELEASE, UNPARK, by_backend,
-};
+use super::limits_sql::{EMPTIED, LIMITS, LOST, MOVE, RELEASE, UNPARK, by_backend, look, park};
 use super::prune::{delete, ended};
 use super::sql::{
-    CLAIM_MANY_POSTGRES, CLAIM_MANY_SQLITE, CLAIM_POSTGRES, CLAIM_SQLITE, LOOK_SQLITE,
-    MAINTAIN_POSTGRES, MAINTAIN_SQLITE, PARK_SQLITE, RECOVER_POSTGRES, RECOVER_SQLITE,
+    LOOK_SQLITE, MAINTAIN_SQLITE, RECOVER_POSTGRES, RECOVER_SQLITE, Scope, claim,
+    maintain_postgres, park_sqlite,
 };
 
 testdb::both!(migrated: rows_are_found_by_index, limits_are_found_by_index);
@@ -87,17 +85,23 @@ async fn rows_are_found_by_index(db: TestDb) {
     let strays = ["idx_executions_status_id"].as_slice();
     let prune = StatementBuilder::build(&delete(backend, ended(now, now, 1_000)), &backend);
     let mut statements = vec![(prune, ["idx_executions_finished"].as_slice())];
+    let range = |low: i64, high: i64| ["default".into(), low.into(), high.into()];
+    let ranges = [range(2, 9), range(0, 1)].concat();
+    let until = match backend {
+        DbBackend::Postgres => 60_000_000_i64.into(),
+        _ => time.clone(),
+    };
+    let worker = ["w".into(), until, time.clone()];
+    let at = std::slice::from_ref(&time);
+    let (one, many) = (claim(backend, false, 2), claim(backend, true, 2));
+    statements.push((of(&one, &[&worker, &ranges]), order));
     if backend == DbBackend::Postgres {
-        let ranges =
-            r#"[{"queue":"default","low":2,"high":9},{"queue":"default","low":0,"high":1}]"#;
-        let micros = Value::from(60_000_000_i64);
-        let values = ["w".into(), micros, time.clone(), ranges.into()];
-        let many = CLAIM_MANY_POSTGRES.replace("{limit}", "10");
+        let many = many.replace("{limit}", "10");
+        let maintain = maintain_postgres(Scope::All, 2);
         statements.extend([
-            (of(&CLAIM_POSTGRES, &[&values]), order),
-            (of(&many, &[&values, &bounds]), order),
+            (of(&many, &[&worker, &bounds, &ranges]), order),
             (
-                of(&MAINTAIN_POSTGRES, &[&[time.clone(), ranges.into()]]),
+                of(&maintain, &[at, &ranges]),
                 &[
                     "idx_executions_next",
                     "idx_executions_leases",
@@ -107,14 +111,11 @@ async fn rows_are_found_by_index(db: TestDb) {
             (of(&RECOVER_POSTGRES, &[&[time, limit], &bounds]), strays),
         ]);
     } else {
-        let range = ["default".into(), 2_i64.into(), 9_i64.into()];
-        let values = ["w".into(), time.clone(), time.clone(), limit.clone()];
-        let at = std::slice::from_ref(&time);
+        let most = std::slice::from_ref(&limit);
         let [trim, note, recover, promote] = &*MAINTAIN_SQLITE;
         let due = ["idx_executions_due"].as_slice();
         statements.extend([
-            (of(&CLAIM_SQLITE, &[&values, &range]), order),
-            (of(&CLAIM_MANY_SQLITE, &[&values, &range, &bounds]), order),
+            (of(&many, &[&worker, &bounds, most, &ranges]), order),
             (
                 of(&LOOK_SQLITE, &[at]),
                 &["idx_executions_leases", "idx_executions_due"],
@@ -123,7 +124,7 @@ async fn rows_are_found_by_index(db: TestDb) {
             (of(note, &[at]), late),
             (of(recover, &[at]), late),
             (of(promote, &[at]), due),
-            (of(&PARK_SQLITE, &[&range]), order),
+            (of(&park_sqlite(2), &[&ranges]), order),
         ]);
         let [_, _, recover] = &*RECOVER_SQLITE;
         let values = [time.clone(), limit, time];
@@ -168,23 +169,14 @@ async fn limits_are_found_by_index(db: TestDb) {
         (of(LOST, &[]), parked),
         (of(&counted, &one), running.as_slice()),
     ];
-    if backend == DbBackend::Postgres {
-        let ranges = Value::from(r#"[{"queue":"default","low":0,"high":9}]"#);
-        let look = LOOK_POSTGRES.replace("{limit}", "16");
-        let park = PARK_POSTGRES.replace("{column}", "owner_id");
-        statements.extend([
-            (of(&look, std::slice::from_ref(&ranges)), order),
-            (of(&park, &[id.clone(), id, ranges]), order),
-        ]);
-    } else {
-        let range = ["default".into(), 0_i64.into(), 9_i64.into()];
-        let park = limits_sql::PARK_SQLITE.replace("{column}", "owner_id");
-        let with = |more: &[Value]| [&range, more].concat();
-        statements.extend([
-            (of(&limits_sql::LOOK_SQLITE, &with(&[count])), order),
-            (of(&park, &with(&[id.clone(), id])), order),
-        ]);
-    }
+    let ranges = ["default".into(), 0_i64.into(), 9_i64.into()];
+    let look = look(backend, 1).replace("{limit}", "16");
+    let park = park(backend, "owner_id", 1);
+    let key = [id.clone(), id];
+    statements.extend([
+        (of(&look, &ranges), order),
+        (of(&park, &[key.as_slice(), &ranges].concat()), order),
+    ]);
     db.execute("ANALYZE").await;
     check(&connection, statements).await;
     connection.close().await.expect("it closes");

@@ -12,11 +12,9 @@ use entity::Action;
 use sea_orm::{DbBackend, Statement, Value};
 use serde::Serialize;
 
+use super::front::values;
 use super::lease::checked;
-use super::sql::{
-    self, CLAIM_MANY_POSTGRES, CLAIM_MANY_SQLITE, CLAIM_POSTGRES, CLAIM_SQLITE, LIMITED_SQLITE,
-    LOOK_SQLITE, MAINTAIN_POSTGRES, MAINTAIN_SQLITE, MOST_DUE, MOST_LATE, PARK_SQLITE, Scope,
-};
+use super::sql::{self, LIMITED_SQLITE, LOOK_SQLITE, MAINTAIN_SQLITE, MOST_DUE, MOST_LATE, Scope};
 use super::taking::Taking;
 use super::turn::{Range, last_of};
 use super::{Execution, Executions, Worker, limits, limits_claim, op};
@@ -113,10 +111,9 @@ impl Executions {
                     let ranges = turns.ranges(&worker.queues);
                     let has_limits = at_first || turns.has_limits();
                     let mut taking = Taking::new(h.backend(), limit);
-                    // With limits it must not pass over the first that has one: others would
-                    // always come before it.
-                    let looks_once = limit <= 1 && h.backend() == DbBackend::Postgres;
-                    if looks_once || !has_limits {
+                    // Where there are limits it must not pass over the first that has one:
+                    // others would always come before it.
+                    if limit <= 1 || !has_limits {
                         claim(&h, worker, lease, limit, &ranges, &mut taking).await?;
                     }
                     let has_parked = has_limits
@@ -160,38 +157,27 @@ async fn claim(
     taking: &mut Taking,
 ) -> Result<(), Error> {
     let now = h.shared_now();
-    let name: Value = worker.name.as_str().into();
-    let several = limit > 1;
-    if h.backend() == DbBackend::Postgres {
-        let ranges = as_json(ranges)?;
-        while let Some(ask) = taking.ask() {
-            let sql = if several {
-                Cow::Owned(CLAIM_MANY_POSTGRES.replace("{limit}", &ask.to_string()))
-            } else {
-                Cow::Borrowed(CLAIM_POSTGRES.as_str())
-            };
-            let micros = lease.num_microseconds();
-            let mut values = vec![name.clone(), micros.into(), now.into()];
-            values.push(ranges.as_str().into());
-            values.extend(taking.bounds(several));
-            if taking.take(h, &sql, values).await? < ask {
-                break;
-            }
-        }
-        return Ok(());
-    }
-    let sql: &str = if several {
-        &CLAIM_MANY_SQLITE
+    let is_postgres = h.backend() == DbBackend::Postgres;
+    let until: Value = if is_postgres {
+        lease.num_microseconds().into()
     } else {
-        &CLAIM_SQLITE
+        now.map(|now| now + lease).into()
     };
-    for range in ranges {
-        let Some(ask) = taking.ask() else { break };
-        let until = now.map(|now| now + lease);
-        let mut values = vec![name.clone(), until.into(), now.into(), ask.into()];
-        values.extend(of_range(range));
-        values.extend(taking.bounds(several));
-        taking.take(h, sql, values).await?;
+    let several = limit > 1;
+    while let Some(ask) = taking.ask() {
+        let mut sql = sql::claim(h.backend(), several, ranges.len());
+        let name = worker.name.as_str();
+        let mut given = vec![name.into(), until.clone(), now.into()];
+        given.extend(taking.bounds(several));
+        if several && is_postgres {
+            sql = sql.replace("{limit}", &ask.to_string()).into();
+        } else if several {
+            given.push(ask.into());
+        }
+        given.extend(values(ranges));
+        if taking.take(h, &sql, given).await? < ask {
+            break;
+        }
     }
     Ok(())
 }
@@ -271,16 +257,14 @@ async fn maintain(h: &Context, op: Op, worker: &Worker, scope: Scope) -> Result<
 }
 
 async fn maintain_on_postgres(h: &Context, worker: &Worker, scope: Scope) -> Result<Done, Error> {
-    let ranges = as_json(&h.turns().ranges(&worker.queues))?;
-    let mut values: Vec<Value> = vec![h.shared_now().into(), ranges.into()];
-    let sql = match scope {
-        Scope::All => Cow::Borrowed(MAINTAIN_POSTGRES.as_str()),
-        Scope::Own(_) => {
-            values.push(as_json(&worker.queues)?.into());
-            Cow::Owned(sql::maintain_postgres(scope))
-        }
-    };
-    let statement = Statement::from_sql_and_values(h.backend(), sql, values);
+    let ranges = h.turns().ranges(&worker.queues);
+    let mut given: Vec<Value> = vec![h.shared_now().into()];
+    if let Scope::Own(_) = scope {
+        given.push(as_json(&worker.queues)?.into());
+    }
+    given.extend(values(&ranges));
+    let sql = sql::maintain_postgres(scope, ranges.len());
+    let statement = Statement::from_sql_and_values(h.backend(), sql, given);
     let rows = h.fetch_all(TypedQuery::<(String, String, i64)>::sql(statement));
     let mut done = Done::default();
     for (what, queue, count) in rows.await? {
@@ -296,19 +280,19 @@ async fn maintain_on_sqlite(h: &Context, worker: &Worker, scope: Scope) -> Resul
     let found = h.fetch_all(TypedQuery::<bool>::sql(look)).await?;
     let mut done = Done::default();
     if found.contains(&true) {
-        let mut values = vec![now];
+        let mut given = vec![now];
         let statements = match scope {
             Scope::All => Cow::Borrowed(&*MAINTAIN_SQLITE),
             Scope::Own(_) => {
-                values.push(as_json(&worker.queues)?.into());
+                given.push(as_json(&worker.queues)?.into());
                 Cow::Owned(sql::maintain_sqlite(scope))
             }
         };
         let [trim, note, recover, promote] = &*statements;
-        h.sql(trim.clone(), values.clone()).await?;
-        h.sql(note.clone(), values.clone()).await?;
+        h.sql(trim.clone(), given.clone()).await?;
+        h.sql(note.clone(), given.clone()).await?;
         for (sql, is_due) in [(recover, false), (promote, true)] {
-            let statement = Statement::from_sql_and_values(h.backend(), sql, values.clone());
+            let statement = Statement::from_sql_and_values(h.backend(), sql, given.clone());
             let rows = h.fetch_all(TypedQuery::<(String, String)>::sql(statement));
             for (status, queue) in rows.await? {
                 done.add(if is_due { "due" } else { &status }, queue, 1);
@@ -322,18 +306,10 @@ async fn maintain_on_sqlite(h: &Context, worker: &Worker, scope: Scope) -> Resul
     {
         (done.has_limits, done.has_held) = found;
     }
-    for range in h.turns().ranges(&worker.queues) {
-        done.parked += h.sql(&**PARK_SQLITE, of_range(&range).to_vec()).await?;
-    }
+    let ranges = h.turns().ranges(&worker.queues);
+    let park = sql::park_sqlite(ranges.len());
+    done.parked = h.sql(park, values(&ranges).collect()).await?;
     Ok(done)
-}
-
-pub(super) fn of_range(range: &Range) -> [Value; 3] {
-    [
-        range.queue.as_str().into(),
-        range.low.into(),
-        range.high.into(),
-    ]
 }
 
 pub(super) fn as_json(list: &(impl Serialize + ?Sized)) -> Result<String, Error> {

@@ -2,12 +2,14 @@
 //!
 //! The present moment is a parameter; on PostgreSQL it is the server's where that is NULL.
 
-use std::sync::LazyLock;
+use std::borrow::Cow;
+use std::sync::{LazyLock, OnceLock};
 
-use entity::ExecutionMode;
-use sea_orm::{DbBackend, Iterable};
+use sea_orm::DbBackend;
 
+use super::front::front;
 use super::lease::LONGEST_LEASE;
+use super::worker::MOST_QUEUES;
 
 /// The most executions whose lease ran out that one look puts back.
 pub(super) const MOST_LATE: u64 = 100;
@@ -15,13 +17,6 @@ pub(super) const MOST_LATE: u64 = 100;
 /// The most executions that one look queues because their waiting is over, and the most that it
 /// puts aside because their workflow was deleted.
 pub(super) const MOST_DUE: u64 = 1_000;
-
-/// What workers take, in this order of an owner's. What was queued with another mode is left to
-/// workers of a newer build.
-pub(super) const READY: &str = "e.status = 'queued' AND e.is_suspended = FALSE AND e.limit_id IS NULL \
-     AND e.mode IN ({known}) \
-     AND e.queue = {queue} AND e.owner_id BETWEEN {low} AND {high} \
-     ORDER BY e.owner_id, e.priority DESC, e.id";
 
 /// What has waited long enough. The status is no search: SQLite takes equality for the narrower
 /// one, and so does PostgreSQL with statistics of before a burst; they would read all that wait.
@@ -36,10 +31,8 @@ const LATE: &str = "{status} = 'running' AND lease_until <= {now}{scope}";
 const STRAY: &str = "status = 'running' \
      AND (lease_until <= {now} OR lease_until > {longest} OR lease_until IS NULL)";
 
-/// The stretches of the queues that a worker looks at, one after the other: an array of objects,
-/// because the parameter of one statement has to do for any number of them.
-pub(super) const RANGES: &str = "ROWS FROM (json_to_recordset(CAST({ranges} AS json)) \
-     AS (queue text, low bigint, high bigint)) WITH ORDINALITY AS range (queue, low, high, nth)";
+/// Of each queue of a worker what is behind the turn, and the rest.
+const MOST_RANGES: usize = 2 * MOST_QUEUES;
 
 /// Rows are locked where they are found, and those that another worker has locked are passed
 /// over. None is locked that is not taken, because others would pass it over and none would have
@@ -124,12 +117,8 @@ pub(super) fn of(backend: DbBackend, sql: &str, now: &str) -> String {
         let ended = "max({now}, coalesce(started_at, {now}))";
         ["+status", "IN (", ")", ended, "", "", "e.data", "e.error"]
     };
-    let known: Vec<_> = ExecutionMode::iter()
-        .map(|mode| format!("'{mode}'"))
-        .collect();
     let sql = sql
         .replace("{reason}", LOST)
-        .replace("{ready}", READY)
         .replace("{due}", DUE)
         .replace("{late}", LATE)
         .replace("{stray}", STRAY)
@@ -144,37 +133,17 @@ pub(super) fn of(backend: DbBackend, sql: &str, now: &str) -> String {
         .replace("{error}", error)
         .replace("{longest}", &longest)
         .replace("{now}", &now)
-        .replace("{known}", &known.join(", "))
         .replace("{most_late}", &MOST_LATE.to_string())
         .replace("{most_due}", &MOST_DUE.to_string())
-        .replace("{most_parked}", &MOST_DUE.to_string())
         .replace("{kept}", &(KEPT_ATTEMPTS - 1).to_string());
-    if is_postgres {
-        sql.replace("{lock}", LOCK)
-            .replace("{queue}", "range.queue")
-            .replace("{low}", "range.low")
-            .replace("{high}", "range.high")
-    } else {
-        sql.replace("{lock}", "")
-    }
+    sql.replace("{lock}", if is_postgres { LOCK } else { "" })
 }
 
 /// Whose workflow isn't deleted, and which no limit counts. What a deleted workflow has stands
 /// there only until it is put aside; what has a limit is claimed otherwise (see `limits`).
-const FREE: &str = "w.deleted_at IS NULL \
-     AND NOT EXISTS (SELECT 1 FROM execution_limits AS l WHERE l.workflow_id = f.workflow_id) \
-     AND NOT EXISTS (SELECT 1 FROM execution_limits AS l WHERE l.owner_id = f.owner_id)";
-
-/// The first `{limit}` that a worker looks at.
-pub(super) static FOUND_POSTGRES: LazyLock<String> = LazyLock::new(|| {
-    format!(
-        "WITH found AS MATERIALIZED (
-            SELECT ready.id, ready.workflow_id, ready.owner_id, ready.priority, range.nth FROM {RANGES} CROSS JOIN LATERAL (
-                SELECT e.id, e.workflow_id, e.owner_id, e.priority FROM executions AS e
-                WHERE {{ready}} LIMIT {{limit}} {{lock}}) AS ready
-            LIMIT {{limit}})"
-    )
-});
+const FREE: &str = "(SELECT w.deleted_at IS NULL FROM workflows AS w WHERE w.id = f.workflow_id) \
+     AND (SELECT l.id FROM execution_limits AS l WHERE l.workflow_id = f.workflow_id) IS NULL \
+     AND (SELECT l.id FROM execution_limits AS l WHERE l.owner_id = f.owner_id) IS NULL";
 
 /// Claims what a query returns. Of one PostgreSQL knows that it is one: a list it takes for ten,
 /// and while the table is short, as on its first day, it would plan to read all of it for them,
@@ -187,70 +156,58 @@ pub(super) fn claim_of(several: bool, query: &str) -> String {
     }
 }
 
-fn claim_postgres(several: bool) -> String {
-    let taken = if several {
-        let live = format!(
-            "found AS f JOIN workflows AS w ON w.id = f.workflow_id \
-             JOIN executions AS e ON e.id = f.id WHERE {FREE}"
-        );
-        FITTING
-            .replace("{found}", &live)
+/// Returns SQL that claims one, or at most `{limit}`, of so many ranges. The parameters are the
+/// worker, on PostgreSQL the length of the lease and on SQLite its end, and the moment; of
+/// several how many bytes, and how many however large they are; and the ranges.
+///
+/// On PostgreSQL the limit is a literal: for one that it doesn't know it finds a plan anew at each
+/// claim. On SQLite of several it is the parameter before the ranges.
+pub(super) fn claim(backend: DbBackend, several: bool, ranges: usize) -> Cow<'static, str> {
+    static BUILT: [[[OnceLock<String>; MOST_RANGES]; 2]; 2] =
+        [const { [const { [const { OnceLock::new() }; MOST_RANGES] }; 2] }; 2];
+    let is_postgres = backend == DbBackend::Postgres;
+    let built = &BUILT[usize::from(is_postgres)][usize::from(several)];
+    match ranges.checked_sub(1).and_then(|nth| built.get(nth)) {
+        Some(built) => Cow::Borrowed(built.get_or_init(|| build(backend, several, ranges))),
+        None => Cow::Owned(build(backend, several, ranges)),
+    }
+}
+
+fn build(backend: DbBackend, several: bool, ranges: usize) -> String {
+    let is_postgres = backend == DbBackend::Postgres;
+    let first = match (several, is_postgres) {
+        (false, _) => 4,
+        (true, true) => 6,
+        (true, false) => 7,
+    };
+    let front = front(backend, ranges, first, true);
+    let sql = if several {
+        let fitting = FITTING
+            .replace(
+                "{found}",
+                "found AS f JOIN executions AS e ON e.id = f.id WHERE {free}",
+            )
             .replace("{order}", "f.nth, e.owner_id, e.priority DESC, e.id")
-            .replace("{bytes}", "$5")
-            .replace("{first}", "$6")
+            .replace("{free}", FREE)
+            .replace("{bytes}", "$4")
+            .replace("{first}", "$5");
+        let claim = claim_of(true, &fitting);
+        format!("WITH found AS MATERIALIZED ({front}){claim}")
     } else {
-        format!(
-            "SELECT f.id FROM found AS f JOIN workflows AS w ON w.id = f.workflow_id WHERE {FREE}"
-        )
+        let claim = claim_of(
+            false,
+            &format!("SELECT f.id FROM ({front}) AS f WHERE {FREE}"),
+        );
+        claim.replace("{limit}", "1")
     };
-    let found = &*FOUND_POSTGRES;
-    let claim = claim_of(several, &taken);
-    let sql = format!("{found}{claim}")
-        .replace("{ranges}", "$4")
-        .replace("{worker}", "$1")
-        .replace("{until}", "{now} + $2 * interval '1 microsecond'");
-    of(DbBackend::Postgres, &sql, "$3")
+    let sql = sql.replace("{worker}", "$1");
+    if is_postgres {
+        let sql = sql.replace("{until}", "{now} + $2 * interval '1 microsecond'");
+        return of(backend, &sql, "$3");
+    }
+    let sql = sql.replace("{until}", "$2").replace("{limit}", "?6");
+    of(backend, &sql, "$3").replace('$', "?")
 }
-
-fn claim_sqlite(several: bool) -> String {
-    let live = format!(
-        "SELECT f.id FROM (SELECT e.id, e.workflow_id, e.owner_id FROM executions AS e
-            WHERE {{ready}} LIMIT ?4) AS f
-        JOIN workflows AS w ON w.id = f.workflow_id WHERE {FREE}"
-    );
-    let taken = if several {
-        let live = format!("executions AS e WHERE e.id IN ({live})");
-        FITTING
-            .replace("{found}", &live)
-            .replace("{order}", "e.owner_id, e.priority DESC, e.id")
-            .replace("{bytes}", "?8")
-            .replace("{first}", "?9")
-    } else {
-        live
-    };
-    let sql = claim_of(several, &taken)
-        .replace("{ready}", READY)
-        .replace("{queue}", "?5")
-        .replace("{low}", "?6")
-        .replace("{high}", "?7")
-        .replace("{worker}", "?1")
-        .replace("{until}", "?2");
-    of(DbBackend::Sqlite, &sql, "?3")
-}
-
-/// Claims one: worker, length of the lease, moment, ranges. Its limit is a literal, as is that
-/// of several in the place of `{limit}`: for one that it doesn't know PostgreSQL finds a plan
-/// anew at each claim.
-pub(super) static CLAIM_POSTGRES: LazyLock<String> =
-    LazyLock::new(|| claim_postgres(false).replace("{limit}", "1"));
-
-/// Claims one: worker, end of the lease, moment, limit, queue, first and last owner.
-pub(super) static CLAIM_SQLITE: LazyLock<String> = LazyLock::new(|| claim_sqlite(false));
-
-/// Claims several: and how many bytes, and how many however large they are.
-pub(super) static CLAIM_MANY_POSTGRES: LazyLock<String> = LazyLock::new(|| claim_postgres(true));
-
-pub(super) static CLAIM_MANY_SQLITE: LazyLock<String> = LazyLock::new(|| claim_sqlite(true));
 
 const LATE_ROWS: &str = "late AS MATERIALIZED (
     SELECT id, claim_no, attempts, worker_id FROM executions AS e WHERE {late}
@@ -269,11 +226,7 @@ UPDATE executions SET is_suspended = TRUE WHERE id {in}
         SELECT f.id FROM front AS f WHERE f.workflow_id IN (SELECT id FROM gone){end}
     {lock}{end}";
 
-const FRONT_POSTGRES: &str = "front AS MATERIALIZED (
-    SELECT ready.id, ready.workflow_id FROM {RANGES} CROSS JOIN LATERAL (
-        SELECT e.id, e.workflow_id FROM executions AS e WHERE {ready} LIMIT {most_parked}) AS ready
-    LIMIT {most_parked}),
-gone AS MATERIALIZED (
+const GONE_POSTGRES: &str = "gone AS MATERIALIZED (
     SELECT w.id FROM workflows AS w WHERE w.deleted_at IS NOT NULL AND w.id {in}
         SELECT workflow_id FROM front{end}
     FOR SHARE SKIP LOCKED)";
@@ -281,9 +234,8 @@ gone AS MATERIALIZED (
 /// As [`PARK_POSTGRES`], for the one writer that SQLite has.
 const PARK: &str = "
 UPDATE executions SET is_suspended = TRUE WHERE id IN (
-    SELECT f.id FROM (
-        SELECT e.id, e.workflow_id FROM executions AS e WHERE {ready} LIMIT {most_parked}) AS f
-    JOIN workflows AS w ON w.id = f.workflow_id WHERE w.deleted_at IS NOT NULL)";
+    SELECT f.id FROM ({front}) AS f JOIN workflows AS w ON w.id = f.workflow_id
+    WHERE w.deleted_at IS NOT NULL)";
 
 /// How much a look after the queues does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -317,14 +269,15 @@ impl Scope {
 
 /// Returns SQL that puts back what lost its worker, queues what is due, and puts aside what
 /// stands in the way; its rows are what was done, in which queue, and how often. The parameters
-/// are the moment, the ranges, and for [`Scope::Own`] the queues.
-pub(super) fn maintain_postgres(scope: Scope) -> String {
-    let front = FRONT_POSTGRES.replace("{RANGES}", RANGES);
+/// are the moment, for [`Scope::Own`] the queues, and the ranges.
+pub(super) fn maintain_postgres(scope: Scope, ranges: usize) -> String {
+    let first = if scope == Scope::All { 2 } else { 3 };
+    let front = front(DbBackend::Postgres, ranges, first, false);
     let sql = format!(
         "WITH {LATE_ROWS}, trimmed AS ({TRIM}), noted AS ({NOTE}),
 recovered AS ({RECOVER}{{in}}SELECT id FROM late{{end}} RETURNING status, queue),
 promoted AS ({PROMOTE} RETURNING queue),
-{front}, parked AS ({PARK_POSTGRES} RETURNING queue)
+front AS MATERIALIZED ({front}), {GONE_POSTGRES}, parked AS ({PARK_POSTGRES} RETURNING queue)
 SELECT CAST(done AS text), CAST(queue AS text), count(*) FROM (
     SELECT status AS done, queue FROM recovered
     UNION ALL SELECT 'due', queue FROM promoted
@@ -333,12 +286,13 @@ SELECT CAST(done AS text), CAST(queue AS text), count(*) FROM (
     UNION ALL SELECT 'held', '' WHERE EXISTS (SELECT 1 FROM execution_limits WHERE has_parked)
 ) AS done GROUP BY 1, 2"
     );
-    let sql = scope.apply(DbBackend::Postgres, &sql, "$3");
-    of(DbBackend::Postgres, &sql.replace("{ranges}", "$2"), "$1")
+    let sql = sql.replace("{limit}", &MOST_DUE.to_string());
+    of(
+        DbBackend::Postgres,
+        &scope.apply(DbBackend::Postgres, &sql, "$2"),
+        "$1",
+    )
 }
-
-pub(super) static MAINTAIN_POSTGRES: LazyLock<String> =
-    LazyLock::new(|| maintain_postgres(Scope::All));
 
 /// Whether something lost its worker or is due. The parameter is the moment.
 pub(super) static LOOK_SQLITE: LazyLock<String> = LazyLock::new(|| {
@@ -367,15 +321,12 @@ pub(super) fn maintain_sqlite(scope: Scope) -> [String; 4] {
 pub(super) static MAINTAIN_SQLITE: LazyLock<[String; 4]> =
     LazyLock::new(|| maintain_sqlite(Scope::All));
 
-/// Puts aside what stands in the way. The parameters are queue, first and last owner.
-pub(super) static PARK_SQLITE: LazyLock<String> = LazyLock::new(|| {
-    let sql = PARK.replace("{ready}", READY);
-    let sql = sql
-        .replace("{queue}", "?1")
-        .replace("{low}", "?2")
-        .replace("{high}", "?3");
-    of(DbBackend::Sqlite, &sql, "")
-});
+/// Returns SQL that puts aside what stands in the way. The parameters are the ranges.
+pub(super) fn park_sqlite(ranges: usize) -> String {
+    let front = front(DbBackend::Sqlite, ranges, 1, false);
+    PARK.replace("{front}", &front)
+        .replace("{limit}", &MOST_DUE.to_string())
+}
 
 /// The attempt that has ended.
 const ENDED: &str = "WITH late AS (

@@ -41,8 +41,7 @@ impl Taking {
     pub(super) fn in_one_statement(backend: DbBackend) -> u64 {
         match backend {
             DbBackend::Postgres => FIRST_LOOK,
-            // Each range of a queue has its own.
-            _ => 1,
+            _ => MAX_PAGE,
         }
     }
 

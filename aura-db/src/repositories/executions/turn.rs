@@ -9,7 +9,6 @@ use std::sync::{Mutex, PoisonError};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use entity::executions;
-use serde::Serialize;
 
 use super::limits::LimitOf;
 
@@ -44,7 +43,7 @@ struct State {
 }
 
 /// A stretch of a queue: the owners from one to another.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Range {
     pub(super) queue: String,
     pub(super) low: i64,

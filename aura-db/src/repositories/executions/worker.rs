@@ -6,7 +6,7 @@ use crate::validate::Check;
 pub const DEFAULT_QUEUE: &str = "default";
 
 /// The most queues of a worker.
-const MOST_QUEUES: usize = 16;
+pub(super) const MOST_QUEUES: usize = 16;
 
 /// Who takes executions, and from which queues. A name alone is a worker of
 /// [the default queue](DEFAULT_QUEUE).
