@@ -200,6 +200,7 @@ pub struct TypedQuery<D> {
 enum Source {
     Select(Box<SelectStatement>),
     Insert(Box<InsertStatement>),
+    Update(Box<UpdateStatement>, fn(DbBackend) -> ReturningClause),
     With(Box<WithQuery>),
     Sql(Statement),
 }
@@ -232,9 +233,15 @@ impl<D: RowDecoder> TypedQuery<D> {
 }
 
 impl<E: EntityModel> TypedQuery<ModelOf<E>> {
+    /// Wraps an update of a few rows, which returns them.
+    #[must_use]
+    pub fn update(update: UpdateStatement) -> Self {
+        Self::new(Source::Update(Box::new(update), returning::<E>))
+    }
+
     /// Wraps an update of a few rows with common table expressions, for PostgreSQL.
     #[must_use]
-    pub fn update(mut update: UpdateStatement, with: WithClause) -> Self {
+    pub fn update_with(mut update: UpdateStatement, with: WithClause) -> Self {
         update.returning(returning::<E>(DbBackend::Postgres));
         Self::new(Source::With(Box::new(update.with(with))))
     }
@@ -247,6 +254,10 @@ impl<D: RowDecoder> TypedStatement for TypedQuery<D> {
         let statement = match self.query {
             Source::Select(query) => return Ok(select(&query, backend)),
             Source::Insert(insert) => StatementBuilder::build(&*insert, &backend),
+            Source::Update(mut update, returning) => {
+                update.returning(returning(backend));
+                StatementBuilder::build(&*update, &backend)
+            }
             Source::With(query) => StatementBuilder::build(&*query, &backend),
             Source::Sql(statement) => return Ok(statement),
         };

@@ -311,11 +311,10 @@ impl<X: From<Error> + Send + 'static> Executor<X> {
     /// As [`Executor::fetch_all`].
     pub async fn update_returning<E: EntityModel>(
         &self,
-        mut update: UpdateStatement,
+        update: UpdateStatement,
     ) -> Result<Vec<E::Model>, X> {
-        update.returning(returning::<E>(self.backend()));
-        let statement = self.built(StatementKind::Write, &update);
-        Ok(self.rows::<ModelOf<E>>(statement, ALL).await?.rows)
+        self.fetch_all(TypedQuery::<ModelOf<E>>::update(update))
+            .await
     }
 
     /// Updates a few rows and returns their number.
@@ -392,13 +391,14 @@ impl<X: From<Error> + Send + 'static> Executor<X> {
     /// As [`Executor::fetch_all`].
     pub async fn sql_returning<E: EntityModel>(
         &self,
+        kind: StatementKind,
         sql: &str,
         values: Vec<Value>,
     ) -> Result<Vec<Result<E::Model, RowError>>, X> {
         // By name: `*` is in the table's order, which a migration may change.
         let columns: Vec<_> = E::Column::iter().map(|column| column.as_str()).collect();
         let sql = format!("{sql}\nRETURNING \"{}\"", columns.join("\", \""));
-        let statement = Statement::new(StatementKind::BulkWrite, sql, values);
+        let statement = Statement::new(kind, sql, values);
         let written = self.rows::<Result<ModelOf<E>, RowError>>(statement, ALL);
         Ok(written.await?.rows)
     }

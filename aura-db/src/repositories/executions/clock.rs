@@ -5,14 +5,15 @@
 //! `statement_timestamp()` is fixed during a statement, and can be looked up in an index;
 //! `now()` is the start of the transaction.
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
+use sea_orm::DbBackend;
 use sea_orm::sea_query::{Expr, SimpleExpr};
 
 use crate::context::Context;
 
-/// Returns the present moment.
-pub(super) fn now(h: &Context) -> SimpleExpr {
-    match h.shared_now() {
+/// Returns the present moment: the database's own clock, or the server's.
+pub(super) fn moment(now: Option<DateTime<Utc>>) -> SimpleExpr {
+    match now {
         Some(now) => Expr::val(now),
         None => Expr::cust("statement_timestamp()"),
     }
@@ -31,11 +32,10 @@ pub(super) fn after(h: &Context, time: TimeDelta) -> SimpleExpr {
 
 /// Returns the present moment, or that of the start, where that is later: a clock may have
 /// been set back.
-pub(super) fn ended_at(h: &Context) -> SimpleExpr {
-    match h.backend() {
-        sea_orm::DbBackend::Postgres => {
-            Expr::cust_with_exprs("GREATEST($1, \"started_at\")", [now(h)])
-        }
-        _ => Expr::cust_with_exprs("max(?, coalesce(\"started_at\", ?))", [now(h), now(h)]),
+pub(super) fn ended_at(backend: DbBackend, now: Option<DateTime<Utc>>) -> SimpleExpr {
+    let now = || moment(now);
+    match backend {
+        DbBackend::Postgres => Expr::cust_with_exprs("GREATEST($1, \"started_at\")", [now()]),
+        _ => Expr::cust_with_exprs("max(?, coalesce(\"started_at\", ?))", [now(), now()]),
     }
 }

@@ -1,13 +1,14 @@
 //! Queues executions.
 
-use chrono::TimeDelta;
+use aura_orm::{CachedSql, ModelOf, TypedQuery, returning};
+use chrono::{DateTime, TimeDelta, Utc};
 use entity::{Document, ExecutionMode, ExecutionStatus, WorkflowId, executions, workflows};
 use sea_orm::sea_query::{Expr, InsertStatement, OnConflict, Query};
-use sea_orm::{ColumnTrait, EntityTrait, ExprTrait, QueryFilter};
+use sea_orm::{ColumnTrait, DbErr, EntityTrait, ExprTrait, QueryFilter, Value};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::clock::{after, now};
+use super::clock::{after, moment};
 use super::{DEFAULT_QUEUE, Execution, Executions, run};
 use crate::IntoDocument;
 use crate::context::Context;
@@ -110,14 +111,19 @@ impl NewExecution {
     }
 
     /// Returns the statement that queues it, if the workflow is there.
-    fn insert(&self, h: &Context, key: Option<(&str, &str)>) -> Result<InsertStatement, Error> {
+    fn insert(
+        &self,
+        h: &Context,
+        now: Option<DateTime<Utc>>,
+        key: Option<(&str, &str)>,
+    ) -> Result<InsertStatement, DbErr> {
         use executions::Column;
         let mut from = Query::select();
         from.column((workflows::Entity, workflows::Column::Id))
             .column((workflows::Entity, workflows::Column::Version))
             .expr(Expr::val(self.mode))
             .expr(Expr::val(ExecutionStatus::Queued))
-            .expr(now(h))
+            .expr(moment(now))
             .expr(Expr::val(self.max_attempts))
             .expr(Expr::val(self.queue.as_str()))
             .expr(Expr::val(self.priority))
@@ -163,8 +169,7 @@ impl Executions {
         let new = &new;
         self.0
             .write(run("enqueue"), |h| async move {
-                let insert = new.insert(&h, None)?;
-                let queued = h.insert_returning::<executions::Entity>(insert).await?;
+                let queued = queue(&h, new).await?;
                 let queued = queued.ok_or_else(|| Error::not_found("workflow", new.workflow))?;
                 h.notify_queued([queued.queue.as_str()]);
                 Ok(queued)
@@ -189,7 +194,7 @@ impl Executions {
         self.0
             .write(run("enqueue_once"), |h| async move {
                 for _ in 0..TRIES {
-                    let mut insert = new.insert(&h, Some((key, hash)))?;
+                    let mut insert = new.insert(&h, h.shared_now(), Some((key, hash)))?;
                     insert.on_conflict(OnConflict::new().do_nothing().to_owned());
                     let queued = h.insert_returning::<executions::Entity>(insert).await?;
                     if let Some(execution) = queued {
@@ -222,6 +227,30 @@ impl Executions {
             })
             .await
     }
+}
+
+/// Queues an execution without a key. Its statement is the same but for its values, whether the
+/// caller may run only what is theirs, and whether a test has set the clock.
+async fn queue(h: &Context, new: &NewExecution) -> Result<Option<Execution>, Error> {
+    static QUEUE: [CachedSql; 4] = [const { CachedSql::new() }; 4];
+    let (now, owner) = (h.shared_now(), h.limited_to());
+    let insert = || {
+        let mut insert = new.insert(h, now, None)?;
+        insert.returning(returning::<executions::Entity>(h.backend()));
+        Ok(TypedQuery::<ModelOf<executions::Entity>>::insert(insert))
+    };
+    let none = Option::<String>::None;
+    let mut values = vec![new.mode.into(), ExecutionStatus::Queued.into()];
+    values.extend(now.map(Value::from));
+    values.push(new.max_attempts.into());
+    values.push(new.queue.as_str().into());
+    values.push(new.priority.into());
+    values.extend([none.clone().into(), none.into()]);
+    values.push(new.data.clone().into());
+    values.push(new.workflow.into());
+    values.extend(owner.map(Value::from));
+    let which = usize::from(now.is_some()) << 1 | usize::from(owner.is_some());
+    h.fetch_optional(QUEUE[which].with(values, insert)).await
 }
 
 /// Frees a key whose execution has ended long ago. Returns whether it did.

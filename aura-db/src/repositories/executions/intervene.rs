@@ -40,7 +40,10 @@ impl Executions {
         let build = |h: &Context| {
             only(id)
                 .value(executions::Column::Status, ExecutionStatus::Canceled)
-                .value(executions::Column::FinishedAt, ended_at(h))
+                .value(
+                    executions::Column::FinishedAt,
+                    ended_at(h.backend(), h.shared_now()),
+                )
                 .value(executions::Column::LeaseUntil, no_time())
                 .value(executions::Column::WaitUntil, no_time())
                 .and_where(executions::COLUMN.status.is_not_in(ENDED))

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use aura_orm::{CachedSql, ModelOf, TypedQuery};
 use chrono::{DateTime, Datelike, TimeDelta, Utc};
 use entity::{Action, Document, ExecutionId, ExecutionLimitId, ExecutionStatus, executions};
 use sea_orm::sea_query::{CaseStatement, Expr, Query, SimpleExpr, UpdateStatement};
-use sea_orm::{ColumnTrait, EntityTrait, ExprTrait, QueryFilter};
+use sea_orm::{ColumnTrait, DbBackend, EntityTrait, ExprTrait, QueryFilter, Value};
 
 use super::attempts::note;
-use super::clock::{after, ended_at, now};
+use super::clock::{after, ended_at, moment};
 use super::outcome::{End, pause};
 use super::{Claim, Execution, Executions, Outcome, limits, missing, op};
 use crate::context::Context;
@@ -38,7 +39,7 @@ impl Executions {
         let lease = checked(&claim.worker, Some(lease), Check::default())?;
         self.0
             .write(op("extend", Action::Execute), |h| async move {
-                let (now, longest) = (now(&h), micros(LONGEST_LEASE));
+                let (now, longest) = (moment(h.shared_now()), micros(LONGEST_LEASE));
                 let mut update = held(claim);
                 update
                     .value(executions::Column::LeaseUntil, after(&h, lease))
@@ -79,23 +80,15 @@ impl Executions {
         };
         let op = op("finish", Action::Execute);
         let run = |h: Context| async move {
+            let End::Retryable(_) = outcome.end else {
+                return end(&h, claim, outcome).await;
+            };
             let mut update = held(claim);
             update.value(executions::Column::LeaseUntil, no_time());
-            if let End::Retryable(_) = outcome.end {
-                retry_or_bury(&h, &mut update, micros(pause));
-            } else {
-                update
-                    .value(executions::Column::Status, outcome.status())
-                    .value(executions::Column::FinishedAt, ended_at(&h));
-            }
-            if let Some(data) = &outcome.data {
-                set_json(&mut update, executions::Column::Data, Some(data));
-            }
-            if let Some(error) = &outcome.error {
-                set_json(&mut update, executions::Column::Error, Some(error));
-            }
+            retry_or_bury(&h, &mut update, micros(pause));
+            outcome.set_documents(&mut update);
             let ended = update_as_holder(&h, claim, update).await?;
-            if let (End::Retryable(_), Some(error)) = (outcome.end, &outcome.error) {
+            if let Some(error) = &outcome.error {
                 note(&h, &ended, &claim.worker, error).await?;
             }
             Ok(ended)
@@ -186,7 +179,10 @@ fn retry_or_bury(h: &Context, update: &mut UpdateStatement, pause: TimeDelta) {
         .value(Column::Status, status)
         .value(Column::WorkerId, worker)
         .value(Column::WaitUntil, either(after(h, pause), no_time()))
-        .value(Column::FinishedAt, either(no_time(), ended_at(h)));
+        .value(
+            Column::FinishedAt,
+            either(no_time(), ended_at(h.backend(), h.shared_now())),
+        );
 }
 
 pub(super) fn no_time() -> Option<DateTime<Utc>> {
@@ -252,16 +248,65 @@ fn given_up(claim: &Claim, status: ExecutionStatus) -> UpdateStatement {
         .take()
 }
 
+/// Ends an execution for good. Its statement is the same but for its values, which documents
+/// there are, and whether a test has set the clock.
+async fn end(h: &Context, claim: &Claim, outcome: &Outcome) -> Result<Execution, Error> {
+    static END: [CachedSql; 8] = [const { CachedSql::new() }; 8];
+    let now = h.shared_now();
+    let update = || {
+        let mut update = held(claim);
+        update
+            .value(executions::Column::LeaseUntil, no_time())
+            .value(executions::Column::Status, outcome.status())
+            .value(executions::Column::FinishedAt, ended_at(h.backend(), now));
+        outcome.set_documents(&mut update);
+        Ok(TypedQuery::<ModelOf<executions::Entity>>::update(update))
+    };
+    let nows = match h.backend() {
+        DbBackend::Postgres => 1,
+        _ => 2,
+    };
+    let mut values = vec![no_time().into(), outcome.status().into()];
+    values.extend(now.into_iter().cycle().take(nows).map(Value::from));
+    let documents = [&outcome.data, &outcome.error];
+    values.extend(
+        documents
+            .into_iter()
+            .flatten()
+            .map(|json| json.clone().into()),
+    );
+    values.push(claim.execution.into());
+    values.push(ExecutionStatus::Running.into());
+    values.push(claim.number.into());
+    values.push(claim.worker.as_str().into());
+    let parts = [
+        outcome.data.is_some(),
+        outcome.error.is_some(),
+        now.is_some(),
+    ];
+    let which = parts
+        .iter()
+        .fold(0, |bits, part| bits << 1 | usize::from(*part));
+    let ended = h.fetch_optional(END[which].with(values, update)).await?;
+    of_holder(h, claim, ended).await
+}
+
 async fn update_as_holder(
     h: &Context,
     claim: &Claim,
     update: UpdateStatement,
 ) -> Result<Execution, Error> {
-    if let Some(execution) = h
-        .update_returning::<executions::Entity>(update)
-        .await?
-        .pop()
-    {
+    let updated = h.update_returning::<executions::Entity>(update).await?;
+    of_holder(h, claim, updated.into_iter().next()).await
+}
+
+/// Returns what its holder has changed, or why it didn't.
+async fn of_holder(
+    h: &Context,
+    claim: &Claim,
+    changed: Option<Execution>,
+) -> Result<Execution, Error> {
+    if let Some(execution) = changed {
         return Ok(execution);
     }
     let there = executions::Entity::find().filter(executions::COLUMN.id.eq(claim.execution));

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use entity::{Document, ExecutionStatus};
+use entity::{Document, ExecutionStatus, executions};
+use sea_orm::sea_query::UpdateStatement;
 use serde_json::json;
 
 use crate::error::FieldError;
+use crate::repositories::set_json;
 use crate::validate::Check;
 
 /// How many bytes are kept of the text of a result that can't be stored.
@@ -92,6 +94,16 @@ impl Outcome {
             }
         }
         self
+    }
+
+    /// Has an update write its documents.
+    pub(super) fn set_documents(&self, update: &mut UpdateStatement) {
+        use executions::Column;
+        for (column, json) in [(Column::Data, &self.data), (Column::Error, &self.error)] {
+            if let Some(json) = json {
+                set_json(update, column, Some(json));
+            }
+        }
     }
 
     /// Returns the status of what ended.

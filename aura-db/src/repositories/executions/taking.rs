@@ -1,5 +1,6 @@
 //! How many executions are taken with a statement, and how many bytes.
 
+use aura_orm::StatementKind;
 use aura_orm::page::{MAX_PAGE, MAX_PAGE_BYTES};
 use entity::executions;
 use sea_orm::{DbBackend, Value};
@@ -98,7 +99,13 @@ impl Taking {
         sql: &str,
         values: Vec<Value>,
     ) -> Result<i64, Error> {
-        let rows = h.sql_returning::<executions::Entity>(sql, values).await?;
+        let kind = if self.limit > 1 {
+            StatementKind::BulkWrite
+        } else {
+            StatementKind::Write
+        };
+        let rows = h.sql_returning::<executions::Entity>(kind, sql, values);
+        let rows = rows.await?;
         let found = rows.len();
         self.count += found as u64;
         for execution in readable(rows) {

@@ -287,7 +287,7 @@ async fn replace(
         );
         let with = at_once(id, version)?;
         return h
-            .fetch_optional(TypedQuery::<ModelOf<workflows::Entity>>::update(
+            .fetch_optional(TypedQuery::<ModelOf<workflows::Entity>>::update_with(
                 update, with,
             ))
             .await;
