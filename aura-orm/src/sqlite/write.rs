@@ -19,8 +19,9 @@ use crate::{RowError, Statement, StatementKind};
 /// It is long for a closure that only calls the database, and short for those that wait.
 const SHARED_IDLE: Duration = Duration::from_millis(5);
 
-/// How long a write that got the connection may take to begin while others wait. Nothing
-/// is lost when it is too slow, as on a busy machine: it waits once more.
+/// How long a write that got the connection, or the lock of another process, may take to go on
+/// while others wait. When it is too slow, as on a busy machine, it has only lost its turn, and
+/// waits once more.
 const HANDED_IDLE: Duration = Duration::from_millis(100);
 
 /// Statements that are committed together or not at all. Dropped before
@@ -76,7 +77,7 @@ fn this_thread() -> u64 {
 enum State {
     /// In the queue for the connection.
     Waiting,
-    /// It was handed the connection at this moment, and hasn't begun.
+    /// It was handed the connection at this moment, and has run nothing.
     Handed(WriterGuard, Instant),
     /// Since this moment.
     Parked(WriterGuard, Instant),
@@ -361,8 +362,9 @@ async fn begin(
                 begun
             });
             let begun = begun.await.map_err(|_| Error::Panicked)?;
-            let guard = take(parked)?;
-            begun.map(|()| guard)
+            let taken = take(parked);
+            begun?;
+            taken
         }
         begun => begun.map(|()| guard),
     }

@@ -99,12 +99,14 @@ impl Writer {
     /// [`Options::acquire_timeout`]; [`Error::Refused`], [`Error::Moved`] and
     /// [`Error::Closed`].
     pub async fn begin(&self, exclusive: bool) -> Result<Write, Error> {
+        let timeout = self.0.options.acquire_timeout;
         let started = Instant::now();
         loop {
             let (parked, guard) = self.acquire(exclusive, started).await?;
             match Write::begin(parked, guard, exclusive).await {
                 // Nothing has run, so it waits once more.
-                Err(Error::Reclaimed) => {}
+                Err(Error::Reclaimed) if started.elapsed() < timeout => {}
+                Err(Error::Reclaimed) => return Err(Error::WriterBusy(timeout)),
                 begun => return begun,
             }
         }

@@ -8,7 +8,8 @@ use super::turn::Range;
 /// Returns a query for the first `{limit}` that a worker takes of this many
 /// [`Range`]s, with the number of theirs. Queue, first and last owner of each are parameters, from
 /// `first` on: see [`values`]. What stands behind those that are enough isn't read, and with
-/// `lock` not locked: others would pass it over, and none would have it.
+/// `lock` not locked: others would pass it over, and none would have it. What is found and not
+/// taken, because of a limit or of its bytes, is locked until the end of the transaction.
 ///
 /// What was queued with a mode that this build doesn't know is left to a newer one.
 pub(super) fn front(backend: DbBackend, ranges: usize, first: usize, lock: bool) -> String {

@@ -165,7 +165,8 @@ async fn take(
     values.push(as_json(fitting)?.into());
     values.extend(taking.bounds(several));
     let claim = sql::claim(h.backend(), several);
-    taking.take(h, claim, values).await.map(drop)
+    let kind = Taking::claim_kind(several);
+    taking.take(h, kind, claim, values).await.map(drop)
 }
 
 /// Has what waits for the other limit wait for this one, which has no room for it: otherwise it

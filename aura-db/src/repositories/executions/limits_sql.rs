@@ -1,4 +1,5 @@
-//! The SQL of the limits. Parameters are `$n`, on SQLite too, where they become `?n`.
+//! The SQL of the limits. Parameters are `$n`, on SQLite too, where they become `?n`, but those of
+//! ranges, which are `?n` at once.
 
 use std::borrow::Cow;
 use std::sync::LazyLock;

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use aura_orm::page::MAX_PAGE;
 use aura_orm::{CommitHook, TypedQuery};
 use chrono::TimeDelta;
 use entity::Action;
@@ -87,7 +88,8 @@ impl Executions {
         // Where there are limits, one transaction takes all that is taken, also when the last
         // of them is removed meanwhile.
         let at_first = self.0.turns().has_limits();
-        let in_one_statement = limit <= Taking::in_one_statement(self.0.backend()) || at_first;
+        let most = Taking::in_one_statement(self.0.backend());
+        let in_one_statement = limit.min(MAX_PAGE) <= most || at_first;
         let now = self.0.now();
         let needs_sweep = limit > 0 && !self.0.is_restricted() && self.0.turns().needs_sweep(now);
         if needs_sweep && limits::sweep(&self.0, op).await? {
@@ -175,7 +177,8 @@ async fn claim(
             given.push(ask.into());
         }
         given.extend(values(ranges));
-        if taking.take(h, &sql, given).await? < ask {
+        let kind = Taking::claim_kind(several);
+        if taking.take(h, kind, &sql, given).await? < ask {
             break;
         }
     }

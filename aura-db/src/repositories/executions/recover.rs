@@ -1,5 +1,6 @@
 //! Puts back executions whose lease ran out.
 
+use aura_orm::StatementKind;
 use entity::{Action, ExecutionId, ExecutionStatus};
 use sea_orm::{DbBackend, Value};
 
@@ -38,13 +39,14 @@ impl Executions {
                         values.push(now.map(|now| now + micros(LONGEST_LEASE)).into());
                     }
                     values.extend(taking.bounds(true));
+                    let kind = StatementKind::BulkWrite;
                     let found = if h.backend() == DbBackend::Postgres {
-                        taking.take(&h, &RECOVER_POSTGRES, values).await?
+                        taking.take(&h, kind, &RECOVER_POSTGRES, values).await?
                     } else {
                         let [trim, note, recover] = &*RECOVER_SQLITE;
                         h.sql(trim.as_str(), values.clone()).await?;
                         h.sql(note.as_str(), values.clone()).await?;
-                        taking.take(&h, recover, values).await?
+                        taking.take(&h, kind, recover, values).await?
                     };
                     if found < ask {
                         break;

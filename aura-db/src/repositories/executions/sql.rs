@@ -35,8 +35,7 @@ const STRAY: &str = "status = 'running' \
 const MOST_RANGES: usize = 2 * MOST_QUEUES;
 
 /// Rows are locked where they are found, and those that another worker has locked are passed
-/// over. None is locked that is not taken, because others would pass it over and none would have
-/// it; of several, what doesn't fit is, until the end of the statement.
+/// over.
 const LOCK: &str = "FOR UPDATE OF e SKIP LOCKED";
 
 /// Of those that are found the first whose documents have at most `{bytes}` together, and the
@@ -140,7 +139,7 @@ pub(super) fn of(backend: DbBackend, sql: &str, now: &str) -> String {
 }
 
 /// Whose workflow isn't deleted, and which no limit counts. What a deleted workflow has stands
-/// there only until it is put aside; what has a limit is claimed otherwise (see `limits`).
+/// there only until it is put aside; what has a limit is claimed otherwise (see `limits_claim`).
 const FREE: &str = "(SELECT w.deleted_at IS NULL FROM workflows AS w WHERE w.id = f.workflow_id) \
      AND (SELECT l.id FROM execution_limits AS l WHERE l.workflow_id = f.workflow_id) IS NULL \
      AND (SELECT l.id FROM execution_limits AS l WHERE l.owner_id = f.owner_id) IS NULL";

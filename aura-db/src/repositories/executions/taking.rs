@@ -75,6 +75,16 @@ impl Taking {
         self.limit - self.count
     }
 
+    /// Returns of which kind a claim is: one is found by index, and has no way to another thread
+    /// on SQLite, where others wait for it.
+    pub(super) fn claim_kind(several: bool) -> StatementKind {
+        if several {
+            StatementKind::BulkWrite
+        } else {
+            StatementKind::Write
+        }
+    }
+
     /// Returns the room that is left, with nothing taken.
     pub(super) fn rest(&self) -> Self {
         Self {
@@ -96,14 +106,10 @@ impl Taking {
     pub(super) async fn take(
         &mut self,
         h: &Context,
+        kind: StatementKind,
         sql: &str,
         values: Vec<Value>,
     ) -> Result<i64, Error> {
-        let kind = if self.limit > 1 {
-            StatementKind::BulkWrite
-        } else {
-            StatementKind::Write
-        };
         let rows = h.sql_returning::<executions::Entity>(kind, sql, values);
         let rows = rows.await?;
         let found = rows.len();
