@@ -33,8 +33,31 @@ struct Opened {
 /// none, or no file.
 pub(super) type Identity = Option<(u64, u64)>;
 
-#[cfg(unix)]
+/// Doesn't ask for the times of the file: once they were asked for, Linux gives the next write a
+/// time of its own (since 6.13, <https://docs.kernel.org/filesystems/multigrain-ts.html>), and the
+/// commit after it waits for the inode, too, half as long again.
+#[cfg(target_os = "linux")]
 fn identity(path: &Path) -> Identity {
+    use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+    use rustix::io::Errno;
+    match statx(CWD, path, AtFlags::empty(), StatxFlags::INO) {
+        Ok(found) => {
+            let [major, minor] = [found.stx_dev_major, found.stx_dev_minor].map(u64::from);
+            Some((major << 32 | minor, found.stx_ino))
+        }
+        // Not there, or forbidden in a container, as before Docker 18.04.
+        Err(Errno::NOSYS | Errno::PERM) => by_metadata(path),
+        Err(_) => None,
+    }
+}
+
+#[cfg(all(unix, not(target_os = "linux")))]
+fn identity(path: &Path) -> Identity {
+    by_metadata(path)
+}
+
+#[cfg(unix)]
+fn by_metadata(path: &Path) -> Identity {
     use std::os::unix::fs::MetadataExt;
     let metadata = std::fs::metadata(path).ok()?;
     Some((metadata.dev(), metadata.ino()))
