@@ -1,6 +1,8 @@
 //! Sixteen who move amounts between the same few accounts: the sum is always
 //! what it was, and nobody hears of a conflict.
 
+use std::time::Duration;
+
 use aura_db::entity::workflows;
 use aura_db::sea_orm::sea_query::Query;
 use aura_db::sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QuerySelect};
@@ -61,9 +63,10 @@ async fn sum(db: &Database) -> i64 {
 }
 
 async fn the_sum_is_constant(test: TestDb) {
-    let db = Database::connect(test.plain_config())
-        .await
-        .expect("it connects");
+    let mut config = test.plain_config();
+    // For how long conflicts are tried again: a machine that is busy has many.
+    config.pool.connection_timeout = Duration::from_mins(1);
+    let db = Database::connect(config).await.expect("it connects");
     let ada = NewUser::new("Ada", "ada@example.org", "correct horse battery");
     let ada = db.users().create(ada).await.expect("created");
     let mut accounts = Vec::new();
