@@ -365,7 +365,7 @@ pub(super) async fn find(h: &Context, which: &str, lists: &[String]) -> Result<V
     Ok(found)
 }
 
-pub(super) fn statement(h: &Context, sql: &str, values: Vec<Value>) -> Statement {
+fn statement(h: &Context, sql: &str, values: Vec<Value>) -> Statement {
     let sql: Cow<'_, str> = match h.backend() {
         DbBackend::Postgres => sql.into(),
         _ => sql.replace('$', "?").into(),

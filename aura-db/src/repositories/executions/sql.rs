@@ -155,7 +155,7 @@ pub(super) fn claim_of(several: bool, query: &str) -> String {
     }
 }
 
-/// Returns SQL that claims one, or at most `{limit}`, of so many ranges. The parameters are the
+/// Returns SQL that claims one, or at most `{limit}`, of this many ranges. The parameters are the
 /// worker, on PostgreSQL the length of the lease and on SQLite its end, and the moment; of
 /// several how many bytes, and how many however large they are; and the ranges.
 ///
